@@ -1,0 +1,7 @@
+"""AIF, attention information fusion of two layers of an encoder, as fused Triton kernels behind one PyTorch module."""
+
+from .functional import fused_aif
+from .module import FusedAIF
+from .reference import aif_reference
+
+__all__ = ["FusedAIF", "aif_reference", "fused_aif"]

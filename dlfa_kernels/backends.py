@@ -1,0 +1,48 @@
+"""Which implementation runs a call: the Triton kernels or the eager definition."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import torch
+from torch import Tensor
+
+from . import environment
+from .checks import one_of
+
+BACKENDS = ("auto", "triton", "eager")
+TRITON_AVAILABLE = importlib.util.find_spec("triton") is not None
+
+
+def resolve_backend(backend: str, last: Tensor) -> str:
+    """Turn `backend` into "triton" or "eager" for states like `last`.
+
+    "auto" is DLFA_BACKEND where that is set; else Triton for float32, bfloat16 and float16 tensors on an NVIDIA or AMD
+    GPU when Triton can be imported, and eager for everything else.
+
+    Raises:
+        ValueError: an unknown backend, here or in DLFA_BACKEND.
+        RuntimeError: "triton" where it cannot run: Triton missing, or tensors on the CPU without TRITON_INTERPRET=1.
+        TypeError: "triton" for float64, which only the eager path accumulates.
+    """
+    one_of("backend", backend, BACKENDS)
+    if backend == "auto":
+        override = environment.backend()
+        if override is None or override == "auto":
+            return "triton" if last.is_cuda and TRITON_AVAILABLE and last.dtype != torch.float64 else "eager"
+        one_of("DLFA_BACKEND", override, BACKENDS)
+        backend = override
+    if backend == "eager":
+        return "eager"
+    if not TRITON_AVAILABLE:
+        raise RuntimeError("backend='triton' needs the triton package, which cannot be imported; use backend='eager'")
+    if last.dtype == torch.float64:
+        raise TypeError("backend='triton' takes float32, bfloat16 or float16, got torch.float64; use backend='eager'")
+    if last.device.type == "cpu" and not environment.triton_interpreted():
+        raise RuntimeError(
+            "backend='triton' needs CUDA or ROCm tensors, got a CPU tensor; set TRITON_INTERPRET=1 before Python starts "
+            "to run the kernels in Triton's interpreter, or use backend='eager'"
+        )
+    if last.device.type not in ("cpu", "cuda", "meta"):
+        raise RuntimeError(f"backend='triton' needs CUDA or ROCm tensors, got {last.device.type}; use backend='eager'")
+    return "triton"

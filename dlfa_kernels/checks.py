@@ -1,0 +1,175 @@
+"""The one check of AIF's arguments, for all three input forms; everything behind it may assume good input."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import environment
+
+ACTIVATIONS = ("relu", "gelu", "silu")
+FUSE_MODES = ("gate", "select")
+STATE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+MASK_DTYPES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+class AIFWeights(NamedTuple):
+    """The eight tensors of AIF in the order of every signature; H is the squeeze width, k the kernel size."""
+
+    local_squeeze_weight: Tensor  # (H, E, k)
+    local_squeeze_bias: Tensor  # (H,)
+    local_expand_weight: Tensor  # (E, H, 1)
+    local_expand_bias: Tensor  # (E,)
+    global_squeeze_weight: Tensor  # (H, E)
+    global_squeeze_bias: Tensor  # (H,)
+    global_expand_weight: Tensor  # (E, H)
+    global_expand_bias: Tensor  # (E,)
+
+
+def one_of(name: str, value: object, valid: tuple[str, ...]) -> None:
+    """Raise ValueError unless `value` is one of the strings `valid`."""
+    if value not in valid:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
+
+
+def odd_kernel_size(kernel_size: object) -> None:
+    """Raise TypeError or ValueError unless `kernel_size` is an odd positive int."""
+    if isinstance(kernel_size, bool) or not isinstance(kernel_size, int):
+        raise TypeError(f"kernel_size must be an int, got {kernel_size!r}")
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
+
+
+def _shape(tensor: Tensor) -> str:
+    return "(" + ", ".join(map(str, tensor.shape)) + ")"
+
+
+def _is_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+
+
+def _same_device(name: str, tensor: Tensor, last: Tensor) -> None:
+    if tensor.device != last.device:
+        raise ValueError(f"{name} must be on the device of last, {last.device}, got {tensor.device}")
+
+
+def _check_states(last: Tensor, lower: Tensor | None, packed: bool) -> None:
+    _is_tensor("last", last)
+    rank, form = (2, "(N, E), as cu_seqlens is given") if packed else (3, "(B, T, E)")
+    if last.dim() != rank:
+        raise ValueError(f"last must have shape {form}, got {_shape(last)}")
+    if last.dtype not in STATE_DTYPES:
+        raise TypeError(f"last must be float32, bfloat16, float16 or float64, got {last.dtype}")
+    if lower is None:
+        return
+    _is_tensor("lower", lower)
+    if lower.shape != last.shape:
+        raise ValueError(f"lower must have the shape of last, {_shape(last)}, got {_shape(lower)}")
+    if lower.dtype != last.dtype:
+        raise TypeError(f"lower must have the dtype of last, {last.dtype}, got {lower.dtype}")
+    _same_device("lower", lower, last)
+
+
+def _check_weights(weights: AIFWeights, last: Tensor) -> None:
+    for name, weight in zip(AIFWeights._fields, weights, strict=True):
+        _is_tensor(name, weight)
+    squeeze = weights.local_squeeze_weight
+    if squeeze.dim() != 3:
+        raise ValueError(f"local_squeeze_weight must have shape (H, E, k), got {_shape(squeeze)}")
+    embed_dim, (squeeze_dim, _, kernel_size) = last.shape[-1], squeeze.shape
+    odd_kernel_size(int(kernel_size))
+    shapes = AIFWeights._make(
+        [
+            (squeeze_dim, embed_dim, kernel_size), (squeeze_dim,), (embed_dim, squeeze_dim, 1), (embed_dim,),
+            (squeeze_dim, embed_dim), (squeeze_dim,), (embed_dim, squeeze_dim), (embed_dim,),
+        ]
+    )  # fmt: skip
+    for name, weight, shape in zip(AIFWeights._fields, weights, shapes, strict=True):
+        if tuple(weight.shape) != shape:
+            raise ValueError(
+                f"{name} must have shape {shape} (E = {embed_dim} as last, H = {squeeze_dim}), got {_shape(weight)}"
+            )
+        if weight.dtype != squeeze.dtype:
+            raise TypeError(f"{name} must have the dtype of local_squeeze_weight, {squeeze.dtype}, got {weight.dtype}")
+        _same_device(name, weight, last)
+    # float32 master weights go with any states, as under autocast; otherwise both have one dtype.
+    if squeeze.dtype != last.dtype and squeeze.dtype != torch.float32:
+        raise TypeError(f"the parameters must be float32 or have the dtype of last, {last.dtype}, got {squeeze.dtype}")
+
+
+def _check_mask(mask: Tensor, last: Tensor) -> None:
+    _is_tensor("mask", mask)
+    if mask.dtype not in MASK_DTYPES:
+        raise TypeError(f"mask must be bool or integer 0/1, true at real tokens, got {mask.dtype}")
+    if mask.shape != last.shape[:2]:
+        raise ValueError(f"mask must have shape (B, T) = {tuple(last.shape[:2])}, got {_shape(mask)}")
+    _same_device("mask", mask, last)
+
+
+def _check_cu_seqlens(cu_seqlens: Tensor, last: Tensor) -> None:
+    _is_tensor("cu_seqlens", cu_seqlens)
+    if cu_seqlens.dtype != torch.int32:
+        raise TypeError(f"cu_seqlens must be int32, got {cu_seqlens.dtype}")
+    if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 1:
+        raise ValueError(f"cu_seqlens must have shape (B+1,), got {_shape(cu_seqlens)}")
+    _same_device("cu_seqlens", cu_seqlens, last)
+    # Reading the values on a GPU would be a host sync, and a tracer has no values to read.
+    readable = cu_seqlens.device.type == "cpu" or (cu_seqlens.device.type != "meta" and environment.validate())
+    if not readable or torch.compiler.is_compiling() or _is_fake(cu_seqlens):
+        return
+    values, rows = cu_seqlens.tolist(), last.shape[0]
+    if values[0] != 0:
+        raise ValueError(f"cu_seqlens must start at 0, got {values[0]}")
+    if values[-1] != rows:
+        raise ValueError(f"cu_seqlens must end at N = {rows}, the rows of last, got {values[-1]}")
+    for index, (before, after) in enumerate(zip(values, values[1:], strict=False)):
+        if after < before:
+            raise ValueError(f"cu_seqlens must not decrease, got {before} then {after} at position {index + 1}")
+
+
+def _is_fake(tensor: Tensor) -> bool:
+    return isinstance(tensor, torch._subclasses.FakeTensor) or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def _check_token(token: int, last: Tensor, packed: bool) -> None:
+    if isinstance(token, bool) or not isinstance(token, int):
+        raise TypeError(f"token must be an int, got {token!r}")
+    if token < 0:
+        raise ValueError(f"token must not be negative, got {token}")
+    if not packed and token >= last.shape[1]:
+        raise ValueError(f"token must be less than T = {last.shape[1]}, got {token}")
+
+
+def check_inputs(
+    last: Tensor,
+    lower: Tensor | None,
+    weights: AIFWeights,
+    mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    token: int | None,
+    fuse: str,
+    activation: str,
+) -> None:
+    """Check every argument of `fused_aif` before any work.
+
+    Raises:
+        TypeError: an argument that is no tensor, or of a dtype that does not fit.
+        ValueError: a shape, device, value or combination that does not fit; the message names the argument.
+    """
+    one_of("fuse", fuse, FUSE_MODES)
+    one_of("activation", activation, ACTIVATIONS)
+    if cu_seqlens is not None and mask is not None:
+        raise ValueError("mask and cu_seqlens cannot be given together: packed rows are all real tokens")
+    _check_states(last, lower, packed=cu_seqlens is not None)
+    if fuse == "select" and lower is None:
+        raise ValueError("lower must be given for fuse='select', got None")
+    _check_weights(weights, last)
+    if mask is not None:
+        _check_mask(mask, last)
+    if cu_seqlens is not None:
+        _check_cu_seqlens(cu_seqlens, last)
+    if token is not None:
+        _check_token(token, last, packed=cu_seqlens is not None)

@@ -1,0 +1,64 @@
+"""AIF as a function: check, choose the backend, run."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .backends import resolve_backend
+from .checks import AIFWeights, check_inputs
+from .reference import gate_and_fused
+
+
+def fused_aif(
+    last: Tensor,
+    lower: Tensor | None,
+    local_squeeze_weight: Tensor,
+    local_squeeze_bias: Tensor,
+    local_expand_weight: Tensor,
+    local_expand_bias: Tensor,
+    global_squeeze_weight: Tensor,
+    global_squeeze_bias: Tensor,
+    global_expand_weight: Tensor,
+    global_expand_bias: Tensor,
+    mask: Tensor | None = None,
+    *,
+    cu_seqlens: Tensor | None = None,
+    token: int | None = None,
+    fuse: str = "gate",
+    activation: str = "relu",
+    backend: str = "auto",
+) -> Tensor:
+    """Fuse two layers of an encoder with AIF; `aif_reference` states the equations.
+
+    Args:
+        last: x, (B, T, E), or (N, E) with `cu_seqlens`; float32, bfloat16 or float16 (float64: eager only).
+        lower: y, of the shape and dtype of `last`; or None.
+        local_squeeze_weight: (H, E, k). All eight parameters are float32 or have the dtype of `last`.
+        local_squeeze_bias: (H,).
+        local_expand_weight: (E, H, 1).
+        local_expand_bias: (E,).
+        global_squeeze_weight: (H, E).
+        global_squeeze_bias: (H,).
+        global_expand_weight: (E, H).
+        global_expand_bias: (E,).
+        mask: (B, T), bool or integer 0/1, true at real tokens; None means all real.
+        cu_seqlens: (B+1,) int32, sequence starts of the packed form, 0 first and N last; sequences may be empty.
+        token: return only the fused state of this token of each sequence; zeros where it is padding or absent.
+        fuse: "gate" or "select"; "select" needs `lower`.
+        activation: "relu", "gelu" (erf) or "silu".
+        backend: "auto", "triton" or "eager".
+
+    Returns:
+        z in the shape and dtype of `last`, or (B, E) with `token`.
+
+    Raises:
+        ValueError, TypeError: an argument that does not fit, see `checks.check_inputs`.
+        RuntimeError: backend="triton" where it cannot run.
+    """
+    weights = AIFWeights(
+        local_squeeze_weight, local_squeeze_bias, local_expand_weight, local_expand_bias,
+        global_squeeze_weight, global_squeeze_bias, global_expand_weight, global_expand_bias,
+    )  # fmt: skip
+    check_inputs(last, lower, weights, mask, cu_seqlens, token, fuse, activation)
+    resolve_backend(backend, last)
+    return gate_and_fused(last, lower, weights, mask, cu_seqlens, token, fuse, activation)[1]

@@ -1,0 +1,150 @@
+"""AIF as a module that drops into any model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .backends import BACKENDS
+from .checks import ACTIVATIONS, FUSE_MODES, AIFWeights, check_inputs, odd_kernel_size, one_of
+from .functional import fused_aif
+from .reference import gate_and_fused
+
+
+def default_squeeze_dim(embed_dim: int, reduction: int) -> int:
+    """H = max(16, E // reduction), rounded up to a multiple of 16."""
+    return -(-max(16, embed_dim // reduction) // 16) * 16
+
+
+def _positive_int(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be positive, got {value}")
+
+
+class FusedAIF(nn.Module):
+    """Attention information fusion of an encoder's last and one lower layer; `aif_reference` states the equations.
+
+    The parameters have the shapes of torch's own layers (`local_squeeze` and `local_expand` of Conv1d, `global_squeeze`
+    and `global_expand` of Linear), so a checkpoint can be read by plain PyTorch.
+
+    Args:
+        embed_dim: E, channels of the hidden states.
+        reduction: the squeeze width is max(16, E // reduction), rounded up to a multiple of 16.
+        squeeze_dim: H itself, in place of `reduction`.
+        kernel_size: k, the odd width in tokens of the local squeeze convolution.
+        fuse: "gate" (z = m w) or "select" (z = m x + (1 - m) y, needs `lower`).
+        activation: "relu", "gelu" (erf) or "silu".
+        gate_bias: initial value of the global expand bias; sigmoid(gate_bias) is roughly the gate at the start.
+        backend: "auto" (Triton on a GPU, else eager; DLFA_BACKEND overrides it), "triton" or "eager".
+        device: of the parameters.
+        dtype: of the parameters; float32 parameters serve bfloat16 and float16 states too.
+
+    Raises:
+        TypeError, ValueError: an argument out of its set, named in the message.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        *,
+        reduction: int = 4,
+        squeeze_dim: int | None = None,
+        kernel_size: int = 1,
+        fuse: str = "gate",
+        activation: str = "relu",
+        gate_bias: float = 0.0,
+        backend: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        _positive_int("embed_dim", embed_dim)
+        _positive_int("reduction", reduction)
+        if squeeze_dim is not None:
+            _positive_int("squeeze_dim", squeeze_dim)
+        odd_kernel_size(kernel_size)
+        one_of("fuse", fuse, FUSE_MODES)
+        one_of("activation", activation, ACTIVATIONS)
+        one_of("backend", backend, BACKENDS)
+        self.embed_dim = embed_dim
+        self.squeeze_dim = default_squeeze_dim(embed_dim, reduction) if squeeze_dim is None else squeeze_dim
+        self.kernel_size = kernel_size
+        self.fuse = fuse
+        self.activation = activation
+        self.gate_bias = float(gate_bias)
+        self.backend = backend
+        self.local_squeeze = nn.Conv1d(embed_dim, self.squeeze_dim, kernel_size, device=device, dtype=dtype)
+        self.local_expand = nn.Conv1d(self.squeeze_dim, embed_dim, 1, device=device, dtype=dtype)
+        self.global_squeeze = nn.Linear(embed_dim, self.squeeze_dim, device=device, dtype=dtype)
+        self.global_expand = nn.Linear(self.squeeze_dim, embed_dim, device=device, dtype=dtype)
+        self._reset_biases()
+
+    def _reset_biases(self) -> None:
+        nn.init.zeros_(self.local_expand.bias)  # type: ignore[arg-type]
+        nn.init.constant_(self.global_expand.bias, self.gate_bias)
+
+    def reset_parameters(self) -> None:
+        """Initialise as torch's layers do, with b_le = 0 and b_ge = gate_bias."""
+        for layer in (self.local_squeeze, self.local_expand, self.global_squeeze, self.global_expand):
+            layer.reset_parameters()
+        self._reset_biases()
+
+    @property
+    def weights(self) -> AIFWeights:
+        """The eight parameters in the order of `fused_aif`."""
+        layers = (self.local_squeeze, self.local_expand, self.global_squeeze, self.global_expand)
+        return AIFWeights._make(tensor for layer in layers for tensor in (layer.weight, layer.bias))
+
+    def forward(
+        self,
+        last: Tensor,
+        lower: Tensor | None = None,
+        mask: Tensor | None = None,
+        *,
+        cu_seqlens: Tensor | None = None,
+        token: int | None = None,
+    ) -> Tensor:
+        """Fuse `last` with `lower`.
+
+        Args:
+            last: x, (B, T, E), or (N, E) with `cu_seqlens`; float32, bfloat16, float16 or float64.
+            lower: y, of the shape and dtype of `last`; or None.
+            mask: (B, T), bool or integer 0/1, true at real tokens.
+            cu_seqlens: (B+1,) int32, sequence starts of the packed form.
+            token: return only this token's fused state of each sequence.
+
+        Returns:
+            z in the shape and dtype of `last`, or (B, E) with `token`.
+
+        Raises:
+            ValueError, TypeError, RuntimeError: as `fused_aif`.
+        """
+        return fused_aif(
+            last, lower, *self.weights, mask,
+            cu_seqlens=cu_seqlens, token=token, fuse=self.fuse, activation=self.activation, backend=self.backend,
+        )  # fmt: skip
+
+    def gate(
+        self,
+        last: Tensor,
+        lower: Tensor | None = None,
+        mask: Tensor | None = None,
+        *,
+        cu_seqlens: Tensor | None = None,
+        token: int | None = None,
+    ) -> Tensor:
+        """The gate m in (0, 1), zero at padding, shaped as `forward`'s result; for analysis, always by the eager path.
+
+        Raises:
+            ValueError, TypeError: as `forward`.
+        """
+        check_inputs(last, lower, self.weights, mask, cu_seqlens, token, self.fuse, self.activation)
+        return gate_and_fused(last, lower, self.weights, mask, cu_seqlens, token, self.fuse, self.activation)[0]
+
+    def extra_repr(self) -> str:
+        return (
+            f"embed_dim={self.embed_dim}, squeeze_dim={self.squeeze_dim}, kernel_size={self.kernel_size}, "
+            f"fuse={self.fuse!r}, activation={self.activation!r}, backend={self.backend!r}"
+        )

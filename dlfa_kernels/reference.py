@@ -1,0 +1,174 @@
+"""The definition of AIF (attention information fusion) in plain differentiable torch.
+
+Every other implementation in this package is tested against the two functions here; nothing else restates the
+mathematics. Structure: SENet's squeeze and expand with a global and a local branch, as in MS-CAM (arXiv 2009.14082),
+applied to two layers of one encoder (arXiv 2205.08497).
+
+The padded, packed and `token=` forms are one form here: rows of E channels, each owned by a sequence, some of them real.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .checks import AIFWeights, check_inputs
+
+_PHI = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[object]:
+    # Autocast would turn the float32 accumulation below into bfloat16; the meta device knows no autocast.
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
+
+
+def gate_and_fused(
+    last: Tensor,
+    lower: Tensor | None,
+    weights: AIFWeights,
+    mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    token: int | None,
+    fuse: str,
+    activation: str,
+) -> tuple[Tensor, Tensor]:
+    """The gate m and the fused states z, in the dtype of `last`; arguments as in `aif_reference`, already checked."""
+    with _without_autocast(last.device.type):
+        return _gate_and_fused(last, lower, weights, mask, cu_seqlens, token, fuse, activation)
+
+
+def _gate_and_fused(
+    last: Tensor,
+    lower: Tensor | None,
+    weights: AIFWeights,
+    mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    token: int | None,
+    fuse: str,
+    activation: str,
+) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(last.dtype, torch.float32)
+    device, embed_dim, phi = last.device, last.shape[-1], _PHI[activation]
+    w_ls, b_ls, w_le, b_le, w_gs, b_gs, w_ge, b_ge = (weight.to(dtype) for weight in weights)
+
+    rows = last.shape[:-1].numel()
+    position = torch.arange(rows, device=device)
+    real = torch.ones(rows, dtype=torch.bool, device=device) if mask is None else mask.reshape(-1) != 0
+    if cu_seqlens is None:
+        batch, length = last.shape[:2]
+        start = torch.arange(batch, device=device) * length
+        sequence = torch.arange(batch, device=device).repeat_interleave(length)
+    else:
+        batch, start = cu_seqlens.shape[0] - 1, cu_seqlens[:-1].long()
+        sequence = torch.searchsorted(cu_seqlens[1:].contiguous(), position, right=True)
+
+    # w; padding may hold anything, NaN included, so it is replaced and never multiplied by zero
+    x = torch.where(real[:, None], last.reshape(rows, embed_dim).to(dtype), 0)
+    y = None if lower is None else torch.where(real[:, None], lower.reshape(rows, embed_dim).to(dtype), 0)
+    w = x if y is None else x + y
+
+    # p and g
+    tokens = torch.zeros(batch, dtype=dtype, device=device).index_add(0, sequence, real.to(dtype))
+    pooled = torch.zeros(batch, embed_dim, dtype=dtype, device=device).index_add(0, sequence, w)
+    pooled = pooled / tokens.clamp(min=1)[:, None]
+    g = F.linear(phi(F.linear(pooled, w_gs, b_gs)), w_ge, b_ge)
+
+    # the rows asked for: all, or one a sequence
+    chosen, owner, wanted, shape = position, sequence, real, last.shape
+    if token is not None:
+        owner, shape = torch.arange(batch, device=device), torch.Size((batch, embed_dim))
+        if rows == 0:  # every sequence is empty
+            nothing = (w.sum() + g.sum() * 0).to(last.dtype).expand(shape)
+            return nothing, nothing
+        chosen = (start + token).clamp(max=rows - 1)
+        wanted = real[chosen] & (sequence[chosen] == owner) & (start + token < rows)
+
+    def take(values: Tensor, index: Tensor) -> Tensor:
+        return values if index is position else values.index_select(0, index)
+
+    # u and l; a tap outside the sequence sees zero
+    squeezed = b_ls
+    for tap in range(w_ls.shape[2]):
+        offset = tap - (w_ls.shape[2] - 1) // 2
+        neighbour = chosen if offset == 0 else (chosen + offset).clamp(0, max(rows - 1, 0))
+        inside = (neighbour == chosen + offset) & (sequence[neighbour] == owner)
+        seen = take(w, neighbour) if offset == 0 else take(w, neighbour) * inside[:, None]
+        squeezed = squeezed + F.linear(seen, w_ls[:, :, tap])
+    local = F.linear(phi(squeezed), w_le[:, :, 0], b_le)
+
+    # m and z
+    gate = torch.sigmoid(take(g, owner) + local)
+    if fuse == "gate" or y is None:
+        fused = gate * take(w, chosen)
+    else:
+        fused = gate * take(x, chosen) + (1 - gate) * take(y, chosen)
+    gate, fused = (torch.where(wanted[:, None], value, 0).to(last.dtype).reshape(shape) for value in (gate, fused))
+    return gate, fused
+
+
+def aif_reference(
+    last: Tensor,
+    lower: Tensor | None,
+    local_squeeze_weight: Tensor,
+    local_squeeze_bias: Tensor,
+    local_expand_weight: Tensor,
+    local_expand_bias: Tensor,
+    global_squeeze_weight: Tensor,
+    global_squeeze_bias: Tensor,
+    global_expand_weight: Tensor,
+    global_expand_bias: Tensor,
+    mask: Tensor | None = None,
+    *,
+    cu_seqlens: Tensor | None = None,
+    token: int | None = None,
+    fuse: str = "gate",
+    activation: str = "relu",
+) -> Tensor:
+    """Fuse two layers of an encoder; the definition, in differentiable torch, on any device and in float64 too.
+
+    With w = x + y (w = x without y), V_b the real tokens of sequence b, phi the activation:
+
+        p_b  = mean of w_bt over t in V_b
+        g_b  = W_ge phi(W_gs p_b + b_gs) + b_ge
+        u_bt = phi(sum_j W_ls[:, :, j] w_b,t+j-(k-1)/2 + b_ls)      w is 0 at padding and outside the sequence
+        l_bt = W_le u_bt + b_le
+        m_bt = sigmoid(g_b + l_bt)
+        z_bt = m_bt * w_bt                          fuse="gate"
+        z_bt = m_bt * x_bt + (1 - m_bt) * y_bt      fuse="select"
+        z_bt = 0 at padding; a sequence without a real token gives zeros
+
+    Args:
+        last: x, the last layer's states, (B, T, E), or (N, E) with `cu_seqlens`; any floating dtype. Accumulation is
+            float64 for float64, else float32.
+        lower: y, a lower layer's states, of the shape and dtype of `last`; or None.
+        local_squeeze_weight: W_ls (H, E, k).
+        local_squeeze_bias: b_ls (H,).
+        local_expand_weight: W_le (E, H, 1).
+        local_expand_bias: b_le (E,).
+        global_squeeze_weight: W_gs (H, E).
+        global_squeeze_bias: b_gs (H,).
+        global_expand_weight: W_ge (E, H).
+        global_expand_bias: b_ge (E,).
+        mask: (B, T), bool or integer 0/1, true at real tokens; None means all real.
+        cu_seqlens: (B+1,) int32, the packed form's sequence starts; sequences may be empty.
+        token: return only the fused state of this token of each sequence; zeros where it is padding or absent.
+        fuse: "gate" or "select"; "select" needs `lower`.
+        activation: "relu", "gelu" (erf) or "silu".
+
+    Returns:
+        z in the shape and dtype of `last`, or (B, E) with `token`.
+
+    Raises:
+        ValueError, TypeError: as `fused_aif`, which checks the same arguments.
+    """
+    weights = AIFWeights(
+        local_squeeze_weight, local_squeeze_bias, local_expand_weight, local_expand_bias,
+        global_squeeze_weight, global_squeeze_bias, global_expand_weight, global_expand_bias,
+    )  # fmt: skip
+    check_inputs(last, lower, weights, mask, cu_seqlens, token, fuse, activation)
+    return gate_and_fused(last, lower, weights, mask, cu_seqlens, token, fuse, activation)[1]
