@@ -1,0 +1,37 @@
+# Each command does the whole set-up from nothing: .venv is built first where it is missing or out of date.
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+QUICKSTART_DIR ?= runs/quickstart
+# One thread a worker: more of them than cores slow the suite down. No test may look for a model or data set online.
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/pytest -n $(WORKERS)
+
+.PHONY: quickstart test test-slow lint clean
+.DELETE_ON_ERROR:
+
+quickstart: $(VENV)/.installed-test
+	$(BIN)/dlfa quickstart --output-dir $(QUICKSTART_DIR) --overwrite
+
+test: $(VENV)/.installed-test
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/.installed-test
+	$(PYTEST) -m slow
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
+	touch $@
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "DLFA needs Python 3.10 or later: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
