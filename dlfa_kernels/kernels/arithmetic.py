@@ -1,0 +1,36 @@
+"""Activations, their derivatives, and the matrix product of the kernels."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def dot(a, b, accumulator, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
+    """accumulator + a b in float32; PRECISION is for float32 operands alone."""
+    if INTERPRETED:  # the interpreter takes the bits of bfloat16 for integers
+        a = a.to(tl.float32)
+        b = b.to(tl.float32)
+    return tl.dot(a, b, accumulator, input_precision=PRECISION, out_dtype=tl.float32)
+
+
+@triton.jit
+def activate(a, ACTIVATION: tl.constexpr):
+    """phi(a) of a float32 block; NaN stays NaN."""
+    if ACTIVATION == "relu":
+        return tl.where(a < 0, 0.0, a)
+    elif ACTIVATION == "gelu":
+        return 0.5 * a * (1 + tl.math.erf(a * 0.7071067811865476))
+    else:
+        return a * tl.sigmoid(a)
+
+
+@triton.jit
+def activation_slope(a, ACTIVATION: tl.constexpr):
+    """phi'(a) of a float32 block; relu's is 0 at 0, as torch's."""
+    if ACTIVATION == "relu":
+        return tl.where(a > 0, 1.0, 0.0)
+    elif ACTIVATION == "gelu":
+        return 0.5 * (1 + tl.math.erf(a * 0.7071067811865476)) + a * tl.exp(-0.5 * a * a) * 0.3989422804014327
+    else:
+        sigmoid = tl.sigmoid(a)
+        return sigmoid * (1 + a * (1 - sigmoid))

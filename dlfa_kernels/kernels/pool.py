@@ -1,0 +1,63 @@
+"""Both passes: the sums of a sequence's tiles become one row a sequence, in a fixed order."""
+
+import triton
+import triton.language as tl
+
+from .rows import first_slot, sequence_rows
+
+
+@triton.jit
+def tile_sum(
+    sums_ptr, counts_ptr, first, tiles, channels, inside, EMBED_DIM: tl.constexpr, BLOCK_TILES: tl.constexpr
+):
+    """Sum over the slots first .. first + tiles - 1 of one sequence, a block of channels; empty tiles are not read."""
+    total = tl.zeros(channels.shape, dtype=tl.float32)
+    count = first * 0
+    for block in range(0, tiles, BLOCK_TILES):
+        tile = block + tl.arange(0, BLOCK_TILES)
+        slots = (first + tile).to(tl.int64)
+        counts = tl.load(counts_ptr + slots, mask=tile < tiles, other=0)
+        part = tl.load(
+            sums_ptr + slots[:, None] * EMBED_DIM + channels[None, :],
+            mask=(counts > 0)[:, None] & inside[None, :],
+            other=0.0,
+        )
+        total += tl.sum(part, axis=0)
+        count += tl.sum(counts, axis=0)
+    return total, count
+
+
+@triton.jit(do_not_specialize=["batch", "length"])
+def pool_kernel(
+    sums_ptr,
+    counts_ptr,
+    cu_seqlens_ptr,
+    pooled_ptr,
+    tokens_ptr,
+    batch,
+    length,
+    EMBED_DIM: tl.constexpr,
+    MEAN: tl.constexpr,
+    PACKED: tl.constexpr,
+    TILE: tl.constexpr,
+    BLOCK_TILES: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+):
+    """The mean (MEAN, forward: p_b) or the sum (backward: dg_b) over a sequence's real tokens.
+
+    Grid (B, cdiv(E, BLOCK_E)); TILE is the BLOCK_T of the stage that wrote the sums.
+    reads   sums (slots, E) float32, counts (slots,) int32: once
+    writes  pooled (B, E) float32, tokens (B,) int32: once
+    """
+    sequence = tl.program_id(0)
+    first_row, rows = sequence_rows(cu_seqlens_ptr, sequence, length, True, PACKED)
+    first = first_slot(sequence, first_row, length, TILE, PACKED)
+    e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
+    tiles = tl.cdiv(rows, TILE).to(tl.int32)
+    total, count = tile_sum(sums_ptr, counts_ptr, first, tiles, e, e < EMBED_DIM, EMBED_DIM, BLOCK_TILES)
+    count = count.to(tl.int32)
+    if MEAN:
+        total = total / tl.maximum(count, 1).to(tl.float32)
+    tl.store(pooled_ptr + sequence.to(tl.int64) * EMBED_DIM + e, total, mask=e < EMBED_DIM)
+    if tl.program_id(1) == 0:
+        tl.store(tokens_ptr + sequence, count)

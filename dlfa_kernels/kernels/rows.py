@@ -1,0 +1,84 @@
+"""From a program's slot to the rows it works on, for padded and packed states alike."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def first_slot(sequence, first_row, length, BLOCK_T: tl.constexpr, PACKED: tl.constexpr):
+    """Slot of the first tile of a sequence.
+
+    Padded: every sequence has cdiv(length, BLOCK_T) slots. Packed: first_row // BLOCK_T + sequence, which leaves each
+    sequence at least as many slots as it has tiles, so that no length has to be known on the host.
+    """
+    if PACKED:
+        return first_row // BLOCK_T + sequence
+    else:
+        return sequence * tl.cdiv(length, BLOCK_T)
+
+
+@triton.jit
+def sequence_rows(cu_seqlens_ptr, sequence, length, inside, PACKED: tl.constexpr):
+    """First row (int64) and number of rows of `sequence`, a scalar or a block; 0 rows where not `inside`."""
+    if PACKED:
+        first_row = tl.load(cu_seqlens_ptr + sequence, mask=inside, other=0).to(tl.int64)
+        rows = tl.load(cu_seqlens_ptr + sequence + 1, mask=inside, other=0).to(tl.int64) - first_row
+        return first_row, rows
+    else:
+        first_row = sequence.to(tl.int64) * length
+        return first_row, tl.where(inside, length, 0).to(tl.int64)
+
+
+@triton.jit
+def locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T: tl.constexpr, PACKED: tl.constexpr):
+    """Sequence (int64), first position within it (int64), its rows and first row (int64) of a slot.
+
+    A packed slot that no tile uses gets a position at or past the sequence's end.
+    """
+    if PACKED:
+        sequence = slot * 0 - 1
+        for chunk in range(0, batch, 256):
+            candidates = chunk + tl.arange(0, 256)
+            starts = tl.load(cu_seqlens_ptr + candidates, mask=candidates < batch, other=0) // BLOCK_T + candidates
+            sequence += tl.sum(((starts <= slot) & (candidates < batch)).to(tl.int32), axis=0)
+    else:
+        sequence = slot // tl.cdiv(length, BLOCK_T)
+    first_row, rows = sequence_rows(cu_seqlens_ptr, sequence, length, True, PACKED)
+    tile = slot - first_slot(sequence, first_row, length, BLOCK_T, PACKED)
+    return sequence.to(tl.int64), tile.to(tl.int64) * BLOCK_T, rows, first_row
+
+
+@triton.jit
+def real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK: tl.constexpr):
+    """Which positions of a sequence hold a real token; positions may lie outside it."""
+    real = (positions >= 0) & (positions < rows)
+    if HAS_MASK:
+        real = real & (tl.load(mask_ptr + sequence * length + positions, mask=real, other=0) != 0)
+    return real
+
+
+@triton.jit
+def state_offsets(
+    sequence, positions, first_row, batch_stride, row_stride, PACKED: tl.constexpr, ALIGN: tl.constexpr
+):
+    """Offset of each position's first channel in x, y or dz; ALIGN divides both strides."""
+    row_stride = tl.multiple_of(row_stride, ALIGN)
+    if PACKED:
+        return (first_row + positions) * row_stride
+    else:
+        return sequence * tl.multiple_of(batch_stride, ALIGN) + positions * row_stride
+
+
+@triton.jit
+def load_float32(ptr, offsets, inside):
+    """A block in float32, zero outside; converted at once, as the interpreter computes no bfloat16."""
+    return tl.load(ptr + offsets, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def load_integrated(x_ptr, y_ptr, x_offsets, y_offsets, inside, HAS_LOWER: tl.constexpr):
+    """w = x + y, or x alone, in float32."""
+    w = load_float32(x_ptr, x_offsets, inside)
+    if HAS_LOWER:
+        w += load_float32(y_ptr, y_offsets, inside)
+    return w

@@ -1,0 +1,57 @@
+"""Tile sizes of every kernel: which block of tokens, channels and squeeze width a program works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Launch parameters of one kernel: block sizes in elements, warps a program, software-pipeline stages."""
+
+    block_t: int = 64
+    block_e: int = 64
+    block_h: int = 64
+    num_warps: int = 4
+    num_stages: int = 2
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """One `Tile` for each stage; `pool`, `context` and `weights` work on per-sequence rows and partial sums."""
+
+    squeeze: Tile
+    expand: Tile
+    reduce: Tile
+    inputs: Tile
+    taps: Tile
+    pool: Tile
+    context: Tile
+    weights: Tile
+
+
+def power_of_two(value: int) -> int:
+    """The smallest power of two that is at least `value`, and at least 16, the smallest side of a matrix product."""
+    return max(16, 1 << (value - 1).bit_length())
+
+
+def choose_tiles(embed_dim: int, squeeze_dim: int, dtype: torch.dtype) -> Tiles:
+    """Tile sizes for (E, H, dtype of the states)."""
+    block_h = min(256, power_of_two(squeeze_dim))
+    wide = block_h == 256
+    block_e = min(64, power_of_two(embed_dim))
+    if dtype == torch.float32:
+        block_e = min(32, block_e)
+    warps = 8 if wide else 4
+    return Tiles(
+        squeeze=Tile(64, block_e, block_h, warps, 3),
+        expand=Tile(64, block_e, block_h, warps, 2),
+        reduce=Tile(64, block_e, block_h, warps, 2),
+        inputs=Tile(64, block_e, block_h, 8, 2),
+        taps=Tile(64, block_e, block_h, 8, 2),
+        pool=Tile(block_t=32, block_e=128),
+        context=Tile(block_t=16, block_e=block_e, block_h=min(64, block_h)),
+        weights=Tile(block_t=16, block_e=block_e, block_h=min(32, block_h)),
+    )
