@@ -1,0 +1,61 @@
+"""What all tests share: where they run, what they may not reach, and the data beside the checkout."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The folders of tests bear the packages' names without being packages: the checkout must stand on the path as well.
+sys.path.insert(0, str(ROOT))
+
+# No test may look for a model or data set online, nor may the processes that tests start.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+# Triton reads this when kernels are defined, so it is set before anything imports triton; torch alone does not.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# Several workers with several threads each are slower than one thread a worker.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked `gpu` on a machine without one."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """Where kernels are tested: the GPU, or the CPU under Triton's interpreter."""
+    interpreted = os.environ.get("TRITON_INTERPRET", "0") == "1"
+    return torch.device("cuda" if torch.cuda.is_available() and not interpreted else "cpu")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real models and treebanks beside the checkout."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"needs the data folder {folder.name}/ beside the checkout")
+    return folder
+
+
+@pytest.fixture
+def poisoned_memory() -> Iterator[None]:
+    """Fill new tensors, torch.empty and its kin, with NaN or the largest integer: unwritten elements fail a test."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.empty(2).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
