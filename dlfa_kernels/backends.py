@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import torch
 from torch import Tensor
 
@@ -11,7 +9,12 @@ from . import environment
 from .checks import one_of
 
 BACKENDS = ("auto", "triton", "eager")
-TRITON_AVAILABLE = importlib.util.find_spec("triton") is not None
+try:
+    import triton  # noqa: F401
+
+    TRITON_AVAILABLE = True
+except ImportError:
+    TRITON_AVAILABLE = False
 
 
 def resolve_backend(backend: str, last: Tensor) -> str:
@@ -40,8 +43,8 @@ def resolve_backend(backend: str, last: Tensor) -> str:
         raise TypeError("backend='triton' takes float32, bfloat16 or float16, got torch.float64; use backend='eager'")
     if last.device.type == "cpu" and not environment.triton_interpreted():
         raise RuntimeError(
-            "backend='triton' needs CUDA or ROCm tensors, got a CPU tensor; set TRITON_INTERPRET=1 before Python starts "
-            "to run the kernels in Triton's interpreter, or use backend='eager'"
+            "backend='triton' needs CUDA or ROCm tensors, got a CPU tensor; set TRITON_INTERPRET=1 before Python "
+            "starts to run the kernels in Triton's interpreter, or use backend='eager'"
         )
     if last.device.type not in ("cpu", "cuda", "meta"):
         raise RuntimeError(f"backend='triton' needs CUDA or ROCm tensors, got {last.device.type}; use backend='eager'")

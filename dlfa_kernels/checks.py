@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -125,7 +126,7 @@ def _check_cu_seqlens(cu_seqlens: Tensor, last: Tensor) -> None:
         raise ValueError(f"cu_seqlens must start at 0, got {values[0]}")
     if values[-1] != rows:
         raise ValueError(f"cu_seqlens must end at N = {rows}, the rows of last, got {values[-1]}")
-    for index, (before, after) in enumerate(zip(values, values[1:], strict=False)):
+    for index, (before, after) in enumerate(itertools.pairwise(values)):
         if after < before:
             raise ValueError(f"cu_seqlens must not decrease, got {before} then {after} at position {index + 1}")
 

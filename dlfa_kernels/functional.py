@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from .backends import resolve_backend
+from .backends import TRITON_AVAILABLE, resolve_backend
 from .checks import AIFWeights, check_inputs
 from .reference import gate_and_fused
+
+if TRITON_AVAILABLE:
+    from . import operators  # noqa: F401  registers torch.ops.dlfa
 
 
 def fused_aif(
@@ -60,5 +64,6 @@ def fused_aif(
         global_squeeze_weight, global_squeeze_bias, global_expand_weight, global_expand_bias,
     )  # fmt: skip
     check_inputs(last, lower, weights, mask, cu_seqlens, token, fuse, activation)
-    resolve_backend(backend, last)
+    if resolve_backend(backend, last) == "triton" and token is None:
+        return torch.ops.dlfa.aif(last, lower, *weights, mask, cu_seqlens, fuse, activation)[0]
     return gate_and_fused(last, lower, weights, mask, cu_seqlens, token, fuse, activation)[1]

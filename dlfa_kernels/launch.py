@@ -62,9 +62,7 @@ class Launch:
 
     def run(self) -> None:
         """Launch on the current device and stream."""
-        self.kernel[self.grid](
-            **self.arguments, **self.constants, num_warps=self.num_warps, num_stages=self.num_stages
-        )
+        self.kernel[self.grid](**self.arguments, **self.constants, num_warps=self.num_warps, num_stages=self.num_stages)
 
 
 _recorder: list[Launch] | None = None
@@ -161,7 +159,12 @@ class _Call:
         """Pointers and strides of the named big inputs, then mask and sequence starts, as the kernels take them."""
         tensors = {"dz": self.dz, "x": self.last, "y": self.lower}
         arguments: dict[str, Tensor | int | None] = {f"{name}_ptr": tensors[name] for name in names}
-        arguments |= {"mask_ptr": self.mask, "cu_seqlens_ptr": self.cu_seqlens, "batch": self.batch, "length": self.length}
+        arguments |= {
+            "mask_ptr": self.mask,
+            "cu_seqlens_ptr": self.cu_seqlens,
+            "batch": self.batch,
+            "length": self.length,
+        }
         for name in names:
             tensor = tensors[name]
             strides = (0, 0) if tensor is None else tensor.stride()[:-1]
@@ -191,7 +194,7 @@ class _Call:
 def _pooled_rows(
     call: _Call, sums: Tensor, counts: Tensor, tile: int, tokens: Tensor, mean: bool
 ) -> tuple[Tensor, dict[str, Any], bool]:
-    """The pooled rows' buffer, the context kernel's arguments to read (or fill) it, and whether it is filled already."""
+    """The pooled rows' buffer, the context kernel's arguments for it, and whether it is filled already."""
     pooled = call.empty(call.batch, call.embed_dim)
     tiles = 0 if call.packed else _cdiv(call.length, tile)
     early = call.packed or tiles > TILES_POOLED_BY_CONTEXT

@@ -4,11 +4,12 @@ Every other implementation in this package is tested against the two functions h
 mathematics. Structure: SENet's squeeze and expand with a global and a local branch, as in MS-CAM (arXiv 2009.14082),
 applied to two layers of one encoder (arXiv 2205.08497).
 
-The padded, packed and `token=` forms are one form here: rows of E channels, each owned by a sequence, some of them real.
+The padded, packed and `token=` forms are one form here: rows of E channels, each owned by a sequence and real or not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from .checks import AIFWeights, check_inputs
 
-_PHI = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
+_PHI: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[object]:

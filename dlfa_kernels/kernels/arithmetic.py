@@ -14,6 +14,16 @@ def dot(a, b, accumulator, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
 
 
 @triton.jit
+def round_to(value, dtype: tl.constexpr, INTERPRETED: tl.constexpr):
+    """A block in `dtype`, rounded to nearest even."""
+    if INTERPRETED:
+        if (value.dtype == tl.float32) & (dtype == tl.bfloat16):  # the interpreter only cuts the low bits off
+            bits = value.to(tl.uint32, bitcast=True)
+            value = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).to(tl.float32, bitcast=True)
+    return value.to(dtype)
+
+
+@triton.jit
 def activate(a, ACTIVATION: tl.constexpr):
     """phi(a) of a float32 block; NaN stays NaN."""
     if ACTIVATION == "relu":

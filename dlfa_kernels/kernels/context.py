@@ -102,17 +102,13 @@ def context_kernel(
             squeezed = squeezed * activation_slope(hidden, ACTIVATION)
             if first_program:
                 tl.store(hidden_gradient_ptr + hidden_offsets, squeezed, mask=hidden_inside)
-            weight = tl.load(
-                squeeze_weight_ptr + h[:, None] * EMBED_DIM + out_e[None, :], mask=out_inside, other=0.0
-            )
+            weight = tl.load(squeeze_weight_ptr + h[:, None] * EMBED_DIM + out_e[None, :], mask=out_inside, other=0.0)
         else:
             squeezed += tl.load(squeeze_bias_ptr + h, mask=h < SQUEEZE_DIM, other=0.0).to(tl.float32)[None, :]
             if first_program:
                 tl.store(hidden_ptr + hidden_offsets, squeezed, mask=hidden_inside)
             squeezed = activate(squeezed, ACTIVATION)
-            weight = tl.load(
-                expand_weight_ptr + out_e[None, :] * SQUEEZE_DIM + h[:, None], mask=out_inside, other=0.0
-            )
+            weight = tl.load(expand_weight_ptr + out_e[None, :] * SQUEEZE_DIM + h[:, None], mask=out_inside, other=0.0)
         context = dot(squeezed, weight.to(tl.float32), context, PRECISION, INTERPRETED)
 
     if BACKWARD:

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .arithmetic import activate
+from .arithmetic import activate, round_to
 from .gate import gate, load_squeezed, local_expand
 from .rows import load_float32, locate_tile, real_tokens, state_offsets
 
@@ -63,7 +63,7 @@ def expand_kernel(
         x_rows = state_offsets(sequence, positions, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
         y_rows = state_offsets(sequence, positions, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
         u = activate(load_squeezed(squeezed_ptr, z_rows, real, tl.arange(0, BLOCK_H), SQUEEZE_DIM), ACTIVATION)
-        u = u.to(state_dtype)
+        u = round_to(u, state_dtype, INTERPRETED)
         for block_e in range(begin, end, BLOCK_E):
             e = block_e + tl.arange(0, BLOCK_E)
             local = local_expand(
@@ -83,7 +83,9 @@ def expand_kernel(
                 z = m * x
             z = tl.where(inside, z, 0.0)
             written = inside_rows[:, None] & (e < EMBED_DIM)[None, :]
-            tl.store(z_ptr + z_rows[:, None] * EMBED_DIM + e[None, :], z.to(state_dtype), mask=written)
+            tl.store(
+                z_ptr + z_rows[:, None] * EMBED_DIM + e[None, :], round_to(z, state_dtype, INTERPRETED), mask=written
+            )
     else:
         nothing = tl.zeros((BLOCK_T, BLOCK_E), dtype=state_dtype)
         for block_e in range(begin, end, BLOCK_E):

@@ -3,24 +3,25 @@
 import triton
 import triton.language as tl
 
-from .arithmetic import activate, dot
+from .arithmetic import activate, dot, round_to
 from .rows import load_float32
 
 
 @triton.jit
-def load_squeezed(
-    squeezed_ptr, rows, real, h, SQUEEZE_DIM: tl.constexpr
-):
+def load_squeezed(squeezed_ptr, rows, real, h, SQUEEZE_DIM: tl.constexpr):
     """The squeeze before its activation, float32 (BLOCK_T, BLOCK_H); zero at padding, whose rows are never written."""
     inside = real[:, None] & (h < SQUEEZE_DIM)[None, :]
     return load_float32(squeezed_ptr, rows[:, None] * SQUEEZE_DIM + h[None, :], inside)
 
 
 @triton.jit
-def load_expand_weight(weight_ptr, h, e, SQUEEZE_DIM: tl.constexpr, EMBED_DIM: tl.constexpr, dtype: tl.constexpr):
+def load_expand_weight(
+    weight_ptr, h, e, SQUEEZE_DIM: tl.constexpr, EMBED_DIM: tl.constexpr, dtype: tl.constexpr, INTERPRETED: tl.constexpr
+):
     """W_le^T, a (BLOCK_H, BLOCK_E) block."""
     inside = (h < SQUEEZE_DIM)[:, None] & (e < EMBED_DIM)[None, :]
-    return tl.load(weight_ptr + e[None, :] * SQUEEZE_DIM + h[:, None], mask=inside, other=0.0).to(dtype)
+    weight = tl.load(weight_ptr + e[None, :] * SQUEEZE_DIM + h[:, None], mask=inside, other=0.0)
+    return round_to(weight, dtype, INTERPRETED)
 
 
 @triton.jit
@@ -48,16 +49,17 @@ def local_expand(
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
-    """W_le u, float32 (BLOCK_T, BLOCK_E). Where H fits in one block, u is the caller's; else it is read block by block."""
+    """W_le u, float32 (BLOCK_T, BLOCK_E). u is the caller's where H fits in one block, else it is read again."""
     dtype: tl.constexpr = squeezed_ptr.dtype.element_ty
     local = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
     if SQUEEZE_DIM <= BLOCK_H:
-        weight = load_expand_weight(weight_ptr, tl.arange(0, BLOCK_H), e, SQUEEZE_DIM, EMBED_DIM, dtype)
+        weight = load_expand_weight(weight_ptr, tl.arange(0, BLOCK_H), e, SQUEEZE_DIM, EMBED_DIM, dtype, INTERPRETED)
         return dot(u, weight, local, PRECISION, INTERPRETED)
     else:
         for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
             h = block_h + tl.arange(0, BLOCK_H)
-            part = activate(load_squeezed(squeezed_ptr, rows, real, h, SQUEEZE_DIM), ACTIVATION).to(dtype)
-            weight = load_expand_weight(weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, dtype)
+            part = activate(load_squeezed(squeezed_ptr, rows, real, h, SQUEEZE_DIM), ACTIVATION)
+            part = round_to(part, dtype, INTERPRETED)
+            weight = load_expand_weight(weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, dtype, INTERPRETED)
             local = dot(part, weight, local, PRECISION, INTERPRETED)
         return local

@@ -3,19 +3,27 @@
 import triton
 import triton.language as tl
 
-from .arithmetic import activate, dot
+from .arithmetic import activate, dot, round_to
 from .gate import gate, load_squeezed, local_expand
 from .reduce import gate_gradient
 from .rows import load_float32, load_integrated, locate_tile, real_tokens, state_offsets
 
 
 @triton.jit
-def load_squeeze_weight(weight_ptr, tap, h, e, SQUEEZE_DIM: tl.constexpr, EMBED_DIM: tl.constexpr, dtype: tl.constexpr):
+def load_squeeze_weight(
+    weight_ptr,
+    tap,
+    h,
+    e,
+    SQUEEZE_DIM: tl.constexpr,
+    EMBED_DIM: tl.constexpr,
+    dtype: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
     """W_ls[:, :, tap] from its (k, H, E) form, a (BLOCK_H, BLOCK_E) block."""
     inside = (h < SQUEEZE_DIM)[:, None] & (e < EMBED_DIM)[None, :]
-    return tl.load(weight_ptr + (tap * SQUEEZE_DIM + h[:, None]) * EMBED_DIM + e[None, :], mask=inside, other=0.0).to(
-        dtype
-    )
+    offsets = (tap * SQUEEZE_DIM + h[:, None]) * EMBED_DIM + e[None, :]
+    return round_to(tl.load(weight_ptr + offsets, mask=inside, other=0.0), dtype, INTERPRETED)
 
 
 @triton.jit(do_not_specialize=["batch", "length", "slots"])
@@ -98,7 +106,8 @@ def inputs_kernel(
             dz_rows = state_offsets(sequence, positions, first_row, dz_batch_stride, dz_row_stride, PACKED, ALIGN)
             x_rows = state_offsets(sequence, positions, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
             y_rows = state_offsets(sequence, positions, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
-            u = activate(load_squeezed(squeezed_ptr, packed_rows, real, h, SQUEEZE_DIM), ACTIVATION).to(state_dtype)
+            u = activate(load_squeezed(squeezed_ptr, packed_rows, real, h, SQUEEZE_DIM), ACTIVATION)
+            u = round_to(u, state_dtype, INTERPRETED)
             local = local_expand(
                 u, squeezed_ptr, expand_weight_ptr, packed_rows, real, e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION,
                 PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, BLOCK_H,
@@ -109,7 +118,7 @@ def inputs_kernel(
             y = x
             if HAS_LOWER:
                 y = load_float32(y_ptr, y_rows[:, None] + e[None, :], inside)
-            ds = gate_gradient(dz, m, x, y, SELECT, HAS_LOWER).to(state_dtype)
+            ds = round_to(gate_gradient(dz, m, x, y, SELECT, HAS_LOWER), state_dtype, INTERPRETED)
             expand_part = dot(tl.trans(ds), u, expand_part, PRECISION, INTERPRETED)
 
             branches = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
@@ -119,7 +128,9 @@ def inputs_kernel(
                         squeezed_gradient_ptr, mask_ptr, sequence, positions, rows, first_row, length, tap, h,
                         SQUEEZE_DIM, KERNEL_SIZE, HAS_MASK,
                     )  # fmt: skip
-                    weight = load_squeeze_weight(squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype)
+                    weight = load_squeeze_weight(
+                        squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED
+                    )
                     branches = dot(da, weight, branches, PRECISION, INTERPRETED)
                 else:
                     for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
@@ -129,7 +140,7 @@ def inputs_kernel(
                             other_h, SQUEEZE_DIM, KERNEL_SIZE, HAS_MASK,
                         )  # fmt: skip
                         weight = load_squeeze_weight(
-                            squeeze_weight_ptr, tap, other_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype
+                            squeeze_weight_ptr, tap, other_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED
                         )
                         branches = dot(part, weight, branches, PRECISION, INTERPRETED)
                     da = load_tap_gradient(
@@ -143,7 +154,9 @@ def inputs_kernel(
                     w = x + y
                 else:
                     w = x
-                squeeze_part = dot(tl.trans(da), w.to(state_dtype), squeeze_part, PRECISION, INTERPRETED)
+                squeeze_part = dot(
+                    tl.trans(da), round_to(w, state_dtype, INTERPRETED), squeeze_part, PRECISION, INTERPRETED
+                )
 
             branches += load_float32(pooled_gradient_ptr, sequence * EMBED_DIM + e, inside_e)[None, :]
             dx = tl.where(inside, dz * m + branches, 0.0)
@@ -152,9 +165,9 @@ def inputs_kernel(
             dx = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
             dy = dx
         if first_program:
-            tl.store(dx_ptr + out_offsets, dx.to(state_dtype), mask=written)
+            tl.store(dx_ptr + out_offsets, round_to(dx, state_dtype, INTERPRETED), mask=written)
             if SELECT:
-                tl.store(dy_ptr + out_offsets, dy.to(state_dtype), mask=written)
+                tl.store(dy_ptr + out_offsets, round_to(dy, state_dtype, INTERPRETED), mask=written)
 
     part = tl.program_id(1).to(tl.int64)
     inside_h = h < SQUEEZE_DIM
@@ -253,7 +266,7 @@ def taps_kernel(
                 squeezed_gradient_ptr, mask_ptr, sequence, positions, rows, first_row, length, tap, h,
                 SQUEEZE_DIM, KERNEL_SIZE, HAS_MASK,
             )  # fmt: skip
-            part = dot(tl.trans(da), w.to(state_dtype), part, PRECISION, INTERPRETED)
+            part = dot(tl.trans(da), round_to(w, state_dtype, INTERPRETED), part, PRECISION, INTERPRETED)
     row = (tl.program_id(1).to(tl.int64) * KERNEL_SIZE + tap) * SQUEEZE_DIM + h
     tl.store(
         squeeze_parts_ptr + row[:, None] * EMBED_DIM + e[None, :],

@@ -7,9 +7,7 @@ from .rows import first_slot, sequence_rows
 
 
 @triton.jit
-def tile_sum(
-    sums_ptr, counts_ptr, first, tiles, channels, inside, EMBED_DIM: tl.constexpr, BLOCK_TILES: tl.constexpr
-):
+def tile_sum(sums_ptr, counts_ptr, first, tiles, channels, inside, EMBED_DIM: tl.constexpr, BLOCK_TILES: tl.constexpr):
     """Sum over the slots first .. first + tiles - 1 of one sequence, a block of channels; empty tiles are not read."""
     total = tl.zeros(channels.shape, dtype=tl.float32)
     count = first * 0

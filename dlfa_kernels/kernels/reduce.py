@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .arithmetic import activate, activation_slope, dot
+from .arithmetic import activate, activation_slope, dot, round_to
 from .gate import gate, load_expand_weight, load_squeezed, local_expand
 from .rows import load_float32, locate_tile, real_tokens, state_offsets
 
@@ -80,7 +80,7 @@ def reduce_kernel(
         x_rows = state_offsets(sequence, positions, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
         y_rows = state_offsets(sequence, positions, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
         a = load_squeezed(squeezed_ptr, packed_rows, real, h, SQUEEZE_DIM)
-        u = activate(a, ACTIVATION).to(state_dtype)
+        u = round_to(activate(a, ACTIVATION), state_dtype, INTERPRETED)
         du = tl.zeros((BLOCK_T, BLOCK_H), dtype=tl.float32)
         for block_e in range(0, EMBED_DIM, BLOCK_E):
             e = block_e + tl.arange(0, BLOCK_E)
@@ -98,11 +98,11 @@ def reduce_kernel(
             ds = gate_gradient(dz, m, x, y, SELECT, HAS_LOWER)
             if first_program:
                 tl.store(sums_ptr + slot * EMBED_DIM + e, tl.sum(ds, axis=0), mask=e < EMBED_DIM)
-            weight = load_expand_weight(weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype)
-            du = dot(ds.to(state_dtype), tl.trans(weight), du, PRECISION, INTERPRETED)
+            weight = load_expand_weight(weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED)
+            du = dot(round_to(ds, state_dtype, INTERPRETED), tl.trans(weight), du, PRECISION, INTERPRETED)
         a = load_squeezed(squeezed_ptr, packed_rows, real, h, SQUEEZE_DIM)
         tl.store(
             squeezed_gradient_ptr + packed_rows[:, None] * SQUEEZE_DIM + h[None, :],
-            (du * activation_slope(a, ACTIVATION)).to(state_dtype),
+            round_to(du * activation_slope(a, ACTIVATION), state_dtype, INTERPRETED),
             mask=real[:, None] & (h < SQUEEZE_DIM)[None, :],
         )

@@ -58,9 +58,7 @@ def real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK: tl.conste
 
 
 @triton.jit
-def state_offsets(
-    sequence, positions, first_row, batch_stride, row_stride, PACKED: tl.constexpr, ALIGN: tl.constexpr
-):
+def state_offsets(sequence, positions, first_row, batch_stride, row_stride, PACKED: tl.constexpr, ALIGN: tl.constexpr):
     """Offset of each position's first channel in x, y or dz; ALIGN divides both strides."""
     row_stride = tl.multiple_of(row_stride, ALIGN)
     if PACKED:

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .arithmetic import activate, dot
+from .arithmetic import activate, dot, round_to
 
 
 @triton.jit(do_not_specialize=["batch", "splits"])
@@ -35,7 +35,7 @@ def weights_kernel(
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
-    """dW_le, dW_ls, db_ls: sums of parts in a fixed order. dW_ge = dg^T phi(hidden), dW_gs = dhidden^T p over sequences.
+    """dW_le, dW_ls, db_ls: sums of parts in a fixed order; dW_ge = dg^T phi(hidden), dW_gs = dhidden^T p.
 
     db_le = db_ge = sum_b dg_b; db_gs = sum_b dhidden_b.
     Grid (cdiv(E, BLOCK_E), cdiv(H, BLOCK_H)).
@@ -45,6 +45,7 @@ def weights_kernel(
     """
     e = tl.program_id(0).to(tl.int64) * BLOCK_E + tl.arange(0, BLOCK_E)
     h = tl.program_id(1).to(tl.int64) * BLOCK_H + tl.arange(0, BLOCK_H)
+    dtype: tl.constexpr = local_squeeze_weight_ptr.dtype.element_ty
     inside_e = e < EMBED_DIM
     inside_h = h < SQUEEZE_DIM
     first_e = tl.program_id(0) == 0
@@ -56,7 +57,11 @@ def weights_kernel(
     for split in range(splits):
         row = split * EMBED_DIM + e
         expand += tl.load(expand_parts_ptr + row[:, None] * SQUEEZE_DIM + h[None, :], mask=inside_eh, other=0.0)
-    tl.store(local_expand_weight_ptr + e[:, None] * SQUEEZE_DIM + h[None, :], expand, mask=inside_eh)
+    tl.store(
+        local_expand_weight_ptr + e[:, None] * SQUEEZE_DIM + h[None, :],
+        round_to(expand, dtype, INTERPRETED),
+        mask=inside_eh,
+    )
 
     for tap in tl.static_range(KERNEL_SIZE):
         squeeze = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
@@ -64,13 +69,13 @@ def weights_kernel(
             row = (split * KERNEL_SIZE + tap) * SQUEEZE_DIM + h
             squeeze += tl.load(squeeze_parts_ptr + row[:, None] * EMBED_DIM + e[None, :], mask=inside_he, other=0.0)
         offsets = (h[:, None] * EMBED_DIM + e[None, :]) * KERNEL_SIZE + tap
-        tl.store(local_squeeze_weight_ptr + offsets, squeeze, mask=inside_he)
+        tl.store(local_squeeze_weight_ptr + offsets, round_to(squeeze, dtype, INTERPRETED), mask=inside_he)
 
     bias = tl.zeros((BLOCK_H,), dtype=tl.float32)
     for split in range(splits):
         bias += tl.load(squeeze_bias_parts_ptr + split * SQUEEZE_DIM + h, mask=inside_h, other=0.0)
     if first_e:
-        tl.store(local_squeeze_bias_ptr + h, bias, mask=inside_h)
+        tl.store(local_squeeze_bias_ptr + h, round_to(bias, dtype, INTERPRETED), mask=inside_h)
 
     expand = tl.zeros((BLOCK_E, BLOCK_H), dtype=tl.float32)
     squeeze = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
@@ -91,10 +96,18 @@ def weights_kernel(
         squeeze = dot(tl.trans(dhidden), p, squeeze, PRECISION, INTERPRETED)
         context_bias += tl.sum(dg, axis=0)
         hidden_bias += tl.sum(dhidden, axis=0)
-    tl.store(global_expand_weight_ptr + e[:, None] * SQUEEZE_DIM + h[None, :], expand, mask=inside_eh)
-    tl.store(global_squeeze_weight_ptr + h[:, None] * EMBED_DIM + e[None, :], squeeze, mask=inside_he)
+    tl.store(
+        global_expand_weight_ptr + e[:, None] * SQUEEZE_DIM + h[None, :],
+        round_to(expand, dtype, INTERPRETED),
+        mask=inside_eh,
+    )
+    tl.store(
+        global_squeeze_weight_ptr + h[:, None] * EMBED_DIM + e[None, :],
+        round_to(squeeze, dtype, INTERPRETED),
+        mask=inside_he,
+    )
     if first_h:
-        tl.store(global_expand_bias_ptr + e, context_bias, mask=inside_e)
-        tl.store(local_expand_bias_ptr + e, context_bias, mask=inside_e)
+        tl.store(global_expand_bias_ptr + e, round_to(context_bias, dtype, INTERPRETED), mask=inside_e)
+        tl.store(local_expand_bias_ptr + e, round_to(context_bias, dtype, INTERPRETED), mask=inside_e)
     if first_e:
-        tl.store(global_squeeze_bias_ptr + h, hidden_bias, mask=inside_h)
+        tl.store(global_squeeze_bias_ptr + h, round_to(hidden_bias, dtype, INTERPRETED), mask=inside_h)
