@@ -1,0 +1,42 @@
+"""DLFA: fuse the last and lower layers of a multilingual encoder by attention, for zero-shot cross-lingual transfer.
+
+The names below are imported on first use, so that `import dlfa` and the command line start quickly; transformers'
+Auto classes know `model_type="dlfa"` as soon as this package and transformers are both imported, in either order.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import registration
+
+if TYPE_CHECKING:
+    from .configuration import DLFAConfig
+    from .modeling import (
+        DLFAForQuestionAnswering,
+        DLFAForSequenceClassification,
+        DLFAForTokenClassification,
+        DLFAModel,
+    )
+
+__all__ = [
+    "DLFAConfig",
+    "DLFAForQuestionAnswering",
+    "DLFAForSequenceClassification",
+    "DLFAForTokenClassification",
+    "DLFAModel",
+]
+
+registration.register_when_transformers_loads()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(".configuration" if name == "DLFAConfig" else ".modeling", __name__)
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

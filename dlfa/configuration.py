@@ -1,0 +1,194 @@
+"""The configuration of a DLFA model: which layers of which encoder are fused, how, and for which labels."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+
+from dlfa_kernels.backends import BACKENDS
+from dlfa_kernels.checks import ACTIVATIONS, FUSE_MODES, odd_kernel_size, one_of
+
+FUSIONS = ("last", "lower", "sum", "scalar_mix", "aif")
+LABEL_SUBWORDS = ("first", "last", "mean")
+
+
+@strict
+class DLFAConfig(PreTrainedConfig):
+    """Configuration of DLFA: an encoder, a fusion of its last layer with lower ones, a task head.
+
+    Layers count as transformers' `hidden_states` do: 0 is the embeddings, i the output of block i. The last layer L is
+    always `last_hidden_state` (after a final norm where the encoder has one) and always takes part, so a fusion layer
+    is one of 0..L-1. Negative indices count from the end of `hidden_states`, which has L+1 entries: -2 is L-1, -(L+1)
+    is 0, and -1 is the last layer itself, hence no fusion layer. They are stored as 0..L-1.
+
+    Args:
+        encoder_config: the encoder's configuration, or its dictionary; BERT's by default.
+        fusion_layer: the lower layer or layers, int or list of int; None for the plain last layer, and for
+            `fusion="scalar_mix"` all layers.
+        fusion: "last" (the baseline; `fusion_layer` is ignored and stored as None), "lower" (that layer alone), "sum"
+            (last + lower layers), "scalar_mix" (gamma times the softmax-weighted sum of the last and the lower
+            layers), "aif" (attention information fusion; several lower layers are fused in sequence, each by its own
+            module). None stands for "aif" where there is a second input, else for "last".
+        fuse: AIF's "gate" (z = m (x + y)) or "select" (z = m x + (1 - m) y).
+        reduction: AIF's squeeze width is max(16, E // reduction), rounded up to a multiple of 16.
+        squeeze_dim: AIF's squeeze width itself, in place of `reduction`.
+        kernel_size: odd width in tokens of AIF's local branch.
+        activation: AIF's "relu", "gelu" or "silu".
+        gate_bias: initial bias of AIF's gate before the sigmoid.
+        aif_backend: "auto", "triton" or "eager".
+        layer_dropout: scalar mix only: probability, in training, that a layer is left out of the mix.
+        scalar_mix_layer_norm: scalar mix only: bring every layer to mean 0 and variance 1, token by token, before.
+        feature_dim: E', channels of an external second input (`lower_states` of the models), which takes the place of
+            the lower layer; projected to the encoder's width where the two differ. With a `fusion_layer` beside it
+            the external input is optional, without one it is required.
+        label_subword: the sub-word that carries a word's label, "first" or "last", or "mean": the mean of the word's
+            sub-words is classified. Token classification only; kept here so that a saved model knows it.
+        classifier_dropout: dropout before the task head; None takes the encoder's own.
+        **kwargs: as PreTrainedConfig: `num_labels`, `id2label`, `label2id`, `problem_type`, ...
+
+    Raises:
+        ValueError: a value outside its set or range; the message names both.
+        TypeError: an argument of another type.
+    """
+
+    model_type = "dlfa"
+    sub_configs = {"encoder_config": AutoConfig}  # noqa: RUF012 (a class attribute that transformers defines so)
+
+    encoder_config: dict | PreTrainedConfig | None = None
+    fusion_layer: int | list[int] | None = None
+    fusion: str | None = None
+    fuse: str = "gate"
+    reduction: int = 4
+    squeeze_dim: int | None = None
+    kernel_size: int = 1
+    activation: str = "relu"
+    gate_bias: float | int = 0.0
+    aif_backend: str = "auto"
+    layer_dropout: float | int = 0.0
+    scalar_mix_layer_norm: bool = False
+    feature_dim: int | None = None
+    label_subword: str = "first"
+    classifier_dropout: float | int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.encoder_config = _as_config(self.encoder_config)
+        one_of("fuse", self.fuse, FUSE_MODES)
+        one_of("activation", self.activation, ACTIVATIONS)
+        one_of("aif_backend", self.aif_backend, BACKENDS)
+        one_of("label_subword", self.label_subword, LABEL_SUBWORDS)
+        odd_kernel_size(self.kernel_size)
+        for name in ("reduction", "squeeze_dim", "feature_dim"):
+            _positive(name, getattr(self, name))
+        _probability("layer_dropout", self.layer_dropout)
+        _probability("classifier_dropout", self.classifier_dropout)
+        self._resolve_fusion()
+        super().__post_init__(**kwargs)
+        # Whoever holds a DLFAConfig may ask an Auto class for its model: the models register themselves on import.
+        importlib.import_module("dlfa.modeling")
+
+    def _resolve_fusion(self) -> None:
+        second_input = self.fusion_layer is not None or self.feature_dim is not None
+        if self.fusion is None:
+            self.fusion = "aif" if second_input else "last"
+        one_of("fusion", self.fusion, FUSIONS)
+        if self.fusion == "last":
+            self.fusion_layer = None
+            return
+        if not second_input and self.fusion != "scalar_mix":
+            raise ValueError(
+                f"fusion_layer must be given for fusion={self.fusion!r} (0..{self.num_hidden_layers - 1}, or a "
+                "feature_dim for an external second input), got None; the plain last layer is fusion='last'"
+            )
+        if isinstance(self.fusion_layer, list):
+            if not self.fusion_layer:
+                raise ValueError("fusion_layer must name at least one layer, got an empty list")
+            layers = [self._normalised(layer) for layer in self.fusion_layer]
+            if len(set(layers)) < len(layers):
+                raise ValueError(f"fusion_layer must not name a layer twice, got {self.fusion_layer}")
+            self.fusion_layer = layers[0] if len(layers) == 1 else layers
+        elif self.fusion_layer is not None:
+            self.fusion_layer = self._normalised(self.fusion_layer)
+        if self.fusion == "lower" and isinstance(self.fusion_layer, list):
+            raise ValueError(f"fusion_layer must be one layer for fusion='lower', got {self.fusion_layer}")
+        if self.feature_dim is not None and isinstance(self.fusion_layer, list):
+            raise ValueError(
+                f"fusion_layer must be one layer or None where feature_dim is given, got {self.fusion_layer}"
+            )
+
+    def _normalised(self, layer: int) -> int:
+        depth = self.num_hidden_layers
+        if isinstance(layer, bool) or not isinstance(layer, int):
+            raise TypeError(f"fusion_layer must be an int or a list of int, got {layer!r}")
+        index = layer + depth + 1 if layer < 0 else layer
+        if not 0 <= index < depth:
+            what = ", which is the last layer itself" if index == depth else ""
+            raise ValueError(
+                f"fusion_layer must be in 0..{depth - 1} (or -{depth + 1}..-2) for an encoder of {depth} layers, "
+                f"got {layer}{what}"
+            )
+        return index
+
+    @property
+    def lower_layers(self) -> tuple[int, ...]:
+        """The lower layers that the encoder has to hand over, 0..L-1, in the order in which they are fused."""
+        if self.fusion == "last":
+            return ()
+        if self.fusion_layer is None:
+            return tuple(range(self.num_hidden_layers)) if self.feature_dim is None else ()
+        return tuple(self.fusion_layer) if isinstance(self.fusion_layer, list) else (self.fusion_layer,)
+
+    @property
+    def num_lower_inputs(self) -> int:
+        """How many inputs beside the last layer the fusion takes, an external one included."""
+        return 0 if self.fusion == "last" else max(1, len(self.lower_layers))
+
+    @property
+    def hidden_size(self) -> int:
+        """E, the channels of the encoder's hidden states."""
+        return int(self.encoder_config.hidden_size)  # type: ignore[union-attr]
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """L, the encoder's blocks."""
+        return int(self.encoder_config.num_hidden_layers)  # type: ignore[union-attr]
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """The encoder's configuration, where transformers looks for (and resizes) the vocabulary."""
+        return self.encoder_config  # type: ignore[return-value]
+
+
+def _as_config(encoder_config: dict | PreTrainedConfig | None) -> PreTrainedConfig:
+    """The encoder's configuration as an object, checked for what DLFA needs of it."""
+    if encoder_config is None:
+        return AutoConfig.for_model("bert")
+    if isinstance(encoder_config, dict):
+        if "model_type" not in encoder_config:
+            raise ValueError("encoder_config must name its model_type, got a dictionary without one")
+        values = {name: value for name, value in encoder_config.items() if name != "model_type"}
+        encoder_config = AutoConfig.for_model(encoder_config["model_type"], **values)
+    if isinstance(encoder_config, DLFAConfig):
+        raise ValueError("encoder_config must be that of a plain encoder, got a DLFAConfig; use its encoder_config")
+    if encoder_config.is_encoder_decoder:
+        raise ValueError(
+            f"encoder_config must be that of an encoder, got the encoder-decoder {encoder_config.model_type!r}"
+        )
+    for name in ("hidden_size", "num_hidden_layers"):
+        if not isinstance(getattr(encoder_config, name, None), int):
+            raise ValueError(f"encoder_config must have an integer {name}, {encoder_config.model_type!r} has none")
+    return encoder_config
+
+
+def _positive(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ValueError(f"{name} must be positive, got {value}")
+
+
+def _probability(name: str, value: float | None) -> None:
+    if value is not None and not 0 <= value < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {value}")
+
+
+AutoConfig.register("dlfa", DLFAConfig, exist_ok=True)

@@ -1,0 +1,113 @@
+"""The hidden states that a fusion needs, and no others, from any transformers encoder.
+
+hidden_states[i] is the input of block i for every i in 0..L-1, so a forward pre-hook on each block reads exactly the
+layers asked for. A block's input is also what stays right under gradient checkpointing: it lies outside the
+checkpointed region in the reentrant form too, where a block's output seen from inside carries no gradient.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+_running = threading.local()  # one run a thread: nn.DataParallel's replicas share their hooks
+
+
+class EncoderStates(NamedTuple):
+    """What an encoder hands to a fusion, all (B, T, E)."""
+
+    last: Tensor  # last_hidden_state
+    lowers: tuple[Tensor, ...]  # the lower layers, in the order asked for
+    outputs: BaseModelOutput  # everything that the encoder returned
+
+
+class _KeepInput:
+    """Forward pre-hook of block `layer`: keeps the block's input where the present run asks for it."""
+
+    def __init__(self, layer: int) -> None:
+        self.layer = layer
+
+    def __call__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        kept = getattr(_running, "kept", None)
+        if kept is not None and self.layer in kept:
+            kept[self.layer] = args[0] if args else kwargs["hidden_states"]
+
+
+def encoder_blocks(encoder: nn.Module, num_layers: int) -> nn.ModuleList | None:
+    """The encoder's list of blocks: the one ModuleList of `num_layers` entries that lies nearest to the root.
+
+    None where there is none, or several at one depth (blocks that are shared or kept as parts): then the states come
+    from `output_hidden_states`.
+    """
+    lists = [
+        (name.count("."), module)
+        for name, module in encoder.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == num_layers
+    ]
+    nearest = min((depth for depth, _ in lists), default=0)
+    candidates = [module for depth, module in lists if depth == nearest]
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def keep_block_inputs(encoder: nn.Module, num_layers: int) -> bool:
+    """Hook the encoder's blocks for `run_encoder`; False where they cannot be told."""
+    blocks = encoder_blocks(encoder, num_layers)
+    if blocks is None:
+        return False
+    for layer, block in enumerate(blocks):
+        if not any(isinstance(hook, _KeepInput) for hook in block._forward_pre_hooks.values()):
+            block.register_forward_pre_hook(_KeepInput(layer), with_kwargs=True)
+    return True
+
+
+def run_encoder(encoder: PreTrainedModel, layers: Sequence[int], hooked: bool, **inputs: Any) -> EncoderStates:
+    """Run `encoder` and return its last and its lower `layers`.
+
+    Args:
+        encoder: any transformers encoder.
+        layers: the lower layers wanted, 0..L-1, as `hidden_states` counts them.
+        hooked: what `keep_block_inputs` returned for this encoder.
+        **inputs: the encoder's arguments.
+
+    Raises:
+        RuntimeError: the encoder did not yield a layer in the shape of its last one.
+    """
+    if not hooked:
+        return _from_output_hidden_states(encoder, layers, inputs)
+    kept: dict[int, Tensor | None] = dict.fromkeys(layers)
+    outer, _running.kept = getattr(_running, "kept", None), kept
+    try:
+        outputs = encoder(**inputs, return_dict=True)
+    finally:
+        _running.kept = outer
+    last = outputs.last_hidden_state
+    return EncoderStates(last, tuple(_fitting(layer, kept[layer], last) for layer in layers), outputs)
+
+
+def _from_output_hidden_states(
+    encoder: PreTrainedModel, layers: Sequence[int], inputs: dict[str, Any]
+) -> EncoderStates:
+    wanted = inputs.pop("output_hidden_states", None)
+    # A list asks for these layers alone where the encoder knows it, and counts as True where it does not.
+    outputs = encoder(**inputs, output_hidden_states=True if wanted else list(layers) or None, return_dict=True)
+    last, states = outputs.last_hidden_state, outputs.hidden_states
+    lowers = tuple(_fitting(layer, states[layer], last) for layer in layers)
+    if not wanted:
+        outputs.hidden_states = None
+    return EncoderStates(last, lowers, outputs)
+
+
+def _fitting(layer: int, state: Tensor | None, last: Tensor) -> Tensor:
+    """`state` in the shape and dtype of `last`."""
+    if state is not None and state.dim() == 3:
+        # Encoders whose attention works in windows pad the sequence on the right inside.
+        state = state[:, : last.shape[1]]
+    if state is None or state.shape != last.shape:
+        got = "nothing" if state is None else tuple(state.shape)
+        raise RuntimeError(f"the encoder gave {got} for layer {layer}, needed its states in shape {tuple(last.shape)}")
+    return state.to(last.dtype)

@@ -1,0 +1,176 @@
+"""The ways to fuse an encoder's last layer with lower ones, behind one interface.
+
+Every fusion is called with the last layer's states (B, T, E), the lower inputs in order, the mask of real tokens and
+optionally the one token that is wanted, and returns (B, T, E), or (B, E) with `token`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dlfa_kernels import FusedAIF
+
+from .configuration import DLFAConfig
+
+
+class Fusion(nn.Module):
+    """Base of all fusions."""
+
+    def forward(
+        self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
+    ) -> Tensor:
+        """Fuse.
+
+        Args:
+            last: (B, T, E), the last layer.
+            lowers: the lower inputs, (B, T, E) each, in the order of fusion.
+            mask: (B, T), bool or integer 0/1, true at real tokens.
+            token: return this token of each sequence alone.
+        """
+        raise NotImplementedError
+
+
+def _rows(states: Tensor, token: int | None) -> Tensor:
+    return states if token is None else states[:, token]
+
+
+class LastLayer(Fusion):
+    """The baseline: the last layer as it is."""
+
+    def forward(
+        self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
+    ) -> Tensor:
+        return _rows(last, token)
+
+
+class LowerLayer(Fusion):
+    """The lower input alone."""
+
+    def forward(
+        self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
+    ) -> Tensor:
+        return _rows(lowers[0], token)
+
+
+class LayerSum(Fusion):
+    """last + the lower inputs: AIF's initial integration, without attention."""
+
+    def forward(
+        self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
+    ) -> Tensor:
+        total = _rows(last, token)
+        for lower in lowers:
+            total = total + _rows(lower, token)
+        return total
+
+
+class ScalarMix(Fusion):
+    """gamma * sum_i softmax(s)_i h_i over the lower inputs and the last layer, as in ELMo and UDify.
+
+    Args:
+        num_layers: n, how many inputs are mixed, the last layer included.
+        layer_dropout: probability, in training, that a layer's s_i counts as minus infinity, drawn once a call; where
+            all are dropped, none is.
+        layer_norm: bring each input to mean 0, variance 1 over its channels, token by token. (AllenNLP's ScalarMix
+            takes these statistics over the whole batch, so there a sentence's result depends on its neighbours.)
+
+    The parameters are `scalars` (n), zero at the start, in the order of the lower inputs with the last layer at the
+    end, and `gamma` (), one at the start.
+    """
+
+    def __init__(self, num_layers: int, layer_dropout: float = 0.0, layer_norm: bool = False) -> None:
+        super().__init__()
+        self.layer_dropout = layer_dropout
+        self.layer_norm = layer_norm
+        self.scalars = nn.Parameter(torch.empty(num_layers))
+        self.gamma = nn.Parameter(torch.empty(()))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Equal weights, gamma 1."""
+        nn.init.zeros_(self.scalars)
+        nn.init.ones_(self.gamma)
+
+    def weights(self) -> Tensor:
+        """softmax(s), (n,) float32: the share of each layer, after layer dropout where the module trains."""
+        scalars = self.scalars.float()
+        if self.training and self.layer_dropout > 0:
+            dropped = torch.rand_like(scalars) < self.layer_dropout
+            scalars = scalars.masked_fill(dropped & ~dropped.all(), -torch.inf)
+        return torch.softmax(scalars, dim=0)
+
+    def forward(
+        self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
+    ) -> Tensor:
+        weights = (self.gamma.float() * self.weights()).to(last.dtype)
+        mixed: Tensor | None = None
+        for weight, layer in zip(weights, (*lowers, last), strict=True):
+            states = _rows(layer, token)
+            if self.layer_norm:
+                states = F.layer_norm(states, states.shape[-1:]).to(last.dtype)
+            mixed = weight * states if mixed is None else mixed + weight * states
+        assert mixed is not None
+        return mixed
+
+    def extra_repr(self) -> str:
+        return f"{self.scalars.numel()}, layer_dropout={self.layer_dropout}, layer_norm={self.layer_norm}"
+
+
+class AIFSequence(Fusion):
+    """AIF over the last layer and the first lower input, over that result and the second, and so on.
+
+    Each step has its own `FusedAIF` in `self.aif`; with one lower input, which is the usual case, there is one.
+    """
+
+    def __init__(self, config: DLFAConfig) -> None:
+        super().__init__()
+        self.aif = nn.ModuleList(
+            FusedAIF(
+                config.hidden_size,
+                reduction=config.reduction,
+                squeeze_dim=config.squeeze_dim,
+                kernel_size=config.kernel_size,
+                fuse=config.fuse,
+                activation=config.activation,
+                gate_bias=config.gate_bias,
+                backend=config.aif_backend,
+            )
+            for _ in range(config.num_lower_inputs)
+        )
+
+    def forward(
+        self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
+    ) -> Tensor:
+        fused, final = last, len(self.aif) - 1
+        for step, (aif, lower) in enumerate(zip(self.aif, lowers, strict=True)):
+            fused = aif(fused, lower, mask, token=token if step == final else None)
+        return fused
+
+    def gates(
+        self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
+    ) -> tuple[Tensor, ...]:
+        """The gate of each step, in (0, 1), zero at padding, shaped as `forward`'s result; for analysis."""
+        fused, gates = last, []
+        for step, (aif, lower) in enumerate(zip(self.aif, lowers, strict=True)):
+            assert isinstance(aif, FusedAIF)
+            gates.append(aif.gate(fused, lower, mask, token=token))
+            if step < len(self.aif) - 1:
+                fused = aif(fused, lower, mask)
+        return tuple(gates)
+
+
+def build_fusion(config: DLFAConfig) -> Fusion:
+    """The fusion that `config` asks for."""
+    if config.fusion == "lower":
+        return LowerLayer()
+    if config.fusion == "sum":
+        return LayerSum()
+    if config.fusion == "scalar_mix":
+        return ScalarMix(config.num_lower_inputs + 1, config.layer_dropout, config.scalar_mix_layer_norm)
+    if config.fusion == "aif":
+        return AIFSequence(config)
+    return LastLayer()
