@@ -1,0 +1,229 @@
+"""Cases of AIF for the tests: what to call it with, a second way to compute it, and how far two results are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dlfa_kernels import aif_reference
+from dlfa_kernels.checks import AIFWeights
+
+PHI = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One configuration. `lengths`, where given, makes it packed: rows a sequence, in place of batch and length."""
+
+    batch: int = 2
+    length: int = 12
+    embed_dim: int = 24
+    squeeze_dim: int = 16
+    kernel_size: int = 1
+    fuse: str = "gate"
+    activation: str = "gelu"
+    lower: bool = True
+    mask: str = "holes"  # "none", "holes", "right", "left", "empty" (one sequence of none), "all_empty"
+    lengths: tuple[int, ...] | None = None
+    dtype: torch.dtype = torch.float32
+    weight_dtype: torch.dtype = torch.float32
+    seed: int = 0
+
+    @property
+    def options(self) -> dict[str, str]:
+        return {"fuse": self.fuse, "activation": self.activation}
+
+
+@dataclass
+class Inputs:
+    """Tensors of one case; packed where cu_seqlens is there."""
+
+    last: Tensor
+    lower: Tensor | None
+    weights: AIFWeights
+    mask: Tensor | None
+    cu_seqlens: Tensor | None
+    dz: Tensor  # gradient of z, as last
+    dz_token: Tensor  # gradient of z with `token`, (B, E)
+
+    def double(self) -> Inputs:
+        """The same values in float64."""
+        return Inputs(
+            self.last.double(),
+            None if self.lower is None else self.lower.double(),
+            AIFWeights._make(weight.double() for weight in self.weights),
+            self.mask,
+            self.cu_seqlens,
+            self.dz.double(),
+            self.dz_token.double(),
+        )
+
+
+def make_mask(kind: str, batch: int, length: int, generator: torch.Generator) -> Tensor | None:
+    """A bool mask (batch, length) of one kind; every kind but `all_empty` leaves the first sequence a real token."""
+    if kind == "none":
+        return None
+    if kind == "all_empty":
+        return torch.zeros(batch, length, dtype=torch.bool)
+    if kind in ("right", "left"):
+        real = torch.randint(1, length + 1, (batch,), generator=generator)[:, None]
+        position = torch.arange(length)
+        return position < real if kind == "right" else position >= length - real
+    mask = torch.rand(batch, length, generator=generator) > 0.4
+    mask[0, length // 2] = True
+    if kind == "empty":
+        mask[-1] = False
+    return mask
+
+
+def make_weights(
+    embed_dim: int, squeeze_dim: int, kernel_size: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
+) -> AIFWeights:
+    """Random weights that keep every stage near unit size, so that no branch drowns in another."""
+    e, h, k = embed_dim, squeeze_dim, kernel_size
+    shapes = [((h, e, k), e * k), ((h,), 4), ((e, h, 1), h), ((e,), 4), ((h, e), e), ((h,), 4), ((e, h), h), ((e,), 4)]
+    return AIFWeights._make(
+        (torch.randn(shape, generator=generator, dtype=torch.float64) / fan_in**0.5).to(dtype)
+        for shape, fan_in in shapes
+    )
+
+
+def make_inputs(case: Case, device: torch.device | str = "cpu") -> Inputs:
+    """Random tensors of a case; padding holds numbers too, which must not matter."""
+    generator = torch.Generator().manual_seed(case.seed)
+    cu_seqlens = None
+    batch, rows = case.batch, (case.batch, case.length)
+    if case.lengths is not None:
+        cu_seqlens = torch.tensor([0, *case.lengths]).cumsum(0).int().to(device)
+        batch, rows = len(case.lengths), (sum(case.lengths),)
+
+    def states(*shape: int) -> Tensor:
+        return torch.randn(*shape, case.embed_dim, generator=generator, dtype=torch.float64).to(case.dtype).to(device)
+
+    weights = make_weights(case.embed_dim, case.squeeze_dim, case.kernel_size, generator, case.weight_dtype)
+    mask = None if case.lengths is not None else make_mask(case.mask, case.batch, case.length, generator)
+    return Inputs(
+        last=states(*rows),
+        lower=states(*rows) if case.lower else None,
+        weights=AIFWeights._make(weight.to(device) for weight in weights),
+        mask=None if mask is None else mask.to(device),
+        cu_seqlens=cu_seqlens,
+        dz=states(*rows),
+        dz_token=states(batch),
+    )
+
+
+GRADIENTS = ("last", "lower", *AIFWeights._fields)
+
+
+def run(fused: Callable[..., Tensor], inputs: Inputs, token: int | None = None, **options: object) -> dict[str, Tensor]:
+    """`fused`(inputs), called like `fused_aif`: z, and every gradient for `inputs.dz`, by argument name."""
+    leaves = {"last": inputs.last, "lower": inputs.lower, **inputs.weights._asdict()}
+    leaves = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items() if leaf is not None}
+    arguments = [leaves.get(name) for name in GRADIENTS]
+    if token is not None:
+        options["token"] = token
+    z = fused(*arguments, inputs.mask, cu_seqlens=inputs.cu_seqlens, **options)
+    dz = inputs.dz if token is None else inputs.dz_token
+    gradients = torch.autograd.grad(z, list(leaves.values()), dz, allow_unused=True)
+    zero_filled = (
+        torch.zeros_like(leaf) if gradient is None else gradient
+        for leaf, gradient in zip(leaves.values(), gradients, strict=True)
+    )
+    return {"z": z.detach(), **dict(zip(leaves, zero_filled, strict=True))}
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """|actual - expected| / |expected| in Euclidean norm; infinite where a zero is missed or a NaN got through."""
+    assert actual.shape == expected.shape, f"{tuple(actual.shape)} for {tuple(expected.shape)}"
+    distance, size = (actual.double() - expected.double()).norm().item(), expected.double().norm().item()
+    if distance == 0:
+        return 0.0
+    return distance / size if size > 0 and distance == distance else float("inf")
+
+
+def relative_errors(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
+    """`relative_error` of each of `run`'s results."""
+    assert actual.keys() == expected.keys()
+    return {name: relative_error(actual[name], expected[name]) for name in expected}
+
+
+def exact(inputs: Inputs, case: Case, **options: object) -> dict[str, Tensor]:
+    """What every implementation is measured by: `aif_reference` in float64 on the very numbers of `inputs`."""
+    return run(aif_reference, inputs.double(), **case.options, **options)
+
+
+class PlainAIF(nn.Module):
+    """AIF of torch's own layers, one sequence at a time: the definition said a second way, and what eager code does."""
+
+    def __init__(self, embed_dim: int, squeeze_dim: int, kernel_size: int, fuse: str, activation: str) -> None:
+        super().__init__()
+        self.local_squeeze = nn.Conv1d(embed_dim, squeeze_dim, kernel_size, padding="same")
+        self.local_expand = nn.Conv1d(squeeze_dim, embed_dim, 1)
+        self.global_squeeze = nn.Linear(embed_dim, squeeze_dim)
+        self.global_expand = nn.Linear(squeeze_dim, embed_dim)
+        self.fuse, self.phi = fuse, PHI[activation]
+
+    def sequence(self, x: Tensor, y: Tensor | None, real: Tensor) -> Tensor:
+        """z (L, E) of one sequence; real (L,)."""
+        if not real.any():
+            return torch.zeros_like(x)
+        x = x.masked_fill(~real[:, None], 0)
+        w = x if y is None else x + y.masked_fill(~real[:, None], 0)
+        context = self.global_expand(self.phi(self.global_squeeze(w[real].mean(dim=0))))
+        local = self.local_expand(self.phi(self.local_squeeze(w.T[None])))[0].T
+        m = torch.sigmoid(context + local).masked_fill(~real[:, None], 0)
+        if self.fuse == "select":
+            assert y is not None
+            return m * x + (1 - m) * y.masked_fill(~real[:, None], 0)
+        return m * w
+
+    def forward(
+        self, last: Tensor, lower: Tensor | None, mask: Tensor | None, cu_seqlens: Tensor | None, token: int | None
+    ) -> Tensor:
+        """z in any of the three input forms."""
+        if cu_seqlens is None:
+            bounds = [(b, slice(None)) for b in range(last.shape[0])]
+            real = torch.ones(last.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
+        else:
+            bounds = [(slice(a, b),) for a, b in zip(cu_seqlens[:-1].tolist(), cu_seqlens[1:].tolist(), strict=True)]
+            real = torch.ones(last.shape[0], dtype=torch.bool)
+        real = real.to(last.device)
+        z = [self.sequence(last[at], None if lower is None else lower[at], real[at]) for at in bounds]
+        if token is not None:
+            return torch.stack([rows[token] if token < len(rows) else last.new_zeros(last.shape[-1]) for rows in z])
+        return torch.stack(z) if cu_seqlens is None else torch.cat(z)
+
+
+def plain_aif(
+    last: Tensor,
+    lower: Tensor | None,
+    *rest: Tensor | None,
+    cu_seqlens: Tensor | None = None,
+    token: int | None = None,
+    fuse: str = "gate",
+    activation: str = "relu",
+) -> Tensor:
+    """`PlainAIF` with given weights, called like `fused_aif`; computes in the dtype of `last`."""
+    *weights, mask = rest
+    squeeze_dim, embed_dim, kernel_size = weights[0].shape
+    with torch.device("meta"):
+        module = PlainAIF(embed_dim, squeeze_dim, kernel_size, fuse, activation)
+    state = dict(zip(state_names(), (weight.to(last.dtype) for weight in weights), strict=True))
+    return torch.func.functional_call(module, state, (last, lower, mask, cu_seqlens, token), strict=True)
+
+
+def state_names() -> list[str]:
+    """Names in a state_dict, in the order of `AIFWeights`."""
+    return [f"{field.rsplit('_', 1)[0]}.{field.rsplit('_', 1)[1]}" for field in AIFWeights._fields]
+
+
+def worst(errors: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The largest error of z, and of any gradient."""
+    forward = max(error["z"] for error in errors)
+    gradient = max(value for error in errors for name, value in error.items() if name != "z")
+    return {"forward": forward, "gradient": gradient}
