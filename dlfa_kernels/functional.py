@@ -64,6 +64,9 @@ def fused_aif(
         global_squeeze_weight, global_squeeze_bias, global_expand_weight, global_expand_bias,
     )  # fmt: skip
     check_inputs(last, lower, weights, mask, cu_seqlens, token, fuse, activation)
-    if resolve_backend(backend, last) == "triton" and token is None:
-        return torch.ops.dlfa.aif(last, lower, *weights, mask, cu_seqlens, fuse, activation)[0]
+    if resolve_backend(backend, last) == "triton":
+        inputs = (last, lower, *weights, mask, cu_seqlens)
+        if token is None:
+            return torch.ops.dlfa.aif(*inputs, fuse, activation)[0]
+        return torch.ops.dlfa.aif_token(*inputs, token, fuse, activation)[0]
     return gate_and_fused(last, lower, weights, mask, cu_seqlens, token, fuse, activation)[1]

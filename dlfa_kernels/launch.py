@@ -86,7 +86,7 @@ def _multiprocessors(device: torch.device) -> int:
     return 132 if device.type == "meta" else 2
 
 
-def _cdiv(a: int, b: int) -> int:
+def cdiv(a: int, b: int) -> int:
     return -(-a // b)
 
 
@@ -95,7 +95,7 @@ def _channels_contiguous(states: Tensor) -> Tensor:
     return states if states.stride(-1) == 1 else states.contiguous()
 
 
-class _Call:
+class Call:
     """What all launches of a pass share: sizes, flags, the rows' strides, and how to launch."""
 
     def __init__(
@@ -150,7 +150,7 @@ class _Call:
         """Tiles of all sequences; where lengths are only known on the device, as many as there could be."""
         if self.packed:
             return self.rows // block_t + self.batch
-        return self.batch * _cdiv(self.length, block_t)
+        return self.batch * cdiv(self.length, block_t)
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
@@ -191,18 +191,18 @@ class _Call:
         return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
 
-def _pooled_rows(
-    call: _Call, sums: Tensor, counts: Tensor, tile: int, tokens: Tensor, mean: bool
+def pooled_rows(
+    call: Call, sums: Tensor, counts: Tensor, tile: int, tokens: Tensor, mean: bool
 ) -> tuple[Tensor, dict[str, Any], bool]:
     """The pooled rows' buffer, the context kernel's arguments for it, and whether it is filled already."""
     pooled = call.empty(call.batch, call.embed_dim)
-    tiles = 0 if call.packed else _cdiv(call.length, tile)
+    tiles = 0 if call.packed else cdiv(call.length, tile)
     early = call.packed or tiles > TILES_POOLED_BY_CONTEXT
     if early:
         choice = call.tiles.pool
         call.launch(
             pool_kernel,
-            (call.batch, _cdiv(call.embed_dim, choice.block_e)),
+            (call.batch, cdiv(call.embed_dim, choice.block_e)),
             choice,
             {
                 "sums_ptr": sums, "counts_ptr": counts, "cu_seqlens_ptr": call.cu_seqlens, "pooled_ptr": pooled,
@@ -215,11 +215,12 @@ def _pooled_rows(
     return pooled, {"sums_ptr": sums, "counts_ptr": counts, "pooled_ptr": pooled, "tiles": tiles}, early
 
 
-def _launch_context(call: _Call, arguments: dict[str, Any], *, backward: bool, pooled: bool) -> None:
+def launch_context(call: Call, arguments: dict[str, Any], *, backward: bool, pooled: bool) -> None:
+    """The global branch, or its gradient, on rows that are pooled already or are still sums of tiles."""
     choice, weights = call.tiles.context, call.weights
     call.launch(
         context_kernel,
-        (_cdiv(call.batch, choice.block_t), _cdiv(call.embed_dim, choice.block_e)),
+        (cdiv(call.batch, choice.block_t), cdiv(call.embed_dim, choice.block_e)),
         choice,
         arguments
         | {
@@ -235,6 +236,33 @@ def _launch_context(call: _Call, arguments: dict[str, Any], *, backward: bool, p
     )
 
 
+def launch_weights(
+    call: Call,
+    saved: ForwardResult,
+    expand_parts: Tensor,
+    squeeze_parts: Tensor,
+    squeeze_bias_parts: Tensor,
+    context_gradient: Tensor,
+    hidden_gradient: Tensor,
+    result: BackwardResult,
+) -> None:
+    """Fill the eight parameter gradients of `result` from partial sums and per-sequence rows."""
+    tile = call.tiles.weights
+    call.launch(
+        weights_kernel,
+        (cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.block_h)),
+        tile,
+        {
+            "expand_parts_ptr": expand_parts, "squeeze_parts_ptr": squeeze_parts,
+            "squeeze_bias_parts_ptr": squeeze_bias_parts, "pooled_ptr": saved.pooled, "hidden_ptr": saved.hidden,
+            "context_gradient_ptr": context_gradient, "hidden_gradient_ptr": hidden_gradient,
+            "batch": call.batch, "splits": expand_parts.shape[0],
+            **{f"{name}_ptr": gradient for name, gradient in result.weights._asdict().items()},
+        },
+        BLOCK_B=tile.block_t,
+    )  # fmt: skip
+
+
 def forward(
     last: Tensor,
     lower: Tensor | None,
@@ -245,7 +273,7 @@ def forward(
     activation: str,
 ) -> ForwardResult:
     """z of the padded or packed form in three launches, four where sequences are long or packed."""
-    call = _Call(last, lower, None, weights, mask, cu_seqlens, fuse, activation)
+    call = Call(last, lower, None, weights, mask, cu_seqlens, fuse, activation)
     result = empty_forward(last, weights, cu_seqlens)
     if call.rows == 0 or call.batch == 0:
         return result._replace(hidden=result.hidden.zero_(), pooled=result.pooled.zero_(),
@@ -256,7 +284,7 @@ def forward(
         sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
         call.launch(
             squeeze_kernel,
-            (slots, _cdiv(call.squeeze_dim, tile.block_h)),
+            (slots, cdiv(call.squeeze_dim, tile.block_h)),
             tile,
             call.states("x", "y")
             | {
@@ -264,8 +292,8 @@ def forward(
                 "squeezed_ptr": result.squeezed, "sums_ptr": sums, "counts_ptr": counts,
             },
         )  # fmt: skip
-        pooled, arguments, early = _pooled_rows(call, sums, counts, tile.block_t, result.tokens, mean=True)
-        _launch_context(
+        pooled, arguments, early = pooled_rows(call, sums, counts, tile.block_t, result.tokens, mean=True)
+        launch_context(
             call,
             arguments
             | {
@@ -327,7 +355,7 @@ def backward(
     activation: str,
 ) -> BackwardResult:
     """All gradients in four launches; one more where sequences are long or packed, one more for kernel sizes over 1."""
-    call = _Call(last, lower, dz, weights, mask, cu_seqlens, fuse, activation)
+    call = Call(last, lower, dz, weights, mask, cu_seqlens, fuse, activation)
     result = empty_backward(last, weights, fuse)
     if call.rows == 0 or call.batch == 0:
         for gradient in result.weights:
@@ -341,7 +369,7 @@ def backward(
         expand_weight, expand_bias = call.weights.local_expand_weight, call.weights.local_expand_bias
         call.launch(
             reduce_kernel,
-            (slots, _cdiv(call.squeeze_dim, tile.block_h)),
+            (slots, cdiv(call.squeeze_dim, tile.block_h)),
             tile,
             call.states("dz", "x", "y")
             | {
@@ -352,10 +380,10 @@ def backward(
         )  # fmt: skip
 
         tokens = call.empty(call.batch, dtype=torch.int32)
-        context_gradient, arguments, early = _pooled_rows(call, sums, counts, tile.block_t, tokens, mean=False)
+        context_gradient, arguments, early = pooled_rows(call, sums, counts, tile.block_t, tokens, mean=False)
         hidden_gradient = torch.empty_like(saved.hidden)
         pooled_gradient = call.empty(call.batch, call.embed_dim)
-        _launch_context(
+        launch_context(
             call,
             arguments
             | {
@@ -368,7 +396,7 @@ def backward(
 
         tile = call.tiles.inputs
         slots = call.slots(tile.block_t)
-        blocks_e, blocks_h = _cdiv(call.embed_dim, tile.block_e), _cdiv(call.squeeze_dim, tile.block_h)
+        blocks_e, blocks_h = cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.block_h)
         splits = max(1, min(slots, _multiprocessors(call.device) // (blocks_e * blocks_h)))
         expand_parts = call.empty(splits, call.embed_dim, call.squeeze_dim)
         squeeze_parts = call.empty(splits, call.kernel_size, call.squeeze_dim, call.embed_dim)
@@ -389,7 +417,7 @@ def backward(
         )  # fmt: skip
         if call.kernel_size > 1:
             tile = call.tiles.taps
-            blocks = _cdiv(call.embed_dim, tile.block_e) * _cdiv(call.squeeze_dim, tile.block_h)
+            blocks = cdiv(call.embed_dim, tile.block_e) * cdiv(call.squeeze_dim, tile.block_h)
             call.launch(
                 taps_kernel,
                 (blocks, splits, call.kernel_size),
@@ -401,18 +429,7 @@ def backward(
                 },
             )  # fmt: skip
 
-        tile = call.tiles.weights
-        call.launch(
-            weights_kernel,
-            (_cdiv(call.embed_dim, tile.block_e), _cdiv(call.squeeze_dim, tile.block_h)),
-            tile,
-            {
-                "expand_parts_ptr": expand_parts, "squeeze_parts_ptr": squeeze_parts,
-                "squeeze_bias_parts_ptr": squeeze_bias_parts, "pooled_ptr": saved.pooled, "hidden_ptr": saved.hidden,
-                "context_gradient_ptr": context_gradient, "hidden_gradient_ptr": hidden_gradient,
-                "batch": call.batch, "splits": splits,
-                **{f"{name}_ptr": gradient for name, gradient in result.weights._asdict().items()},
-            },
-            BLOCK_B=tile.block_t,
-        )  # fmt: skip
+        launch_weights(
+            call, saved, expand_parts, squeeze_parts, squeeze_bias_parts, context_gradient, hidden_gradient, result
+        )
     return result

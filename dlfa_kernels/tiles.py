@@ -20,7 +20,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tiles:
-    """One `Tile` for each stage; `pool`, `context` and `weights` work on per-sequence rows and partial sums."""
+    """One `Tile` for each stage; all but the first five work on per-sequence rows and partial sums."""
 
     squeeze: Tile
     expand: Tile
@@ -30,6 +30,8 @@ class Tiles:
     pool: Tile
     context: Tile
     weights: Tile
+    sums: Tile
+    token: Tile
 
 
 def power_of_two(value: int) -> int:
@@ -54,4 +56,6 @@ def choose_tiles(embed_dim: int, squeeze_dim: int, dtype: torch.dtype) -> Tiles:
         pool=Tile(block_t=32, block_e=128),
         context=Tile(block_t=16, block_e=block_e, block_h=min(64, block_h)),
         weights=Tile(block_t=16, block_e=block_e, block_h=min(32, block_h)),
+        sums=Tile(block_t=64, block_e=min(128, power_of_two(embed_dim))),
+        token=Tile(block_t=16, block_e=block_e, block_h=min(64, block_h)),
     )

@@ -1,0 +1,439 @@
+"""The `token=i` form: the whole sequence is pooled, but one row a sequence is gated.
+
+Forward: sums (of w) -> pool -> context (g) -> token_expand (z). Backward: token_reduce (ds, da) -> context (dp) ->
+token_branch (what the row's neighbours get) -> token_inputs (dx, dy), token_parts -> weights.
+"""
+
+import triton
+import triton.language as tl
+
+from .arithmetic import activate, activation_slope, dot, round_to
+from .gate import load_expand_weight
+from .inputs import load_squeeze_weight
+from .reduce import gate_gradient
+from .rows import load_float32, load_integrated, locate_tile, real_tokens, sequence_rows, state_offsets
+
+
+@triton.jit(do_not_specialize=["batch", "length"])
+def sums_kernel(
+    x_ptr,
+    y_ptr,
+    mask_ptr,
+    cu_seqlens_ptr,
+    sums_ptr,
+    counts_ptr,
+    x_batch_stride,
+    x_row_stride,
+    y_batch_stride,
+    y_row_stride,
+    batch,
+    length,
+    EMBED_DIM: tl.constexpr,
+    HAS_LOWER: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    PACKED: tl.constexpr,
+    ALIGN: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+):
+    """The sum of w over each tile's real tokens.
+
+    Grid (slots, cdiv(E, BLOCK_E)).
+    reads   x, y (B, T, E): once; mask, cu_seqlens: once a tile and block of E
+    writes  sums (slots, E) float32, counts (slots,) int32: once; sums only where the count is not 0
+    """
+    slot = tl.program_id(0).to(tl.int64)
+    sequence, start, rows, first_row = locate_tile(tl.program_id(0), cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
+    positions = start + tl.arange(0, BLOCK_T)
+    real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)
+    count = tl.sum(real.to(tl.int32), axis=0)
+    if tl.program_id(1) == 0:
+        tl.store(counts_ptr + slot, count)
+    if count > 0:
+        e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
+        x_rows = state_offsets(sequence, positions, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
+        y_rows = state_offsets(sequence, positions, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
+        w = load_integrated(
+            x_ptr, y_ptr, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
+            real[:, None] & (e < EMBED_DIM)[None, :], HAS_LOWER,
+        )  # fmt: skip
+        tl.store(sums_ptr + slot * EMBED_DIM + e, tl.sum(w, axis=0), mask=e < EMBED_DIM)
+
+
+@triton.jit
+def token_positions(
+    mask_ptr, cu_seqlens_ptr, sequences, token, offset, batch, length, HAS_MASK: tl.constexpr, PACKED: tl.constexpr
+):
+    """First rows (int64), position token + offset, and whether that is a real token of each sequence."""
+    present = sequences < batch
+    first_rows, rows = sequence_rows(cu_seqlens_ptr, sequences, length, present, PACKED)
+    positions = tl.zeros_like(sequences) + token + offset
+    real = real_tokens(mask_ptr, sequences, positions, rows, length, HAS_MASK)
+    return first_rows, positions, real
+
+
+@triton.jit(do_not_specialize=["batch", "length", "token"])
+def token_expand_kernel(
+    x_ptr,
+    y_ptr,
+    mask_ptr,
+    cu_seqlens_ptr,
+    squeeze_weight_ptr,
+    squeeze_bias_ptr,
+    expand_weight_ptr,
+    expand_bias_ptr,
+    context_ptr,
+    squeezed_ptr,
+    z_ptr,
+    x_batch_stride,
+    x_row_stride,
+    y_batch_stride,
+    y_row_stride,
+    batch,
+    length,
+    token,
+    EMBED_DIM: tl.constexpr,
+    SQUEEZE_DIM: tl.constexpr,
+    KERNEL_SIZE: tl.constexpr,
+    SELECT: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    HAS_LOWER: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    PACKED: tl.constexpr,
+    ALIGN: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+):
+    """Squeeze, expand, gate and fuse of one token a sequence; BLOCK_T sequences a program.
+
+    Grid (cdiv(B, BLOCK_T), cdiv(E, BLOCK_E)): each program squeezes anew, which is cheaper than a launch.
+    reads   x, y: rows token - (k-1)/2 .. token + (k-1)/2 of each sequence, once a program
+            squeeze_weight (k, H, E) wholly, expand_weight (E, H) a block of E; context (B, E) float32: once
+    writes  squeezed (B, H) float32, before the activation, and z (B, E): once
+    """
+    sequences = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
+    present = sequences < batch
+    out_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
+    state_dtype: tl.constexpr = x_ptr.dtype.element_ty
+    first_rows, positions, wanted = token_positions(
+        mask_ptr, cu_seqlens_ptr, sequences, token, 0, batch, length, HAS_MASK, PACKED
+    )
+    local = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
+    for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
+        h = block_h + tl.arange(0, BLOCK_H)
+        a = tl.zeros((BLOCK_T, BLOCK_H), dtype=tl.float32)
+        for block_e in range(0, EMBED_DIM, BLOCK_E):
+            e = block_e + tl.arange(0, BLOCK_E)
+            for tap in tl.static_range(KERNEL_SIZE):
+                _, neighbours, seen = token_positions(
+                    mask_ptr, cu_seqlens_ptr, sequences, token, tap - (KERNEL_SIZE - 1) // 2, batch, length, HAS_MASK,
+                    PACKED,
+                )  # fmt: skip
+                x_rows = state_offsets(sequences, neighbours, first_rows, x_batch_stride, x_row_stride, PACKED, ALIGN)
+                y_rows = state_offsets(sequences, neighbours, first_rows, y_batch_stride, y_row_stride, PACKED, ALIGN)
+                w = load_integrated(
+                    x_ptr, y_ptr, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
+                    seen[:, None] & (e < EMBED_DIM)[None, :], HAS_LOWER,
+                )  # fmt: skip
+                weight = load_squeeze_weight(
+                    squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED
+                )
+                a = dot(round_to(w, state_dtype, INTERPRETED), tl.trans(weight), a, PRECISION, INTERPRETED)
+        a += load_float32(squeeze_bias_ptr, h, h < SQUEEZE_DIM)[None, :]
+        if tl.program_id(1) == 0:
+            tl.store(
+                squeezed_ptr + sequences[:, None] * SQUEEZE_DIM + h[None, :],
+                a,
+                mask=present[:, None] & (h < SQUEEZE_DIM)[None, :],
+            )
+        u = round_to(activate(a, ACTIVATION), state_dtype, INTERPRETED)
+        weight = load_expand_weight(expand_weight_ptr, h, out_e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED)
+        local = dot(u, weight, local, PRECISION, INTERPRETED)
+
+    inside_e = (out_e < EMBED_DIM)[None, :]
+    out_offsets = sequences[:, None] * EMBED_DIM + out_e[None, :]
+    bias = load_float32(expand_bias_ptr, out_e, out_e < EMBED_DIM)[None, :]
+    m = tl.sigmoid(local + bias + load_float32(context_ptr, out_offsets, present[:, None] & inside_e))
+    inside = wanted[:, None] & inside_e
+    x_rows = state_offsets(sequences, positions, first_rows, x_batch_stride, x_row_stride, PACKED, ALIGN)
+    z = m * load_float32(x_ptr, x_rows[:, None] + out_e[None, :], inside)
+    if HAS_LOWER:
+        y_rows = state_offsets(sequences, positions, first_rows, y_batch_stride, y_row_stride, PACKED, ALIGN)
+        y = load_float32(y_ptr, y_rows[:, None] + out_e[None, :], inside)
+        if SELECT:
+            z += (1 - m) * y
+        else:
+            z += m * y
+    z = tl.where(inside, z, 0.0)
+    tl.store(z_ptr + out_offsets, round_to(z, state_dtype, INTERPRETED), mask=present[:, None] & inside_e)
+
+
+@triton.jit(do_not_specialize=["batch", "length", "token"])
+def token_reduce_kernel(
+    dz_ptr,
+    x_ptr,
+    y_ptr,
+    mask_ptr,
+    cu_seqlens_ptr,
+    squeezed_ptr,
+    expand_weight_ptr,
+    expand_bias_ptr,
+    context_ptr,
+    gate_ptr,
+    context_gradient_ptr,
+    squeezed_gradient_ptr,
+    dz_batch_stride,
+    x_batch_stride,
+    x_row_stride,
+    y_batch_stride,
+    y_row_stride,
+    batch,
+    length,
+    token,
+    EMBED_DIM: tl.constexpr,
+    SQUEEZE_DIM: tl.constexpr,
+    SELECT: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    HAS_LOWER: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    PACKED: tl.constexpr,
+    ALIGN: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+):
+    """ds of the chosen rows, which is dg too, and da = phi'(a) * (W_le^T ds).
+
+    Grid (cdiv(B, BLOCK_T), cdiv(H, BLOCK_H)).
+    reads   dz (B, E), the chosen rows of x, y, context (B, E) float32, squeezed (B, H) float32: once a block of H
+            expand_weight (E, H): twice a program
+    writes  gate m, context_gradient ds (B, E), squeezed_gradient da (B, H), float32: once
+    """
+    sequences = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
+    present = sequences < batch
+    own_h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
+    state_dtype: tl.constexpr = x_ptr.dtype.element_ty
+    first_rows, positions, wanted = token_positions(
+        mask_ptr, cu_seqlens_ptr, sequences, token, 0, batch, length, HAS_MASK, PACKED
+    )
+    x_rows = state_offsets(sequences, positions, first_rows, x_batch_stride, x_row_stride, PACKED, ALIGN)
+    y_rows = state_offsets(sequences, positions, first_rows, y_batch_stride, y_row_stride, PACKED, ALIGN)
+    du = tl.zeros((BLOCK_T, BLOCK_H), dtype=tl.float32)
+    for block_e in range(0, EMBED_DIM, BLOCK_E):
+        e = block_e + tl.arange(0, BLOCK_E)
+        local = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
+        for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
+            h = block_h + tl.arange(0, BLOCK_H)
+            a = load_float32(
+                squeezed_ptr, sequences[:, None] * SQUEEZE_DIM + h[None, :],
+                present[:, None] & (h < SQUEEZE_DIM)[None, :],
+            )  # fmt: skip
+            u = round_to(activate(a, ACTIVATION), state_dtype, INTERPRETED)
+            weight = load_expand_weight(expand_weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED)
+            local = dot(u, weight, local, PRECISION, INTERPRETED)
+        out_offsets = sequences[:, None] * EMBED_DIM + e[None, :]
+        out_inside = present[:, None] & (e < EMBED_DIM)[None, :]
+        inside = wanted[:, None] & (e < EMBED_DIM)[None, :]
+        bias = load_float32(expand_bias_ptr, e, e < EMBED_DIM)[None, :]
+        m = tl.sigmoid(local + bias + load_float32(context_ptr, out_offsets, out_inside))
+        dz = load_float32(dz_ptr, sequences[:, None] * dz_batch_stride + e[None, :], inside)
+        x = load_float32(x_ptr, x_rows[:, None] + e[None, :], inside)
+        y = x
+        if HAS_LOWER:
+            y = load_float32(y_ptr, y_rows[:, None] + e[None, :], inside)
+        ds = gate_gradient(dz, m, x, y, SELECT, HAS_LOWER)
+        if tl.program_id(1) == 0:
+            tl.store(gate_ptr + out_offsets, m, mask=out_inside)
+            tl.store(context_gradient_ptr + out_offsets, ds, mask=out_inside)
+        weight = load_expand_weight(expand_weight_ptr, own_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED)
+        du = dot(round_to(ds, state_dtype, INTERPRETED), tl.trans(weight), du, PRECISION, INTERPRETED)
+    own_offsets = sequences[:, None] * SQUEEZE_DIM + own_h[None, :]
+    own_inside = present[:, None] & (own_h < SQUEEZE_DIM)[None, :]
+    a = load_float32(squeezed_ptr, own_offsets, own_inside)
+    tl.store(squeezed_gradient_ptr + own_offsets, du * activation_slope(a, ACTIVATION), mask=own_inside)
+
+
+@triton.jit(do_not_specialize=["batch"])
+def token_branch_kernel(
+    squeezed_gradient_ptr,
+    squeeze_weight_ptr,
+    branch_ptr,
+    batch,
+    EMBED_DIM: tl.constexpr,
+    SQUEEZE_DIM: tl.constexpr,
+    KERNEL_SIZE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+):
+    """branch_bj = W_ls[:, :, j]^T da_b: what the row seen through tap j receives.
+
+    Grid (cdiv(B, BLOCK_T), cdiv(E, BLOCK_E), k).
+    reads   squeezed_gradient (B, H) float32, squeeze_weight (k, H, E): once a block of the other
+    writes  branch (B, k, E) float32: once
+    """
+    sequences = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
+    present = sequences < batch
+    e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
+    tap = tl.program_id(2)
+    branch = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
+    for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
+        h = block_h + tl.arange(0, BLOCK_H)
+        da = load_float32(
+            squeezed_gradient_ptr, sequences[:, None] * SQUEEZE_DIM + h[None, :],
+            present[:, None] & (h < SQUEEZE_DIM)[None, :],
+        )  # fmt: skip
+        weight = load_squeeze_weight(squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, tl.float32, INTERPRETED)
+        branch = dot(da, weight, branch, PRECISION, INTERPRETED)
+    tl.store(
+        branch_ptr + (sequences[:, None] * KERNEL_SIZE + tap) * EMBED_DIM + e[None, :],
+        branch,
+        mask=present[:, None] & (e < EMBED_DIM)[None, :],
+    )
+
+
+@triton.jit(do_not_specialize=["batch", "length", "token"])
+def token_inputs_kernel(
+    dz_ptr,
+    mask_ptr,
+    cu_seqlens_ptr,
+    gate_ptr,
+    branch_ptr,
+    pooled_gradient_ptr,
+    dx_ptr,
+    dy_ptr,
+    dz_batch_stride,
+    batch,
+    length,
+    token,
+    EMBED_DIM: tl.constexpr,
+    KERNEL_SIZE: tl.constexpr,
+    SELECT: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    PACKED: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+):
+    """dx_bt = dp_b / |V_b| at every real token, + branch_bj at token + j - (k-1)/2, + dz_b m_b at the token itself.
+
+    Grid (slots, cdiv(E, BLOCK_E)). dy has dz (1 - m) in place of dz m with SELECT; else dx serves both inputs.
+    reads   pooled_gradient, gate (B, E), branch (B, k, E) float32, dz (B, E): rows of them, once a tile
+    writes  dx (B, T, E), and dy with SELECT: once
+    """
+    sequence, start, rows, first_row = locate_tile(tl.program_id(0), cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
+    positions = start + tl.arange(0, BLOCK_T)
+    real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)
+    e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
+    inside_e = (e < EMBED_DIM)[None, :]
+    inside = real[:, None] & inside_e
+    shared = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
+    shared += load_float32(pooled_gradient_ptr, sequence * EMBED_DIM + e, e < EMBED_DIM)[None, :]
+    tap = positions - token + (KERNEL_SIZE - 1) // 2
+    seen = (real & (tap >= 0) & (tap < KERNEL_SIZE))[:, None] & inside_e
+    shared += load_float32(branch_ptr, (sequence * KERNEL_SIZE + tap)[:, None] * EMBED_DIM + e[None, :], seen)
+    chosen = (positions == token)[:, None] & inside
+    row = tl.zeros_like(positions)[:, None] + e[None, :]
+    dz = load_float32(dz_ptr, sequence * dz_batch_stride + row, chosen)
+    m = load_float32(gate_ptr, sequence * EMBED_DIM + row, chosen)
+    out_offsets = (first_row + positions)[:, None] * EMBED_DIM + e[None, :]
+    written = (positions < rows)[:, None] & inside_e
+    state_dtype: tl.constexpr = dx_ptr.dtype.element_ty
+    dx = tl.where(inside, shared + dz * m, 0.0)
+    tl.store(dx_ptr + out_offsets, round_to(dx, state_dtype, INTERPRETED), mask=written)
+    if SELECT:
+        dy = tl.where(inside, shared + dz * (1 - m), 0.0)
+        tl.store(dy_ptr + out_offsets, round_to(dy, state_dtype, INTERPRETED), mask=written)
+
+
+@triton.jit(do_not_specialize=["batch", "length", "token"])
+def token_parts_kernel(
+    x_ptr,
+    y_ptr,
+    mask_ptr,
+    cu_seqlens_ptr,
+    squeezed_ptr,
+    context_gradient_ptr,
+    squeezed_gradient_ptr,
+    squeeze_parts_ptr,
+    squeeze_bias_parts_ptr,
+    expand_parts_ptr,
+    x_batch_stride,
+    x_row_stride,
+    y_batch_stride,
+    y_row_stride,
+    batch,
+    length,
+    token,
+    EMBED_DIM: tl.constexpr,
+    SQUEEZE_DIM: tl.constexpr,
+    KERNEL_SIZE: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    HAS_LOWER: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    PACKED: tl.constexpr,
+    ALIGN: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+):
+    """dW_le = sum_b ds_b phi(a_b)^T, dW_ls[:, :, j] = sum_b da_b w_b,token+j-(k-1)/2^T, db_ls = sum_b da_b.
+
+    Grid (cdiv(E, BLOCK_E), cdiv(H, BLOCK_H), k).
+    reads   the chosen rows of x, y and their neighbours; context_gradient (B, E), squeezed, squeezed_gradient (B, H)
+            float32: once a block of the other axis
+    writes  expand_parts (1, E, H), squeeze_parts (1, k, H, E), squeeze_bias_parts (1, H), float32: once
+    """
+    e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
+    h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
+    tap = tl.program_id(2)
+    inside_e = e < EMBED_DIM
+    inside_h = h < SQUEEZE_DIM
+    expand = tl.zeros((BLOCK_E, BLOCK_H), dtype=tl.float32)
+    squeeze = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
+    bias = tl.zeros((BLOCK_H,), dtype=tl.float32)
+    for block_b in range(0, batch, BLOCK_T):
+        sequences = block_b + tl.arange(0, BLOCK_T).to(tl.int64)
+        present = sequences < batch
+        inside_bh = present[:, None] & inside_h[None, :]
+        b_by_h = sequences[:, None] * SQUEEZE_DIM + h[None, :]
+        da = load_float32(squeezed_gradient_ptr, b_by_h, inside_bh)
+        first_rows, neighbours, seen = token_positions(
+            mask_ptr, cu_seqlens_ptr, sequences, token, tap - (KERNEL_SIZE - 1) // 2, batch, length, HAS_MASK, PACKED
+        )
+        x_rows = state_offsets(sequences, neighbours, first_rows, x_batch_stride, x_row_stride, PACKED, ALIGN)
+        y_rows = state_offsets(sequences, neighbours, first_rows, y_batch_stride, y_row_stride, PACKED, ALIGN)
+        w = load_integrated(
+            x_ptr, y_ptr, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
+            seen[:, None] & inside_e[None, :], HAS_LOWER,
+        )  # fmt: skip
+        squeeze = dot(tl.trans(da), w, squeeze, PRECISION, INTERPRETED)
+        if tap == 0:
+            u = activate(load_float32(squeezed_ptr, b_by_h, inside_bh), ACTIVATION)
+            ds = load_float32(
+                context_gradient_ptr, sequences[:, None] * EMBED_DIM + e[None, :], present[:, None] & inside_e[None, :]
+            )
+            expand = dot(tl.trans(ds), u, expand, PRECISION, INTERPRETED)
+            bias += tl.sum(da, axis=0)
+    tl.store(
+        squeeze_parts_ptr + (tap * SQUEEZE_DIM + h[:, None]) * EMBED_DIM + e[None, :],
+        squeeze,
+        mask=inside_h[:, None] & inside_e[None, :],
+    )
+    if tap == 0:
+        tl.store(
+            expand_parts_ptr + e[:, None] * SQUEEZE_DIM + h[None, :],
+            expand,
+            mask=inside_e[:, None] & inside_h[None, :],
+        )
+        if tl.program_id(0) == 0:
+            tl.store(squeeze_bias_parts_ptr + h, bias, mask=inside_h)

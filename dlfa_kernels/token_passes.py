@@ -1,0 +1,186 @@
+"""Host side of the `token=i` form: one forward and one backward pass over one row a sequence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .checks import AIFWeights
+from .kernels.token import (
+    sums_kernel,
+    token_branch_kernel,
+    token_expand_kernel,
+    token_inputs_kernel,
+    token_parts_kernel,
+    token_reduce_kernel,
+)
+from .launch import (
+    BackwardResult,
+    Call,
+    ForwardResult,
+    cdiv,
+    empty_backward,
+    launch_context,
+    launch_weights,
+    pooled_rows,
+)
+
+
+def empty_forward(last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None) -> ForwardResult:
+    """Buffers of a forward pass; also its shapes, for tracing. z is (B, E), `squeezed` (B, H) float32."""
+    batch = last.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    embed_dim, squeeze_dim = last.shape[-1], weights.local_squeeze_weight.shape[0]
+
+    def rows(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty((batch, *shape), dtype=dtype, device=last.device)
+
+    return ForwardResult(
+        z=rows(embed_dim, dtype=last.dtype),
+        squeezed=rows(squeeze_dim),
+        hidden=rows(squeeze_dim),
+        pooled=rows(embed_dim),
+        context=rows(embed_dim),
+        tokens=rows(dtype=torch.int32),
+    )
+
+
+def forward(
+    last: Tensor,
+    lower: Tensor | None,
+    weights: AIFWeights,
+    mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    token: int,
+    fuse: str,
+    activation: str,
+) -> ForwardResult:
+    """z of one token a sequence in three launches, four where sequences are long or packed."""
+    call = Call(last, lower, None, weights, mask, cu_seqlens, fuse, activation)
+    result = empty_forward(last, weights, cu_seqlens)
+    if call.rows == 0 or call.batch == 0:
+        return ForwardResult._make(tensor.zero_() for tensor in result)
+    with call.on_device():
+        tile = call.tiles.sums
+        slots = call.slots(tile.block_t)
+        sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
+        call.launch(
+            sums_kernel,
+            (slots, cdiv(call.embed_dim, tile.block_e)),
+            tile,
+            call.states("x", "y") | {"sums_ptr": sums, "counts_ptr": counts},
+        )
+        pooled, arguments, early = pooled_rows(call, sums, counts, tile.block_t, result.tokens, mean=True)
+        launch_context(
+            call,
+            arguments
+            | {
+                "tokens_ptr": result.tokens, "hidden_ptr": result.hidden, "hidden_gradient_ptr": None,
+                "context_ptr": result.context,
+            },
+            backward=False,
+            pooled=early,
+        )  # fmt: skip
+        tile = call.tiles.token
+        call.launch(
+            token_expand_kernel,
+            (cdiv(call.batch, tile.block_t), cdiv(call.embed_dim, tile.block_e)),
+            tile,
+            call.states("x", "y")
+            | {
+                "squeeze_weight_ptr": call.squeeze_weight, "squeeze_bias_ptr": call.weights.local_squeeze_bias,
+                "expand_weight_ptr": call.weights.local_expand_weight,
+                "expand_bias_ptr": call.weights.local_expand_bias, "context_ptr": result.context,
+                "squeezed_ptr": result.squeezed, "z_ptr": result.z, "token": token,
+            },
+        )  # fmt: skip
+    return result._replace(pooled=pooled)
+
+
+def backward(
+    dz: Tensor,
+    last: Tensor,
+    lower: Tensor | None,
+    weights: AIFWeights,
+    mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    saved: ForwardResult,
+    token: int,
+    fuse: str,
+    activation: str,
+) -> BackwardResult:
+    """All gradients in six launches; x and y are read at the chosen rows alone, dx (and dy) written once."""
+    dz = dz if dz.stride(-1) == 1 else dz.contiguous()
+    call = Call(last, lower, None, weights, mask, cu_seqlens, fuse, activation)
+    result = empty_backward(last, weights, fuse)
+    if call.rows == 0 or call.batch == 0:
+        for gradient in result.weights:
+            gradient.zero_()
+        return result
+    rows = {"dz_ptr": dz, "dz_batch_stride": dz.stride(0), "token": token}
+    with call.on_device():
+        tile = call.tiles.token
+        gate, context_gradient = torch.empty_like(saved.context), torch.empty_like(saved.context)
+        squeezed_gradient, hidden_gradient = torch.empty_like(saved.squeezed), torch.empty_like(saved.hidden)
+        pooled_gradient = torch.empty_like(saved.pooled)
+        call.launch(
+            token_reduce_kernel,
+            (cdiv(call.batch, tile.block_t), cdiv(call.squeeze_dim, tile.block_h)),
+            tile,
+            call.states("x", "y")
+            | rows
+            | {
+                "squeezed_ptr": saved.squeezed, "expand_weight_ptr": call.weights.local_expand_weight,
+                "expand_bias_ptr": call.weights.local_expand_bias, "context_ptr": saved.context, "gate_ptr": gate,
+                "context_gradient_ptr": context_gradient, "squeezed_gradient_ptr": squeezed_gradient,
+            },
+        )  # fmt: skip
+        launch_context(
+            call,
+            {
+                "pooled_ptr": context_gradient, "sums_ptr": None, "counts_ptr": None, "tiles": 0,
+                "tokens_ptr": saved.tokens, "hidden_ptr": saved.hidden, "hidden_gradient_ptr": hidden_gradient,
+                "context_ptr": pooled_gradient,
+            },
+            backward=True,
+            pooled=True,
+        )  # fmt: skip
+        branch = call.empty(call.batch, call.kernel_size, call.embed_dim)
+        call.launch(
+            token_branch_kernel,
+            (cdiv(call.batch, tile.block_t), cdiv(call.embed_dim, tile.block_e), call.kernel_size),
+            tile,
+            {
+                "squeezed_gradient_ptr": squeezed_gradient, "squeeze_weight_ptr": call.squeeze_weight,
+                "branch_ptr": branch, "batch": call.batch,
+            },
+        )  # fmt: skip
+        fill = call.tiles.sums
+        call.launch(
+            token_inputs_kernel,
+            (call.slots(fill.block_t), cdiv(call.embed_dim, fill.block_e)),
+            fill,
+            call.states()
+            | rows
+            | {
+                "gate_ptr": gate, "branch_ptr": branch, "pooled_gradient_ptr": pooled_gradient,
+                "dx_ptr": result.dx, "dy_ptr": result.dy,
+            },
+        )  # fmt: skip
+        expand_parts = call.empty(1, call.embed_dim, call.squeeze_dim)
+        squeeze_parts = call.empty(1, call.kernel_size, call.squeeze_dim, call.embed_dim)
+        squeeze_bias_parts = call.empty(1, call.squeeze_dim)
+        call.launch(
+            token_parts_kernel,
+            (cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.block_h), call.kernel_size),
+            tile,
+            call.states("x", "y")
+            | {
+                "squeezed_ptr": saved.squeezed, "context_gradient_ptr": context_gradient,
+                "squeezed_gradient_ptr": squeezed_gradient, "squeeze_parts_ptr": squeeze_parts,
+                "squeeze_bias_parts_ptr": squeeze_bias_parts, "expand_parts_ptr": expand_parts, "token": token,
+            },
+        )  # fmt: skip
+        launch_weights(
+            call, saved, expand_parts, squeeze_parts, squeeze_bias_parts, context_gradient, hidden_gradient, result
+        )
+    return result
