@@ -1,0 +1,1 @@
+"""Measurements of the kernels, each a command `python -m benchmarks.NAME --json FILE`."""
