@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -13,6 +14,19 @@ from dlfa_kernels.checks import ACTIVATIONS, FUSE_MODES, odd_kernel_size, one_of
 
 FUSIONS = ("last", "lower", "sum", "scalar_mix", "aif")
 LABEL_SUBWORDS = ("first", "last", "mean")
+
+_LOADER = "modeling_dlfa"
+_AUTO_CLASSES = {
+    "AutoConfig": "DLFAConfig",
+    "AutoModel": "DLFAModel",
+    "AutoModelForQuestionAnswering": "DLFAForQuestionAnswering",
+    "AutoModelForSequenceClassification": "DLFAForSequenceClassification",
+    "AutoModelForTokenClassification": "DLFAForTokenClassification",
+}
+_LOADER_CODE = f"""# The code of this model is the package dlfa. After `import dlfa`, this file is not needed.
+import dlfa
+
+{"".join(f"{name} = dlfa.{name}{chr(10)}" for name in sorted(_AUTO_CLASSES.values()))}"""
 
 
 @strict
@@ -75,6 +89,19 @@ class DLFAConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.encoder_config = _as_config(self.encoder_config)
+        self.check()
+        super().__post_init__(**kwargs)
+        # Whoever holds a DLFAConfig may ask an Auto class for its model: the models register themselves on import.
+        importlib.import_module("dlfa.modeling")
+
+    def check(self) -> None:
+        """Check every field and normalise `fusion` and `fusion_layer`.
+
+        Runs when the configuration is made and again when a model is built from it.
+
+        Raises:
+            ValueError, TypeError: a value outside its set or range.
+        """
         one_of("fuse", self.fuse, FUSE_MODES)
         one_of("activation", self.activation, ACTIVATIONS)
         one_of("aif_backend", self.aif_backend, BACKENDS)
@@ -85,9 +112,6 @@ class DLFAConfig(PreTrainedConfig):
         _probability("layer_dropout", self.layer_dropout)
         _probability("classifier_dropout", self.classifier_dropout)
         self._resolve_fusion()
-        super().__post_init__(**kwargs)
-        # Whoever holds a DLFAConfig may ask an Auto class for its model: the models register themselves on import.
-        importlib.import_module("dlfa.modeling")
 
     def _resolve_fusion(self) -> None:
         second_input = self.fusion_layer is not None or self.feature_dim is not None
@@ -117,6 +141,24 @@ class DLFAConfig(PreTrainedConfig):
             raise ValueError(
                 f"fusion_layer must be one layer or None where feature_dim is given, got {self.fusion_layer}"
             )
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Save as transformers does, beside a few lines of code for those who load a model without importing `dlfa`.
+
+        `config.json` names that file in its `auto_map`, so `AutoModel*.from_pretrained(..., trust_remote_code=True)`
+        finds the models wherever this package is installed, and says what to install where it is not.
+        """
+        self.auto_map = {name: f"{_LOADER}.{model}" for name, model in _AUTO_CLASSES.items()}
+        os.makedirs(save_directory, exist_ok=True)
+        loader = os.path.join(save_directory, f"{_LOADER}.py")
+        with open(f"{loader}.tmp", "w", encoding="utf-8") as file:
+            file.write(_LOADER_CODE)
+        os.replace(f"{loader}.tmp", loader)
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
+        """Do nothing: a saved model names this package in its `auto_map` and carries no copy of the package's code."""
 
     def _normalised(self, layer: int) -> int:
         depth = self.num_hidden_layers

@@ -97,8 +97,8 @@ def _from_output_hidden_states(
     outputs = encoder(**inputs, output_hidden_states=True if wanted else list(layers) or None, return_dict=True)
     last, states = outputs.last_hidden_state, outputs.hidden_states
     lowers = tuple(_fitting(layer, states[layer], last) for layer in layers)
-    if not wanted:
-        outputs.hidden_states = None
+    if not wanted:  # the caller asked for no such output, so the other layers are let go
+        outputs = BaseModelOutput(last_hidden_state=last, attentions=getattr(outputs, "attentions", None))
     return EncoderStates(last, lowers, outputs)
 
 

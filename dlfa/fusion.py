@@ -106,15 +106,14 @@ class ScalarMix(Fusion):
     def forward(
         self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
     ) -> Tensor:
-        weights = (self.gamma.float() * self.weights()).to(last.dtype)
         mixed: Tensor | None = None
-        for weight, layer in zip(weights, (*lowers, last), strict=True):
-            states = _rows(layer, token)
+        for weight, layer in zip(self.weights(), (*lowers, last), strict=True):
+            states = _rows(layer, token).float()
             if self.layer_norm:
-                states = F.layer_norm(states, states.shape[-1:]).to(last.dtype)
+                states = F.layer_norm(states, states.shape[-1:])
             mixed = weight * states if mixed is None else mixed + weight * states
         assert mixed is not None
-        return mixed
+        return (self.gamma.float() * mixed).to(last.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.scalars.numel()}, layer_dropout={self.layer_dropout}, layer_norm={self.layer_norm}"

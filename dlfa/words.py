@@ -8,17 +8,15 @@ from torch import Tensor
 from dlfa_kernels import environment
 
 
-def check_word_index(word_index: Tensor, states: Tensor, num_words: int | None) -> None:
-    """Raise TypeError or ValueError unless `word_index` fits states of shape (B, T, E).
+def check_word_index(word_index: Tensor, shape: torch.Size, num_words: int | None) -> None:
+    """Raise TypeError or ValueError unless `word_index` fits sequences of `shape` (B, T) and `num_words` words.
 
     Its values are read where that costs no host sync: on the CPU, or on a GPU under DLFA_VALIDATE=1.
     """
     if word_index.dtype != torch.int64:
         raise TypeError(f"word_index must be int64, got {word_index.dtype}")
-    if word_index.shape != states.shape[:2]:
-        raise ValueError(
-            f"word_index must have shape (B, T) = {tuple(states.shape[:2])}, got {tuple(word_index.shape)}"
-        )
+    if word_index.shape != shape:
+        raise ValueError(f"word_index must have shape (B, T) = {tuple(shape)}, got {tuple(word_index.shape)}")
     if torch.compiler.is_compiling() or not (word_index.device.type == "cpu" or environment.validate()):
         return
     if word_index.numel() == 0:
@@ -35,16 +33,13 @@ def mean_of_subwords(states: Tensor, word_index: Tensor, num_words: int | None =
 
     Args:
         states: (B, T, E).
-        word_index: (B, T) int64, the word that a token belongs to, numbered from 0 in each sequence; -1 for none.
+        word_index: (B, T) int64, the word that a token belongs to, numbered from 0 in each sequence; -1 for none. As
+            `check_word_index` wants it.
         num_words: W; None takes the highest index plus one, which on a GPU waits for the device.
 
     Returns:
         (B, W, E) in the dtype of `states`; zeros for a word without a sub-word.
-
-    Raises:
-        TypeError, ValueError: see `check_word_index`.
     """
-    check_word_index(word_index, states, num_words)
     if num_words is None:
         num_words = int(word_index.max()) + 1 if word_index.numel() else 0
     # A product with 0/1 memberships adds in a fixed order, where a scatter would use atomics on a GPU.

@@ -1,0 +1,283 @@
+"""The task heads over the fused states: tokens or words, sequences, answer spans."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils.generic import can_return_tuple
+
+from dlfa_kernels import environment
+
+from .configuration import DLFAConfig
+from .outputs import DLFAQuestionAnsweringOutput, DLFASequenceClassifierOutput, DLFATokenClassifierOutput
+from .pretrained import DLFAPreTrainedModel, project
+from .words import check_word_index, mean_of_subwords
+
+
+def _dropout(config: DLFAConfig) -> nn.Dropout:
+    """Dropout before the head: the configuration's, else the encoder's own, else 0.1."""
+    rate = config.classifier_dropout
+    for name in ("classifier_dropout", "seq_classif_dropout", "hidden_dropout_prob", "dropout"):
+        rate = getattr(config.encoder_config, name, None) if rate is None else rate
+    return nn.Dropout(0.1 if rate is None else rate)
+
+
+class DLFAForTokenClassification(DLFAPreTrainedModel):
+    """Classify tokens or words: dropout and a linear layer over the fused states."""
+
+    def __init__(self, config: DLFAConfig, encoder: PreTrainedModel | None = None) -> None:
+        super().__init__(config, encoder)
+        self.num_labels = len(config.id2label or ())
+        self.dropout = _dropout(config)
+        self.classifier = nn.Linear(config.hidden_size, self.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        word_index: Tensor | None = None,
+        lower_states: Tensor | None = None,
+        output_gate: bool = False,
+        **kwargs: Any,
+    ) -> DLFATokenClassifierOutput:
+        """Classify every token, or with `word_index` every word.
+
+        `config.label_subword` says where a word's label sits. For "first" and "last", `labels` (B, T) hold it at that
+        sub-word and -100 everywhere else. For "mean", `word_index` (B, T) int64 names the word of each token, numbered
+        from 0 in each sequence and -1 where there is none; the mean of the fused states of a word's sub-words is
+        classified, `logits` are (B, W, C) and `labels` (B, W), -100 past the last word of a shorter sequence. W is
+        `labels.shape[1]`, without labels the highest index plus one, which on a GPU waits for the device. Without
+        `word_index` such a model classifies every token too, as in a pipeline.
+
+        Args:
+            input_ids: (B, T) int64.
+            attention_mask: (B, T), bool or integer 0/1, true at real tokens; None means all real.
+            token_type_ids: (B, T) int64.
+            inputs_embeds: (B, T, E), in place of `input_ids`.
+            labels: (B, T) or (B, W) int64, -100 where nothing is to be learnt.
+            word_index: (B, T) int64, only for `label_subword="mean"`.
+            lower_states: (B, T, E or feature_dim), an external second input in place of the lower layer.
+            output_gate: return AIF's gates too.
+            **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, `num_items_in_batch`, further
+                arguments of the encoder.
+
+        Raises:
+            ValueError, TypeError: an argument that does not fit.
+        """
+        return self._forward(
+            input_ids, attention_mask, token_type_ids, inputs_embeds, lower_states, kwargs,
+            labels=labels, word_index=word_index, output_gate=output_gate,
+        )  # fmt: skip
+
+    def _check_arguments(
+        self,
+        shape: torch.Size,
+        mask: Tensor | None,
+        *,
+        labels: Tensor | None = None,
+        word_index: Tensor | None = None,
+        **arguments: Any,
+    ) -> None:
+        super()._check_arguments(shape, mask, **arguments)
+        if word_index is None:
+            if labels is not None and labels.shape != shape:
+                raise ValueError(f"labels must have shape (B, T) = {tuple(shape)}, got {tuple(labels.shape)}")
+            return
+        if self.config.label_subword != "mean":
+            raise ValueError(f"word_index needs label_subword='mean', this model has {self.config.label_subword!r}")
+        if labels is not None and (labels.dim() != 2 or labels.shape[0] != shape[0]):
+            raise ValueError(f"labels must have shape (B, W) with B = {shape[0]}, got {tuple(labels.shape)}")
+        check_word_index(word_index, shape, None if labels is None else labels.shape[1])
+
+    def _head(
+        self,
+        last: Tensor,
+        lowers: tuple[Tensor, ...],
+        mask: Tensor | None,
+        *,
+        labels: Tensor | None = None,
+        word_index: Tensor | None = None,
+        output_gate: bool = False,
+        **loss_arguments: Any,
+    ) -> DLFATokenClassifierOutput:
+        fused = self.fusion(last, lowers, mask)
+        if word_index is not None:
+            fused = mean_of_subwords(fused, word_index, None if labels is None else labels.shape[1])
+        logits = project(self.classifier, self.dropout(fused))
+        loss = None if labels is None else self.loss_function(logits, labels, self.config, **loss_arguments)
+        gate = self._gates(last, lowers, mask) if output_gate else None
+        return DLFATokenClassifierOutput(loss=loss, logits=logits, gate=gate)
+
+
+class DLFAForSequenceClassification(DLFAPreTrainedModel):
+    """Classify, or score, a sentence or pair by its fused first token: dropout and a linear layer.
+
+    Only the first token is fused (`token=0` of FusedAIF), so it must be a real one: tokenizers that pad on the left are
+    not supported. That is checked where it costs no host sync: on the CPU, or on a GPU under DLFA_VALIDATE=1.
+    """
+
+    def __init__(self, config: DLFAConfig, encoder: PreTrainedModel | None = None) -> None:
+        super().__init__(config, encoder)
+        self.num_labels = len(config.id2label or ())
+        self.dropout = _dropout(config)
+        self.classifier = nn.Linear(config.hidden_size, self.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        lower_states: Tensor | None = None,
+        output_gate: bool = False,
+        **kwargs: Any,
+    ) -> DLFASequenceClassifierOutput:
+        """Classify every sequence.
+
+        Args:
+            input_ids: (B, T) int64.
+            attention_mask: (B, T), bool or integer 0/1, true at real tokens, the first of every sequence among them.
+            token_type_ids: (B, T) int64.
+            inputs_embeds: (B, T, E), in place of `input_ids`.
+            labels: (B,) int64 classes, or float values for regression, or (B, C) float for several labels; as
+                `config.problem_type`, which is told from the labels where it is None.
+            lower_states: (B, T, E or feature_dim), an external second input in place of the lower layer.
+            output_gate: return AIF's gates too.
+            **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, `num_items_in_batch`, further
+                arguments of the encoder.
+
+        Raises:
+            ValueError, TypeError: an argument that does not fit.
+        """
+        return self._forward(
+            input_ids, attention_mask, token_type_ids, inputs_embeds, lower_states, kwargs,
+            labels=labels, output_gate=output_gate,
+        )  # fmt: skip
+
+    def _check_arguments(
+        self, shape: torch.Size, mask: Tensor | None, *, labels: Tensor | None = None, **arguments: Any
+    ) -> None:
+        super()._check_arguments(shape, mask, **arguments)
+        if labels is not None and labels.shape[:1] != shape[:1]:
+            raise ValueError(f"labels must have B = {shape[0]} rows, got {tuple(labels.shape)}")
+        _first_token_is_real(mask)
+
+    def _head(
+        self,
+        last: Tensor,
+        lowers: tuple[Tensor, ...],
+        mask: Tensor | None,
+        *,
+        labels: Tensor | None = None,
+        output_gate: bool = False,
+        **loss_arguments: Any,
+    ) -> DLFASequenceClassifierOutput:
+        logits = project(self.classifier, self.dropout(self.fusion(last, lowers, mask, token=0)))
+        loss = None if labels is None else self.loss_function(labels, logits, self.config, **loss_arguments)
+        gate = self._gates(last, lowers, mask, token=0) if output_gate else None
+        return DLFASequenceClassifierOutput(loss=loss, logits=logits, gate=gate)
+
+
+class DLFAForQuestionAnswering(DLFAPreTrainedModel):
+    """Extract an answer: a linear layer over the fused states to the logits of its start and its end."""
+
+    def __init__(self, config: DLFAConfig, encoder: PreTrainedModel | None = None) -> None:
+        super().__init__(config, encoder)
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        lower_states: Tensor | None = None,
+        output_gate: bool = False,
+        **kwargs: Any,
+    ) -> DLFAQuestionAnsweringOutput:
+        """Score every token as the start and as the end of the answer.
+
+        Args:
+            input_ids: (B, T) int64.
+            attention_mask: (B, T), bool or integer 0/1, true at real tokens; None means all real.
+            token_type_ids: (B, T) int64.
+            inputs_embeds: (B, T, E), in place of `input_ids`.
+            start_positions: (B,) int64, the answer's first token; T or more is not learnt. Given with `end_positions`.
+            end_positions: (B,) int64, the answer's last token.
+            lower_states: (B, T, E or feature_dim), an external second input in place of the lower layer.
+            output_gate: return AIF's gates too.
+            **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, further arguments of the encoder.
+
+        Raises:
+            ValueError, TypeError: an argument that does not fit.
+        """
+        return self._forward(
+            input_ids, attention_mask, token_type_ids, inputs_embeds, lower_states, kwargs,
+            start_positions=start_positions, end_positions=end_positions, output_gate=output_gate,
+        )  # fmt: skip
+
+    def _check_arguments(
+        self,
+        shape: torch.Size,
+        mask: Tensor | None,
+        *,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        **arguments: Any,
+    ) -> None:
+        super()._check_arguments(shape, mask, **arguments)
+        if (start_positions is None) != (end_positions is None):
+            missing = "start_positions" if start_positions is None else "end_positions"
+            raise ValueError(f"start_positions and end_positions must be given together, got no {missing}")
+        for name, positions in (("start_positions", start_positions), ("end_positions", end_positions)):
+            if positions is not None and positions.shape[:1] != shape[:1]:
+                raise ValueError(f"{name} must have shape (B,) = ({shape[0]},), got {tuple(positions.shape)}")
+
+    def _head(
+        self,
+        last: Tensor,
+        lowers: tuple[Tensor, ...],
+        mask: Tensor | None,
+        *,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        output_gate: bool = False,
+        **loss_arguments: Any,
+    ) -> DLFAQuestionAnsweringOutput:
+        start, end = (
+            logits.contiguous() for logits in project(self.qa_outputs, self.fusion(last, lowers, mask)).unbind(-1)
+        )
+        loss = None
+        if start_positions is not None:
+            loss = self.loss_function(start, end, start_positions, end_positions, **loss_arguments)
+        gate = self._gates(last, lowers, mask) if output_gate else None
+        return DLFAQuestionAnsweringOutput(loss=loss, start_logits=start, end_logits=end, gate=gate)
+
+
+def _first_token_is_real(mask: Tensor | None) -> None:
+    """Raise ValueError for a sequence that starts with padding, where the mask's values are free to read."""
+    if mask is None or mask.dim() != 2 or torch.compiler.is_compiling():
+        return
+    if mask.device.type != "cpu" and (mask.device.type == "meta" or not environment.validate()):
+        return
+    padded = (mask[:, :1] == 0).all(dim=1) & (mask != 0).any(dim=1)
+    if bool(padded.any()):
+        raise ValueError(
+            "attention_mask must be true at the first token of every sequence, the one that is classified; sequence "
+            f"{int(padded.nonzero()[0])} starts with padding (use a tokenizer with padding_side='right')"
+        )
