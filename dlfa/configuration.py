@@ -90,6 +90,8 @@ class DLFAConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         self.encoder_config = _as_config(self.encoder_config)
         self.check()
+        # The setter in the base class writes its value, None included, into the encoder's configuration too.
+        kwargs.setdefault("attn_implementation", self.encoder_config._attn_implementation)
         super().__post_init__(**kwargs)
         # Whoever holds a DLFAConfig may ask an Auto class for its model: the models register themselves on import.
         importlib.import_module("dlfa.modeling")

@@ -117,7 +117,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
             pooler = _without_pooler(_encoder_class(encoder_config))
             loaded = AutoModel.from_pretrained(encoder, config=encoder_config, dtype=dtype, **pooler, **options)
             config.encoder_config = loaded.config
-        config._attn_implementation = loaded.config._attn_implementation
+            config._attn_implementation = loaded.config._attn_implementation
         for module in loaded.modules():
             module.__dict__["_is_hf_initialized"] = True  # the encoder's weights are not to be drawn anew
         model = cls._from_config(config, encoder=loaded, dtype=loaded.dtype)
@@ -157,8 +157,9 @@ class DLFAPreTrainedModel(PreTrainedModel):
                 raise ValueError(f"layers must be in 0..{depth - 1}, got {layer}")
         if token_type_ids is not None and "token_type_ids" in self._encoder_arguments:
             kwargs["token_type_ids"] = token_type_ids
-        if kwargs.get("output_hidden_states") is None and self.config.output_hidden_states:
-            kwargs["output_hidden_states"] = True
+        for name in ("output_hidden_states", "output_attentions"):
+            if kwargs.get(name) is None and getattr(self.config, name):
+                kwargs[name] = True
         return run_encoder(
             self.encoder,
             wanted,

@@ -1,0 +1,132 @@
+"""DLFAConfig: what is normalised, what is refused, what is saved."""
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig, BertConfig
+
+from dlfa import DLFAConfig
+
+ENCODER = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
+
+
+def config(**fields: object) -> DLFAConfig:
+    return DLFAConfig(encoder_config=ENCODER, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "fusion", "layer", "lower_layers", "inputs"),
+    [
+        ({}, "last", None, (), 0),
+        ({"fusion": "last", "fusion_layer": 3}, "last", None, (), 0),
+        ({"fusion_layer": 0}, "aif", 0, (0,), 1),
+        ({"fusion_layer": 3}, "aif", 3, (3,), 1),
+        ({"fusion_layer": -2}, "aif", 3, (3,), 1),
+        ({"fusion_layer": -5}, "aif", 0, (0,), 1),
+        ({"fusion_layer": [3]}, "aif", 3, (3,), 1),
+        ({"fusion_layer": [2, -5, 3]}, "aif", [2, 0, 3], (2, 0, 3), 3),
+        ({"fusion_layer": 1, "fusion": "lower"}, "lower", 1, (1,), 1),
+        ({"fusion_layer": [1, 2], "fusion": "sum"}, "sum", [1, 2], (1, 2), 2),
+        ({"fusion": "scalar_mix"}, "scalar_mix", None, (0, 1, 2, 3), 4),
+        ({"fusion": "scalar_mix", "fusion_layer": [1, 3]}, "scalar_mix", [1, 3], (1, 3), 2),
+        ({"feature_dim": 12}, "aif", None, (), 1),
+        ({"feature_dim": 12, "fusion_layer": 2}, "aif", 2, (2,), 1),
+        ({"feature_dim": 12, "fusion": "sum"}, "sum", None, (), 1),
+    ],
+)
+def test_fusion_and_layers(
+    fields: dict, fusion: str, layer: object, lower_layers: tuple[int, ...], inputs: int, tmp_path: Path
+) -> None:
+    made = config(**fields)
+    made.save_pretrained(tmp_path)
+    for one in (made, AutoConfig.from_pretrained(tmp_path)):
+        assert isinstance(one, DLFAConfig)
+        assert (one.fusion, one.fusion_layer) == (fusion, layer)
+        assert one.lower_layers == lower_layers
+        assert one.num_lower_inputs == inputs
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"fusion_layer": 4},
+            r"fusion_layer must be in 0\.\.3 \(or -5\.\.-2\).*4 layers, got 4.*the last layer itself",
+        ),
+        ({"fusion_layer": -1}, r"fusion_layer must be in 0\.\.3 .*got -1, which is the last layer itself"),
+        ({"fusion_layer": -6}, r"fusion_layer must be in 0\.\.3 .*got -6"),
+        ({"fusion_layer": [1, 9]}, r"fusion_layer must be in 0\.\.3 .*got 9"),
+        ({"fusion_layer": []}, "fusion_layer must name at least one layer"),
+        ({"fusion_layer": [3, -2]}, "fusion_layer must not name a layer twice"),
+        ({"fusion": "aif"}, r"fusion_layer must be given for fusion='aif'.*0\.\.3"),
+        ({"fusion": "lower"}, "fusion_layer must be given for fusion='lower'"),
+        ({"fusion": "sum"}, "fusion_layer must be given for fusion='sum'"),
+        ({"fusion": "lower", "fusion_layer": [1, 2]}, "fusion_layer must be one layer for fusion='lower'"),
+        ({"fusion_layer": [1, 2], "feature_dim": 8}, "fusion_layer must be one layer or None where feature_dim"),
+        ({"fusion": "mean"}, "fusion must be one of 'last', 'lower', 'sum', 'scalar_mix', 'aif', got 'mean'"),
+        ({"fuse": "add"}, "fuse must be one of 'gate', 'select', got 'add'"),
+        ({"activation": "tanh"}, "activation must be one of 'relu', 'gelu', 'silu', got 'tanh'"),
+        ({"aif_backend": "cuda"}, "aif_backend must be one of 'auto', 'triton', 'eager', got 'cuda'"),
+        ({"label_subword": "middle"}, "label_subword must be one of 'first', 'last', 'mean', got 'middle'"),
+        ({"kernel_size": 2}, "kernel_size must be odd"),
+        ({"reduction": 0}, "reduction must be positive, got 0"),
+        ({"squeeze_dim": -1}, "squeeze_dim must be positive, got -1"),
+        ({"feature_dim": 0}, "feature_dim must be positive, got 0"),
+        ({"layer_dropout": 1.0}, r"layer_dropout must be in \[0, 1\), got 1.0"),
+        ({"classifier_dropout": -0.1}, r"classifier_dropout must be in \[0, 1\), got -0.1"),
+    ],
+)
+def test_bad_values_are_named(fields: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"fusion_layer": "8"}, {"fusion_layer": True}, {"fusion_layer": [1.5]}, {"fuse": 3}]
+)
+def test_bad_types_are_named(fields: dict) -> None:
+    with pytest.raises((TypeError, ValueError), match=next(iter(fields))):
+        config(**fields)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        ({"hidden_size": 32}, "encoder_config must name its model_type"),
+        ({"model_type": "t5"}, "encoder_config must be that of an encoder, got the encoder-decoder 't5'"),
+        ({"model_type": "clip"}, "encoder_config must have an integer hidden_size, 'clip' has none"),
+        (DLFAConfig(), "encoder_config must be that of a plain encoder, got a DLFAConfig"),
+    ],
+)
+def test_encoders_that_do_not_fit(encoder: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DLFAConfig(encoder_config=encoder)
+
+
+def test_saved_configuration_is_whole_and_names_its_code(tmp_path: Path) -> None:
+    made = config(
+        fusion_layer=-3, fuse="select", reduction=8, squeeze_dim=48, kernel_size=3, activation="silu", gate_bias=-2.0,
+        aif_backend="eager", label_subword="mean", classifier_dropout=0.2, id2label={0: "A", 1: "B", 2: "C"},
+    )  # fmt: skip
+    made.save_pretrained(tmp_path)
+    loaded = DLFAConfig.from_pretrained(tmp_path)
+    assert loaded.to_dict() == made.to_dict()
+    assert isinstance(loaded.encoder_config, BertConfig)
+    assert (loaded.hidden_size, loaded.num_hidden_layers, loaded.num_labels) == (32, 4, 3)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["model_type"] == "dlfa"
+    assert saved["auto_map"]["AutoModelForTokenClassification"] == "modeling_dlfa.DLFAForTokenClassification"
+    assert "import dlfa" in (tmp_path / "modeling_dlfa.py").read_text()
+
+
+def test_the_encoders_configuration_is_not_changed_by_being_wrapped() -> None:
+    encoder = BertConfig(num_hidden_layers=4, attn_implementation="eager")
+    wrapped = DLFAConfig(encoder_config=encoder, fusion_layer=1)
+    assert wrapped.encoder_config is encoder
+    assert encoder._attn_implementation == "eager"
+    assert wrapped._attn_implementation == "eager"
+
+
+def test_vocabulary_is_looked_up_in_the_encoder() -> None:
+    assert config().get_text_config().vocab_size == BertConfig().vocab_size
