@@ -399,7 +399,7 @@ def backward(
         blocks_e, blocks_h = cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.block_h)
         splits = max(1, min(slots, _multiprocessors(call.device) // (blocks_e * blocks_h)))
         expand_parts = call.empty(splits, call.embed_dim, call.squeeze_dim)
-        squeeze_parts = call.empty(splits, call.kernel_size, call.squeeze_dim, call.embed_dim)
+        squeeze_parts = call.empty(splits, call.kernel_size, call.embed_dim, call.squeeze_dim)
         squeeze_bias_parts = call.empty(splits, call.squeeze_dim)
         call.launch(
             inputs_kernel,

@@ -167,7 +167,7 @@ def backward(
             },
         )  # fmt: skip
         expand_parts = call.empty(1, call.embed_dim, call.squeeze_dim)
-        squeeze_parts = call.empty(1, call.kernel_size, call.squeeze_dim, call.embed_dim)
+        squeeze_parts = call.empty(1, call.kernel_size, call.embed_dim, call.squeeze_dim)
         squeeze_bias_parts = call.empty(1, call.squeeze_dim)
         call.launch(
             token_parts_kernel,

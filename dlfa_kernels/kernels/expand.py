@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .arithmetic import activate, round_to
-from .gate import gate, load_squeezed, local_expand
+from .gate import gate_bias, load_squeezed, local_expand
 from .rows import load_float32, locate_tile, real_tokens, state_offsets
 
 
@@ -70,7 +70,7 @@ def expand_kernel(
                 u, squeezed_ptr, weight_ptr, z_rows, real, e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION, PRECISION,
                 INTERPRETED, BLOCK_T, BLOCK_E, BLOCK_H,
             )  # fmt: skip
-            m = gate(local, bias_ptr, context_ptr, sequence, e, EMBED_DIM)
+            m = tl.sigmoid(local + gate_bias(bias_ptr, context_ptr, sequence, e, EMBED_DIM)[None, :])
             inside = real[:, None] & (e < EMBED_DIM)[None, :]
             x = load_float32(x_ptr, x_rows[:, None] + e[None, :], inside)
             if HAS_LOWER:

@@ -25,11 +25,10 @@ def load_expand_weight(
 
 
 @triton.jit
-def gate(local, bias_ptr, context_ptr, sequence, e, EMBED_DIM: tl.constexpr):
-    """m = sigmoid(W_le u + b_le + g_b), float32 (BLOCK_T, BLOCK_E), from local = W_le u."""
+def gate_bias(bias_ptr, context_ptr, sequence, e, EMBED_DIM: tl.constexpr):
+    """b_le + g_b, float32 (BLOCK_E,): what the gate of every token of a sequence has in common."""
     bias = load_float32(bias_ptr, e, e < EMBED_DIM)
-    context = load_float32(context_ptr, sequence * EMBED_DIM + e, e < EMBED_DIM)
-    return tl.sigmoid(local + (bias + context)[None, :])
+    return bias + load_float32(context_ptr, sequence * EMBED_DIM + e, e < EMBED_DIM)
 
 
 @triton.jit

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .arithmetic import activate, dot, round_to
-from .gate import gate, load_squeezed, local_expand
+from .gate import gate_bias, load_expand_weight, load_squeezed
 from .reduce import gate_gradient
 from .rows import load_float32, load_integrated, locate_tile, real_tokens, state_offsets
 
@@ -73,7 +73,7 @@ def inputs_kernel(
 
     dw'_bt = sum_j W_ls[:, :, j]^T da_b,t-j+(k-1)/2 + dp_b / |V_b|. Channel-major: a program keeps a block of channels
     and walks over every `splits`-th slot, so that dW_le, dW_ls (k = 1; wider kernels: taps_kernel) and db_ls gather in
-    registers.
+    registers. Blocks are channels by tokens here, so that every product has the channels as its rows.
 
     Grid (cdiv(E, BLOCK_E), splits, cdiv(H, BLOCK_H)). With one block of H:
     reads   dz, x, y (B, T, E): once; tiles without a real token are not read
@@ -81,7 +81,7 @@ def inputs_kernel(
             squeeze_weight (k, H, E), expand_weight (E, H), expand_bias (E,): once a tile, from cache
             context, pooled_gradient (B, E) float32: once a tile; mask, cu_seqlens: once a tile and block of E
     writes  dx (B, T, E), and dy with SELECT: once
-            expand_parts (splits, E, H), squeeze_parts (splits, H, E) at k = 1, squeeze_bias_parts (splits, H),
+            expand_parts and, at k = 1, squeeze_parts (splits, E, H), squeeze_bias_parts (splits, H),
             float32: once
     """
     e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
@@ -91,7 +91,7 @@ def inputs_kernel(
     state_dtype: tl.constexpr = x_ptr.dtype.element_ty
     expand_part = tl.zeros((BLOCK_E, BLOCK_H), dtype=tl.float32)
     if KERNEL_SIZE == 1:
-        squeeze_part = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
+        squeeze_part = tl.zeros((BLOCK_E, BLOCK_H), dtype=tl.float32)
     bias_part = tl.zeros((BLOCK_H,), dtype=tl.float32)
 
     for slot in range(tl.program_id(1), slots, tl.num_programs(1)):
@@ -99,70 +99,73 @@ def inputs_kernel(
         positions = start + tl.arange(0, BLOCK_T)
         real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)
         packed_rows = first_row + positions
-        written = (positions < rows)[:, None] & inside_e[None, :]
-        out_offsets = packed_rows[:, None] * EMBED_DIM + e[None, :]
+        written = inside_e[:, None] & (positions < rows)[None, :]
+        out_offsets = packed_rows[None, :] * EMBED_DIM + e[:, None]
         if tl.sum(real.to(tl.int32), axis=0) > 0:
-            inside = real[:, None] & inside_e[None, :]
+            inside = inside_e[:, None] & real[None, :]
             dz_rows = state_offsets(sequence, positions, first_row, dz_batch_stride, dz_row_stride, PACKED, ALIGN)
             x_rows = state_offsets(sequence, positions, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
             y_rows = state_offsets(sequence, positions, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
+
             u = activate(load_squeezed(squeezed_ptr, packed_rows, real, h, SQUEEZE_DIM), ACTIVATION)
             u = round_to(u, state_dtype, INTERPRETED)
-            local = local_expand(
-                u, squeezed_ptr, expand_weight_ptr, packed_rows, real, e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION,
-                PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, BLOCK_H,
-            )  # fmt: skip
-            m = gate(local, expand_bias_ptr, context_ptr, sequence, e, EMBED_DIM)
-            dz = load_float32(dz_ptr, dz_rows[:, None] + e[None, :], inside)
-            x = load_float32(x_ptr, x_rows[:, None] + e[None, :], inside)
-            y = x
-            if HAS_LOWER:
-                y = load_float32(y_ptr, y_rows[:, None] + e[None, :], inside)
-            ds = round_to(gate_gradient(dz, m, x, y, SELECT, HAS_LOWER), state_dtype, INTERPRETED)
-            expand_part = dot(tl.trans(ds), u, expand_part, PRECISION, INTERPRETED)
+            local = tl.zeros((BLOCK_E, BLOCK_T), dtype=tl.float32)
+            if SQUEEZE_DIM <= BLOCK_H:
+                weight = load_expand_weight(expand_weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED)
+                local = dot(tl.trans(weight), tl.trans(u), local, PRECISION, INTERPRETED)
+            else:
+                for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
+                    any_h = block_h + tl.arange(0, BLOCK_H)
+                    any_u = activate(load_squeezed(squeezed_ptr, packed_rows, real, any_h, SQUEEZE_DIM), ACTIVATION)
+                    any_u = round_to(any_u, state_dtype, INTERPRETED)
+                    weight = load_expand_weight(
+                        expand_weight_ptr, any_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED
+                    )
+                    local = dot(tl.trans(weight), tl.trans(any_u), local, PRECISION, INTERPRETED)
+            m = tl.sigmoid(local + gate_bias(expand_bias_ptr, context_ptr, sequence, e, EMBED_DIM)[:, None])
 
-            branches = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
+            dz = load_float32(dz_ptr, dz_rows[None, :] + e[:, None], inside)
+            x = load_float32(x_ptr, x_rows[None, :] + e[:, None], inside)
+            y = x
+            w = x
+            if HAS_LOWER:
+                y = load_float32(y_ptr, y_rows[None, :] + e[:, None], inside)
+                w = x + y
+            ds = round_to(gate_gradient(dz, m, x, y, SELECT, HAS_LOWER), state_dtype, INTERPRETED)
+            expand_part = dot(ds, u, expand_part, PRECISION, INTERPRETED)
+
+            branches = tl.zeros((BLOCK_E, BLOCK_T), dtype=tl.float32)
             for tap in tl.static_range(KERNEL_SIZE):
+                da = load_tap_gradient(
+                    squeezed_gradient_ptr, mask_ptr, sequence, positions, rows, first_row, length, tap, h,
+                    SQUEEZE_DIM, KERNEL_SIZE, HAS_MASK,
+                )  # fmt: skip
                 if SQUEEZE_DIM <= BLOCK_H:
-                    da = load_tap_gradient(
-                        squeezed_gradient_ptr, mask_ptr, sequence, positions, rows, first_row, length, tap, h,
-                        SQUEEZE_DIM, KERNEL_SIZE, HAS_MASK,
-                    )  # fmt: skip
                     weight = load_squeeze_weight(
                         squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED
                     )
-                    branches = dot(da, weight, branches, PRECISION, INTERPRETED)
+                    branches = dot(tl.trans(weight), tl.trans(da), branches, PRECISION, INTERPRETED)
                 else:
                     for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
-                        other_h = block_h + tl.arange(0, BLOCK_H)
-                        part = load_tap_gradient(
-                            squeezed_gradient_ptr, mask_ptr, sequence, positions, rows, first_row, length, tap,
-                            other_h, SQUEEZE_DIM, KERNEL_SIZE, HAS_MASK,
+                        any_h = block_h + tl.arange(0, BLOCK_H)
+                        any_da = load_tap_gradient(
+                            squeezed_gradient_ptr, mask_ptr, sequence, positions, rows, first_row, length, tap, any_h,
+                            SQUEEZE_DIM, KERNEL_SIZE, HAS_MASK,
                         )  # fmt: skip
                         weight = load_squeeze_weight(
-                            squeeze_weight_ptr, tap, other_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED
+                            squeeze_weight_ptr, tap, any_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED
                         )
-                        branches = dot(part, weight, branches, PRECISION, INTERPRETED)
-                    da = load_tap_gradient(
-                        squeezed_gradient_ptr, mask_ptr, sequence, positions, rows, first_row, length, tap, h,
-                        SQUEEZE_DIM, KERNEL_SIZE, HAS_MASK,
-                    )  # fmt: skip
+                        branches = dot(tl.trans(weight), tl.trans(any_da), branches, PRECISION, INTERPRETED)
                 if tap == (KERNEL_SIZE - 1) // 2:
                     bias_part += tl.sum(da.to(tl.float32), axis=0)
-            if KERNEL_SIZE == 1:
-                if HAS_LOWER:
-                    w = x + y
-                else:
-                    w = x
-                squeeze_part = dot(
-                    tl.trans(da), round_to(w, state_dtype, INTERPRETED), squeeze_part, PRECISION, INTERPRETED
-                )
+                if KERNEL_SIZE == 1:
+                    squeeze_part = dot(round_to(w, state_dtype, INTERPRETED), da, squeeze_part, PRECISION, INTERPRETED)
 
-            branches += load_float32(pooled_gradient_ptr, sequence * EMBED_DIM + e, inside_e)[None, :]
+            branches += load_float32(pooled_gradient_ptr, sequence * EMBED_DIM + e, inside_e)[:, None]
             dx = tl.where(inside, dz * m + branches, 0.0)
             dy = tl.where(inside, dz * (1 - m) + branches, 0.0)
         else:
-            dx = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
+            dx = tl.zeros((BLOCK_E, BLOCK_T), dtype=tl.float32)
             dy = dx
         if first_program:
             tl.store(dx_ptr + out_offsets, round_to(dx, state_dtype, INTERPRETED), mask=written)
@@ -171,17 +174,11 @@ def inputs_kernel(
 
     part = tl.program_id(1).to(tl.int64)
     inside_h = h < SQUEEZE_DIM
-    tl.store(
-        expand_parts_ptr + (part * EMBED_DIM + e[:, None]) * SQUEEZE_DIM + h[None, :],
-        expand_part,
-        mask=inside_e[:, None] & inside_h[None, :],
-    )
+    inside_eh = inside_e[:, None] & inside_h[None, :]
+    part_offsets = (part * EMBED_DIM + e[:, None]) * SQUEEZE_DIM + h[None, :]
+    tl.store(expand_parts_ptr + part_offsets, expand_part, mask=inside_eh)
     if KERNEL_SIZE == 1:
-        tl.store(
-            squeeze_parts_ptr + (part * SQUEEZE_DIM + h[:, None]) * EMBED_DIM + e[None, :],
-            squeeze_part,
-            mask=inside_h[:, None] & inside_e[None, :],
-        )
+        tl.store(squeeze_parts_ptr + part_offsets, squeeze_part, mask=inside_eh)
     if tl.program_id(0) == 0:
         tl.store(squeeze_bias_parts_ptr + part * SQUEEZE_DIM + h, bias_part, mask=inside_h)
 
@@ -243,14 +240,14 @@ def taps_kernel(
     Grid (cdiv(E, BLOCK_E) * cdiv(H, BLOCK_H), splits, k).
     reads   x, y (B, T, E): once a tap and block of H; squeezed_gradient (rows, H): once a tap and block of E
             mask, cu_seqlens: once a tile
-    writes  squeeze_parts (splits, k, H, E) float32: once
+    writes  squeeze_parts (splits, k, E, H) float32: once
     """
     blocks_e: tl.constexpr = (EMBED_DIM + BLOCK_E - 1) // BLOCK_E
     e = (tl.program_id(0) % blocks_e) * BLOCK_E + tl.arange(0, BLOCK_E)
     h = (tl.program_id(0) // blocks_e) * BLOCK_H + tl.arange(0, BLOCK_H)
     tap = tl.program_id(2)
     state_dtype: tl.constexpr = x_ptr.dtype.element_ty
-    part = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
+    part = tl.zeros((BLOCK_E, BLOCK_H), dtype=tl.float32)
     for slot in range(tl.program_id(1), slots, tl.num_programs(1)):
         sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
         positions = start + tl.arange(0, BLOCK_T)
@@ -259,17 +256,17 @@ def taps_kernel(
             x_rows = state_offsets(sequence, positions, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
             y_rows = state_offsets(sequence, positions, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
             w = load_integrated(
-                x_ptr, y_ptr, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
-                real[:, None] & (e < EMBED_DIM)[None, :], HAS_LOWER,
+                x_ptr, y_ptr, x_rows[None, :] + e[:, None], y_rows[None, :] + e[:, None],
+                (e < EMBED_DIM)[:, None] & real[None, :], HAS_LOWER,
             )  # fmt: skip
             da = load_tap_gradient(
                 squeezed_gradient_ptr, mask_ptr, sequence, positions, rows, first_row, length, tap, h,
                 SQUEEZE_DIM, KERNEL_SIZE, HAS_MASK,
             )  # fmt: skip
-            part = dot(tl.trans(da), round_to(w, state_dtype, INTERPRETED), part, PRECISION, INTERPRETED)
-    row = (tl.program_id(1).to(tl.int64) * KERNEL_SIZE + tap) * SQUEEZE_DIM + h
+            part = dot(round_to(w, state_dtype, INTERPRETED), da, part, PRECISION, INTERPRETED)
+    row = (tl.program_id(1).to(tl.int64) * KERNEL_SIZE + tap) * EMBED_DIM + e
     tl.store(
-        squeeze_parts_ptr + row[:, None] * EMBED_DIM + e[None, :],
+        squeeze_parts_ptr + row[:, None] * SQUEEZE_DIM + h[None, :],
         part,
-        mask=(h < SQUEEZE_DIM)[:, None] & (e < EMBED_DIM)[None, :],
+        mask=(e < EMBED_DIM)[:, None] & (h < SQUEEZE_DIM)[None, :],
     )

@@ -391,7 +391,7 @@ def token_parts_kernel(
     Grid (cdiv(E, BLOCK_E), cdiv(H, BLOCK_H), k).
     reads   the chosen rows of x, y and their neighbours; context_gradient (B, E), squeezed, squeezed_gradient (B, H)
             float32: once a block of the other axis
-    writes  expand_parts (1, E, H), squeeze_parts (1, k, H, E), squeeze_bias_parts (1, H), float32: once
+    writes  expand_parts (1, E, H), squeeze_parts (1, k, E, H), squeeze_bias_parts (1, H), float32: once
     """
     e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
     h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
@@ -399,7 +399,7 @@ def token_parts_kernel(
     inside_e = e < EMBED_DIM
     inside_h = h < SQUEEZE_DIM
     expand = tl.zeros((BLOCK_E, BLOCK_H), dtype=tl.float32)
-    squeeze = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
+    squeeze = tl.zeros((BLOCK_E, BLOCK_H), dtype=tl.float32)
     bias = tl.zeros((BLOCK_H,), dtype=tl.float32)
     for block_b in range(0, batch, BLOCK_T):
         sequences = block_b + tl.arange(0, BLOCK_T).to(tl.int64)
@@ -416,7 +416,7 @@ def token_parts_kernel(
             x_ptr, y_ptr, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
             seen[:, None] & inside_e[None, :], HAS_LOWER,
         )  # fmt: skip
-        squeeze = dot(tl.trans(da), w, squeeze, PRECISION, INTERPRETED)
+        squeeze = dot(tl.trans(w), da, squeeze, PRECISION, INTERPRETED)
         if tap == 0:
             u = activate(load_float32(squeezed_ptr, b_by_h, inside_bh), ACTIVATION)
             ds = load_float32(
@@ -425,9 +425,9 @@ def token_parts_kernel(
             expand = dot(tl.trans(ds), u, expand, PRECISION, INTERPRETED)
             bias += tl.sum(da, axis=0)
     tl.store(
-        squeeze_parts_ptr + (tap * SQUEEZE_DIM + h[:, None]) * EMBED_DIM + e[None, :],
+        squeeze_parts_ptr + (tap * EMBED_DIM + e[:, None]) * SQUEEZE_DIM + h[None, :],
         squeeze,
-        mask=inside_h[:, None] & inside_e[None, :],
+        mask=inside_e[:, None] & inside_h[None, :],
     )
     if tap == 0:
         tl.store(

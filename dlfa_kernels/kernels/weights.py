@@ -39,7 +39,7 @@ def weights_kernel(
 
     db_le = db_ge = sum_b dg_b; db_gs = sum_b dhidden_b.
     Grid (cdiv(E, BLOCK_E), cdiv(H, BLOCK_H)).
-    reads   expand_parts (splits, E, H), squeeze_parts (splits, k, H, E), squeeze_bias_parts (splits, H) float32: once
+    reads   expand_parts (splits, E, H), squeeze_parts (splits, k, E, H), squeeze_bias_parts (splits, H) float32: once
             context_gradient, pooled (B, E), hidden, hidden_gradient (B, H) float32: once a block of the other axis
     writes  the eight gradients, each in its parameter's shape and dtype: once
     """
@@ -64,10 +64,11 @@ def weights_kernel(
     )
 
     for tap in tl.static_range(KERNEL_SIZE):
-        squeeze = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
+        squeeze = tl.zeros((BLOCK_E, BLOCK_H), dtype=tl.float32)
         for split in range(splits):
-            row = (split * KERNEL_SIZE + tap) * SQUEEZE_DIM + h
-            squeeze += tl.load(squeeze_parts_ptr + row[:, None] * EMBED_DIM + e[None, :], mask=inside_he, other=0.0)
+            row = (split * KERNEL_SIZE + tap) * EMBED_DIM + e
+            squeeze += tl.load(squeeze_parts_ptr + row[:, None] * SQUEEZE_DIM + h[None, :], mask=inside_eh, other=0.0)
+        squeeze = tl.trans(squeeze)
         offsets = (h[:, None] * EMBED_DIM + e[None, :]) * KERNEL_SIZE + tap
         tl.store(local_squeeze_weight_ptr + offsets, round_to(squeeze, dtype, INTERPRETED), mask=inside_he)
 
