@@ -223,7 +223,8 @@ class DLFAPreTrainedModel(PreTrainedModel):
         lowers = self._second_inputs(states.last, states.lowers, lower_states)
         output = self._head(states.last, lowers, attention_mask, **arguments)
         for name in ("hidden_states", "attentions"):
-            output[name] = getattr(states.outputs, name, None)
+            if getattr(states.outputs, name, None) is not None:
+                output[name] = states.outputs[name]
         return output
 
     def _check_arguments(self, shape: torch.Size, mask: Tensor | None, **arguments: Any) -> None:
@@ -294,6 +295,8 @@ def _without_pooler(encoder_class: type[PreTrainedModel]) -> dict[str, bool]:
 
 def _bare(model: PreTrainedModel) -> PreTrainedModel:
     """The encoder of `model`, without pooler, checked to be what a saved DLFA model will be rebuilt with."""
+    if isinstance(model, DLFAPreTrainedModel):
+        raise ValueError(f"encoder must be a plain encoder, got a {type(model).__name__}; use its `encoder`")
     encoder = model.base_model
     needed = _encoder_class(model.config)
     if not isinstance(encoder, needed):

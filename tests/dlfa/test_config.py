@@ -52,7 +52,7 @@ def test_fusion_and_layers(
     [
         (
             {"fusion_layer": 4},
-            r"fusion_layer must be in 0\.\.3 \(or -5\.\.-2\).*4 layers, got 4.*the last layer itself",
+            r"fusion_layer must be in 0\.\.3 \(or -5\.\.-2\).*got 4, which is the last layer itself",
         ),
         ({"fusion_layer": -1}, r"fusion_layer must be in 0\.\.3 .*got -1, which is the last layer itself"),
         ({"fusion_layer": -6}, r"fusion_layer must be in 0\.\.3 .*got -6"),

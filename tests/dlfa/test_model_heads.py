@@ -1,0 +1,383 @@
+"""The models as their users call them: heads, words, states, building and saving."""
+
+import copy
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_encoders import LAYERS, WIDTH, batch, tiny_config, tiny_encoder
+from torch.nn import functional as F
+from transformers import AutoModel, BertForMaskedLM, MT5Config, MT5EncoderModel
+
+from dlfa import (
+    DLFAConfig,
+    DLFAForQuestionAnswering,
+    DLFAForSequenceClassification,
+    DLFAForTokenClassification,
+    DLFAModel,
+)
+
+HEADS = [DLFAModel, DLFAForTokenClassification, DLFAForSequenceClassification, DLFAForQuestionAnswering]
+ALL_MODES = [
+    {"fusion_layer": None},
+    {"fusion_layer": 1, "fusion": "lower"},
+    {"fusion_layer": [0, 2], "fusion": "sum"},
+    {"fusion_layer": None, "fusion": "scalar_mix", "layer_dropout": 0.1},
+    {"fusion_layer": -2, "fuse": "gate"},
+    {"fusion_layer": [2, 0], "fuse": "select", "kernel_size": 3},
+]
+
+
+def build(head: type = DLFAForTokenClassification, family: str = "bert", **fields: object):
+    torch.manual_seed(1)
+    fields = {"fusion_layer": 1, "num_labels": 5, **fields}
+    return head.from_encoder(tiny_encoder(family), **fields).eval()
+
+
+def task_labels(head: type, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Labels for `head`, to be learnt at real tokens."""
+    if head is DLFAForTokenClassification:
+        return {"labels": torch.where(inputs["attention_mask"] == 1, inputs["input_ids"] % 5, -100)}
+    if head is DLFAForSequenceClassification:
+        return {"labels": inputs["input_ids"][:, 0] % 5}
+    if head is DLFAForQuestionAnswering:
+        return {"start_positions": torch.tensor([1, 0]), "end_positions": torch.tensor([3, 2])}
+    return {}
+
+
+@pytest.mark.parametrize("mode", ALL_MODES, ids=str)
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_with_every_fusion_runs_learns_and_is_saved(head: type, mode: dict, tmp_path: Path) -> None:
+    model = build(head, **mode)
+    inputs = batch()
+    labels = task_labels(head, inputs)
+    output = model.train()(**inputs, **labels)
+    loss = output.loss if labels else output.last_hidden_state.square().mean()
+    loss.backward()
+    assert model.get_input_embeddings().weight.grad.abs().sum() > 0
+    for name, parameter in model.named_parameters():
+        if not name.startswith("encoder."):
+            assert parameter.grad is not None, name
+    model.eval().save_pretrained(tmp_path)
+    loaded = head.from_pretrained(tmp_path)
+    assert loaded.config.to_diff_dict() == model.config.to_diff_dict()
+    with torch.no_grad():
+        for before, after in zip(model(**inputs).to_tuple(), loaded(**inputs).to_tuple(), strict=True):
+            assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_states_and_head_called_apart_give_what_forward_gives(head: type) -> None:
+    model, inputs = build(head, fusion_layer=[2, 0]), batch()
+    labels = task_labels(head, inputs)
+    with torch.no_grad():
+        whole = model(**inputs, **labels, output_gate=True)
+        states = model.encoder_states(**inputs)
+        apart = model.head_from_states(states.last, states.lowers, inputs["attention_mask"], **labels, output_gate=True)
+        for one, other in zip(whole.to_tuple(), apart.to_tuple(), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+        # as kept on disk in half precision
+        kept = [state.half() for state in (states.last, *states.lowers)]
+        half = model.head_from_states(kept[0], kept[1:], inputs["attention_mask"], **labels)
+        field = next(iter(set(whole.keys()) & {"logits", "start_logits", "last_hidden_state"}))
+        torch.testing.assert_close(half[field].float(), whole[field], rtol=0.02, atol=0.02)
+    assert len(whole.gate) == 2
+    assert whole.gate[0].shape == ((2, WIDTH) if head is DLFAForSequenceClassification else (2, 7, WIDTH))
+    assert ((whole.gate[0] >= 0) & (whole.gate[0] <= 1)).all()
+
+
+def test_a_frozen_encoder_is_trained_from_kept_states_and_saved_as_any_model(tmp_path: Path) -> None:
+    model, inputs = build(), batch((9, 6, 3))
+    encoder = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    labels = task_labels(DLFAForTokenClassification, inputs)["labels"]
+    with torch.no_grad():
+        states = model.encoder_states(**inputs)
+    model.encoder.requires_grad_(False)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-2)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = model.head_from_states(states.last, states.lowers, inputs["attention_mask"], labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    for name, value in model.encoder.state_dict().items():
+        assert torch.equal(value, encoder[name])
+    model.save_pretrained(tmp_path)
+    loaded = DLFAForTokenClassification.from_pretrained(tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**inputs, labels=labels).loss, model(**inputs, labels=labels).loss)
+
+
+def test_sequence_classification_sees_the_fused_first_token() -> None:
+    model, inputs = build(DLFAForSequenceClassification, fuse="select"), batch()
+    with torch.no_grad():
+        states = model.encoder_states(**inputs)
+        fused = model.fusion(states.last, states.lowers, inputs["attention_mask"])
+        torch.testing.assert_close(model(**inputs).logits, model.classifier(fused[:, 0]))
+
+
+def test_sequence_classification_refuses_left_padding() -> None:
+    model, inputs = build(DLFAForSequenceClassification), batch()
+    flipped = {name: value.flip(1) for name, value in inputs.items()}
+    with pytest.raises(ValueError, match=r"attention_mask must be true at the first token.*sequence 1 starts with pad"):
+        model(**flipped)
+    inputs["attention_mask"][1] = 0  # a sequence without any token is no such case
+    assert model(**inputs).logits.isfinite().all()
+
+
+def test_regression_and_several_labels() -> None:
+    inputs = batch()
+    model = build(DLFAForSequenceClassification, num_labels=1)
+    output = model(**inputs, labels=torch.tensor([0.5, -1.0]))
+    torch.testing.assert_close(output.loss, F.mse_loss(output.logits[:, 0], torch.tensor([0.5, -1.0])))
+    model = build(DLFAForSequenceClassification, num_labels=3, problem_type="multi_label_classification")
+    wanted = torch.tensor([[1.0, 0, 1], [0, 0, 1]])
+    output = model(**inputs, labels=wanted)
+    torch.testing.assert_close(output.loss, F.binary_cross_entropy_with_logits(output.logits, wanted))
+
+
+WORDS = torch.tensor([[-1, 0, 0, 1, 2, 2, -1], [-1, 0, 1, -1, -1, -1, -1]])
+
+
+def test_words_are_classified_by_the_mean_of_their_subwords() -> None:
+    model, inputs = build(label_subword="mean"), batch()
+    with torch.no_grad():
+        tokens = model(**inputs).logits  # the head is linear, so the mean may be taken after it
+        words = model(**inputs, word_index=WORDS).logits
+    assert tokens.shape == (2, 7, 5)
+    expected = torch.stack([tokens[0, 1:3].mean(0), tokens[0, 3], tokens[0, 4:6].mean(0)])
+    torch.testing.assert_close(words[0], expected)
+    torch.testing.assert_close(words[1, :2], tokens[1, 1:3])
+    torch.testing.assert_close(words[1, 2], model.classifier.bias)  # no such word
+    labels = torch.tensor([[4, 0, 1, -100], [2, 3, -100, -100]])
+    output = model(**inputs, word_index=WORDS, labels=labels)
+    assert output.logits.shape == (2, 4, 5)
+    chosen = labels != -100
+    torch.testing.assert_close(output.loss, F.cross_entropy(output.logits[chosen], labels[chosen]))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(model(**inputs, word_index=WORDS).logits.float(), words, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"word_index": WORDS.int()}, TypeError, "word_index must be int64, got torch.int32"),
+        ({"word_index": WORDS[:, :5]}, ValueError, r"word_index must have shape \(B, T\) = \(2, 7\), got \(2, 5\)"),
+        ({"word_index": WORDS - 1}, ValueError, "word_index must hold words numbered from 0, or -1.*got -2"),
+        ({"word_index": WORDS, "labels": torch.zeros(2, 2).long()}, ValueError, "one column a word, 3 .*got 2"),
+        ({"word_index": WORDS, "labels": torch.zeros(3, 3).long()}, ValueError, r"labels must have shape \(B, W\)"),
+        ({"labels": torch.zeros(2, 5).long()}, ValueError, r"labels must have shape \(B, T\) = \(2, 7\), got \(2, 5\)"),
+    ],
+)
+def test_bad_words_and_labels_are_named_before_any_work(arguments: dict, error: type, message: str) -> None:
+    model = build(label_subword="mean")
+    model.encoder.forward = None  # must not be reached
+    with pytest.raises(error, match=message):
+        model(**batch(), **arguments)
+
+
+def test_words_need_a_model_that_was_made_for_them() -> None:
+    with pytest.raises(ValueError, match="word_index needs label_subword='mean', this model has 'last'"):
+        build(label_subword="last")(**batch(), word_index=WORDS)
+
+
+def test_other_bad_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match="exactly one of input_ids and inputs_embeds"):
+        build()(attention_mask=batch()["attention_mask"])
+    with pytest.raises(ValueError, match="output_gate needs fusion='aif', this model has fusion='sum'"):
+        build(fusion="sum")(**batch(), output_gate=True)
+    with pytest.raises(ValueError, match=r"layers must be in 0\.\.2, got 3"):
+        build().encoder_states(**batch(), layers=[3])
+    with pytest.raises(ValueError, match="lowers must hold 1 layers, got 0"):
+        build().head_from_states(torch.randn(2, 7, WIDTH))
+    with pytest.raises(ValueError, match="given together, got no end_positions"):
+        build(DLFAForQuestionAnswering)(**batch(), start_positions=torch.tensor([0, 1]))
+    with pytest.raises(TypeError, match="mask must be bool or integer"):
+        build()(batch()["input_ids"], batch()["attention_mask"].float())
+    with pytest.raises(ValueError, match="labels must have B = 2 rows"):
+        build(DLFAForSequenceClassification)(**batch(), labels=torch.tensor([1]))
+
+
+def test_embeddings_in_place_of_ids() -> None:
+    model, inputs = build(), batch()
+    embedded = model.get_input_embeddings()(inputs["input_ids"])
+    torch.testing.assert_close(
+        model(inputs_embeds=embedded, attention_mask=inputs["attention_mask"]).logits, model(**inputs).logits
+    )
+
+
+def test_token_types_reach_an_encoder_that_has_them() -> None:
+    inputs = batch()
+    types = torch.ones_like(inputs["input_ids"])
+    bert, distilbert = build(), build(family="distilbert")
+    assert not torch.equal(bert(**inputs, token_type_ids=types).logits, bert(**inputs).logits)
+    assert torch.equal(distilbert(**inputs, token_type_ids=types).logits, distilbert(**inputs).logits)
+
+
+def test_tuple_in_place_of_output() -> None:
+    model = build()
+    output = model(**batch(), labels=batch()["input_ids"] % 5, return_dict=False)
+    assert isinstance(output, tuple)
+    assert [tuple(value.shape) for value in output] == [(), (2, 7, 5)]
+
+
+# Building
+
+
+def test_new_parameters_are_initialised_as_fused_aif_does() -> None:
+    torch.manual_seed(0)
+    model = build(gate_bias=-2.0)
+    aif = model.fusion.aif[0]
+    assert (aif.global_expand.bias == -2).all()
+    assert (aif.local_expand.bias == 0).all()
+    bound = WIDTH**-0.5  # torch's bound for a layer of this many inputs
+    assert 0.8 * bound < aif.local_squeeze.weight.abs().max() <= bound
+    assert model.classifier.weight.abs().max() < 0.1
+    scratch = DLFAForTokenClassification(DLFAConfig(encoder_config=tiny_config("bert"), fusion_layer=1, gate_bias=-2.0))
+    assert (scratch.fusion.aif[0].global_expand.bias == -2).all()
+
+
+def test_a_plain_encoder_directory_fills_the_encoder(tmp_path: Path) -> None:
+    encoder = tiny_encoder("bert")
+    encoder.save_pretrained(tmp_path)
+    config = DLFAConfig(encoder_config=tiny_config("bert"), fusion_layer=1, gate_bias=1.0, num_labels=5)
+    model, report = DLFAForTokenClassification.from_pretrained(tmp_path, config=config, output_loading_info=True)
+    for name, value in model.encoder.state_dict().items():
+        assert torch.equal(value, encoder.state_dict()[name]), name
+    assert all(name.startswith(("fusion.", "classifier.")) for name in report["missing_keys"])
+    assert (model.fusion.aif[0].global_expand.bias == 1).all()
+
+
+def test_heads_can_be_swapped_over_a_saved_model(tmp_path: Path) -> None:
+    build(DLFAForTokenClassification).save_pretrained(tmp_path)
+    other = DLFAForSequenceClassification.from_pretrained(tmp_path, num_labels=3, ignore_mismatched_sizes=True)
+    assert other.classifier.weight.shape == (3, WIDTH)
+    saved = DLFAForTokenClassification.from_pretrained(tmp_path)
+    for part in ("encoder", "fusion"):
+        for name, value in getattr(other, part).state_dict().items():
+            assert torch.equal(value, getattr(saved, part).state_dict()[name]), name
+
+
+def test_fields_changed_on_loading_are_checked(tmp_path: Path) -> None:
+    build(fusion="sum").save_pretrained(tmp_path)
+    assert DLFAModel.from_pretrained(tmp_path, fusion_layer=-2).config.fusion_layer == LAYERS - 1
+    with pytest.raises(ValueError, match=r"fusion_layer must be in 0\.\.2"):
+        DLFAModel.from_pretrained(tmp_path, fusion_layer=7)
+
+
+def test_from_encoder_takes_a_directory_an_encoder_or_a_model_with_a_head(tmp_path: Path) -> None:
+    encoder = tiny_encoder("bert").half()
+    encoder.save_pretrained(tmp_path)
+    inputs = batch()
+    by_path = DLFAModel.from_encoder(str(tmp_path), fusion_layer=1)
+    assert by_path.dtype == torch.float32
+    assert by_path.encoder.pooler is None
+    assert DLFAModel.from_encoder(tmp_path, fusion_layer=1, dtype=torch.float16).fusion.aif[0].gate_bias == 0.0
+    assert DLFAModel.from_encoder(tmp_path, fusion_layer=1, dtype="float16").dtype == torch.float16
+    by_object = DLFAModel.from_encoder(AutoModel.from_pretrained(tmp_path, dtype="float32"), fusion_layer=1)
+    with_head = BertForMaskedLM.from_pretrained(tmp_path, dtype="float32")
+    by_head = DLFAModel.from_encoder(with_head, fusion_layer=1)
+    assert by_head.encoder is with_head.bert
+    assert by_object.encoder.pooler is None
+    expected = by_path.encoder_states(**inputs).last
+    assert torch.equal(by_object.encoder_states(**inputs).last, expected)
+    assert torch.equal(by_head.encoder_states(**inputs).last, expected)
+
+
+def test_from_encoder_keeps_the_weights_of_a_resized_encoder() -> None:
+    encoder = tiny_encoder("bert")
+    encoder.resize_token_embeddings(70)
+    with torch.no_grad():
+        encoder.embeddings.word_embeddings.weight.fill_(0.25)
+    model = DLFAModel.from_encoder(encoder, fusion_layer=1)
+    assert (model.get_input_embeddings().weight == 0.25).all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"fusion_layer": 3}, ValueError, r"fusion_layer must be in 0\.\.2 .* 3 layers, got 3"),
+        ({}, ValueError, r"fusion_layer must be in 0\.\.2 .* 3 layers, got 8"),
+        (
+            {"fusion_layer": 1, "kernal_size": 3},
+            TypeError,
+            "unknown keyword 'kernal_size'; .*kernel_size",
+        ),
+        ({"fusion_layer": 1, "num_labels": 2, "id2label": {0: "A"}}, ValueError, "num_labels must be 1.*got 2"),
+        ({"fusion_layer": 1, "attn_implementation": "eager"}, ValueError, "a loaded encoder takes no attn_impl"),
+    ],
+)
+def test_from_encoder_names_what_is_wrong(fields: dict, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        DLFAForTokenClassification.from_encoder(tiny_encoder("bert"), **fields)
+
+
+def test_from_encoder_refuses_what_it_could_not_rebuild() -> None:
+    small = MT5Config(vocab_size=60, d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2)
+    with pytest.raises(ValueError, match="got MT5EncoderModel"):
+        DLFAModel.from_encoder(MT5EncoderModel(small), fusion_layer=1)
+    with pytest.raises(ValueError, match="got a DLFAForTokenClassification; use its `encoder`"):
+        DLFAModel.from_encoder(build(), fusion_layer=1)
+
+
+def test_labels_by_name(tmp_path: Path) -> None:
+    model = DLFAForTokenClassification.from_encoder(
+        tiny_encoder("bert"), fusion_layer=1, id2label={0: "NOUN", 1: "VERB"}, label2id={"NOUN": 0, "VERB": 1}
+    )
+    assert model.num_labels == 2
+    model.save_pretrained(tmp_path)
+    assert DLFAForTokenClassification.from_pretrained(tmp_path).config.id2label == {0: "NOUN", 1: "VERB"}
+
+
+# As any model of transformers
+
+
+def test_embeddings_can_be_resized_and_saved(tmp_path: Path) -> None:
+    model = build()
+    model.resize_token_embeddings(75)
+    assert model.get_input_embeddings().weight.shape[0] == 75
+    assert model.config.encoder_config.vocab_size == 75
+    model.save_pretrained(tmp_path)
+    loaded = DLFAForTokenClassification.from_pretrained(tmp_path)
+    assert torch.equal(loaded.get_input_embeddings().weight, model.get_input_embeddings().weight)
+
+
+def test_a_copy_is_independent() -> None:
+    model, inputs = build(), batch()
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        before = model(**inputs).logits
+        assert torch.equal(twin(**inputs).logits, before)
+        for parameter in twin.parameters():
+            parameter.zero_()
+        assert (twin(**inputs).logits == 0).all()
+        assert torch.equal(model(**inputs).logits, before)
+
+
+def test_two_models_can_share_one_encoder() -> None:
+    encoder, inputs = tiny_encoder("bert"), batch()
+    first, second = (DLFAModel.from_encoder(encoder, fusion_layer=layer, fusion="lower") for layer in (0, 2))
+    hidden = encoder(**inputs, output_hidden_states=True).hidden_states
+    torch.testing.assert_close(first(**inputs).last_hidden_state, hidden[0])
+    torch.testing.assert_close(second(**inputs).last_hidden_state, hidden[2])
+    assert all(len(layer._forward_pre_hooks) == 1 for layer in encoder.encoder.layer)
+
+
+def test_flags_and_modules() -> None:
+    model = build()
+    assert model.supports_gradient_checkpointing
+    assert "BertLayer" in model._no_split_modules
+    assert model.main_input_name == "input_ids"
+    for head in HEADS[1:]:
+        parameters = inspect.signature(head.forward).parameters
+        assert "labels" in parameters or "start_positions" in parameters  # what the Trainer looks for
+
+
+def test_compiled_model_gives_the_same() -> None:
+    model, inputs = build(), batch()
+    compiled = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(**inputs).logits, model(**inputs).logits)
