@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,6 +33,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how near the kernels came to float64: the worst of what tests recorded as `kernel_error`."""
+    worst: dict[tuple[str, str], list[float]] = {}
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, value in report.user_properties:
+            if report.when == "call" and name == "kernel_error":
+                dtype, activations, forward, gradient = value
+                cases, *errors = worst.get((dtype, activations), [0, 0.0, 0.0])
+                worst[dtype, activations] = [cases + 1, max(errors[0], forward), max(errors[1], gradient)]
+    if worst:
+        terminalreporter.section("kernels: worst relative error to the definition in float64")
+    for (dtype, activations), (cases, forward, gradient) in sorted(worst.items()):
+        terminalreporter.line(
+            f"{dtype:9} {activations:11} {cases:4.0f} cases   z {forward:.1e}   any gradient {gradient:.1e}"
+        )
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ PHI = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
 @dataclass(frozen=True)
 class Case:
-    """One configuration. `lengths`, where given, makes it packed: rows a sequence, in place of batch and length."""
+    """One configuration. `lengths`, where given, makes it packed: rows of each sequence, for batch and length."""
 
     batch: int = 2
     length: int = 12
@@ -27,15 +29,30 @@ class Case:
     fuse: str = "gate"
     activation: str = "gelu"
     lower: bool = True
-    mask: str = "holes"  # "none", "holes", "right", "left", "empty" (one sequence of none), "all_empty"
+    mask: str = "holes"  # of `MASKS`
     lengths: tuple[int, ...] | None = None
+    token: int | None = None
     dtype: torch.dtype = torch.float32
     weight_dtype: torch.dtype = torch.float32
     seed: int = 0
 
     @property
-    def options(self) -> dict[str, str]:
-        return {"fuse": self.fuse, "activation": self.activation}
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of `fused_aif` and `aif_reference`."""
+        return {"fuse": self.fuse, "activation": self.activation} | (
+            {} if self.token is None else {"token": self.token}
+        )
+
+    def but(self, **changes: Any) -> Case:
+        """This case with some fields changed."""
+        return replace(self, **changes)
+
+    def __str__(self) -> str:
+        changed = {name: value for name, value in vars(self).items() if value != getattr(Case, name)}
+        return " ".join(f"{name}={str(value).removeprefix('torch.')}" for name, value in changed.items()) or "default"
+
+
+MASKS = ("none", "holes", "right", "left", "empty", "all_empty", "islands")
 
 
 @dataclass
@@ -64,7 +81,10 @@ class Inputs:
 
 
 def make_mask(kind: str, batch: int, length: int, generator: torch.Generator) -> Tensor | None:
-    """A bool mask (batch, length) of one kind; every kind but `all_empty` leaves the first sequence a real token."""
+    """A bool mask (batch, length); every kind but "all_empty" leaves the first sequence a real token.
+
+    "empty" has holes and a last sequence without a real token; "islands" has real tokens at both ends alone.
+    """
     if kind == "none":
         return None
     if kind == "all_empty":
@@ -73,6 +93,9 @@ def make_mask(kind: str, batch: int, length: int, generator: torch.Generator) ->
         real = torch.randint(1, length + 1, (batch,), generator=generator)[:, None]
         position = torch.arange(length)
         return position < real if kind == "right" else position >= length - real
+    if kind == "islands":
+        position = torch.arange(length).expand(batch, length)
+        return (position < 2) | (position == length - 1)
     mask = torch.rand(batch, length, generator=generator) > 0.4
     mask[0, length // 2] = True
     if kind == "empty":
@@ -222,8 +245,33 @@ def state_names() -> list[str]:
     return [f"{field.rsplit('_', 1)[0]}.{field.rsplit('_', 1)[1]}" for field in AIFWeights._fields]
 
 
-def worst(errors: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The largest error of z, and of any gradient."""
-    forward = max(error["z"] for error in errors)
-    gradient = max(value for error in errors for name, value in error.items() if name != "z")
-    return {"forward": forward, "gradient": gradient}
+def random_case(seed: int) -> Case:
+    """A case drawn from all that the kernels take, at sizes that the interpreter runs in about a second."""
+    draw = random.Random(seed)
+    dtype = draw.choice((torch.float32, torch.float16, torch.bfloat16))
+    lower = draw.random() < 0.8
+    size: dict[str, Any] = {
+        "batch": draw.choice((1, 2, 3, 5)),
+        "length": draw.choice((1, 2, 5, 17, 31, 63, 64, 65, 90, 128, 130)),
+        "mask": draw.choice(("none", "holes", "right", "left", "empty", "islands")),
+    }
+    if draw.random() < 0.35:
+        lengths = [draw.choice((0, 0, 1, 2, 7, 33, 63, 64, 65, 100)) for _ in range(draw.randint(1, 6))]
+        draw.shuffle(lengths := [*lengths, draw.randint(1, 70)])
+        size = {"lengths": tuple(lengths)}
+    token = draw.choice((0, 0, 1, 3, 40)) if draw.random() < 0.2 else None
+    if token is not None and "length" in size:
+        token = min(token, size["length"] - 1)
+    return Case(
+        **size,
+        token=token,
+        embed_dim=draw.choice((8, 13, 16, 24, 31, 32, 33, 40, 64, 72, 100)),
+        squeeze_dim=draw.choice((8, 16, 17, 24, 32, 33, 48, 64)),
+        kernel_size=draw.choice((1, 1, 3, 5, 7)),
+        fuse=draw.choice(("gate", "select")) if lower else "gate",
+        activation=draw.choice(("relu", "gelu", "silu")),
+        lower=lower,
+        dtype=dtype,
+        weight_dtype=draw.choice((torch.float32, dtype)),
+        seed=seed,
+    )

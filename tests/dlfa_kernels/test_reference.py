@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -18,10 +19,7 @@ PACKED = Case(lengths=(0, 3, 1, 0, 6, 0), embed_dim=12, squeeze_dim=5)
 
 def modes(case: Case) -> list[Case]:
     """`case` in every fuse mode that it can have, with one and two inputs."""
-    return [
-        Case(**{**case.__dict__, "fuse": fuse, "lower": lower})
-        for fuse, lower in (("gate", True), ("gate", False), ("select", True))
-    ]
+    return [case.but(fuse=fuse, lower=lower) for fuse, lower in (("gate", True), ("gate", False), ("select", True))]
 
 
 def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor], limit: float = 1e-13) -> None:
@@ -34,10 +32,9 @@ def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor], limit: f
 @pytest.mark.parametrize("form", [PADDED, PACKED], ids=["padded", "packed"])
 def test_definition_equals_torch_layers(form: Case, kernel_size: int, token: int | None) -> None:
     for case, activation in itertools.product(modes(form), ("relu", "gelu", "silu")):
-        case = Case(**{**case.__dict__, "kernel_size": kernel_size, "activation": activation})
+        case = case.but(kernel_size=kernel_size, activation=activation, token=token)
         inputs = make_inputs(case).double()
-        options = {**case.options, "token": token}
-        assert_same(run(aif_reference, inputs, **options), run(plain_aif, inputs, **options))
+        assert_same(run(aif_reference, inputs, **case.options), run(plain_aif, inputs, **case.options))
 
 
 def test_state_dict_is_that_of_torch_layers() -> None:
@@ -82,10 +79,10 @@ def test_padded_and_packed_are_one_meaning(kernel_size: int) -> None:
     torch.testing.assert_close(aif_reference(last, lower, *inputs.weights, mask)[mask], z, rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("case", modes(Case(batch=3, length=5, embed_dim=6, squeeze_dim=4, mask="empty")), ids=repr)
+@pytest.mark.parametrize("case", modes(Case(batch=3, length=5, embed_dim=6, squeeze_dim=4, mask="empty")), ids=str)
 @pytest.mark.parametrize("kernel_size", [1, 3])
 def test_token_is_a_row_of_the_whole(case: Case, kernel_size: int) -> None:
-    case = Case(**{**case.__dict__, "kernel_size": kernel_size})
+    case = case.but(kernel_size=kernel_size)
     inputs = make_inputs(case).double()
     arguments = (inputs.last, inputs.lower, *inputs.weights, inputs.mask)
     whole = aif_reference(*arguments, **case.options)
@@ -98,14 +95,13 @@ def test_token_is_a_row_of_the_whole(case: Case, kernel_size: int) -> None:
 @pytest.mark.parametrize("kernel_size", [1, 5])
 @pytest.mark.parametrize("hole", [math.nan, math.inf, -1e30])
 def test_what_padding_holds_never_matters(hole: float, kernel_size: int, token: int | None) -> None:
-    for case in modes(Case(**{**PADDED.__dict__, "kernel_size": kernel_size})):
+    for case in modes(PADDED.but(kernel_size=kernel_size, token=token)):
         inputs = make_inputs(case).double()
-        options = {**case.options, "token": token}
-        expected = run(aif_reference, inputs, **options)
+        expected = run(aif_reference, inputs, **case.options)
         for states in (inputs.last, inputs.lower, inputs.dz):
             if states is not None:
                 states[~inputs.mask] = hole
-        actual = run(aif_reference, inputs, **options)
+        actual = run(aif_reference, inputs, **case.options)
         for name, value in expected.items():
             assert torch.equal(actual[name], value), name
         assert actual["last"][~inputs.mask].eq(0).all()
@@ -121,8 +117,8 @@ def test_integer_mask_is_the_bool_mask(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("form", ["padded", "packed"])
 @pytest.mark.parametrize("token", [None, 0])
 def test_nothing_real_gives_zeros(form: str, token: int | None) -> None:
-    case = Case(lengths=(0, 0, 0)) if form == "packed" else Case(mask="all_empty")
-    results = run(aif_reference, make_inputs(case).double(), **case.options, token=token)
+    case = (Case(lengths=(0, 0, 0)) if form == "packed" else Case(mask="all_empty")).but(token=token)
+    results = run(aif_reference, make_inputs(case).double(), **case.options)
     for name, value in results.items():
         assert value.eq(0).all(), name
     assert results["z"].shape[0] == {"packed": 0, "padded": 2}[form] or token == 0
@@ -148,8 +144,8 @@ def test_one_token_of_odd_width(embed_dim: int, squeeze_dim: int) -> None:
 @pytest.mark.parametrize("kernel_size", [1, 3])
 @pytest.mark.parametrize("form", ["padded", "packed"])
 def test_gradcheck_and_gradgradcheck(form: str, kernel_size: int, token: int | None) -> None:
-    small = {"embed_dim": 3, "squeeze_dim": 2, "kernel_size": kernel_size, "fuse": "select"}
-    case = Case(lengths=(2, 0, 3), **small) if form == "packed" else Case(batch=2, length=3, **small)
+    small: dict[str, Any] = {"embed_dim": 3, "squeeze_dim": 2, "kernel_size": kernel_size, "fuse": "select"}
+    case = (Case(lengths=(2, 0, 3)) if form == "packed" else Case(batch=2, length=3)).but(**small)
     inputs = make_inputs(case).double()
     leaves = [t.requires_grad_() for t in (inputs.last, inputs.lower, *inputs.weights)]
 

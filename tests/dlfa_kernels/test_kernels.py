@@ -1,0 +1,316 @@
+"""The kernels' numbers, on a GPU or interpreted: z and every gradient against the definition in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from aif_cases import MASKS, Case, Inputs, exact, make_inputs, plain_aif, random_case, relative_errors, run
+from torch import Tensor
+
+from dlfa_kernels import fused_aif
+from dlfa_kernels.tiles import choose_tiles
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
+# Relative errors in norm: of z, and of a gradient.
+LIMITS = {torch.float32: (2e-5, 2e-5), torch.float16: (2e-3, 4e-3), torch.bfloat16: (1e-2, 2e-2)}
+# Where rounding carries a value over zero, relu's mask flips, and the gradient is off by whole terms. Eager code in the
+# same dtype rounds as often, but not in the same places: which of the two flips a mask is luck in a single case, and is
+# compared on average in a test of its own.
+RELU_LUCK = 1.5
+
+triton_aif = partial(fused_aif, backend="triton")
+TILE_T = choose_tiles(24, 16, torch.float32).squeeze.block_t
+TILE_H = choose_tiles(24, 4096, torch.float32).squeeze.block_h
+TILE_B = choose_tiles(24, 16, torch.float32).context.block_t
+TILE_E = {dtype: choose_tiles(4096, 16, dtype).squeeze.block_e for dtype in LIMITS}
+HALF = (torch.float16, torch.bfloat16)
+
+Record = Callable[[str, object], None]
+
+
+def assert_near_exact(inputs: Inputs, case: Case, record: Record | None = None) -> None:
+    """Fail where z or a gradient is farther from the definition in float64 than `LIMITS` allow."""
+    expected = exact(inputs, case)
+    errors = relative_errors(run(triton_aif, inputs, **case.options), expected)
+    forward_limit, gradient_limit = LIMITS[case.dtype]
+    limits = {name: forward_limit if name == "z" else gradient_limit for name in errors}
+    if case.activation == "relu":
+        plain = relative_errors(run(plain_aif, inputs, **case.options), expected)
+        limits |= {name: max(limits[name], RELU_LUCK * plain[name]) for name in plain if name != "z"}
+    assert all(errors[name] <= limits[name] for name in errors), f"{case}: {errors} over {limits}"
+    if record is not None:
+        gradient = max(value for name, value in errors.items() if name != "z")
+        kind = "relu" if case.activation == "relu" else "gelu, silu"
+        record("kernel_error", [str(case.dtype).removeprefix("torch."), kind, errors["z"], gradient])
+
+
+def assert_equal_bits(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    for name, value in expected.items():
+        assert torch.equal(actual[name], value), name
+
+
+BASE = Case(length=TILE_T + 6)
+SHAPES = [
+    # tokens: one; fewer than the taps; around a tile; more tiles than the context kernel pools itself
+    *(Case(length=1, kernel_size=k, mask="none") for k in (1, 7)),
+    Case(length=2, kernel_size=7, fuse="select"),
+    *(Case(batch=1, length=t, kernel_size=3, mask="none") for t in (TILE_T - 1, TILE_T, TILE_T + 1, 2 * TILE_T)),
+    *(Case(batch=1, length=t, embed_dim=8, kernel_size=k) for t, k in ((4 * TILE_T, 1), (4 * TILE_T + 1, 3))),
+    # channels: few, odd, around a tile
+    *(Case(embed_dim=e, kernel_size=3) for e in (1, 3, 8, 13)),
+    *(Case(batch=1, embed_dim=TILE_E[d] + more, dtype=d, weight_dtype=d) for d in TILE_E for more in (-1, 0, 1)),
+    Case(batch=1, embed_dim=200, squeeze_dim=48, fuse="select"),
+    # squeeze width: one, odd, around the widest tile and over it
+    *(Case(squeeze_dim=h, fuse="select") for h in (1, 17)),
+    *(Case(batch=1, squeeze_dim=TILE_H + more, kernel_size=1 + 2 * (more > 0)) for more in (-1, 0, 1)),
+    Case(batch=1, squeeze_dim=2 * TILE_H + 8, fuse="select", dtype=torch.bfloat16),
+    # sequences: around the context kernel's block
+    *(Case(batch=b, length=3) for b in (1, TILE_B + 1)),
+]
+MODES = [
+    Case(kernel_size=k, fuse=fuse, lower=lower, activation=activation)
+    for k, activation in ((1, "relu"), (3, "gelu"), (5, "silu"), (7, "relu"))
+    for fuse, lower in (("gate", True), ("gate", False), ("select", True))
+]
+PACKED = [
+    Case(lengths=(0, 0, 5, 0, TILE_T, 1, 0), kernel_size=3),
+    Case(lengths=(TILE_T - 1, TILE_T + 1, 2, 2 * TILE_T), fuse="select", kernel_size=5),
+    Case(lengths=(1,), lower=False),
+    Case(lengths=(5 * TILE_T + 3,), embed_dim=8),
+    Case(lengths=(0, 0)),
+    Case(lengths=()),
+    *(Case(lengths=(0, 70, 3), dtype=dtype, weight_dtype=dtype) for dtype in HALF),
+]
+TOKEN = [
+    *(case.but(token=token) for token in (0, 5) for case in (BASE, BASE.but(fuse="select", kernel_size=7))),
+    Case(length=1, token=0, kernel_size=3),
+    Case(batch=3, length=3 * TILE_T, mask="islands", token=1, lower=False, kernel_size=3),
+    Case(batch=3, length=2 * TILE_T, mask="right", token=2 * TILE_T - 1, kernel_size=5),  # padding in most sequences
+    Case(mask="all_empty", token=3),
+    Case(batch=TILE_B + 1, length=4, squeeze_dim=TILE_H + 1, token=2),
+    Case(lengths=(0, 5, TILE_T + 1, 0, 1, 2), token=0, kernel_size=3, fuse="select"),
+    Case(lengths=(0, 5, TILE_T + 1, 0, 1, 2), token=1, kernel_size=5),
+    Case(lengths=(2, 1, 0), token=9),  # beyond every sequence
+    Case(lengths=(0, 0), token=0),
+    *(BASE.but(token=0, dtype=dtype, weight_dtype=dtype, kernel_size=3) for dtype in HALF),
+]
+MASKED = [
+    Case(batch=2, length=length, embed_dim=8, kernel_size=5, mask=mask)
+    for mask in MASKS
+    for length in (9, 3 * TILE_T - 2 if mask == "islands" else TILE_T + 9)
+]
+MANY_SEQUENCES = [
+    Case(batch=TILE_B, length=3),
+    Case(batch=2 * TILE_B + 1, length=3),
+    Case(lengths=(1, 0, 2, 0) * 70, embed_dim=8),  # more than one block of `locate_tile` searches
+    Case(lengths=(1, 0, 2, 0) * 70, embed_dim=8, token=0),
+]
+DTYPES = [
+    BASE.but(dtype=dtype, weight_dtype=weight_dtype, kernel_size=k, fuse=fuse, activation=activation)
+    for dtype in HALF
+    for weight_dtype, k, fuse, activation in (
+        (torch.float32, 1, "gate", "gelu"), (dtype, 1, "select", "silu"), (torch.float32, 3, "select", "relu"),
+        (dtype, 3, "gate", "relu"),
+    )
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", [*SHAPES, *MODES, *PACKED, *TOKEN, *MASKED, *DTYPES], ids=str)
+def test_near_the_definition(case: Case, device: torch.device, record_property: Record) -> None:
+    assert_near_exact(make_inputs(case, device), case, record_property)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", MANY_SEQUENCES, ids=["one block", "three blocks", "packed", "packed token"])
+def test_many_sequences(case: Case, device: torch.device, record_property: Record) -> None:
+    assert_near_exact(make_inputs(case, device), case, record_property)
+
+
+@pytest.mark.parametrize("seed", [pytest.param(n, marks=[pytest.mark.slow] if n >= 20 else []) for n in range(160)])
+def test_random_configuration(seed: int, device: torch.device, record_property: Record) -> None:
+    case = random_case(seed)
+    assert_near_exact(make_inputs(case, device), case, record_property)
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("cases", [5, pytest.param(40, marks=pytest.mark.slow)])
+def test_relu_is_no_worse_than_eager_on_average(cases: int, dtype: torch.dtype, device: torch.device) -> None:
+    ours: dict[str, float] = {}
+    eager: dict[str, float] = {}
+    for seed in range(cases):
+        case = Case(
+            batch=2, length=70, embed_dim=40, kernel_size=1 + 2 * (seed % 2), activation="relu", dtype=dtype, seed=seed
+        )
+        inputs = make_inputs(case, device)
+        expected = exact(inputs, case)
+        for sums, implementation in ((ours, triton_aif), (eager, plain_aif)):
+            for name, error in relative_errors(run(implementation, inputs, **case.options), expected).items():
+                sums[name] = sums.get(name, 0.0) + error
+    assert all(ours[name] <= eager[name] for name in ours), f"{ours} over {eager}"
+
+
+def _row_offset(states: Tensor) -> Tensor:
+    return torch.cat([states[:, :1] * math.nan, states], dim=1)[:, 1:]
+
+
+def _transposed(states: Tensor) -> Tensor:
+    return states.transpose(0, 1).contiguous().transpose(0, 1)
+
+
+def _channel_slice(states: Tensor) -> Tensor:
+    return torch.stack([states, states * math.nan], dim=-1)[..., 0]
+
+
+def _wide_rows(states: Tensor) -> Tensor:
+    return torch.cat([states, states[..., :3] * math.nan], dim=-1)[..., : states.shape[-1]]
+
+
+def _channels_first(states: Tensor) -> Tensor:
+    return states.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def _misaligned(states: Tensor) -> Tensor:
+    return torch.cat([states.new_full((1,), math.nan), states.flatten()])[1:].view(states.shape)
+
+
+LAYOUTS = [_row_offset, _transposed, _channel_slice, _wide_rows, _channels_first, _misaligned]
+
+
+@pytest.mark.parametrize("first", range(len(LAYOUTS)), ids=[layout.__name__.strip("_") for layout in LAYOUTS])
+@pytest.mark.parametrize("token", [None, 2])
+def test_strides(first: int, token: int | None, device: torch.device) -> None:
+    case = Case(batch=2, length=5, embed_dim=16, fuse="select", kernel_size=3, token=token)
+    inputs = make_inputs(case, device)
+    expected = run(triton_aif, inputs, **case.options)
+    for which, name in enumerate(("last", "lower", "dz")):
+        states = getattr(inputs, name)
+        setattr(inputs, name, LAYOUTS[(first + which) % len(LAYOUTS)](states))
+        assert torch.equal(getattr(inputs, name), states)
+    assert_equal_bits(run(triton_aif, inputs, **case.options), expected)
+
+
+@pytest.mark.parametrize("token", [None, 1])
+def test_packed_strides(token: int | None, device: torch.device) -> None:
+    case = Case(lengths=(3, 0, 5), kernel_size=3, token=token)
+    inputs = make_inputs(case, device)
+    expected = run(triton_aif, inputs, **case.options)
+    inputs.last, inputs.lower, inputs.dz = _wide_rows(inputs.last), _channel_slice(inputs.lower), inputs.dz.T.clone().T
+    inputs.cu_seqlens = torch.stack([inputs.cu_seqlens, inputs.cu_seqlens * 0 - 7], dim=-1)[..., 0]
+    assert not inputs.cu_seqlens.is_contiguous()
+    assert_equal_bits(run(triton_aif, inputs, **case.options), expected)
+
+
+@pytest.mark.parametrize("token", [None, 0])
+def test_gradient_of_a_sum_or_mean(token: int | None, device: torch.device) -> None:
+    case = Case(fuse="select", kernel_size=3, token=token)
+    inputs = make_inputs(case, device)
+    one = torch.ones((), dtype=case.dtype, device=device)  # as sum().backward() hands it over: expanded, stride 0
+    inputs.dz, inputs.dz_token = one.expand_as(inputs.dz), one.expand_as(inputs.dz_token)
+    assert_near_exact(inputs, case)
+
+
+def test_expanded_states(device: torch.device) -> None:
+    inputs = make_inputs(Case(batch=3, length=5), device)
+    inputs.last = inputs.last[:1].expand(3, -1, -1)
+    inputs.lower = inputs.lower[:, :1].expand(-1, 5, -1)
+    assert_near_exact(inputs, Case(batch=3, length=5))
+
+
+def test_strided_weights_and_mask(device: torch.device) -> None:
+    case = Case(batch=2, length=5, kernel_size=3)
+    inputs = make_inputs(case, device)
+    expected = run(triton_aif, inputs, **case.options)
+    inputs.weights = inputs.weights._make(
+        torch.stack([weight, weight * math.nan], dim=-1)[..., 0].to(device) for weight in inputs.weights
+    )
+    inputs.mask = inputs.mask.T.contiguous().T
+    assert_equal_bits(run(triton_aif, inputs, **case.options), expected)
+
+
+@pytest.mark.parametrize("token", [None, 1])
+def test_integer_masks(token: int | None, device: torch.device) -> None:
+    case = Case(batch=2, length=5, embed_dim=8, kernel_size=3, mask="empty", token=token)
+    inputs = make_inputs(case, device)
+    expected = run(triton_aif, inputs, **case.options)
+    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
+        inputs.mask = inputs.mask.to(dtype)
+        assert_equal_bits(run(triton_aif, inputs, **case.options), expected)
+
+
+@pytest.mark.parametrize("token", [None, 1])
+@pytest.mark.parametrize(("fuse", "kernel_size"), [("gate", 1), ("select", 5)])
+def test_what_padding_holds_never_matters(fuse: str, kernel_size: int, token: int | None, device: torch.device) -> None:
+    case = Case(batch=2, length=9, mask="empty", fuse=fuse, kernel_size=kernel_size, token=token)
+    inputs = make_inputs(case, device)
+    expected = run(triton_aif, inputs, **case.options)
+    for states in (inputs.last, inputs.lower, inputs.dz):
+        states[~inputs.mask] = math.nan
+    actual = run(triton_aif, inputs, **case.options)
+    assert_equal_bits(actual, expected)
+    for name in ("last", "lower", *(["z"] if token is None else [])):
+        assert actual[name][~inputs.mask].eq(0).all(), name
+
+
+@pytest.mark.parametrize(
+    "case",
+    [BASE.but(kernel_size=3), Case(dtype=torch.bfloat16), Case(lengths=(3, 0, 70)), Case(token=1)],
+    ids=str,
+)
+def test_two_runs_give_equal_bits(case: Case, device: torch.device) -> None:
+    inputs = make_inputs(case, device)
+    assert_equal_bits(run(triton_aif, inputs, **case.options), run(triton_aif, inputs, **case.options))
+
+
+@pytest.mark.parametrize("token", [None, 0])
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0), (0, 0)], ids=str)
+def test_no_rows_at_all(shape: tuple[int, int], token: int | None, device: torch.device) -> None:
+    if token is not None and shape[1] == 0:
+        pytest.skip("no token 0 in a sequence of length 0")
+    case = Case(batch=shape[0], length=shape[1], mask="none", token=token)
+    results = run(triton_aif, make_inputs(case, device), **case.options)
+    assert results["z"].shape == (*shape, case.embed_dim) if token is None else (shape[0], case.embed_dim)
+    for name, value in results.items():
+        assert value.eq(0).all(), name
+
+
+@pytest.mark.parametrize("token", [None, 1])
+@pytest.mark.parametrize("fuse", ["gate", "select"])
+def test_one_tensor_as_both_inputs(fuse: str, token: int | None, device: torch.device) -> None:
+    case = Case(batch=2, length=4, kernel_size=3, fuse=fuse, token=token)
+    inputs = make_inputs(case, device)
+    inputs.lower = inputs.last
+    expected = exact(inputs, case)
+    last = inputs.last.clone().requires_grad_()
+    z = triton_aif(last, last, *inputs.weights, inputs.mask, **case.options)
+    (gradient,) = torch.autograd.grad(z, last, inputs.dz if token is None else inputs.dz_token)
+    torch.testing.assert_close(gradient.double(), expected["last"] + expected["lower"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("token", [None, 1])
+def test_the_two_inputs_own_their_gradients(token: int | None, device: torch.device) -> None:
+    case = Case(batch=2, length=4, token=token)
+    inputs = make_inputs(case, device)
+    last, lower = inputs.last.requires_grad_(), inputs.lower.requires_grad_()
+    triton_aif(last, lower, *inputs.weights, inputs.mask, **case.options).sum().backward()
+    kept = lower.grad.clone()
+    last.grad.zero_()
+    assert torch.equal(lower.grad, kept)
+
+
+def test_row_offsets_beyond_32_bits(device: torch.device) -> None:
+    # Rows that lie far apart in one allocation, of which only they are ever touched.
+    case = Case(batch=2, length=17, embed_dim=16, dtype=torch.float16)
+    stride = 1 << 26
+    assert (case.batch - 1) * 17 * stride + 16 * stride > 1 << 31
+    inputs = make_inputs(case, device)
+    expected = run(triton_aif, inputs, **case.options)
+    torch.use_deterministic_algorithms(False)  # the allocation is not to be filled
+    memory = torch.empty(case.batch * case.length * stride, dtype=torch.float16, device=device)
+    far = memory.as_strided(inputs.last.shape, (case.length * stride, stride, 1))
+    inputs.last = far.copy_(inputs.last)
+    assert_equal_bits(run(triton_aif, inputs, **case.options), expected)
