@@ -132,9 +132,8 @@ def _results_section(results: Mapping[str, Any]) -> str:
         if results.get(name) is not None
     ]
     train = results.get("train") or {}
-    run = [
-        f"{name} {_cell(value)}" for name, value in {"seed": results.get("seed"), **train}.items() if value is not None
-    ]
+    run = {"seed": results.get("seed"), **train}
+    figures = [f"{name} {_cell(value)}" for name, value in run.items() if value is not None]
     lines = [f"## Results\n\nTask `{results.get('task')}`, trained on `{source}` alone, evaluated on test sets.", table]
     lines += [" ".join(averages)] if averages else []
     lines += [f"Training: {', '.join(figures)}."] if figures else []

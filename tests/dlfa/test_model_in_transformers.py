@@ -1,0 +1,148 @@
+"""Inside transformers: pipelines and the Trainer."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_encoders import tiny_encoder
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    DataCollatorForTokenClassification,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+    pipeline,
+)
+
+import dlfa
+from dlfa import DLFAForQuestionAnswering, DLFAForSequenceClassification, DLFAForTokenClassification, DLFAModel
+
+WORDS = [f"w{index}" for index in range(50)]
+
+
+def save_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    vocabulary = {word: index for index, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", cls_token="<s>", sep_token="</s>"
+    )
+    fast.save_pretrained(folder)
+    return fast
+
+
+@pytest.mark.parametrize("label_subword", ["first", "last", "mean"])
+def test_token_classification_pipeline(label_subword: str, tmp_path: Path) -> None:
+    tokenizer = save_tokenizer(tmp_path)
+    torch.manual_seed(0)
+    model = DLFAForTokenClassification.from_encoder(
+        tiny_encoder("bert"), 1, id2label={0: "A", 1: "B"}, label2id={"A": 0, "B": 1}, label_subword=label_subword
+    )
+    model.save_pretrained(tmp_path)
+    tagged = pipeline("token-classification", model=str(tmp_path), ignore_labels=[])("w3 w8 w1")
+    assert isinstance(tagged, list)
+    logits = model.eval()(**tokenizer("w3 w8 w1", return_tensors="pt")).logits[0, 1:-1]
+    assert [entry["word"] for entry in tagged] == ["w3", "w8", "w1"]
+    assert [entry["entity"] for entry in tagged] == [model.config.id2label[int(one)] for one in logits.argmax(-1)]
+    expected = logits.softmax(-1).max(-1).values
+    torch.testing.assert_close(torch.tensor([float(entry["score"]) for entry in tagged]), expected)
+
+
+def test_text_classification_pipeline_pads_and_batches(tmp_path: Path) -> None:
+    tokenizer = save_tokenizer(tmp_path)
+    torch.manual_seed(0)
+    model = DLFAForSequenceClassification.from_encoder(tiny_encoder("bert"), 1, 3)
+    model.save_pretrained(tmp_path)
+    texts = ["w3 w8", "w1 w2 w3 w4 w5"]
+    scored = pipeline("text-classification", model=str(tmp_path), top_k=None)(texts, batch_size=2)
+    for text, scores in zip(texts, scored, strict=True):
+        expected = model.eval()(**tokenizer(text, return_tensors="pt")).logits.softmax(-1)[0]
+        for entry in scores:
+            assert entry["score"] == pytest.approx(expected[model.config.label2id[entry["label"]]].item(), abs=1e-5)
+
+
+def test_feature_extraction_pipeline(tmp_path: Path) -> None:
+    save_tokenizer(tmp_path)
+    DLFAModel.from_encoder(tiny_encoder("bert"), 1).save_pretrained(tmp_path)
+    features = pipeline("feature-extraction", model=str(tmp_path), return_tensors=True)("w3 w8")
+    assert features.shape == (1, 4, 32)
+
+
+def test_question_answering_takes_pairs(tmp_path: Path) -> None:
+    # Transformers 5 has no question-answering pipeline any more.
+    tokenizer = save_tokenizer(tmp_path)
+    model = DLFAForQuestionAnswering.from_encoder(tiny_encoder("bert"), 1).eval()
+    output = model(**tokenizer("w1 w2", "w3 w4 w5", return_tensors="pt"))
+    assert output.start_logits.shape == output.end_logits.shape == (1, 8)
+
+
+class Examples(torch.utils.data.Dataset):
+    """A word's tag is its number modulo 3; some positions carry none."""
+
+    def __init__(self, count: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.rows = []
+        for index in range(count):
+            ids = torch.randint(4, 54, (4 + index % 5,), generator=generator)
+            labels = torch.where(torch.arange(len(ids)) % 4 == 3, -100, ids % 3)
+            self.rows.append({"input_ids": ids.tolist(), "labels": labels.tolist()})
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        return self.rows[index]
+
+
+def train(folder: Path, **settings: object) -> tuple[Trainer, DLFAForTokenClassification]:
+    torch.manual_seed(0)
+    model = DLFAForTokenClassification.from_encoder(tiny_encoder("bert"), 0, 3, classifier_dropout=0.0)
+    settings = {"learning_rate": 5e-3, "max_steps": 40, "per_device_train_batch_size": 8, **settings}
+    arguments = TrainingArguments(
+        str(folder), report_to="none", save_strategy="no", disable_tqdm=True, use_cpu=True, seed=0, **settings
+    )
+    tokenizer = save_tokenizer(folder / "tokenizer")
+    trainer = Trainer(
+        model, arguments, train_dataset=Examples(40), eval_dataset=Examples(16),
+        data_collator=DataCollatorForTokenClassification(tokenizer),
+    )  # fmt: skip
+    return trainer, model
+
+
+def test_the_trainer_learns_evaluates_and_predicts(tmp_path: Path) -> None:
+    trainer, _ = train(tmp_path)
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < 0.3 * before
+    predictions = trainer.predict(Examples(16))
+    wanted = predictions.label_ids != -100
+    assert (predictions.predictions.argmax(-1) == predictions.label_ids)[wanted].mean() > 0.9
+
+
+def test_accumulated_steps_weigh_tokens_as_one_large_batch(tmp_path: Path) -> None:
+    after = []
+    for settings in (
+        {"per_device_train_batch_size": 8},
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
+    ):
+        trainer, model = train(tmp_path, max_steps=2, optim="sgd", learning_rate=0.1, max_grad_norm=0.0, **settings)
+        trainer.train()
+        after.append(model.classifier.weight.detach().clone())
+    torch.testing.assert_close(after[0], after[1], rtol=1e-4, atol=1e-6)
+
+
+def test_gradient_checkpointing_through_the_trainer(tmp_path: Path) -> None:
+    trainer, model = train(tmp_path, max_steps=2, gradient_checkpointing=True)
+    trainer.train()
+    assert model.is_activation_checkpointing
+
+
+def test_every_name_of_the_package_is_there() -> None:
+    for name in dlfa.__all__:
+        assert getattr(dlfa, name).__name__ == name
+    assert set(dlfa.__all__) <= set(dir(dlfa))
+    with pytest.raises(AttributeError, match="no attribute 'DLFAForSums'"):
+        _ = dlfa.DLFAForSums
