@@ -8,8 +8,8 @@ every word of a caption stands for one patch of an image, as region annotations 
 it; the special tokens stand for none and get zeros. What real patch features would come from, such as the last layer of
 a vision transformer, makes no difference to the code.
 
-The data are made: an image is a grid of noisy patches in warm or cold colours, and half of the words are ambiguous: their
-tag depends on the colour of their patch. Reading alone gets those right half of the time.
+The data are made: an image is a grid of noisy patches in warm or cold colours, and half of the words are ambiguous:
+their tag depends on the colour of the patch. Reading alone gets those right half of the time.
 """
 
 from __future__ import annotations
