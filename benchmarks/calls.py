@@ -1,0 +1,61 @@
+"""Calls of AIF's kernels below the operators, so that their launches can be recorded one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dlfa_kernels import launch, token_passes
+from dlfa_kernels.checks import AIFWeights
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to call AIF that changes which kernels run, or what is compiled."""
+
+    fuse: str = "gate"
+    kernel_size: int = 1
+    packed: bool = False
+    lower: bool = True
+    token: int | None = None
+
+    def __str__(self) -> str:
+        form = ("packed" if self.packed else "padded") + ("" if self.token is None else f" token={self.token}")
+        return f"{self.fuse} k={self.kernel_size} {form}" + ("" if self.lower else " one input")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Tensors of one call; `mask` or `cu_seqlens` is None, or both."""
+
+    last: Tensor
+    lower: Tensor | None
+    dz: Tensor
+    weights: AIFWeights
+    mask: Tensor | None
+    cu_seqlens: Tensor | None
+
+
+def weight_shapes(embed_dim: int, squeeze_dim: int, kernel_size: int) -> AIFWeights:
+    """The eight parameters on the meta device, float32."""
+    e, h = embed_dim, squeeze_dim
+    shapes = ((h, e, kernel_size), (h,), (e, h, 1), (e,), (h, e), (h,), (e, h), (e,))
+    return AIFWeights._make(torch.empty(shape, device="meta") for shape in shapes)
+
+
+def run_forward(variant: Variant, inputs: Inputs) -> launch.ForwardResult:
+    """The forward launches of a call; relu throughout."""
+    arguments = (inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens)
+    if variant.token is None:
+        return launch.forward(*arguments, variant.fuse, "relu")
+    return token_passes.forward(*arguments, variant.token, variant.fuse, "relu")
+
+
+def run_backward(variant: Variant, inputs: Inputs, saved: launch.ForwardResult) -> launch.BackwardResult:
+    """The backward launches that follow `run_forward`."""
+    arguments = (inputs.dz, inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens, saved)
+    if variant.token is None:
+        return launch.backward(*arguments, variant.fuse, "relu")
+    return token_passes.backward(*arguments, variant.token, variant.fuse, "relu")

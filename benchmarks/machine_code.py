@@ -1,0 +1,146 @@
+"""Reading compiled kernels: resources, instructions, and which pointer argument each access to memory serves.
+
+NVIDIA: totals come from the SASS, printed by the disassembler in Triton's package. PTX, one step earlier, has the same
+accesses with their source lines, call by call; Triton's IR has these lines for every load and store, and the pointer.
+So the accesses in the PTX can be told apart by argument. AMD: all from the assembly text.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+UNKNOWN = "unknown"
+WIDE_BYTES = 16
+ACCESSES = ("wide_loads", "narrow_loads", "wide_stores", "narrow_stores")
+
+# A place in a source file, and the chain of calls that an operation or instruction comes from, innermost first.
+Place = tuple[str, int, int]
+Frames = tuple[Place, ...]
+
+
+@dataclass
+class MachineCode:
+    """What a compiled kernel takes and holds; instruction counts are places in the code, not executions."""
+
+    registers: int  # of 32 bits, a thread
+    spill_bytes: int  # of local (scratch) memory, a thread: spilled registers and whatever else needs a stack
+    instructions: Counter[str]  # tensor_core_ops and of ACCESSES, how many
+    accesses: dict[str, Counter[str]]  # the same by argument; empty for AMD
+
+    def narrow(self) -> list[str]:
+        """Arguments with any access of less than 16 bytes a thread."""
+        return sorted(a for a, counts in self.accesses.items() if counts["narrow_loads"] + counts["narrow_stores"])
+
+
+def read_nvidia(cubin: bytes, ptx: str, ttir: str, arguments: list[str]) -> MachineCode:
+    """Resources and instructions of a cubin.
+
+    Args:
+        cubin: the binary.
+        ptx: the same kernel in PTX, with line information.
+        ttir: the same kernel in Triton's IR, before layouts.
+        arguments: names of its run-time arguments, in order.
+    """
+    from triton import knobs
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        usage = _output(knobs.nvidia.cuobjdump.path, "-res-usage", path)
+        sass = _output(knobs.nvidia.nvdisasm.path, "-c", path)
+    resources = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", usage)}
+    instructions: Counter[str] = Counter()
+    for name, modifiers in re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@\S+\s+)?([A-Z]\w*)([\w.]*)", sass, re.MULTILINE):
+        if name.endswith("MMA"):  # HMMA, HGMMA, UTCHMMA ...
+            instructions["tensor_core_ops"] += 1
+        elif name in ("LDG", "LDGSTS", "LD", "STG", "ST"):
+            wide = re.search(r"\.(128|256|ENL2)\b", modifiers)
+            instructions[_access(bool(wide), store=name in ("STG", "ST"))] += 1
+    pointers = _pointers(ttir, arguments)
+    accesses: dict[str, Counter[str]] = {}
+    for access, frames in _ptx_accesses(ptx):
+        accesses.setdefault(pointers.get(frames, UNKNOWN), Counter())[access] += 1
+    return MachineCode(resources["REG"], resources["STACK"] + resources["LOCAL"], instructions, accesses)
+
+
+def read_amd(assembly: str) -> MachineCode:
+    """Resources and instructions of AMD's assembly text."""
+    numbers = {name: int(value) for name, value in re.findall(r"\.(\w+):\s+(\d+)\s*$", assembly, re.MULTILINE)}
+    instructions: Counter[str] = Counter()
+    for instruction in re.findall(r"^\s+([a-z]\w+)", assembly, re.MULTILINE):
+        if instruction.startswith(("v_mfma", "v_wmma")):
+            instructions["tensor_core_ops"] += 1
+        elif access := re.match(r"(?:global|buffer|flat)_(load|store)_(dwordx4|b128)?", instruction):
+            instructions[_access(bool(access[2]), store=access[1] == "store")] += 1
+    return MachineCode(numbers["vgpr_count"], numbers["private_segment_fixed_size"], instructions, {})
+
+
+def _access(wide: bool, store: bool) -> str:
+    return f"{'wide' if wide else 'narrow'}_{'stores' if store else 'loads'}"
+
+
+def _output(*command: object) -> str:
+    return subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout
+
+
+def _ptx_accesses(ptx: str) -> Iterator[tuple[str, Frames]]:
+    """Each access to global memory in the PTX, one of `ACCESSES`, with its source lines."""
+    files = dict(re.findall(r'^\s*\.file\s+(\d+) "(.*?)"', ptx, re.MULTILINE))
+    callers: dict[Place, Frames] = {}
+    frames: Frames = ()
+    inside = embedded = False  # embedded: after an instruction of inline assembly, whose lines LLVM counts on
+    for line in ptx.splitlines():
+        if "inline asm" in line:
+            inside, embedded = "begin" in line, False
+        elif location := re.match(r"\s*\.loc\s+(\d+) (\d+) (\d+)(?:,.* inlined_at (\d+) (\d+) (\d+))?", line):
+            if embedded:
+                continue
+            file, row, column, *caller = location.groups()
+            place = (files[file], int(row), int(column))
+            frames = (place,)
+            if caller[0] is not None:
+                call = (files[caller[0]], int(caller[1]), int(caller[2]))
+                # Where the call is itself inlined, its place was given before, with its own caller.
+                frames = (place, call, *callers.get(call, ()))
+            callers[place] = frames[1:]
+        else:
+            embedded = inside
+            if copy := re.search(r"\bcp\.async\.c[ag]\.shared\.global\b.*\], (\w+)", line):
+                yield _access(int(copy[1], 0) >= WIDE_BYTES, store=False), frames
+            elif access := re.search(r"\b(ld|st)\.global\b\S*?(?:\.v(\d))?\.[a-z](\d+)\s", line):
+                size = int(access[2] or 1) * int(access[3]) // 8
+                yield _access(size >= WIDE_BYTES, store=access[1] == "st"), frames
+
+
+def _pointers(ttir: str, arguments: list[str]) -> dict[Frames, str]:
+    """For the source lines of every load and store, the argument that its pointer comes from."""
+    locations = dict(re.findall(r"^(#loc\d*) = loc\((.*)\)$", ttir, re.MULTILINE))
+    signature = re.search(r"tt\.func public @\w+\((.*)\) attributes", ttir)
+    values = dict(zip(re.findall(r"(%\w+): ", signature[1] if signature else ""), arguments, strict=True))
+    result: dict[Frames, set[str]] = {}
+    # A pointer is an argument, or the first operand of the operation that makes it leads to one.
+    for made, operation, operand, location in re.findall(
+        r"^\s*(?:(%\w+) = )?([\w.]+) (%\w+)\b.* loc\((#loc\d*)\)$", ttir, re.MULTILINE
+    ):
+        if made:
+            values[made] = values.get(operand, UNKNOWN)
+        if operation in ("tt.load", "tt.store"):
+            result.setdefault(_frames(location, locations), set()).add(values.get(operand, UNKNOWN))
+    return {frames: "|".join(sorted(names)) for frames, names in result.items()}
+
+
+def _frames(location: str, locations: dict[str, str]) -> Frames:
+    text = locations.get(location, "")
+    if place := re.fullmatch(r'"(.*)":(\d+):(\d+)', text):
+        return ((place[1], int(place[2]), int(place[3])),)
+    if named := re.fullmatch(r'".*"\((#loc\d*)\)', text):
+        return _frames(named[1], locations)
+    if call := re.fullmatch(r"callsite\((#loc\d*) at (#loc\d*)\)", text):
+        return _frames(call[1], locations) + _frames(call[2], locations)
+    return ()
