@@ -2,7 +2,9 @@
 
 hidden_states[i] is the input of block i for every i in 0..L-1, so a forward pre-hook on each block reads exactly the
 layers asked for. A block's input is also what stays right under gradient checkpointing: it lies outside the
-checkpointed region in the reentrant form too, where a block's output seen from inside carries no gradient.
+checkpointed region in the reentrant form too, where a block's output seen from inside carries no gradient. (The list of
+layers that transformers' own `output_hidden_states` takes is read in different ways by its releases, and not at all by
+some encoders.) What an encoder keeps for itself until it returns, as DeBERTa does with every layer, is its own affair.
 """
 
 from __future__ import annotations
@@ -93,8 +95,8 @@ def _from_output_hidden_states(
     encoder: PreTrainedModel, layers: Sequence[int], inputs: dict[str, Any]
 ) -> EncoderStates:
     wanted = inputs.pop("output_hidden_states", None)
-    # A list asks for these layers alone where the encoder knows it, and counts as True where it does not.
-    outputs = encoder(**inputs, output_hidden_states=True if wanted else list(layers) or None, return_dict=True)
+    # True and not the list of layers, which releases of transformers read in different ways.
+    outputs = encoder(**inputs, output_hidden_states=True, return_dict=True)
     last, states = outputs.last_hidden_state, outputs.hidden_states
     lowers = tuple(_fitting(layer, states[layer], last) for layer in layers)
     if not wanted:  # the caller asked for no such output, so the other layers are let go

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -366,6 +367,21 @@ def test_two_models_can_share_one_encoder() -> None:
     assert all(len(layer._forward_pre_hooks) == 1 for layer in encoder.encoder.layer)
 
 
+def test_threads_do_not_see_each_others_layers() -> None:
+    model = build(fusion="lower", fusion_layer=1)
+    inputs = [batch((length, 3), seed=length) for length in range(4, 20)]
+    with torch.no_grad():
+        expected = [model(**one).logits for one in inputs]
+
+        def run(one: dict[str, torch.Tensor]) -> torch.Tensor:
+            with torch.no_grad():
+                return model(**one).logits
+
+        with ThreadPoolExecutor(4) as pool:
+            for alone, together in zip(expected, pool.map(run, inputs), strict=True):
+                assert torch.equal(alone, together)
+
+
 def test_flags_and_modules() -> None:
     model = build()
     assert model.supports_gradient_checkpointing
@@ -378,6 +394,6 @@ def test_flags_and_modules() -> None:
 
 def test_compiled_model_gives_the_same() -> None:
     model, inputs = build(), batch()
-    compiled = torch.compile(model, backend="eager")
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
     with torch.no_grad():
         torch.testing.assert_close(compiled(**inputs).logits, model(**inputs).logits)

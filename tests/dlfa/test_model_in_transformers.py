@@ -137,7 +137,7 @@ def test_accumulated_steps_weigh_tokens_as_one_large_batch(tmp_path: Path) -> No
 def test_gradient_checkpointing_through_the_trainer(tmp_path: Path) -> None:
     trainer, model = train(tmp_path, max_steps=2, gradient_checkpointing=True)
     trainer.train()
-    assert model.is_activation_checkpointing
+    assert model.encoder.encoder.layer[0].gradient_checkpointing
 
 
 def test_every_name_of_the_package_is_there() -> None:
