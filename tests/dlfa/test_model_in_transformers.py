@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_encoders import tiny_encoder
+from tiny_encoders import batch, tiny_encoder
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     DataCollatorForTokenClassification,
@@ -138,6 +138,21 @@ def test_gradient_checkpointing_through_the_trainer(tmp_path: Path) -> None:
     trainer, model = train(tmp_path, max_steps=2, gradient_checkpointing=True)
     trainer.train()
     assert model.encoder.encoder.layer[0].gradient_checkpointing
+
+
+def test_low_rank_adapters() -> None:
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    model = DLFAForTokenClassification.from_encoder(tiny_encoder("bert"), 1, 5)
+    wanted = peft.LoraConfig(target_modules=["query", "value"], modules_to_save=["fusion", "classifier"])
+    adapted = peft.get_peft_model(model, wanted)
+    output = adapted(**batch(), labels=batch()["input_ids"] % 5, output_gate=True)
+    output.loss.backward()
+    assert output.gate[0].shape == (2, 7, 32)
+    learning = {name for name, parameter in adapted.named_parameters() if parameter.grad is not None}
+    assert all("lora_" in name or "fusion" in name or "classifier" in name for name in learning)
+    assert any("local_squeeze" in name for name in learning)
+    assert any("lora_A" in name for name in learning)
 
 
 def test_every_name_of_the_package_is_there() -> None:
