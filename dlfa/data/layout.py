@@ -1,0 +1,51 @@
+"""XTREME's on-disk layout: one file a split and language below one folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..tasks.base import Task
+from .examples import DataError
+
+
+def find_file(task: Task, data_dir: Path, split: str, language: str) -> Path:
+    """The file of `split` in `language`.
+
+    Raises:
+        DataError: there is none; the languages that are there are listed.
+    """
+    names = [pattern.format(split=split, lang=language) for pattern in task.file_patterns[split]]
+    for name in names:
+        if (data_dir / name).is_file():
+            return data_dir / name
+    there = ", ".join(languages_on_disk(task, data_dir, split)) or "none"
+    raise DataError(f"{data_dir}: no {' or '.join(names)}; languages with a {split} file here: {there}")
+
+
+def languages_on_disk(task: Task, data_dir: Path, split: str) -> list[str]:
+    """The languages that have a file of `split`: first the task's own in their order, then others by name.
+
+    Raises:
+        DataError: `data_dir` is no folder.
+    """
+    if not data_dir.is_dir():
+        raise DataError(f"{data_dir}: no such folder; --data-dir must hold {', '.join(_examples(task))}")
+    found: set[str] = set()
+    for pattern in task.file_patterns[split]:
+        head, *rest = pattern.format(split=split, lang="\0").split("\0")
+        # A pattern may name the language twice, as MLQA's files do.
+        name = re.compile(re.escape(head) + r"([^/\W_]+)" + r"\1".join(map(re.escape, rest)))
+        for path in data_dir.glob(pattern.format(split=split, lang="*")):
+            match = name.fullmatch(path.relative_to(data_dir).as_posix())
+            if match:
+                found.add(match[1])
+    known = [language for language in task.languages if language in found]
+    return known + sorted(found.difference(known))
+
+
+def _examples(task: Task) -> list[str]:
+    return [
+        task.file_patterns[split][0].format(split=split, lang=task.train_language if split != "test" else "XX")
+        for split in ("train", "dev", "test")
+    ]

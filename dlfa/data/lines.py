@@ -1,0 +1,65 @@
+"""Strict reading of text files: numbered lines of valid UTF-8, tab-separated columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from .examples import DataError
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines of a UTF-8 file with their numbers from 1, without their ends (LF or CRLF) and without a byte order mark.
+
+    Only LF ends a line: other separators of Unicode may be part of a word.
+
+    Raises:
+        DataError: a file that cannot be opened, or bytes that are no UTF-8.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield number, line.removesuffix(b"\r").decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}:{number}: byte {error.start + 1} of the line, 0x{line[error.start]:02x}, is no valid UTF-8"
+            ) from error
+
+
+def columns(path: Path, number: int, line: str, names: tuple[str, ...], hint: str = "") -> list[str]:
+    """The line's tab-separated columns, as many as `names`, none of them blank.
+
+    Raises:
+        DataError: another number of columns, or a blank one.
+    """
+    fields = line.split("\t")
+    if len(fields) != len(names):
+        raise DataError(
+            f"{path}:{number}: expected {len(names)} tab-separated columns ({'<TAB>'.join(names)}), got {len(fields)}: "
+            f"{_shown(line)}{hint if len(fields) < len(names) else ''}"
+        )
+    for name, field in zip(names, fields, strict=True):
+        if not field.strip():
+            raise DataError(f"{path}:{number}: the {name} is empty: {_shown(line)}")
+    return fields
+
+
+def known_label(path: Path, number: int, label: str, labels: tuple[str, ...], what: str) -> str:
+    """`label` itself.
+
+    Raises:
+        DataError: a label outside `labels`, which are listed.
+    """
+    if label not in labels:
+        raise DataError(f"{path}:{number}: unknown {what} {label!r}; valid are {', '.join(labels)}")
+    return label
+
+
+def _shown(line: str) -> str:
+    return repr(line if len(line) <= 60 else line[:57] + "...")

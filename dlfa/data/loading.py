@@ -1,0 +1,106 @@
+"""All data of a run, read and checked as a whole before anything else is done."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from ..tasks.base import Task
+from .examples import DataError, Example, digest
+from .hub import read_hub
+from .layout import find_file, languages_on_disk
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Examples of a task: training and development data in its training language, test data by language."""
+
+    train: list[Example] = field(default_factory=list)
+    dev: list[Example] = field(default_factory=list)
+    test: dict[str, list[Example]] = field(default_factory=dict)
+
+    def sha256(self) -> str:
+        """SHA-256 over all examples, in hexadecimal: tells whether two runs saw the same data."""
+        parts = [self.train, self.dev, *self.test.values()]
+        return digest(example for part in parts for example in part)
+
+
+def read_split(task: Task, data_dir: Path | None, split: str, language: str) -> list[Example]:
+    """One split in one language, from files below `data_dir`, or from the Hub where that is None.
+
+    Raises:
+        DataError: see `dlfa.data.layout.find_file`, `Task.read_file` and `dlfa.data.hub.read_hub`.
+    """
+    if data_dir is None:
+        return read_hub(task, split, language)
+    return task.read_file(find_file(task, data_dir, split, language))
+
+
+def choose_languages(task: Task, data_dir: Path | None, languages: Sequence[str] | None, split: str) -> list[str]:
+    """The languages to evaluate: those asked for, else all that have data.
+
+    Raises:
+        DataError: one that has no data, or twice the same; the valid ones are listed.
+    """
+    valid = list(task.languages) if data_dir is None else languages_on_disk(task, data_dir, split)
+    if languages is None:
+        if not valid and data_dir is not None:
+            name = task.file_patterns[split][0].format(split=split, lang="XX")
+            raise DataError(f"{data_dir}: no {split} files ({name}) for task {task.name}")
+        return valid
+    for language in languages:
+        if language not in valid:
+            where = f"{data_dir} (no {split} file)" if data_dir is not None else f"task {task.name}"
+            raise DataError(f"language {language!r} is not in {where}; valid are {', '.join(valid) or 'none'}")
+    if len(set(languages)) < len(languages):
+        raise DataError(f"--languages names a language twice: {','.join(languages)}")
+    return list(languages)
+
+
+def load_task_data(
+    task: Task,
+    data_dir: Path | None = None,
+    languages: Sequence[str] | None = None,
+    *,
+    max_train_examples: int | None = None,
+    max_eval_examples: int | None = None,
+) -> TaskData:
+    """Read everything that a training run needs: train and dev in the training language, test in `languages`.
+
+    Args:
+        task: the task.
+        data_dir: XTREME's layout; None loads from the Hub.
+        languages: to test on; None takes all that have data.
+        max_train_examples: see `subset`.
+        max_eval_examples: of the dev set and of each test set; see `subset`.
+
+    Raises:
+        DataError: whatever is wrong with the data; every file is read before anything is returned.
+    """
+    chosen = choose_languages(task, data_dir, languages, "test")
+    train = read_split(task, data_dir, "train", task.train_language)
+    dev = read_split(task, data_dir, "dev", task.train_language)
+    test = {language: read_split(task, data_dir, "test", language) for language in chosen}
+    return TaskData(
+        subset(train, max_train_examples),
+        subset(dev, max_eval_examples),
+        {language: subset(examples, max_eval_examples) for language, examples in test.items()},
+    )
+
+
+def subset(examples: Sequence[T], size: int | None) -> list[T]:
+    """`size` examples in their order, drawn at random: always the same ones, and a smaller subset lies in a larger.
+
+    The first ones would not do, as many corpora are ordered by genre. The draw does not depend on a run's seed, so that
+    runs with different seeds see the same data.
+    """
+    if size is None or size >= len(examples):
+        return list(examples)
+    order = list(range(len(examples)))
+    random.Random(0).shuffle(order)
+    return [examples[index] for index in sorted(order[:size])]

@@ -1,0 +1,90 @@
+"""Metrics, all fractions in 0..1. Averages over languages are unweighted."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from itertools import chain
+
+Tags = Sequence[Sequence[str]]  # one sequence of tags a sentence
+
+
+def token_metrics(gold: Tags, predicted: Tags) -> dict[str, float]:
+    """Token accuracy and per-token F1 over all words of all sentences.
+
+    "f1" is the macro average: the F1 of each tag, averaged without weights over the tags that occur in `gold` (a tag
+    that a treebank never uses cannot be found in it, so it has no F1 there; predicting it costs recall elsewhere).
+
+    Raises:
+        ValueError: numbers of sentences or words that differ, or no word at all.
+    """
+    from sklearn.metrics import accuracy_score, f1_score
+
+    true, guess = _flat(gold, predicted)
+    present = sorted(set(true))
+    return {
+        "accuracy": float(accuracy_score(true, guess)),
+        "f1": float(f1_score(true, guess, labels=present, average="macro", zero_division=0)),
+    }
+
+
+def span_metrics(gold: Tags, predicted: Tags) -> dict[str, float]:
+    """Entity-level precision, recall and micro F1 of IOB2 tags as seqeval (conlleval) counts them, and token accuracy.
+
+    Raises:
+        ValueError: as `token_metrics`.
+    """
+    from seqeval.metrics import precision_score, recall_score
+
+    true, guess = _flat(gold, predicted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # seqeval warns of sets without an entity, for which it gives 0
+        return {
+            "f1": span_f1(gold, predicted),
+            "precision": float(precision_score(list(map(list, gold)), list(map(list, predicted)))),
+            "recall": float(recall_score(list(map(list, gold)), list(map(list, predicted)))),
+            "accuracy": sum(a == b for a, b in zip(true, guess, strict=True)) / len(true),
+        }
+
+
+def span_f1(gold: Tags, predicted: Tags) -> float:
+    """Micro F1 of spans, by seqeval on the tags as they are.
+
+    On IOB2 tags that is the F1 of entities. On parts of speech it is XTREME's published "F1": the scorer reads a tag's
+    first letter as its BIO mark and the rest as the type, so that neighbours of equal tag are one span (NOUN NOUN),
+    except where the letter is S, a span of its own (SCONJ, SYM), or B or E.
+    """
+    from seqeval.metrics import f1_score
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # seqeval warns of tags that are not BIO, which is the point here
+        return float(f1_score(list(map(list, gold)), list(map(list, predicted))))
+
+
+def class_metrics(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
+    """Accuracy, and F1 averaged without weights over the classes that occur in `gold`.
+
+    Raises:
+        ValueError: lengths that differ, or no example.
+    """
+    return token_metrics([gold], [predicted])
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """The unweighted mean; None of nothing."""
+    return math.fsum(values) / len(values) if values else None
+
+
+def average(languages: Mapping[str, Mapping[str, float]], metric: str, leave_out: str | None = None) -> float | None:
+    """The mean of `metric` over languages, without `leave_out`; None where no language is left."""
+    return mean([scores[metric] for language, scores in languages.items() if language != leave_out])
+
+
+def _flat(gold: Tags, predicted: Tags) -> tuple[list[str], list[str]]:
+    if list(map(len, gold)) != list(map(len, predicted)):
+        raise ValueError("predicted must have one tag for every word of gold")
+    true, guess = list(chain.from_iterable(gold)), list(chain.from_iterable(predicted))
+    if not true:
+        raise ValueError("gold must hold at least one word, got none")
+    return true, guess

@@ -1,0 +1,97 @@
+"""Classification of a text or of a pair of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import metrics
+from ..data.examples import LabelledText
+from ..data.text_files import read_text_file
+from .base import Encoding, Feature, Task, label_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationTask(Task[LabelledText]):
+    """One label for each text; what does not fit the limit is cut from the end, in a pair from the longer text.
+
+    Attributes:
+        columns: names of the text columns, one or two, on disk and on the Hub.
+        label_column: the Hub's column of labels.
+    """
+
+    columns: tuple[str, ...]
+    label_column: str = "label"
+
+    kind = "sequence"
+    model_class = "DLFAForSequenceClassification"
+
+    def read_file(self, path: Path) -> list[LabelledText]:
+        """See `dlfa.data.text_files.read_text_file`."""
+        return read_text_file(path, self.columns, self.labels)
+
+    def from_hub(self, row: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> LabelledText:
+        """The text columns and `label_column`."""
+        label = label_name(row[self.label_column], names.get(self.label_column))
+        return LabelledText(tuple(row[column] for column in self.columns), label)
+
+    def encode(
+        self,
+        examples: Sequence[LabelledText],
+        tokenizer: PreTrainedTokenizerBase,
+        encoding: Encoding,
+        *,
+        training: bool,
+    ) -> list[Feature]:
+        """One feature an example."""
+        if not examples:
+            return []
+        texts = [[example.texts[side] for example in examples] for side in range(len(self.columns))]
+        encoded = tokenizer(*texts, truncation=True, max_length=encoding.max_length)
+        features = []
+        for index, example in enumerate(examples):
+            inputs = {name: values[index] for name, values in encoded.items()}
+            if training:
+                inputs["labels"] = self.labels.index(str(example.label))
+            features.append(Feature(inputs, index))
+        return features
+
+    def feature_scores(self, feature: Feature, outputs: Mapping[str, np.ndarray], row: int) -> np.ndarray:
+        """(labels,) float32 logits."""
+        return outputs["logits"][row]
+
+    def example_scores(
+        self,
+        examples: Sequence[LabelledText],
+        features: Sequence[Feature],
+        scores: Sequence[np.ndarray],
+    ) -> list[np.ndarray]:
+        """(labels,) float32 log probabilities of each example."""
+        from scipy.special import log_softmax
+
+        return [log_softmax(logits) for logits in scores]
+
+    def decide(self, examples: Sequence[LabelledText], scores: Sequence[np.ndarray]) -> list[str]:
+        """The best label of each example."""
+        return [self.labels[int(values.argmax())] for values in scores]
+
+    def score(self, examples: Sequence[LabelledText], predictions: Sequence[str], language: str) -> dict[str, float]:
+        """Accuracy, and F1 averaged over the labels that occur."""
+        return metrics.class_metrics([str(example.label) for example in examples], predictions)
+
+    def prediction_text(self, examples: Sequence[LabelledText], predictions: Sequence[str]) -> str:
+        """One label a line."""
+        return "".join(f"{label}\n" for label in predictions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairTask(ClassificationTask):
+    """One label for each pair of texts."""
+
+    kind = "pair"

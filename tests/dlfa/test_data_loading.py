@@ -1,0 +1,204 @@
+"""Finding and loading a task's data: layout on disk, the Hub, subsets."""
+
+from pathlib import Path
+
+import datasets
+import pytest
+from tiny_tasks import make_udpos, sentences
+
+from dlfa.data import hub
+from dlfa.data.examples import DataError, LabelledText, TaggedSentence
+from dlfa.data.layout import languages_on_disk
+from dlfa.data.loading import choose_languages, load_task_data, subset
+from dlfa.tasks import get_task
+from dlfa.tasks.registry import IOB2, UPOS
+
+UDPOS = get_task("udpos")
+
+
+def test_all_files_are_read_in_the_tasks_order(tmp_path):
+    folder = make_udpos(tmp_path)
+    (folder / "test-qaf.tsv").write_text("a\tNOUN\n")  # not one of XTREME's
+    (folder / "test-notes.txt").write_text("no data")
+    assert languages_on_disk(UDPOS, folder, "test") == ["de", "en", "fr", "qaf"]
+    data = load_task_data(UDPOS, folder)
+    assert (len(data.train), len(data.dev)) == (48, 12)
+    assert {language: len(examples) for language, examples in data.test.items()} == {
+        "de": 10, "en": 10, "fr": 10, "qaf": 1,
+    }  # fmt: skip
+    words, tags = zip(*sentences("en", 1, 1)[0], strict=True)
+    assert data.train[0] == TaggedSentence(words, tags)
+
+
+def test_missing_language_lists_what_is_there(tmp_path):
+    folder = make_udpos(tmp_path)
+    with pytest.raises(DataError, match=r"language 'th' is not in .*valid are de, en, fr$"):
+        load_task_data(UDPOS, folder, ["en", "th"])
+    with pytest.raises(DataError, match="names a language twice"):
+        load_task_data(UDPOS, folder, ["en", "en"])
+    (folder / "dev-en.tsv").unlink()
+    with pytest.raises(DataError, match=r"no dev-en.tsv; languages with a dev file here: none"):
+        load_task_data(UDPOS, folder, ["en"])
+
+
+def test_missing_folder_and_empty_folder(tmp_path):
+    with pytest.raises(DataError, match=r"no such folder; --data-dir must hold train-en.tsv, dev-en.tsv, test-XX.tsv"):
+        load_task_data(UDPOS, tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"no test files \(test-XX.tsv\)"):
+        load_task_data(UDPOS, tmp_path)
+
+
+def test_every_file_is_checked_before_anything_is_returned(tmp_path):
+    folder = make_udpos(tmp_path)
+    with (folder / "test-fr.tsv").open("a") as file:
+        file.write("oops\tNOTATAG\n")
+    with pytest.raises(DataError, match=r"test-fr.tsv:\d+: unknown tag 'NOTATAG'"):
+        load_task_data(UDPOS, folder)
+
+
+def test_subset_is_fixed_nested_and_in_order():
+    numbers = list(range(1000))
+    small, large = subset(numbers, 50), subset(numbers, 200)
+    assert len(small) == 50
+    assert small == sorted(small)
+    assert set(small) < set(large)
+    assert small == subset(numbers, 50)
+    assert max(small) > 800  # drawn from everywhere, not from the front
+    assert subset(numbers, None) == subset(numbers, 5000) == numbers
+
+
+def test_data_hash_tells_data_apart(tmp_path):
+    folder = make_udpos(tmp_path)
+    first = load_task_data(UDPOS, folder).sha256()
+    assert load_task_data(UDPOS, folder).sha256() == first
+    assert load_task_data(UDPOS, folder, max_train_examples=10).sha256() != first
+
+
+class LocalHub:
+    """Stands for `datasets.load_dataset`: parquet files in the columns of the Hub's data sets."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked: list[tuple[str, str | None, str]] = []
+
+    def file(self, path: str, config: str | None, split: str) -> Path:
+        return self.folder / path.replace("/", "--") / (config or "default") / f"{split}.parquet"
+
+    def put(self, path: str, config: str | None, split: str, rows: dict, features: datasets.Features) -> None:
+        file = self.file(path, config, split)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(file)
+
+    def __call__(self, path: str, config: str | None, split: str) -> datasets.Dataset:
+        self.asked.append((path, config, split))
+        return datasets.Dataset.from_parquet(str(self.file(path, config, split)), cache_dir=str(self.folder / "cache"))
+
+
+@pytest.fixture
+def local_hub(tmp_path, monkeypatch):
+    local = LocalHub(tmp_path)
+    monkeypatch.setattr(hub, "load_rows", local)
+    return local
+
+
+def tagged(column: str, names: tuple[str, ...]) -> datasets.Features:
+    return datasets.Features(
+        {
+            "tokens": datasets.List(datasets.Value("string")),
+            column: datasets.List(datasets.ClassLabel(names=list(names))),
+        }
+    )
+
+
+def test_udpos_from_the_hub(local_hub):
+    features = tagged("pos_tags", UPOS)
+    for config, split, words in (
+        ("udpos.English", "train", ["Dogs", "run"]),
+        ("udpos.English", "validation", ["Cats", "sit"]),
+        ("udpos.Afrikans", "test", ["Honde", "hardloop"]),
+    ):
+        rows = {"tokens": [words], "pos_tags": [[UPOS.index("NOUN"), UPOS.index("VERB")]]}
+        local_hub.put("google/xtreme", config, split, rows, features)
+    data = load_task_data(UDPOS, None, ["af"])
+    assert data.train == [TaggedSentence(("Dogs", "run"), ("NOUN", "VERB"))]
+    assert data.test == {"af": [TaggedSentence(("Honde", "hardloop"), ("NOUN", "VERB"))]}
+    assert ("google/xtreme", "udpos.Afrikans", "test") in local_hub.asked
+
+
+def test_class_numbers_are_read_by_their_names(local_hub):
+    # The Hub's order of classes need not be ours.
+    names = tuple(reversed(IOB2))
+    rows = {"tokens": [["Ann", "ran"]], "ner_tags": [[names.index("B-PER"), names.index("O")]]}
+    for split in ("train", "validation", "test"):
+        local_hub.put("google/xtreme", "PAN-X.en", split, rows, tagged("ner_tags", names))
+    data = load_task_data(get_task("panx"), None, ["en"])
+    assert data.dev == [TaggedSentence(("Ann", "ran"), ("B-PER", "O"))]
+
+
+def test_pairs_from_the_hub(local_hub):
+    text = datasets.Value("string")
+    nli = datasets.ClassLabel(names=["entailment", "neutral", "contradiction"])
+    for config, split in (("en", "train"), ("en", "validation"), ("sw", "test")):
+        rows = {"premise": ["p"], "hypothesis": ["h"], "label": [2]}
+        features = datasets.Features({"premise": text, "hypothesis": text, "label": nli})
+        local_hub.put("facebook/xnli", config, split, rows, features)
+    for config, split in (("PAWS-X.en", "train"), ("PAWS-X.en", "validation"), ("PAWS-X.ko", "test")):
+        rows = {"sentence1": ["p"], "sentence2": ["h"], "label": ["1"]}
+        features = datasets.Features({"sentence1": text, "sentence2": text, "label": text})
+        local_hub.put("google/xtreme", config, split, rows, features)
+    assert load_task_data(get_task("xnli"), None, ["sw"]).test == {"sw": [LabelledText(("p", "h"), "contradiction")]}
+    assert load_task_data(get_task("paws-x"), None, ["ko"]).train == [LabelledText(("p", "h"), "1")]
+
+
+def test_hub_failure_names_data_set_and_alternative(monkeypatch):
+    def fail(path, config, split):
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(hub, "load_rows", fail)
+    with pytest.raises(DataError) as caught:
+        load_task_data(UDPOS, None, ["de"])
+    message = str(caught.value)
+    assert "google/xtreme (udpos.English), split train" in message
+    assert "(ConnectionError: no route);" in message
+    assert "--data-dir DIR with train-en.tsv" in message
+    assert "\n" not in message
+
+
+def test_offline_hub_fails_the_same_way():
+    # The real loader; the tests run with HF_HUB_OFFLINE=1.
+    with pytest.raises(DataError, match=r"facebook/xnli \(en\).*could not be loaded from the Hub.*--data-dir"):
+        load_task_data(get_task("xnli"), None, ["de"])
+
+
+def test_task_without_hub_data_asks_for_files():
+    with pytest.raises(
+        DataError, match="task sick has no train data on the Hub; give --data-dir DIR with train-en.tsv"
+    ):
+        load_task_data(get_task("sick"), None, ["nl"])
+
+
+def test_foreign_columns_are_named(local_hub):
+    text = datasets.Value("string")
+    for split in ("train", "validation", "test"):
+        local_hub.put("facebook/xnli", "en", split, {"text": ["a"]}, datasets.Features({"text": text}))
+    with pytest.raises(DataError, match=r"facebook/xnli \(en\), split train, has not the columns that xnli needs"):
+        load_task_data(get_task("xnli"), None, ["en"])
+
+
+def test_unknown_hub_language_lists_the_tasks(local_hub):
+    with pytest.raises(DataError, match=r"language 'xx' is not in task paws-x; valid are de, en, es"):
+        choose_languages(get_task("paws-x"), None, ["xx"], "test")
+
+
+def test_real_data_are_read_as_their_readme_counts_them(shared):
+    data = load_task_data(UDPOS, shared / "data" / "udpos")
+    assert (len(data.train), len(data.dev), len(data.test)) == (12544, 2001, 33)
+    assert sum(map(len, data.test.values())) == 21282
+    assert sum(len(example.words) for example in data.train) == 204577
+    uner = load_task_data(get_task("uner"), shared / "data" / "uner")
+    assert (len(uner.train), sorted(uner.test)) == (
+        3040,
+        sorted(["zh", "hr", "da", "nb", "nn", "pt", "sr", "sk", "sv", "qaf", "ceb", "tl"]),
+    )
+    sick = load_task_data(get_task("sick"), shared / "data" / "sick")
+    assert {language: len(examples) for language, examples in sick.test.items()} == {"en": 4906, "nl": 4906, "ja": 4927}
