@@ -176,7 +176,7 @@ class Call:
         self, kernel: Any, grid: tuple[int, ...], tile: Tile, arguments: dict[str, Any], **constants: Any
     ) -> None:
         """Launch `kernel`, picking of the shared flags those it declares."""
-        blocks = {"BLOCK_T": tile.block_t, "BLOCK_E": tile.block_e, "BLOCK_H": tile.block_h}
+        blocks = {"BLOCK_T": tile.block_t, "BLOCK_E": tile.block_e, "BLOCK_H": tile.block_h, "CHUNKS": tile.chunks}
         known = {**self.flags, **blocks, **constants}
         constants = {name: known[name] for name in kernel.arg_names if name in known}
         arguments = {name: arguments[name] for name in kernel.arg_names if name in arguments}
@@ -241,7 +241,7 @@ def launch_weights(
     saved: ForwardResult,
     expand_parts: Tensor,
     squeeze_parts: Tensor,
-    squeeze_bias_parts: Tensor,
+    bias_parts: Tensor,
     context_gradient: Tensor,
     hidden_gradient: Tensor,
     result: BackwardResult,
@@ -254,12 +254,13 @@ def launch_weights(
         tile,
         {
             "expand_parts_ptr": expand_parts, "squeeze_parts_ptr": squeeze_parts,
-            "squeeze_bias_parts_ptr": squeeze_bias_parts, "pooled_ptr": saved.pooled, "hidden_ptr": saved.hidden,
+            "bias_parts_ptr": bias_parts, "pooled_ptr": saved.pooled, "hidden_ptr": saved.hidden,
             "context_gradient_ptr": context_gradient, "hidden_gradient_ptr": hidden_gradient,
-            "batch": call.batch, "splits": expand_parts.shape[0],
+            "batch": call.batch, "splits": expand_parts.shape[0], "bias_rows": bias_parts.shape[0],
             **{f"{name}_ptr": gradient for name, gradient in result.weights._asdict().items()},
         },
         BLOCK_B=tile.block_t,
+        BLOCK_ROWS=128,
     )  # fmt: skip
 
 
@@ -284,7 +285,7 @@ def forward(
         sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
         call.launch(
             squeeze_kernel,
-            (slots, cdiv(call.squeeze_dim, tile.block_h)),
+            (slots, cdiv(call.squeeze_dim, tile.held_h)),
             tile,
             call.states("x", "y")
             | {
@@ -366,16 +367,17 @@ def backward(
         slots = call.slots(tile.block_t)
         sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
         squeezed_gradient = torch.empty_like(saved.squeezed)
+        bias_parts = call.empty(slots, call.squeeze_dim)
         expand_weight, expand_bias = call.weights.local_expand_weight, call.weights.local_expand_bias
         call.launch(
             reduce_kernel,
-            (slots, cdiv(call.squeeze_dim, tile.block_h)),
+            (slots, cdiv(call.squeeze_dim, tile.held_h)),
             tile,
             call.states("dz", "x", "y")
             | {
                 "squeezed_ptr": saved.squeezed, "weight_ptr": expand_weight, "bias_ptr": expand_bias,
-                "context_ptr": saved.context, "squeezed_gradient_ptr": squeezed_gradient, "sums_ptr": sums,
-                "counts_ptr": counts,
+                "context_ptr": saved.context, "squeezed_gradient_ptr": squeezed_gradient,
+                "bias_parts_ptr": bias_parts, "sums_ptr": sums, "counts_ptr": counts,
             },
         )  # fmt: skip
 
@@ -396,11 +398,10 @@ def backward(
 
         tile = call.tiles.inputs
         slots = call.slots(tile.block_t)
-        blocks_e, blocks_h = cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.block_h)
+        blocks_e, blocks_h = cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.held_h)
         splits = max(1, min(slots, _multiprocessors(call.device) // (blocks_e * blocks_h)))
         expand_parts = call.empty(splits, call.embed_dim, call.squeeze_dim)
         squeeze_parts = call.empty(splits, call.kernel_size, call.embed_dim, call.squeeze_dim)
-        squeeze_bias_parts = call.empty(splits, call.squeeze_dim)
         call.launch(
             inputs_kernel,
             (blocks_e, splits, blocks_h),
@@ -411,7 +412,7 @@ def backward(
                 "squeeze_weight_ptr": call.squeeze_weight, "expand_weight_ptr": expand_weight,
                 "expand_bias_ptr": expand_bias, "context_ptr": saved.context,
                 "pooled_gradient_ptr": pooled_gradient, "dx_ptr": result.dx, "dy_ptr": result.dy,
-                "squeeze_parts_ptr": squeeze_parts, "squeeze_bias_parts_ptr": squeeze_bias_parts,
+                "squeeze_parts_ptr": squeeze_parts,
                 "expand_parts_ptr": expand_parts, "slots": slots,
             },
         )  # fmt: skip
@@ -429,7 +430,5 @@ def backward(
                 },
             )  # fmt: skip
 
-        launch_weights(
-            call, saved, expand_parts, squeeze_parts, squeeze_bias_parts, context_gradient, hidden_gradient, result
-        )
+        launch_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
     return result

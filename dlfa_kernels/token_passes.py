@@ -168,7 +168,7 @@ def backward(
         )  # fmt: skip
         expand_parts = call.empty(1, call.embed_dim, call.squeeze_dim)
         squeeze_parts = call.empty(1, call.kernel_size, call.embed_dim, call.squeeze_dim)
-        squeeze_bias_parts = call.empty(1, call.squeeze_dim)
+        bias_parts = call.empty(1, call.squeeze_dim)
         call.launch(
             token_parts_kernel,
             (cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.block_h), call.kernel_size),
@@ -177,10 +177,8 @@ def backward(
             | {
                 "squeezed_ptr": saved.squeezed, "context_gradient_ptr": context_gradient,
                 "squeezed_gradient_ptr": squeezed_gradient, "squeeze_parts_ptr": squeeze_parts,
-                "squeeze_bias_parts_ptr": squeeze_bias_parts, "expand_parts_ptr": expand_parts, "token": token,
+                "bias_parts_ptr": bias_parts, "expand_parts_ptr": expand_parts, "token": token,
             },
         )  # fmt: skip
-        launch_weights(
-            call, saved, expand_parts, squeeze_parts, squeeze_bias_parts, context_gradient, hidden_gradient, result
-        )
+        launch_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
     return result

@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from .arithmetic import activate, round_to
-from .gate import gate_bias, load_squeezed, local_expand
+from .arithmetic import round_to
+from .gate import gate_bias, load_u_chunks, local_expand
 from .rows import load_float32, locate_tile, real_tokens, state_offsets
 
 
@@ -38,6 +38,7 @@ def expand_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
+    CHUNKS: tl.constexpr,
 ):
     """m = sigmoid(W_le phi(a) + b_le + g_b); z = m w, or m x + (1 - m) y with SELECT; z = 0 at padding.
 
@@ -62,13 +63,12 @@ def expand_kernel(
     if tl.sum(real.to(tl.int32), axis=0) > 0:
         x_rows = state_offsets(sequence, positions, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
         y_rows = state_offsets(sequence, positions, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
-        u = activate(load_squeezed(squeezed_ptr, z_rows, real, tl.arange(0, BLOCK_H), SQUEEZE_DIM), ACTIVATION)
-        u = round_to(u, state_dtype, INTERPRETED)
+        u = load_u_chunks(squeezed_ptr, z_rows, real, 0, SQUEEZE_DIM, ACTIVATION, INTERPRETED, CHUNKS, BLOCK_H)
         for block_e in range(begin, end, BLOCK_E):
             e = block_e + tl.arange(0, BLOCK_E)
             local = local_expand(
                 u, squeezed_ptr, weight_ptr, z_rows, real, e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION, PRECISION,
-                INTERPRETED, BLOCK_T, BLOCK_E, BLOCK_H,
+                INTERPRETED, False, BLOCK_T, BLOCK_E, BLOCK_H, CHUNKS,
             )  # fmt: skip
             m = tl.sigmoid(local + gate_bias(bias_ptr, context_ptr, sequence, e, EMBED_DIM)[None, :])
             inside = real[:, None] & (e < EMBED_DIM)[None, :]

@@ -3,27 +3,11 @@
 import triton
 import triton.language as tl
 
-from .arithmetic import activate, dot, round_to
-from .gate import gate_bias, load_expand_weight, load_squeezed
+from .arithmetic import dot, round_to
+from .gate import gate_bias, load_u, local_expand, zero_chunks
 from .reduce import gate_gradient
 from .rows import load_float32, load_integrated, locate_tile, real_tokens, state_offsets
-
-
-@triton.jit
-def load_squeeze_weight(
-    weight_ptr,
-    tap,
-    h,
-    e,
-    SQUEEZE_DIM: tl.constexpr,
-    EMBED_DIM: tl.constexpr,
-    dtype: tl.constexpr,
-    INTERPRETED: tl.constexpr,
-):
-    """W_ls[:, :, tap] from its (k, H, E) form, a (BLOCK_H, BLOCK_E) block."""
-    inside = (h < SQUEEZE_DIM)[:, None] & (e < EMBED_DIM)[None, :]
-    offsets = (tap * SQUEEZE_DIM + h[:, None]) * EMBED_DIM + e[None, :]
-    return round_to(tl.load(weight_ptr + offsets, mask=inside, other=0.0), dtype, INTERPRETED)
+from .squeeze import load_squeeze_weight
 
 
 @triton.jit(do_not_specialize=["batch", "length", "slots"])
@@ -43,7 +27,6 @@ def inputs_kernel(
     dx_ptr,
     dy_ptr,
     squeeze_parts_ptr,
-    squeeze_bias_parts_ptr,
     expand_parts_ptr,
     dz_batch_stride,
     dz_row_stride,
@@ -68,31 +51,28 @@ def inputs_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
+    CHUNKS: tl.constexpr,
 ):
     """dx = dz m + dw', dy = dz (1-m) + dw' with SELECT; else one gradient dz m + dw' serves both inputs.
 
     dw'_bt = sum_j W_ls[:, :, j]^T da_b,t-j+(k-1)/2 + dp_b / |V_b|. Channel-major: a program keeps a block of channels
-    and walks over every `splits`-th slot, so that dW_le, dW_ls (k = 1; wider kernels: taps_kernel) and db_ls gather in
-    registers. Blocks are channels by tokens here, so that every product has the channels as its rows.
+    and walks over every `splits`-th slot, so that dW_le and dW_ls (k = 1; wider kernels: taps_kernel) gather
+    in registers. Blocks are channels by tokens here, so that every product has the channels as its rows.
 
-    Grid (cdiv(E, BLOCK_E), splits, cdiv(H, BLOCK_H)). With one block of H:
+    Grid (cdiv(E, BLOCK_E), splits, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program:
     reads   dz, x, y (B, T, E): once; tiles without a real token are not read
             squeezed (rows, H): once a block of E; squeezed_gradient (rows, H): k times a block of E
             squeeze_weight (k, H, E), expand_weight (E, H), expand_bias (E,): once a tile, from cache
             context, pooled_gradient (B, E) float32: once a tile; mask, cu_seqlens: once a tile and block of E
     writes  dx (B, T, E), and dy with SELECT: once
-            expand_parts and, at k = 1, squeeze_parts (splits, E, H), squeeze_bias_parts (splits, H),
-            float32: once
+            expand_parts and, at k = 1, squeeze_parts (splits, E, H) float32: once
     """
     e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
-    h = tl.program_id(2) * BLOCK_H + tl.arange(0, BLOCK_H)
-    first_program = tl.program_id(2) == 0
+    first_h = tl.program_id(2) * (CHUNKS * BLOCK_H)
     inside_e = e < EMBED_DIM
     state_dtype: tl.constexpr = x_ptr.dtype.element_ty
-    expand_part = tl.zeros((BLOCK_E, BLOCK_H), dtype=tl.float32)
-    if KERNEL_SIZE == 1:
-        squeeze_part = tl.zeros((BLOCK_E, BLOCK_H), dtype=tl.float32)
-    bias_part = tl.zeros((BLOCK_H,), dtype=tl.float32)
+    expand_part = zero_chunks(CHUNKS, BLOCK_E, BLOCK_H)
+    squeeze_part = zero_chunks(CHUNKS, BLOCK_E, BLOCK_H)
 
     for slot in range(tl.program_id(1), slots, tl.num_programs(1)):
         sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
@@ -106,105 +86,73 @@ def inputs_kernel(
             dz_rows = state_offsets(sequence, positions, first_row, dz_batch_stride, dz_row_stride, PACKED, ALIGN)
             x_rows = state_offsets(sequence, positions, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
             y_rows = state_offsets(sequence, positions, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
-
-            u = activate(load_squeezed(squeezed_ptr, packed_rows, real, h, SQUEEZE_DIM), ACTIVATION)
-            u = round_to(u, state_dtype, INTERPRETED)
-            local = tl.zeros((BLOCK_E, BLOCK_T), dtype=tl.float32)
-            if SQUEEZE_DIM <= BLOCK_H:
-                weight = load_expand_weight(expand_weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED)
-                local = dot(tl.trans(weight), tl.trans(u), local, PRECISION, INTERPRETED)
-            else:
-                for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
-                    any_h = block_h + tl.arange(0, BLOCK_H)
-                    any_u = activate(load_squeezed(squeezed_ptr, packed_rows, real, any_h, SQUEEZE_DIM), ACTIVATION)
-                    any_u = round_to(any_u, state_dtype, INTERPRETED)
-                    weight = load_expand_weight(
-                        expand_weight_ptr, any_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED
-                    )
-                    local = dot(tl.trans(weight), tl.trans(any_u), local, PRECISION, INTERPRETED)
-            m = tl.sigmoid(local + gate_bias(expand_bias_ptr, context_ptr, sequence, e, EMBED_DIM)[:, None])
-
-            dz = load_float32(dz_ptr, dz_rows[None, :] + e[:, None], inside)
             x = load_float32(x_ptr, x_rows[None, :] + e[:, None], inside)
             y = x
             w = x
             if HAS_LOWER:
                 y = load_float32(y_ptr, y_rows[None, :] + e[:, None], inside)
                 w = x + y
-            ds = round_to(gate_gradient(dz, m, x, y, SELECT, HAS_LOWER), state_dtype, INTERPRETED)
-            expand_part = dot(ds, u, expand_part, PRECISION, INTERPRETED)
-
             branches = tl.zeros((BLOCK_E, BLOCK_T), dtype=tl.float32)
-            for tap in tl.static_range(KERNEL_SIZE):
-                da = load_tap_gradient(
-                    squeezed_gradient_ptr, mask_ptr, sequence, positions, rows, first_row, length, tap, h,
-                    SQUEEZE_DIM, KERNEL_SIZE, HAS_MASK,
-                )  # fmt: skip
-                if SQUEEZE_DIM <= BLOCK_H:
-                    weight = load_squeeze_weight(
-                        squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED
-                    )
-                    branches = dot(tl.trans(weight), tl.trans(da), branches, PRECISION, INTERPRETED)
-                else:
-                    for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
-                        any_h = block_h + tl.arange(0, BLOCK_H)
-                        any_da = load_tap_gradient(
-                            squeezed_gradient_ptr, mask_ptr, sequence, positions, rows, first_row, length, tap, any_h,
-                            SQUEEZE_DIM, KERNEL_SIZE, HAS_MASK,
-                        )  # fmt: skip
-                        weight = load_squeeze_weight(
-                            squeeze_weight_ptr, tap, any_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED
-                        )
-                        branches = dot(tl.trans(weight), tl.trans(any_da), branches, PRECISION, INTERPRETED)
-                if tap == (KERNEL_SIZE - 1) // 2:
-                    bias_part += tl.sum(da.to(tl.float32), axis=0)
-                if KERNEL_SIZE == 1:
-                    squeeze_part = dot(round_to(w, state_dtype, INTERPRETED), da, squeeze_part, PRECISION, INTERPRETED)
-
             branches += load_float32(pooled_gradient_ptr, sequence * EMBED_DIM + e, inside_e)[:, None]
+            w = round_to(w, state_dtype, INTERPRETED)
+            if KERNEL_SIZE == 1:
+                accumulated = ()
+                for chunk in tl.static_range(CHUNKS):
+                    h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+                    da = load_da(squeezed_gradient_ptr, packed_rows, real, h, SQUEEZE_DIM)
+                    accumulated = accumulated + (dot(w, da, squeeze_part[chunk], PRECISION, INTERPRETED),)
+                squeeze_part = accumulated
+            blocks_h: tl.constexpr = (SQUEEZE_DIM + BLOCK_H - 1) // BLOCK_H
+            for step in range(0, KERNEL_SIZE * blocks_h):
+                tap = step // blocks_h
+                h = (step % blocks_h) * BLOCK_H + tl.arange(0, BLOCK_H)
+                seers = positions - (tap - (KERNEL_SIZE - 1) // 2)
+                seeing = real_tokens(mask_ptr, sequence, seers, rows, length, HAS_MASK)
+                da = load_da(squeezed_gradient_ptr, first_row + seers, seeing, h, SQUEEZE_DIM)
+                weight = load_squeeze_weight(
+                    squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED
+                )
+                branches = dot(tl.trans(weight), tl.trans(da), branches, PRECISION, INTERPRETED)
+            # da above and u below are read once more: held, they would cost the weight gradients' registers.
+            local = local_expand(
+                (), squeezed_ptr, expand_weight_ptr, packed_rows, real, e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION,
+                PRECISION, INTERPRETED, True, BLOCK_T, BLOCK_E, BLOCK_H, 0,
+            )  # fmt: skip
+            m = tl.sigmoid(local + gate_bias(expand_bias_ptr, context_ptr, sequence, e, EMBED_DIM)[:, None])
+            dz = load_float32(dz_ptr, dz_rows[None, :] + e[:, None], inside)
+            ds = round_to(gate_gradient(dz, m, x, y, SELECT, HAS_LOWER), state_dtype, INTERPRETED)
+            accumulated = ()
+            for chunk in tl.static_range(CHUNKS):
+                h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+                u = load_u(squeezed_ptr, packed_rows, real, h, SQUEEZE_DIM, ACTIVATION, INTERPRETED)
+                accumulated = accumulated + (dot(ds, u, expand_part[chunk], PRECISION, INTERPRETED),)
+            expand_part = accumulated
+
             dx = tl.where(inside, dz * m + branches, 0.0)
             dy = tl.where(inside, dz * (1 - m) + branches, 0.0)
         else:
             dx = tl.zeros((BLOCK_E, BLOCK_T), dtype=tl.float32)
             dy = dx
-        if first_program:
+        if first_h == 0:
             tl.store(dx_ptr + out_offsets, round_to(dx, state_dtype, INTERPRETED), mask=written)
             if SELECT:
                 tl.store(dy_ptr + out_offsets, round_to(dy, state_dtype, INTERPRETED), mask=written)
 
-    part = tl.program_id(1).to(tl.int64)
-    inside_h = h < SQUEEZE_DIM
-    inside_eh = inside_e[:, None] & inside_h[None, :]
-    part_offsets = (part * EMBED_DIM + e[:, None]) * SQUEEZE_DIM + h[None, :]
-    tl.store(expand_parts_ptr + part_offsets, expand_part, mask=inside_eh)
-    if KERNEL_SIZE == 1:
-        tl.store(squeeze_parts_ptr + part_offsets, squeeze_part, mask=inside_eh)
-    if tl.program_id(0) == 0:
-        tl.store(squeeze_bias_parts_ptr + part * SQUEEZE_DIM + h, bias_part, mask=inside_h)
+    row = tl.program_id(1).to(tl.int64) * EMBED_DIM + e
+    for chunk in tl.static_range(CHUNKS):
+        h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+        part_offsets = row[:, None] * SQUEEZE_DIM + h[None, :]
+        inside = inside_e[:, None] & (h < SQUEEZE_DIM)[None, :]
+        tl.store(expand_parts_ptr + part_offsets, expand_part[chunk], mask=inside)
+        if KERNEL_SIZE == 1:
+            tl.store(squeeze_parts_ptr + part_offsets, squeeze_part[chunk], mask=inside)
 
 
 @triton.jit
-def load_tap_gradient(
-    squeezed_gradient_ptr,
-    mask_ptr,
-    sequence,
-    positions,
-    rows,
-    first_row,
-    length,
-    tap,
-    h,
-    SQUEEZE_DIM: tl.constexpr,
-    KERNEL_SIZE: tl.constexpr,
-    HAS_MASK: tl.constexpr,
-):
-    """da of the token that saw each position through `tap`, (BLOCK_T, BLOCK_H); zero where that is no real token."""
-    seers = positions - (tap - (KERNEL_SIZE - 1) // 2)
-    real = real_tokens(mask_ptr, sequence, seers, rows, length, HAS_MASK)
+def load_da(squeezed_gradient_ptr, rows, real, h, SQUEEZE_DIM: tl.constexpr):
+    """da, (BLOCK_T, BLOCK_H) in the dtype of the states; zero at padding, whose rows are never written."""
     inside = real[:, None] & (h < SQUEEZE_DIM)[None, :]
-    return tl.load(
-        squeezed_gradient_ptr + (first_row + seers)[:, None] * SQUEEZE_DIM + h[None, :], mask=inside, other=0.0
-    )
+    return tl.load(squeezed_gradient_ptr + rows[:, None] * SQUEEZE_DIM + h[None, :], mask=inside, other=0.0)
 
 
 @triton.jit(do_not_specialize=["batch", "length", "slots"])
@@ -259,10 +207,9 @@ def taps_kernel(
                 x_ptr, y_ptr, x_rows[None, :] + e[:, None], y_rows[None, :] + e[:, None],
                 (e < EMBED_DIM)[:, None] & real[None, :], HAS_LOWER,
             )  # fmt: skip
-            da = load_tap_gradient(
-                squeezed_gradient_ptr, mask_ptr, sequence, positions, rows, first_row, length, tap, h,
-                SQUEEZE_DIM, KERNEL_SIZE, HAS_MASK,
-            )  # fmt: skip
+            seers = positions - (tap - (KERNEL_SIZE - 1) // 2)
+            seeing = real_tokens(mask_ptr, sequence, seers, rows, length, HAS_MASK)
+            da = load_da(squeezed_gradient_ptr, first_row + seers, seeing, h, SQUEEZE_DIM)
             part = dot(round_to(w, state_dtype, INTERPRETED), da, part, PRECISION, INTERPRETED)
     row = (tl.program_id(1).to(tl.int64) * KERNEL_SIZE + tap) * EMBED_DIM + e
     tl.store(

@@ -4,7 +4,25 @@ import triton
 import triton.language as tl
 
 from .arithmetic import dot, round_to
-from .rows import load_integrated, locate_tile, real_tokens, state_offsets
+from .gate import zero_chunks
+from .rows import load_float32, load_integrated, locate_tile, real_tokens, state_offsets
+
+
+@triton.jit
+def load_squeeze_weight(
+    weight_ptr,
+    tap,
+    h,
+    e,
+    SQUEEZE_DIM: tl.constexpr,
+    EMBED_DIM: tl.constexpr,
+    dtype: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+):
+    """W_ls[:, :, tap] from its (k, H, E) form, a (BLOCK_H, BLOCK_E) block."""
+    inside = (h < SQUEEZE_DIM)[:, None] & (e < EMBED_DIM)[None, :]
+    offsets = (tap * SQUEEZE_DIM + h[:, None]) * EMBED_DIM + e[None, :]
+    return round_to(tl.load(weight_ptr + offsets, mask=inside, other=0.0), dtype, INTERPRETED)
 
 
 @triton.jit(do_not_specialize=["batch", "length"])
@@ -36,10 +54,11 @@ def squeeze_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
+    CHUNKS: tl.constexpr,
 ):
     """a_bt = sum_j W_ls[:, :, j] w_b,t+j-(k-1)/2 + b_ls, and the sum of w over each tile's real tokens.
 
-    Grid (slots, cdiv(H, BLOCK_H)). With one block of H, at k = 1:
+    Grid (slots, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program, at k = 1:
     reads   x, y (B, T, E): once; at k > 1 each of the k taps reads its shifted rows again, from cache
             mask (B, T), cu_seqlens (B+1,): once a tile
             weight (k, H, E), bias (H,): once a tile
@@ -48,46 +67,47 @@ def squeeze_kernel(
     """
     sequence, start, rows, first_row = locate_tile(tl.program_id(0), cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
     slot = tl.program_id(0).to(tl.int64)
-    block_h = tl.program_id(1)
+    first_h = tl.program_id(1) * (CHUNKS * BLOCK_H)
     positions = start + tl.arange(0, BLOCK_T)
     real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)
     count = tl.sum(real.to(tl.int32), axis=0)
-    if block_h == 0:
+    if first_h == 0:
         tl.store(counts_ptr + slot, count)
-    h = block_h * BLOCK_H + tl.arange(0, BLOCK_H)
     state_dtype: tl.constexpr = x_ptr.dtype.element_ty
-    a = tl.zeros((BLOCK_T, BLOCK_H), dtype=tl.float32)
+    a = zero_chunks(CHUNKS, BLOCK_T, BLOCK_H)
     if count > 0:
-        for block_e in range(0, EMBED_DIM, BLOCK_E):
-            e = block_e + tl.arange(0, BLOCK_E)
-            for tap in tl.static_range(KERNEL_SIZE):
+        # One loop over blocks of E and, within them, taps: so that it is pipelined whatever k is.
+        for step in range(0, tl.cdiv(EMBED_DIM, BLOCK_E) * KERNEL_SIZE):
+            tap = step % KERNEL_SIZE
+            e = (step // KERNEL_SIZE) * BLOCK_E + tl.arange(0, BLOCK_E)
+            if KERNEL_SIZE == 1:
+                neighbours = positions
+                seen = real
+            else:
                 neighbours = positions + (tap - (KERNEL_SIZE - 1) // 2)
-                if KERNEL_SIZE == 1:
-                    seen = real
-                else:
-                    seen = real_tokens(mask_ptr, sequence, neighbours, rows, length, HAS_MASK)
-                x_rows = state_offsets(sequence, neighbours, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
-                y_rows = state_offsets(sequence, neighbours, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
-                w = load_integrated(
-                    x_ptr, y_ptr, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
-                    seen[:, None] & (e < EMBED_DIM)[None, :], HAS_LOWER,
-                )  # fmt: skip
-                if tap == (KERNEL_SIZE - 1) // 2:
-                    if block_h == 0:
-                        tl.store(sums_ptr + slot * EMBED_DIM + e, tl.sum(w, axis=0), mask=e < EMBED_DIM)
-                weight = tl.load(
-                    weight_ptr + (tap * SQUEEZE_DIM + h[None, :]) * EMBED_DIM + e[:, None],
-                    mask=(h < SQUEEZE_DIM)[None, :] & (e < EMBED_DIM)[:, None],
-                    other=0.0,
-                )
-                w = round_to(w, state_dtype, INTERPRETED)
-                weight = round_to(weight, state_dtype, INTERPRETED)
-                a = dot(w, weight, a, PRECISION, INTERPRETED)
-        a += tl.load(bias_ptr + h, mask=h < SQUEEZE_DIM, other=0.0).to(tl.float32)[None, :]
-        a = tl.where(real[:, None], a, 0.0)
+                seen = real_tokens(mask_ptr, sequence, neighbours, rows, length, HAS_MASK)
+            x_rows = state_offsets(sequence, neighbours, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
+            y_rows = state_offsets(sequence, neighbours, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
+            w = load_integrated(
+                x_ptr, y_ptr, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
+                seen[:, None] & (e < EMBED_DIM)[None, :], HAS_LOWER,
+            )  # fmt: skip
+            if tap == (KERNEL_SIZE - 1) // 2:
+                if first_h == 0:
+                    tl.store(sums_ptr + slot * EMBED_DIM + e, tl.sum(w, axis=0), mask=e < EMBED_DIM)
+            w = round_to(w, state_dtype, INTERPRETED)
+            accumulated = ()
+            for chunk in tl.static_range(CHUNKS):
+                h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+                weight = load_squeeze_weight(weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED)
+                accumulated = accumulated + (dot(w, tl.trans(weight), a[chunk], PRECISION, INTERPRETED),)
+            a = accumulated
     squeezed_rows = (first_row + positions) * SQUEEZE_DIM
-    tl.store(
-        squeezed_ptr + squeezed_rows[:, None] + h[None, :],
-        round_to(a, state_dtype, INTERPRETED),
-        mask=(positions < rows)[:, None] & (h < SQUEEZE_DIM)[None, :],
-    )
+    for chunk in tl.static_range(CHUNKS):
+        h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+        biased = a[chunk] + load_float32(bias_ptr, h, h < SQUEEZE_DIM)[None, :]
+        tl.store(
+            squeezed_ptr + squeezed_rows[:, None] + h[None, :],
+            round_to(tl.where(real[:, None], biased, 0.0), state_dtype, INTERPRETED),
+            mask=(positions < rows)[:, None] & (h < SQUEEZE_DIM)[None, :],
+        )

@@ -9,9 +9,9 @@ import triton.language as tl
 
 from .arithmetic import activate, activation_slope, dot, round_to
 from .gate import load_expand_weight
-from .inputs import load_squeeze_weight
 from .reduce import gate_gradient
 from .rows import load_float32, load_integrated, locate_tile, real_tokens, sequence_rows, state_offsets
+from .squeeze import load_squeeze_weight
 
 
 @triton.jit(do_not_specialize=["batch", "length"])
@@ -151,7 +151,7 @@ def token_expand_kernel(
             )
         u = round_to(activate(a, ACTIVATION), state_dtype, INTERPRETED)
         weight = load_expand_weight(expand_weight_ptr, h, out_e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED)
-        local = dot(u, weight, local, PRECISION, INTERPRETED)
+        local = dot(u, tl.trans(weight), local, PRECISION, INTERPRETED)
 
     inside_e = (out_e < EMBED_DIM)[None, :]
     out_offsets = sequences[:, None] * EMBED_DIM + out_e[None, :]
@@ -235,7 +235,7 @@ def token_reduce_kernel(
             )  # fmt: skip
             u = round_to(activate(a, ACTIVATION), state_dtype, INTERPRETED)
             weight = load_expand_weight(expand_weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED)
-            local = dot(u, weight, local, PRECISION, INTERPRETED)
+            local = dot(u, tl.trans(weight), local, PRECISION, INTERPRETED)
         out_offsets = sequences[:, None] * EMBED_DIM + e[None, :]
         out_inside = present[:, None] & (e < EMBED_DIM)[None, :]
         inside = wanted[:, None] & (e < EMBED_DIM)[None, :]
@@ -251,7 +251,7 @@ def token_reduce_kernel(
             tl.store(gate_ptr + out_offsets, m, mask=out_inside)
             tl.store(context_gradient_ptr + out_offsets, ds, mask=out_inside)
         weight = load_expand_weight(expand_weight_ptr, own_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED)
-        du = dot(round_to(ds, state_dtype, INTERPRETED), tl.trans(weight), du, PRECISION, INTERPRETED)
+        du = dot(round_to(ds, state_dtype, INTERPRETED), weight, du, PRECISION, INTERPRETED)
     own_offsets = sequences[:, None] * SQUEEZE_DIM + own_h[None, :]
     own_inside = present[:, None] & (own_h < SQUEEZE_DIM)[None, :]
     a = load_float32(squeezed_ptr, own_offsets, own_inside)
@@ -363,7 +363,7 @@ def token_parts_kernel(
     context_gradient_ptr,
     squeezed_gradient_ptr,
     squeeze_parts_ptr,
-    squeeze_bias_parts_ptr,
+    bias_parts_ptr,
     expand_parts_ptr,
     x_batch_stride,
     x_row_stride,
@@ -391,7 +391,7 @@ def token_parts_kernel(
     Grid (cdiv(E, BLOCK_E), cdiv(H, BLOCK_H), k).
     reads   the chosen rows of x, y and their neighbours; context_gradient (B, E), squeezed, squeezed_gradient (B, H)
             float32: once a block of the other axis
-    writes  expand_parts (1, E, H), squeeze_parts (1, k, E, H), squeeze_bias_parts (1, H), float32: once
+    writes  expand_parts (1, E, H), squeeze_parts (1, k, E, H), bias_parts (1, H), float32: once
     """
     e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
     h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
@@ -436,4 +436,4 @@ def token_parts_kernel(
             mask=inside_e[:, None] & inside_h[None, :],
         )
         if tl.program_id(0) == 0:
-            tl.store(squeeze_bias_parts_ptr + h, bias, mask=inside_h)
+            tl.store(bias_parts_ptr + h, bias, mask=inside_h)

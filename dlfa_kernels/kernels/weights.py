@@ -6,11 +6,11 @@ import triton.language as tl
 from .arithmetic import activate, dot, round_to
 
 
-@triton.jit(do_not_specialize=["batch", "splits"])
+@triton.jit(do_not_specialize=["batch", "splits", "bias_rows"])
 def weights_kernel(
     expand_parts_ptr,
     squeeze_parts_ptr,
-    squeeze_bias_parts_ptr,
+    bias_parts_ptr,
     pooled_ptr,
     hidden_ptr,
     context_gradient_ptr,
@@ -25,6 +25,7 @@ def weights_kernel(
     global_expand_bias_ptr,
     batch,
     splits,
+    bias_rows,
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
     KERNEL_SIZE: tl.constexpr,
@@ -32,6 +33,7 @@ def weights_kernel(
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
     BLOCK_B: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
@@ -39,7 +41,7 @@ def weights_kernel(
 
     db_le = db_ge = sum_b dg_b; db_gs = sum_b dhidden_b.
     Grid (cdiv(E, BLOCK_E), cdiv(H, BLOCK_H)).
-    reads   expand_parts (splits, E, H), squeeze_parts (splits, k, E, H), squeeze_bias_parts (splits, H) float32: once
+    reads   expand_parts (splits, E, H), squeeze_parts (splits, k, E, H), bias_parts (bias_rows, H) float32: once
             context_gradient, pooled (B, E), hidden, hidden_gradient (B, H) float32: once a block of the other axis
     writes  the eight gradients, each in its parameter's shape and dtype: once
     """
@@ -73,8 +75,13 @@ def weights_kernel(
         tl.store(local_squeeze_weight_ptr + offsets, round_to(squeeze, dtype, INTERPRETED), mask=inside_he)
 
     bias = tl.zeros((BLOCK_H,), dtype=tl.float32)
-    for split in range(splits):
-        bias += tl.load(squeeze_bias_parts_ptr + split * SQUEEZE_DIM + h, mask=inside_h, other=0.0)
+    if first_e:
+        for block in range(0, bias_rows, BLOCK_ROWS):
+            row = block + tl.arange(0, BLOCK_ROWS).to(tl.int64)
+            part_inside = (row < bias_rows)[:, None] & inside_h[None, :]
+            bias += tl.sum(
+                tl.load(bias_parts_ptr + row[:, None] * SQUEEZE_DIM + h[None, :], mask=part_inside, other=0.0), axis=0
+            )
     if first_e:
         tl.store(local_squeeze_bias_ptr + h, round_to(bias, dtype, INTERPRETED), mask=inside_h)
 
