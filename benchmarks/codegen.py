@@ -99,9 +99,9 @@ def recorded_launches(setting: Setting, variant: Any, *, batch: int = 32, length
         mask=None if variant.packed else meta(batch, length, dtype=torch.int64),
         cu_seqlens=meta(batch + 1, dtype=torch.int32) if variant.packed else None,
     )
-    with launch.record_launches() as forward:
+    with launch.record_launches(setting.arch) as forward:
         saved = run_forward(variant, inputs)
-    with launch.record_launches() as backward:
+    with launch.record_launches(setting.arch) as backward:
         run_backward(variant, inputs, saved)
     return [("forward", item) for item in forward] + [("backward", item) for item in backward]
 
@@ -114,8 +114,6 @@ def compile_launch(launch: Any, chip: Chip) -> tuple[Any, list[str]]:
 
     kernel = launch.kernel
     keywords = launch.arguments | launch.constants | {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
-    if chip.backend == "hip" and "PRECISION" in keywords:  # chosen for NVIDIA, as the meta device has no vendor
-        keywords["PRECISION"] = "ieee"
     target = GPUTarget(chip.backend, chip.arch, chip.warp_size)
     backend = make_backend(target)
     bind = create_function_from_signature(kernel.signature, kernel.params, backend)

@@ -24,7 +24,7 @@ from .kernels.pool import pool_kernel
 from .kernels.reduce import reduce_kernel
 from .kernels.squeeze import squeeze_kernel
 from .kernels.weights import weights_kernel
-from .tiles import Tile, choose_tiles
+from .tiles import Tile, choose_tiles, device_architecture
 
 # Sequences of more tiles than this are pooled by a launch of their own before the context.
 TILES_POOLED_BY_CONTEXT = 4
@@ -68,15 +68,22 @@ class Launch:
 _recorder: list[Launch] | None = None
 
 
+_architecture: str | None = None
+
+
 @contextmanager
-def record_launches() -> Iterator[list[Launch]]:
-    """Collect the launches made inside; on the meta device they are only collected."""
-    global _recorder
-    outer, _recorder = _recorder, []
+def record_launches(architecture: str | None = None) -> Iterator[list[Launch]]:
+    """Collect the launches made inside; on the meta device they are only collected.
+
+    Args:
+        architecture: choose tiles for it, such as "sm_80", whatever device the tensors are on.
+    """
+    global _recorder, _architecture
+    outer, _recorder, _architecture = (_recorder, _architecture), [], architecture
     try:
         yield _recorder
     finally:
-        _recorder = outer
+        _recorder, _architecture = outer
 
 
 @cache
@@ -127,11 +134,12 @@ class Call:
         # (k, H, E): the taps' matrices one after the other, as the kernels read them
         self.squeeze_weight = weights.local_squeeze_weight.permute(2, 0, 1).contiguous()
         self.weights = AIFWeights._make(weight.contiguous() for weight in weights)
-        self.tiles = choose_tiles(self.embed_dim, self.squeeze_dim, self.dtype)
+        architecture = _architecture or device_architecture(last.device)
+        self.tiles = choose_tiles(self.embed_dim, self.squeeze_dim, self.dtype, architecture)
         strides = [s for t in (self.last, self.lower, self.dz) if t is not None for s in t.stride()[:-1]]
         self.align = next(n for n in (16, 8, 4, 1) if all(stride % n == 0 for stride in strides))
         self.interpreted = environment.triton_interpreted() and last.device.type == "cpu"
-        self.precision = "ieee" if torch.version.hip or self.interpreted else "tf32x3"
+        nvidia = architecture.startswith("sm_") and not self.interpreted
         self.flags = {
             "SELECT": fuse == "select",
             "ACTIVATION": activation,
@@ -142,7 +150,7 @@ class Call:
             "ALIGN": self.align,
             "EMBED_DIM": self.embed_dim,
             "SQUEEZE_DIM": self.squeeze_dim,
-            "PRECISION": self.precision,
+            "PRECISION": "tf32x3" if nvidia else "ieee",
             "INTERPRETED": self.interpreted,
         }
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
 # Squeeze channels a program holds at most: two float32 blocks of 64 x 256 fill half of the registers.
 MAX_HELD_H = 256
+
+# Matrix products issued by whole warpgroups, with operands in shared memory; elsewhere operands take registers.
+WARPGROUP_ARCHITECTURES = ("sm_90", "sm_100", "sm_103")
+
+# What tensors without a GPU are compiled for, when launches are inspected or interpreted.
+DEFAULT_ARCHITECTURE = "sm_90"
 
 
 @dataclass(frozen=True)
@@ -51,21 +58,37 @@ def power_of_two(value: int) -> int:
     return max(16, 1 << (value - 1).bit_length())
 
 
-def choose_tiles(embed_dim: int, squeeze_dim: int, dtype: torch.dtype) -> Tiles:
-    """Tile sizes for (E, H, dtype of the states)."""
+def choose_tiles(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: str) -> Tiles:
+    """Tile sizes for (E, H, dtype of the states, architecture such as "sm_90" or "gfx942")."""
     block_h = min(64, power_of_two(squeeze_dim))
     chunks = min(MAX_HELD_H, -(-squeeze_dim // block_h) * block_h) // block_h
     warps = 4 if chunks <= 2 else 8
-    block_e = min(64 if dtype != torch.float32 else 32, power_of_two(embed_dim))
+    widest_e = power_of_two(embed_dim)
+    half = dtype != torch.float32
+    warpgroups = architecture in WARPGROUP_ARCHITECTURES
+    stages = 3 if warpgroups else 2
+    block_e = min(64 if half else 32, widest_e)
+    small_e = min(64 if half and warpgroups else 16, widest_e)
+    small_t = 64 if half and not warpgroups else 32
     return Tiles(
-        squeeze=Tile(64, block_e, block_h, chunks, warps, 3),
+        squeeze=Tile(64, block_e, block_h, chunks, warps, stages),
         expand=Tile(64, block_e, block_h, chunks, warps, 2),
-        reduce=Tile(64, block_e, block_h, chunks, warps, 2),
-        inputs=Tile(32, block_e, block_h, chunks, 8, 2),
+        reduce=Tile(64, min(32, block_e), block_h, chunks, warps, 2),
+        inputs=Tile(small_t, small_e, block_h, chunks, 8, 2),
         taps=Tile(64, block_e, block_h, 1, 4, 2),
         pool=Tile(block_t=32, block_e=128),
         context=Tile(block_t=16, block_e=block_e, block_h=block_h),
         weights=Tile(block_t=16, block_e=block_e, block_h=min(32, block_h)),
-        sums=Tile(block_t=64, block_e=min(128, power_of_two(embed_dim))),
+        sums=Tile(block_t=64, block_e=min(128, widest_e)),
         token=Tile(block_t=16, block_e=block_e, block_h=block_h),
     )
+
+
+@cache
+def device_architecture(device: torch.device) -> str:
+    """The architecture of a GPU, "sm_90" or "gfx942" style; DEFAULT_ARCHITECTURE for other devices."""
+    if device.type != "cuda":
+        return DEFAULT_ARCHITECTURE
+    if torch.version.hip:
+        return str(torch.cuda.get_device_properties(device).gcnArchName).split(":")[0]
+    return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
