@@ -120,7 +120,7 @@ class Call:
         self.cu_seqlens = None if cu_seqlens is None else cu_seqlens.contiguous()
         self.batch = last.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
         self.length = 0 if self.packed else last.shape[1]
-        self.rows = last.shape[:-1].numel()
+        self.rows = last.shape[0] if cu_seqlens is not None else last.shape[0] * last.shape[1]
         self.embed_dim = last.shape[-1]
         self.squeeze_dim, _, self.kernel_size = weights.local_squeeze_weight.shape
         self.device = last.device

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .backends import BACKENDS
-from .checks import ACTIVATIONS, FUSE_MODES, AIFWeights, check_inputs, odd_kernel_size, one_of
+from .checks import ACTIVATIONS, FUSE_MODES, STATE_DTYPES, AIFWeights, check_inputs, odd_kernel_size, one_of
 from .functional import fused_aif
 from .reference import gate_and_fused
 
@@ -68,6 +68,10 @@ class FusedAIF(nn.Module):
         one_of("fuse", fuse, FUSE_MODES)
         one_of("activation", activation, ACTIVATIONS)
         one_of("backend", backend, BACKENDS)
+        if isinstance(gate_bias, bool) or not isinstance(gate_bias, int | float):
+            raise TypeError(f"gate_bias must be a number, got {gate_bias!r}")
+        if dtype is not None and dtype not in STATE_DTYPES:
+            raise TypeError(f"dtype must be float32, bfloat16, float16 or float64, got {dtype}")
         self.embed_dim = embed_dim
         self.squeeze_dim = default_squeeze_dim(embed_dim, reduction) if squeeze_dim is None else squeeze_dim
         self.kernel_size = kernel_size

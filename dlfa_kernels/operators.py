@@ -86,8 +86,9 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes) -> None:
         if dz is None:
             return (None,) * (2 + _WEIGHT_COUNT) + undifferentiated
         operator = getattr(torch.ops.dlfa, f"{name}_backward")
-        dx, dy, *weights = operator(dz, *ctx.saved_tensors, *ctx.settings)
-        if ctx.saved_tensors[1] is None:
+        saved = ctx.saved_tensors  # read once: activation checkpointing recomputes it at each reading
+        dx, dy, *weights = operator(dz, *saved, *ctx.settings)
+        if saved[1] is None:
             dy = None
         elif ctx.settings[fuse_setting] == "gate":
             dy = dx

@@ -57,7 +57,7 @@ def _gate_and_fused(
     device, embed_dim, phi = last.device, last.shape[-1], _PHI[activation]
     w_ls, b_ls, w_le, b_le, w_gs, b_gs, w_ge, b_ge = (weight.to(dtype) for weight in weights)
 
-    rows = last.shape[:-1].numel()
+    rows = last.shape[0] if cu_seqlens is not None else last.shape[0] * last.shape[1]
     position = torch.arange(rows, device=device)
     real = torch.ones(rows, dtype=torch.bool, device=device) if mask is None else mask.reshape(-1) != 0
     if cu_seqlens is None:
