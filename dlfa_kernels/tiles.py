@@ -58,7 +58,9 @@ def power_of_two(value: int) -> int:
     return max(16, 1 << (value - 1).bit_length())
 
 
-def choose_tiles(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: str) -> Tiles:
+def choose_tiles(
+    embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: str = DEFAULT_ARCHITECTURE
+) -> Tiles:
     """Tile sizes for (E, H, dtype of the states, architecture such as "sm_90" or "gfx942")."""
     block_h = min(64, power_of_two(squeeze_dim))
     chunks = min(MAX_HELD_H, -(-squeeze_dim // block_h) * block_h) // block_h

@@ -25,7 +25,7 @@ RELU_LUCK = 1.5
 
 triton_aif = partial(fused_aif, backend="triton")
 TILE_T = choose_tiles(24, 16, torch.float32).squeeze.block_t
-TILE_H = choose_tiles(24, 4096, torch.float32).squeeze.block_h
+TILE_H = choose_tiles(24, 4096, torch.float32).squeeze.held_h
 TILE_B = choose_tiles(24, 16, torch.float32).context.block_t
 TILE_E = {dtype: choose_tiles(4096, 16, dtype).squeeze.block_e for dtype in LIMITS}
 HALF = (torch.float16, torch.bfloat16)
