@@ -1,0 +1,325 @@
+"""The command line, `dlfa`. Heavy imports wait inside the commands, so that help comes at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from .saved_runs import SavedRun
+
+app = typer.Typer(
+    name="dlfa",
+    help="Fuse a lower layer of a multilingual encoder with its last one, for zero-shot cross-lingual transfer.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Languages = Annotated[
+    str | None, typer.Option("--languages", help="Comma-separated, such as en,de,zh; default: all that have data.")
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Data in XTREME's layout (train-en.tsv, dev-en.tsv, test-XX.tsv); default: the Hub."),
+]
+TaskName = Annotated[str | None, typer.Option("--task", help="A task of `dlfa tasks`; default: the run's own.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+
+
+@app.command()
+def train(
+    task: Annotated[str, typer.Option(help="A task of `dlfa tasks`.")],
+    model: Annotated[str, typer.Option(help="Encoder: Hub id or directory.")],
+    output_dir: Annotated[Path, typer.Option(help="Where model, results and predictions go.")],
+    data_dir: DataDir = None,
+    languages: Languages = None,
+    fusion_layer: Annotated[
+        str | None,
+        typer.Option(help="Lower layer, 0 (embeddings) to L-1; several as 4,6; none for the last-layer baseline."),
+    ] = None,
+    fusion: Annotated[str | None, typer.Option(help="last, lower, sum, scalar_mix or aif (default).")] = None,
+    fuse: Annotated[str | None, typer.Option(help="AIF: gate (default) or select.")] = None,
+    kernel_size: Annotated[int | None, typer.Option(help="AIF: odd width of the local branch in tokens.")] = None,
+    reduction: Annotated[int | None, typer.Option(help="AIF: squeeze width is hidden size / reduction.")] = None,
+    gate_bias: Annotated[float | None, typer.Option(help="AIF: initial bias of the gate.")] = None,
+    activation: Annotated[str | None, typer.Option(help="AIF: relu (default), gelu or silu.")] = None,
+    label_subword: Annotated[
+        str | None, typer.Option(help="Tagging: a word's label sits on its first (default) or last sub-word, or mean.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Default: XTREME's for the task.")] = None,
+    head_learning_rate: Annotated[
+        float | None, typer.Option(help="Of the new parameters, fusion and head; default: --learning-rate.")
+    ] = None,
+    epochs: Annotated[float | None, typer.Option(help="Default: XTREME's for the task.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Sequences a batch and process; default: XTREME's.")] = None,
+    gradient_accumulation: Annotated[int | None, typer.Option(help="Batches a step; default: XTREME's.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens a sequence; default: XTREME's.")] = None,
+    weight_decay: Annotated[float, typer.Option(help="Of weights, not of biases and norms.")] = 0.0,
+    warmup_steps: Annotated[int | None, typer.Option(help="Default: XTREME's, which is 0 but for QA.")] = None,
+    seed: Annotated[int, typer.Option(help="Of initialisation, data order and dropout.")] = 1,
+    max_train_examples: Annotated[int | None, typer.Option(help="A fixed random subset of the training data.")] = None,
+    max_eval_examples: Annotated[int | None, typer.Option(help="Likewise of the dev set and of each test set.")] = None,
+    save_steps: Annotated[
+        int | None, typer.Option(help="Steps between checkpoints and dev evaluations; default: once an epoch.")
+    ] = None,
+    eval_batch_size: Annotated[int, typer.Option(help="Sequences a batch of evaluation.")] = 64,
+    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 autocast.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="float16 autocast with loss scaling (GPU).")] = False,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --output-dir.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output-dir.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train on English, evaluate on every language, write model and results."""
+    with _one_line_errors():
+        given = {
+            "fusion_layer": _fusion_layer(fusion_layer, fusion),
+            "fusion": fusion,
+            "fuse": fuse,
+            "kernel_size": kernel_size,
+            "reduction": reduction,
+            "gate_bias": gate_bias,
+            "activation": activation,
+            "label_subword": label_subword,
+        }
+        options = {name: value for name, value in given.items() if value is not None or name == "fusion_layer"}
+        from .run_config import RunConfig
+
+        config = RunConfig(
+            task=task,
+            model=model,
+            output_dir=output_dir,
+            data_dir=data_dir,
+            languages=_languages(languages),
+            model_options=options,
+            learning_rate=learning_rate,
+            head_learning_rate=head_learning_rate,
+            epochs=epochs,
+            batch_size=batch_size,
+            gradient_accumulation=gradient_accumulation,
+            max_length=max_length,
+            weight_decay=weight_decay,
+            warmup_steps=warmup_steps,
+            seed=seed,
+            max_train_examples=max_train_examples,
+            max_eval_examples=max_eval_examples,
+            save_steps=save_steps,
+            eval_batch_size=eval_batch_size,
+            bf16=bf16,
+            fp16=fp16,
+            gradient_checkpointing=gradient_checkpointing,
+        )
+        _quiet_libraries()
+        from .run_directory import RunDirectory, read_object
+        from .training import fit, prepare
+
+        prepared = prepare(config, overwrite=overwrite, resume=resume, progress=not quiet)
+        if prepared is None:
+            typer.echo(f"the run in {output_dir} is complete")
+            results = read_object(RunDirectory(output_dir).results_file, ("languages", "averages"))
+    if prepared is not None:
+        try:
+            results = fit(prepared)
+        except KeyboardInterrupt:
+            _fail(f"interrupted; the same command with --resume goes on with the run in {output_dir}", status=130)
+        except FloatingPointError as error:
+            _fail(str(error), status=1)
+    _show(results)
+
+
+@app.command()
+def evaluate(
+    model_dir: Annotated[Path, typer.Argument(help="Output directory of `dlfa train`.")],
+    data_dir: DataDir = None,
+    task: TaskName = None,
+    languages: Languages = None,
+    split: Annotated[str, typer.Option(help="test or dev.")] = "test",
+    output: Annotated[Path | None, typer.Option(help="Write the results here, as results.json.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Write predictions here, one file a language.")] = None,
+    max_eval_examples: Annotated[
+        int | None, typer.Option(help="A fixed random subset of each language; 0 for all; default: as the run.")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens a sequence; default: as the run.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Sequences a batch.")] = 64,
+    quiet: Quiet = False,
+) -> None:
+    """Evaluate a saved model; with the run's own data, the figures are those that the run wrote."""
+    with _one_line_errors():
+        if split not in ("test", "dev"):
+            raise ValueError(f"--split must be test or dev, got {split!r}")
+        if batch_size < 1:
+            raise ValueError(f"--batch-size must be at least 1, got {batch_size}")
+        run = _load_run(model_dir, task, max_length)
+        from .data.loading import choose_languages, read_split, subset
+
+        config = run.config
+        if data_dir is None and config is not None:
+            data_dir = config.data_dir
+        if max_eval_examples is None and config is not None:
+            max_eval_examples = config.max_eval_examples
+        wanted = _languages(languages)
+        if wanted is None and split == "dev":
+            wanted = (run.task.train_language,)
+        chosen = choose_languages(run.task, data_dir, wanted, split)
+        data = {
+            language: subset(read_split(run.task, data_dir, split, language), max_eval_examples or None)
+            for language in chosen
+        }
+    from . import atomic
+    from .evaluation import evaluate as evaluate_languages
+    from .results import summary
+    from .training import autocast_dtype, write_predictions
+
+    autocast = None if config is None else autocast_dtype(config)
+    evaluations = evaluate_languages(
+        run.model, run.tokenizer, run.task, data,
+        max_length=run.max_length, batch_size=batch_size, autocast=autocast, progress=not quiet,
+    )  # fmt: skip
+    name, seed = (str(model_dir), None) if config is None else (config.model, config.seed)
+    results = summary(run.task, run.model, name, evaluations, seed=seed, split=split, autocast=autocast)
+    if predictions is not None:
+        write_predictions(predictions, run.task, evaluations, split)
+    if output is not None:
+        atomic.write_json(output, results)
+    _show(results)
+
+
+@app.command()
+def predict(
+    model_dir: Annotated[Path, typer.Argument(help="Output directory of `dlfa train`.")],
+    input_file: Annotated[str, typer.Option("--input", help="A file, or - for standard input.")],
+    output: Annotated[Path | None, typer.Option(help="A file; default: standard output.")] = None,
+    input_format: Annotated[
+        str, typer.Option(help="Tagging: text (a sentence a line), tokens (a token a line), or auto.")
+    ] = "auto",
+    task: TaskName = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens a sequence; default: as the run.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Sequences a batch.")] = 64,
+) -> None:
+    """Predict for new text: token<TAB>tag lines, texts with a label behind, or answers by question id."""
+    with _one_line_errors():
+        run = _load_run(model_dir, task, max_length)
+        from .prediction import predict as predict_examples
+        from .prediction import read_input
+
+        examples = read_input(run.task, Path("/dev/stdin" if input_file == "-" else input_file), input_format)
+    text = predict_examples(run, examples, batch_size)
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        from . import atomic
+
+        atomic.write_text(output, text)
+
+
+@app.command()
+def tasks() -> None:
+    """List the tasks with their languages, metric, source and XTREME's hyper-parameters."""
+    from .tables import task_table
+    from .tasks import TASKS
+
+    _print(task_table(TASKS.values()))
+
+
+@app.command()
+def quickstart(
+    output_dir: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/quickstart"),
+    seed: Annotated[int, typer.Option(help="Of corpus, initialisation and training.")] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --output-dir.")] = False,
+) -> None:
+    """Offline, on the CPU, in under two minutes: made-up languages, a tiny encoder, the last layer against DLFA."""
+    with _one_line_errors():
+        _quiet_libraries()
+        from .quickstart import run
+
+        run(output_dir, seed, overwrite=overwrite)
+
+
+def _fusion_layer(text: str | None, fusion: str | None) -> int | list[int] | None:
+    """None, one layer or several."""
+    if text is None:
+        if fusion in ("last", "scalar_mix"):
+            return None
+        raise ValueError("--fusion-layer must be given: 0 to L-1 for an encoder of L layers, or none for the baseline")
+    if text.lower() == "none":
+        return None
+    try:
+        layers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--fusion-layer must be an integer, several as 4,6, or none, got {text!r}") from None
+    return layers[0] if len(layers) == 1 else layers
+
+
+def _languages(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not names:
+        raise ValueError(f"--languages must name at least one language, got {text!r}")
+    return names
+
+
+def _load_run(model_dir: Path, task: str | None, max_length: int | None) -> SavedRun:
+    if max_length is not None and max_length < 1:
+        raise ValueError(f"--max-length must be at least 1, got {max_length}")
+    _quiet_libraries()
+    from .saved_runs import load_run
+
+    return load_run(model_dir, task, max_length)
+
+
+def _show(results: dict[str, Any]) -> None:
+    """Print the table, on the main process alone."""
+    if int(os.environ.get("RANK", "0")) != 0:
+        return
+    from .tables import language_table
+
+    _print(language_table(results))
+
+
+def _print(table: Table) -> None:
+    """Print to standard output, in a fixed width where that is no terminal."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _quiet_libraries() -> None:
+    """No advertisements, telemetry or weight reports from the libraries below."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Bad input ends the command with one line on standard error and status 2."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        _fail(" ".join(str(error).split()), status=2)
+
+
+def _fail(message: str, status: int) -> None:
+    if int(os.environ.get("RANK", "0")) == 0:
+        typer.echo(f"dlfa: error: {message}", err=True)
+    raise typer.Exit(status)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

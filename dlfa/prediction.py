@@ -1,0 +1,96 @@
+"""Prediction for new text, with a saved model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .data.examples import DataError, Example, LabelledText, TaggedSentence
+from .data.lines import columns, numbered_lines
+from .data.squad_files import read_squad_file
+from .data.text_files import unquoted
+from .evaluation import example_scores
+from .saved_runs import SavedRun
+from .tasks import ClassificationTask, Task
+
+FORMATS = ("auto", "text", "tokens")
+
+
+def read_input(task: Task, path: Path, input_format: str = "auto") -> list[Example]:
+    """Read what is to be predicted.
+
+    Args:
+        task: tagging reads text, one sentence a line with words between spaces, or one token a line with a blank line
+            after each sentence, where further columns are ignored. Classification reads the task's columns, with or
+            without a label. Question answering reads SQuAD's JSON, with or without answers.
+        path: UTF-8.
+        input_format: for tagging: "text", "tokens", or "auto", which takes a file for tokens where a line holds a tab,
+            or where no line holds a space and blank lines stand between.
+
+    Raises:
+        DataError: file and line of whatever cannot be read; a file without an example.
+        ValueError: an unknown format.
+    """
+    if input_format not in FORMATS:
+        raise ValueError(f"input format must be one of {', '.join(FORMATS)}, got {input_format!r}")
+    if task.kind == "qa":
+        return list(read_squad_file(path, need_answers=False))
+    examples: list[Example]
+    if isinstance(task, ClassificationTask):
+        examples = list(_read_texts(task, path))
+    else:
+        examples = list(_read_sentences(path, input_format))
+    if not examples:
+        raise DataError(f"{path}: the file holds nothing to predict")
+    return examples
+
+
+def _read_texts(task: ClassificationTask, path: Path) -> list[LabelledText]:
+    examples = []
+    for number, line in numbered_lines(path):
+        names = (*task.columns, "label") if line.count("\t") == len(task.columns) else task.columns
+        fields = columns(path, number, line, names)
+        examples.append(LabelledText(tuple(map(unquoted, fields[: len(task.columns)]))))
+    return examples
+
+
+def _read_sentences(path: Path, input_format: str) -> list[TaggedSentence]:
+    lines = list(numbered_lines(path))
+    if input_format == "auto":
+        filled = [line for _, line in lines if line.strip()]
+        single = all(len(line.split()) == 1 for line in filled)
+        blank_between = any(not line.strip() for _, line in lines[:-1])
+        input_format = "tokens" if any("\t" in line for line in filled) or (single and blank_between) else "text"
+    if input_format == "text":
+        return [TaggedSentence(tuple(line.split())) for _, line in lines if line.strip()]
+    sentences: list[TaggedSentence] = []
+    words: list[str] = []
+    for number, line in (*lines, (0, "")):
+        if line.strip(" "):
+            words.append(columns(path, number, line.split("\t")[0], ("token",))[0])
+        elif words:
+            sentences.append(TaggedSentence(tuple(words)))
+            words = []
+    return sentences
+
+
+def predict(run: SavedRun, examples: Sequence[Example], batch_size: int = 64) -> str:
+    """Predict and lay out.
+
+    Returns:
+        Tagging: `token<TAB>tag` lines with a blank line after each sentence. Classification: the input's columns with
+        the label behind. Question answering: a JSON object of answers by question id.
+    """
+    task = run.task
+    scores = example_scores(run.model, run.tokenizer, task, examples, max_length=run.max_length, batch_size=batch_size)
+    predictions = task.decide(examples, scores)
+    if task.kind == "qa":
+        return task.prediction_text(examples, predictions)
+    blocks = []
+    for example, prediction in zip(examples, predictions, strict=True):
+        if isinstance(example, TaggedSentence):
+            pairs = zip(example.words, prediction, strict=True)
+            blocks.append("".join(f"{word}\t{tag}\n" for word, tag in pairs) + "\n")
+        elif isinstance(example, LabelledText):
+            blocks.append("\t".join((*example.texts, prediction)) + "\n")
+    return "".join(blocks)

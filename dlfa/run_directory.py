@@ -1,0 +1,159 @@
+"""What a run leaves in its output directory, and when one may start there.
+
+OUT/ holds run.json (the configuration), results.json (written last), the model with its tokenizer, predictions/,
+languages.png, and while it is being trained checkpoints/.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import atomic
+from .run_config import differences
+
+_COMPLETE = "complete.json"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The output directory of one run."""
+
+    path: Path
+
+    @property
+    def run_file(self) -> Path:
+        """Everything needed to repeat the run."""
+        return self.path / "run.json"
+
+    @property
+    def results_file(self) -> Path:
+        """The results; there only once the run is complete."""
+        return self.path / "results.json"
+
+    @property
+    def predictions(self) -> Path:
+        """Predictions, one file a language, as XTREME's scorer reads them."""
+        return self.path / "predictions"
+
+    @property
+    def chart_file(self) -> Path:
+        """The bar chart over languages."""
+        return self.path / "languages.png"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The Trainer's checkpoints, there only until the run is complete."""
+        return self.path / "checkpoints"
+
+    def holds_run(self) -> bool:
+        """Whether a run, or a model, lies here."""
+        names = ("run.json", "results.json", "config.json", "model.safetensors", "checkpoints")
+        return any((self.path / name).exists() for name in names)
+
+    def check(self, model: str, overwrite: bool, resume: bool) -> None:
+        """Raise ValueError where a new run may not be written here."""
+        if overwrite and resume:
+            raise ValueError("--overwrite and --resume cannot be given together")
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"--output-dir {self.path} is a file, not a directory")
+        if Path(model).is_dir() and Path(model).resolve() == self.path.resolve():
+            raise ValueError(f"--output-dir must not be the directory of --model, {model}")
+        if self.holds_run() and not (overwrite or resume):
+            raise ValueError(
+                f"--output-dir {self.path} already holds a run or a model; give --resume to go on with it, "
+                "--overwrite to replace it, or another directory"
+            )
+        if resume and self.holds_run() and not self.run_file.exists():
+            raise ValueError(f"--resume: {self.path} holds a model but no run.json, so there is no run to go on with")
+
+    def check_same_run(self, now: dict[str, Any]) -> None:
+        """Raise ValueError unless `now`, what `run_file` would hold, describes the run that lies here."""
+        before = self.read_run()
+        changed = differences(before["config"], now["config"])
+        if changed:
+            shown = "; ".join(
+                f"{name}: {before['config'].get(name)!r} there, {now['config'].get(name)!r} now" for name in changed
+            )
+            raise ValueError(f"--resume: the run in {self.path} has another configuration ({shown})")
+        if before["data_sha256"] != now["data_sha256"]:
+            raise ValueError(f"--resume: the data have changed since the run in {self.path} was started")
+
+    def read_run(self) -> dict[str, Any]:
+        """The content of `run_file`.
+
+        Raises:
+            ValueError: it is none of ours.
+        """
+        return read_object(self.run_file, ("config", "data_sha256"))
+
+    def clear(self) -> None:
+        """Remove what a run wrote, and nothing else."""
+        self.results_file.unlink(missing_ok=True)
+        for folder in (self.checkpoints, self.predictions):
+            shutil.rmtree(folder, ignore_errors=True)
+        names = [
+            "run.json", "languages.png", "config.json", "model.safetensors", "model.safetensors.index.json",
+            "training.json", *(path.name for path in self.path.glob("tokenizer*.json")), "special_tokens_map.json",
+            *(path.name for path in self.path.glob("model-*-of-*.safetensors")),
+        ]  # fmt: skip
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
+
+    def newest_checkpoint(self) -> Path | None:
+        """The newest checkpoint written to its end; the best one's path in it is put right where the run was moved."""
+        complete = [path.parent for path in self.checkpoints.glob(f"checkpoint-*/{_COMPLETE}")]
+        if not complete:
+            return None
+        newest = max(complete, key=step_of)
+        state_file = newest / "trainer_state.json"
+        state = json.loads(state_file.read_text(encoding="utf-8"))
+        best = state.get("best_model_checkpoint")
+        if best is not None:
+            here = self.checkpoints / Path(best).name
+            if not (here / _COMPLETE).exists():
+                raise ValueError(f"--resume: the run's best checkpoint {here} is gone; start again with --overwrite")
+            if str(here) != best:
+                state["best_model_checkpoint"] = str(here)
+                atomic.write_json(state_file, state)
+        return newest
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimiser step of a checkpoint folder."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def mark_complete(checkpoint: Path, facts: dict[str, Any]) -> None:
+    """Mark a checkpoint as written to its end, with facts to be read again on resuming."""
+    atomic.write_json(checkpoint / _COMPLETE, facts)
+
+
+def complete_facts(checkpoint: Path) -> dict[str, Any]:
+    """What `mark_complete` wrote."""
+    return read_object(checkpoint / _COMPLETE, ())
+
+
+def remove_checkpoint(checkpoint: Path) -> None:
+    """Remove a checkpoint; one that is removed half-way no longer counts as complete."""
+    (checkpoint / _COMPLETE).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def read_object(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
+    """A JSON file that must hold an object with the fields `needed`.
+
+    Raises:
+        ValueError: it cannot be read, or is none such.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    missing = [name for name in needed if not isinstance(values, dict) or name not in values]
+    if missing or not isinstance(values, dict):
+        raise ValueError(f"{path} is no such file of this package: it lacks {', '.join(missing) or 'an object'}")
+    return values

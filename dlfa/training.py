@@ -1,0 +1,414 @@
+"""Training: a model over an encoder, by transformers' Trainer, evaluated on every language, written as a whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from transformers import (
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_callback import PrinterCallback
+
+from . import atomic
+from .charts import bar_chart
+from .data.batching import PaddingCollator
+from .data.loading import TaskData, choose_languages, load_task_data
+from .evaluation import LanguageEvaluation, encoding_of, evaluate, model_for
+from .results import summary
+from .run_config import RunConfig
+from .run_directory import (
+    RunDirectory,
+    complete_facts,
+    mark_complete,
+    read_object,
+    remove_checkpoint,
+    step_of,
+)
+from .tasks import Feature, Task
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that has passed every check: only training is left to do."""
+
+    config: RunConfig
+    task: Task
+    data: TaskData
+    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel
+    features: list[Feature]  # of the training data
+    directory: RunDirectory
+    checkpoint: Path | None
+    progress: bool
+
+
+def train(
+    config: RunConfig, *, overwrite: bool = False, resume: bool = False, progress: bool = False
+) -> dict[str, Any]:
+    """Train and evaluate as `config` says, and write everything to its `output_dir`.
+
+    Args:
+        config: the run.
+        overwrite: replace a run that lies in `output_dir`.
+        resume: go on with the run that lies there, from its newest complete checkpoint; a run that is complete is
+            returned as it is, and an empty directory starts from the beginning.
+        progress: show progress bars.
+
+    Returns:
+        The content of results.json, on every process.
+
+    Raises:
+        ValueError, TypeError: bad input; raised before any training.
+        FloatingPointError: the loss became NaN or infinite.
+    """
+    directory = RunDirectory(config.output_dir)
+    prepared = prepare(config, overwrite=overwrite, resume=resume, progress=progress)
+    return read_object(directory.results_file, ("languages",)) if prepared is None else fit(prepared)
+
+
+def prepare(
+    config: RunConfig, *, overwrite: bool = False, resume: bool = False, progress: bool = False
+) -> Prepared | None:
+    """Check the run, read all of its data, load tokenizer and encoder, and claim the output directory.
+
+    Returns:
+        What `fit` needs; None where `resume` finds the run complete.
+
+    Raises:
+        ValueError, TypeError: bad input, of whatever kind.
+    """
+    config = config.with_presets()
+    task = config.task_object
+    directory = RunDirectory(config.output_dir)
+    directory.check(config.model, overwrite, resume)
+    languages = choose_languages(task, config.data_dir, config.languages, "test")
+    config = dataclasses.replace(config, languages=tuple(languages))
+    data = load_task_data(
+        task,
+        config.data_dir,
+        languages,
+        max_train_examples=config.max_train_examples,
+        max_eval_examples=config.max_eval_examples,
+    )
+    run = {"config": config.to_json(), "data_sha256": data.sha256()}
+    resumed = resume and directory.run_file.exists()
+    if resumed:
+        directory.check_same_run(run)
+        if directory.results_file.exists():
+            return None
+    tokenizer = load_tokenizer(config.model, config.max_length or 0)
+    set_seed(config.seed)
+    model = new_model(config, task)
+    encoding = encoding_of(model, config.max_length or 0)
+    features = task.encode(data.train, tokenizer, encoding, training=True)
+    PartialState().wait_for_everyone()  # no process may look at the directory after one has claimed it
+    if PartialState().is_main_process and not resumed:
+        if overwrite:
+            directory.clear()
+        atomic.write_json(directory.run_file, run)
+    checkpoint = directory.newest_checkpoint() if resumed else None
+    return Prepared(config, task, data, tokenizer, model, features, directory, checkpoint, progress)
+
+
+def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerBase:
+    """The tokenizer of `name`, a Hub id or directory.
+
+    Raises:
+        ValueError: there is none, it is no fast one, or it does not allow `max_length` tokens.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"no tokenizer can be loaded from {name!r}: {_first_line(error)}") from error
+    if not tokenizer.is_fast:
+        raise ValueError(f"the tokenizer of {name!r} is no fast one (tokenizers library), which words need")
+    if max_length > tokenizer.model_max_length:
+        raise ValueError(f"max_length must be at most {tokenizer.model_max_length} for {name!r}, got {max_length}")
+    return tokenizer
+
+
+def new_model(config: RunConfig, task: Task) -> PreTrainedModel:
+    """A model for `task` over the encoder of `config`, its new parameters drawn from torch's generator.
+
+    Raises:
+        ValueError: there is no such encoder, or an option does not fit it.
+        TypeError: an option that the model does not know.
+    """
+    options = dict(config.model_options)
+    if task.labels:
+        options["id2label"] = dict(enumerate(task.labels))
+        options["label2id"] = {label: index for index, label in enumerate(task.labels)}
+    try:
+        model: PreTrainedModel = model_for(task).from_encoder(config.model, **options)  # type: ignore[attr-defined]
+    except OSError as error:
+        raise ValueError(f"no encoder can be loaded from {config.model!r}: {_first_line(error)}") from error
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and (config.max_length or 0) > positions:
+        raise ValueError(f"max_length must be at most {positions} for {config.model!r}, got {config.max_length}")
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model
+
+
+def fit(prepared: Prepared) -> dict[str, Any]:
+    """Train, evaluate on every language and write the results, which are returned.
+
+    Raises:
+        FloatingPointError: the loss became NaN or infinite.
+    """
+    config, task, model, directory = prepared.config, prepared.task, prepared.model, prepared.directory
+    trainer = _trainer(prepared)
+    trainer.train(resume_from_checkpoint=None if prepared.checkpoint is None else str(prepared.checkpoint))
+    train_facts = trainer.record.facts(trainer.state)
+    evaluations = evaluate(
+        model,
+        prepared.tokenizer,
+        task,
+        prepared.data.test,
+        max_length=config.max_length or 0,
+        batch_size=config.eval_batch_size,
+        autocast=autocast_dtype(config),
+        progress=prepared.progress,
+    )
+    results = summary(
+        task,
+        model,
+        config.model,
+        evaluations,
+        seed=config.seed,
+        autocast=autocast_dtype(config),
+        train=train_facts,
+        config=_public(config),
+    )
+    if PartialState().is_main_process:
+        write_model(directory.path, model, prepared.tokenizer)
+        write_predictions(directory.predictions, task, evaluations)
+        atomic.write_json(directory.path / "training.json", trainer.state.log_history)
+        bar_chart(results, directory.chart_file)
+        atomic.write_json(directory.results_file, results)
+        for checkpoint in directory.checkpoints.glob("checkpoint-*"):
+            remove_checkpoint(checkpoint)
+        if directory.checkpoints.is_dir():
+            directory.checkpoints.rmdir()
+    PartialState().wait_for_everyone()
+    return results
+
+
+def autocast_dtype(config: RunConfig) -> torch.dtype | None:
+    """The dtype that training and evaluation are cast to; None for the model's own."""
+    return torch.bfloat16 if config.bf16 else torch.float16 if config.fp16 else None
+
+
+def write_model(path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Save model and tokenizer to `path`; config.json, without which nothing loads, comes last."""
+    partial = atomic.temporary(path / "model")
+    partial.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(partial)
+    model.save_pretrained(partial)
+    for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
+        file.replace(path / file.name)
+    partial.rmdir()
+
+
+def write_predictions(
+    path: Path, task: Task, evaluations: Mapping[str, LanguageEvaluation], split: str = "test"
+) -> None:
+    """Write test-XX (or dev-XX) files below `path`, one a language, in the format of XTREME's scorer."""
+    for language, result in evaluations.items():
+        text = task.prediction_text(result.examples, result.predictions)
+        atomic.write_text(path / f"{split}-{language}{task.prediction_suffix}", text)
+
+
+def _public(config: RunConfig) -> dict[str, Any]:
+    """The configuration for results.json: without the places of this machine."""
+    return {name: value for name, value in config.to_json().items() if name not in ("model", "data_dir", "languages")}
+
+
+def _trainer(prepared: Prepared) -> _TaskTrainer:
+    config, task = prepared.config, prepared.task
+    strategy = "epoch" if config.save_steps is None else "steps"
+    select = task.preset.select_best
+    arguments = TrainingArguments(
+        output_dir=str(prepared.directory.checkpoints.resolve()),
+        learning_rate=config.learning_rate or 0.0,
+        num_train_epochs=config.epochs or 0.0,
+        per_device_train_batch_size=config.batch_size or 1,
+        gradient_accumulation_steps=config.gradient_accumulation or 1,
+        weight_decay=config.weight_decay,
+        warmup_steps=config.warmup_steps or 0,
+        lr_scheduler_type="linear",
+        adam_epsilon=1e-8,
+        max_grad_norm=1.0,
+        seed=config.seed,
+        bf16=config.bf16,
+        fp16=config.fp16,
+        save_strategy=strategy,
+        eval_strategy=strategy if select else "no",
+        save_steps=config.save_steps or 500,
+        eval_steps=config.save_steps,
+        load_best_model_at_end=select,
+        metric_for_best_model=task.metric if select else None,
+        greater_is_better=True if select else None,
+        logging_steps=20,
+        logging_nan_inf_filter=False,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=not prepared.progress,
+        report_to="none",
+    )
+    record = _TrainingRecord(prepared.checkpoint)
+    trainer = _TaskTrainer(
+        prepared,
+        record,
+        model=prepared.model,
+        args=arguments,
+        data_collator=PaddingCollator(prepared.tokenizer),
+        train_dataset=[feature.inputs for feature in prepared.features],
+        eval_dataset=prepared.data.dev,
+        processing_class=prepared.tokenizer,
+        callbacks=[record],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+class _TaskTrainer(Trainer):
+    """The Trainer with the task's own evaluation, by whole examples, and separate rates for old and new parameters."""
+
+    def __init__(self, prepared: Prepared, record: _TrainingRecord, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.prepared = prepared
+        self.record = record
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            trained = self.prepared.model if model is None else model
+            optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, self.prepared.model)
+            decayed = set(self.get_decay_parameter_names(trained))
+            groups = parameter_groups(trained, self.prepared.config, decayed)
+            self.optimizer = optimizer_class(groups, **arguments)
+        return self.optimizer
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """The task's metrics on the development data."""
+        prepared, language = self.prepared, self.prepared.task.train_language
+        result = evaluate(
+            prepared.model,
+            prepared.tokenizer,
+            prepared.task,
+            {language: prepared.data.dev},
+            max_length=prepared.config.max_length or 0,
+            batch_size=prepared.config.eval_batch_size,
+            autocast=autocast_dtype(prepared.config),
+        )[language]
+        metrics = {f"eval_{name}": value for name, value in result.metrics.items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def parameter_groups(model: torch.nn.Module, config: RunConfig, decayed: set[str]) -> list[dict[str, Any]]:
+    """AdamW's groups: encoder or new (fusion and head), with weight decay or (biases, norms) without.
+
+    Args:
+        model: its encoder is the attribute `encoder`.
+        config: gives `learning_rate`, `head_learning_rate` and `weight_decay`.
+        decayed: names of the parameters under weight decay.
+    """
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            new = not name.removeprefix("module.").startswith("encoder.")
+            groups.setdefault((new, name in decayed), []).append(parameter)
+    rates = {False: config.learning_rate, True: config.head_learning_rate or config.learning_rate}
+    return [
+        {"params": parameters, "lr": rates[new], "weight_decay": config.weight_decay if decay else 0.0}
+        for (new, decay), parameters in groups.items()
+    ]
+
+
+class _TrainingRecord(TrainerCallback):
+    """Keeps account of a run over interruptions: complete checkpoints, time and loss; stops a run that diverged."""
+
+    def __init__(self, checkpoint: Path | None) -> None:
+        self.seconds_before = 0.0 if checkpoint is None else float(complete_facts(checkpoint)["seconds"])
+        self.start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, development evaluations and checkpoints included, over all parts of the run."""
+        return self.seconds_before + time.monotonic() - self.start
+
+    def facts(self, state: TrainerState) -> dict[str, Any]:
+        """results.json's "train": steps, seconds, the mean loss over all steps, and the best checkpoint's dev score."""
+        total, done = 0.0, 0.0
+        for entry in state.log_history:
+            if "loss" in entry:
+                total += entry["loss"] * (entry["step"] - done)
+                done = entry["step"]
+        facts: dict[str, Any] = {
+            "steps": state.global_step,
+            "seconds": round(self._finished, 2),
+            "loss": total / max(done, 1),
+        }
+        if state.best_metric is not None:
+            facts |= {"best_step": state.best_global_step, "best_dev": float(state.best_metric)}
+        return facts
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.start = time.monotonic()
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._finished = self.seconds
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # A loss that is not logged before a checkpoint would be lost to a run that goes on from there.
+        control.should_log |= control.should_save or control.should_training_stop
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        control.should_log |= control.should_save
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the training loss became {loss} by step {state.global_step}; try a lower learning rate"
+            )
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if not state.is_world_process_zero or args.output_dir is None:
+            return
+        folder = Path(args.output_dir)
+        newest = folder / f"checkpoint-{state.global_step}"
+        mark_complete(newest, {"seconds": round(self.seconds, 2)})
+        kept = {state.global_step, step_of(Path(state.best_model_checkpoint or newest.name))}
+        for checkpoint in folder.glob("checkpoint-*"):
+            if step_of(checkpoint) not in kept:
+                remove_checkpoint(checkpoint)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

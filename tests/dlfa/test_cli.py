@@ -1,0 +1,252 @@
+"""The command line as a user meets it: train, evaluate, predict, and one line for every mistake."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_tasks import make_encoder, make_udpos, sentences
+from typer.testing import CliRunner
+
+from dlfa.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def invoke(*arguments, stdin=None):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return make_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return make_udpos(tmp_path_factory.mktemp("udpos"))
+
+
+def train_arguments(encoder, data_dir, out, *more):
+    return (
+        "train", "--task", "udpos", "--model", encoder, "--data-dir", data_dir, "--output-dir", out,
+        "--fusion-layer", 1, "--learning-rate", 0.01, "--epochs", 2, "--batch-size", 4,
+        "--gradient-accumulation", 1, "--max-length", 32, "--quiet", *more,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(encoder, data_dir, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    result = invoke(*train_arguments(encoder, data_dir, out, "--label-subword", "last"))
+    assert result.exit_code == 0, result.output
+    return out, result
+
+
+def test_train_prints_the_table(run):
+    out, result = run
+    scores = json.loads((out / "results.json").read_text())
+    assert scores["label_subword"] == "last"
+    for language in ("de", "en (training)", "fr", "average, zero-shot"):
+        assert f"│ {language} " in result.stdout
+    assert f"{100 * scores['average_zero_shot']:.1f}" in result.stdout
+
+
+def test_evaluate_repeats_the_runs_figures(run, data_dir, tmp_path):
+    out, _ = run
+    result = invoke(
+        "evaluate", out, "--data-dir", data_dir, "--task", "udpos", "--output", tmp_path / "again.json",
+        "--predictions", tmp_path / "predictions", "--quiet",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    trained, again = json.loads((out / "results.json").read_text()), json.loads((tmp_path / "again.json").read_text())
+    for key in (
+        "languages",
+        "average",
+        "average_zero_shot",
+        "metric",
+        "fusion_layer",
+        "label_subword",
+        "seed",
+        "model",
+    ):
+        assert again[key] == trained[key]
+    for language in ("de", "en", "fr"):
+        name = f"test-{language}.tsv"
+        assert (tmp_path / "predictions" / name).read_bytes() == (out / "predictions" / name).read_bytes()
+
+
+def test_evaluate_knows_task_and_data_of_the_run(run, tmp_path):
+    out, _ = run
+    result = invoke("evaluate", out, "--split", "dev", "--output", tmp_path / "dev.json", "--quiet")
+    assert result.exit_code == 0, result.output
+    dev = json.loads((tmp_path / "dev.json").read_text())
+    best = json.loads((out / "results.json").read_text())["train"]["best_dev"]
+    assert list(dev["languages"]) == ["en"]
+    assert dev["split"] == "dev"
+    assert dev["languages"]["en"]["f1"] == pytest.approx(best)
+
+
+def test_evaluate_takes_languages_and_subsets(run, tmp_path):
+    out, _ = run
+    options = ("--languages", "fr", "--max-eval-examples", 4, "--output", tmp_path / "fr.json", "--quiet")
+    assert invoke("evaluate", out, *options).exit_code == 0
+    assert json.loads((tmp_path / "fr.json").read_text())["languages"].keys() == {"fr"}
+    assert json.loads((tmp_path / "fr.json").read_text())["languages"]["fr"]["examples"] == 4
+
+
+@pytest.mark.parametrize("via", ["file", "stdin", "tokens"])
+def test_predict_tags_text_and_tokens(run, tmp_path, via):
+    out, _ = run
+    tagged = sentences("en", 5, 3)
+    separator, between = ("\n", "\n\n") if via == "tokens" else (" ", "\n")
+    text = between.join(separator.join(word for word, _ in sentence) for sentence in tagged) + "\n"
+    (tmp_path / "input.txt").write_text(text)
+    if via == "stdin":
+        done = subprocess.run(
+            [sys.executable, "-m", "dlfa", "predict", str(out), "--input", "-"],
+            input=text, capture_output=True, text=True, cwd=ROOT, check=True,
+        )  # fmt: skip
+        output = done.stdout
+    else:
+        target = tmp_path / "output.tsv"
+        assert invoke("predict", out, "--input", tmp_path / "input.txt", "--output", target).exit_code == 0
+        output = target.read_text()
+    blocks = output.strip("\n").split("\n\n")
+    words = [[line.split("\t")[0] for line in block.split("\n")] for block in blocks]
+    assert words == [[word for word, _ in sentence] for sentence in tagged]
+    # The same tags as the run wrote for these sentences, which are the first of test-en.
+    tags = [[line.split("\t")[1] for line in block.split("\n")] for block in blocks]
+    written = (out / "predictions" / "test-en.tsv").read_text().split("\n\n")[:5]
+    assert tags == [block.split("\n") for block in written]
+
+
+def test_quickstart_is_wired(monkeypatch, tmp_path):
+    seen = []
+    module = pytest.importorskip("dlfa.quickstart")
+    monkeypatch.setattr(module, "run", lambda *args, **options: seen.append((args, options)), raising=False)
+    result = invoke("quickstart", "--output-dir", tmp_path / "q", "--seed", 3, "--overwrite")
+    assert result.exit_code == 0, result.output
+    assert seen == [((tmp_path / "q", 3), {"overwrite": True})]
+
+
+def test_tasks_are_listed():
+    result = invoke("tasks")
+    assert result.exit_code == 0
+    assert "udpos" in result.stdout
+    assert "33: af ar bg" in result.stdout
+
+
+def test_help_comes_without_heavy_imports():
+    code = (
+        "import sys; from dlfa.cli import app; from typer.testing import CliRunner; "
+        "assert CliRunner().invoke(app, ['train', '--help']).exit_code == 0; "
+        "assert CliRunner().invoke(app, ['tasks']).exit_code == 0; "
+        "heavy = {'torch', 'transformers', 'datasets', 'matplotlib', 'sklearn'} & set(sys.modules); "
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# Mistakes: status 2 and one line.
+
+
+def one_line_error(result):
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    lines = result.stderr.strip().split("\n")
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("dlfa: error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--fusion-layer", "7"), "fusion_layer must be in 0..1"),
+        (("--fusion-layer", "six"), "--fusion-layer must be an integer, several as 4,6, or none, got 'six'"),
+        (("--task", "pos"), "unknown task 'pos'; valid are udpos"),
+        (("--languages", "en,xx"), "language 'xx' is not in"),
+        (("--languages", " ,"), "--languages must name at least one language"),
+        (("--fuse", "mix"), "fuse must be one of 'gate', 'select', got 'mix'"),
+        (("--fusion", "mix"), "fusion must be one of"),
+        (("--label-subword", "middle"), "label_subword must be one of 'first', 'last', 'mean'"),
+        (("--epochs", "0"), "epochs must be a positive number, got 0.0"),
+        (("--overwrite", "--resume"), "--overwrite and --resume cannot be given together"),
+        (("--data-dir", "nowhere"), "nowhere: no such folder"),
+    ],
+)
+def test_bad_training_arguments(encoder, data_dir, tmp_path, more, message):
+    assert message in one_line_error(invoke(*train_arguments(encoder, data_dir, tmp_path / "out", *more)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_fusion_layer_must_be_told(encoder, data_dir, tmp_path):
+    arguments = [str(part) for part in train_arguments(encoder, data_dir, tmp_path / "out")]
+    place = arguments.index("--fusion-layer")
+    del arguments[place : place + 2]
+    assert "--fusion-layer must be given" in one_line_error(invoke(*arguments))
+
+
+def test_baseline_and_several_layers_parse(encoder, data_dir, tmp_path):
+    options = ("--epochs", 1, "--languages", "de", "--max-train-examples", 4)
+    for name, value, stored in (("none", "none", None), ("negative", "-2", 1), ("two", "0,1", [0, 1])):
+        more = ("--fusion-layer", value, *options)
+        result = invoke(*train_arguments(encoder, data_dir, tmp_path / name, *more))
+        assert result.exit_code == 0, result.output
+        assert json.loads((tmp_path / name / "results.json").read_text())["fusion_layer"] == stored
+
+
+def test_malformed_data_file(encoder, tmp_path):
+    folder = make_udpos(tmp_path / "data")
+    (folder / "train-en.tsv").write_text("the\tDET\nnab\tNOUN\n\nvak\tVREB\n")
+    line = one_line_error(invoke(*train_arguments(encoder, folder, tmp_path / "out")))
+    assert f"{folder / 'train-en.tsv'}:4: unknown tag 'VREB'; valid are ADJ, ADP" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_run_is_not_overwritten_by_accident(run, encoder, data_dir):
+    out, _ = run
+    line = one_line_error(invoke(*train_arguments(encoder, data_dir, out)))
+    assert "already holds a run" in line
+    line = one_line_error(invoke(*train_arguments(encoder, data_dir, out, "--resume", "--seed", 9)))
+    assert "another configuration" in line
+    assert "seed: 1 there, 9 now" in line
+
+
+def test_resume_of_a_complete_run_says_so(run, encoder, data_dir):
+    out, first = run
+    result = invoke(*train_arguments(encoder, data_dir, out, "--label-subword", "last", "--resume"))
+    assert result.exit_code == 0, result.output
+    assert "is complete" in result.stdout
+    assert first.stdout in result.stdout
+
+
+def test_hub_failure_is_one_line(encoder, tmp_path):
+    line = one_line_error(
+        invoke("train", "--task", "udpos", "--model", encoder, "--output-dir", tmp_path / "o", "--fusion-layer", 1)
+    )
+    assert "google/xtreme (udpos.English)" in line
+    assert "--data-dir DIR" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("evaluate", "nowhere"), "model directory nowhere does not exist"),
+        (("evaluate", "{run}", "--task", "panx"), "--task must be udpos"),
+        (("evaluate", "{run}", "--split", "train"), "--split must be test or dev"),
+        (("evaluate", "{run}", "--languages", "xx"), "valid are de, en, fr"),
+        (("evaluate", "{encoder}"), "--task must be given"),
+        (("evaluate", "{encoder}", "--task", "udpos"), "labels"),
+        (("evaluate", "{run}", "--batch-size", "0"), "--batch-size must be at least 1"),
+        (("predict", "{run}", "--input", "nowhere.txt"), "nowhere.txt: cannot be read"),
+        (("predict", "{run}", "--input", "{run}/results.json", "--input-format", "xml"), "must be one of auto, text"),
+        (("predict", "{run}", "--input", "/dev/null"), "holds nothing to predict"),
+    ],
+)
+def test_bad_evaluation_and_prediction_arguments(run, encoder, arguments, message):
+    filled = [part.format(run=run[0], encoder=encoder) for part in arguments]
+    assert message in one_line_error(invoke(*filled))

@@ -1,0 +1,44 @@
+"""The registry: XTREME's conventions, task by task."""
+
+import pytest
+
+from dlfa.tasks import TASKS, get_task
+
+# task: languages, metric, learning rate, batch x accumulation, epochs, length, model chosen on dev
+XTREME = {
+    "xnli": (15, "accuracy", 2e-5, (8, 4), 5, 128, True),
+    "paws-x": (7, "accuracy", 2e-5, (8, 4), 5, 128, True),
+    "panx": (40, "f1", 2e-5, (8, 4), 10, 128, True),
+    "udpos": (33, "f1", 2e-5, (8, 4), 10, 128, True),
+}
+
+
+@pytest.mark.parametrize("name", XTREME)
+def test_presets_are_xtremes(name):
+    languages, metric, rate, batch, epochs, length, select = XTREME[name]
+    task = get_task(name)
+    preset = task.preset
+    assert (len(task.languages), task.metric) == (languages, metric)
+    assert len(set(task.languages)) == languages
+    assert (preset.learning_rate, (preset.batch_size, preset.gradient_accumulation)) == (rate, batch)
+    assert (preset.epochs, preset.max_length, preset.select_best) == (epochs, length, select)
+    assert set(task.hub) == {"train", "dev", "test"}
+
+
+def test_udpos_has_the_17_universal_tags():
+    assert len(set(get_task("udpos").labels)) == len(get_task("udpos").labels) == 17
+
+
+def test_names_match_and_train_language_is_english():
+    assert all(task.name == name and task.train_language == "en" for name, task in TASKS.items())
+
+
+def test_unknown_task_lists_the_known():
+    with pytest.raises(ValueError, match="unknown task 'pos'; valid are udpos, panx"):
+        get_task("pos")
+
+
+def test_hub_configurations():
+    assert get_task("udpos").hub["test"].config_of("zh") == "udpos.Chinese"
+    assert get_task("panx").hub["train"].config_of("en") == "PAN-X.en"
+    assert get_task("xnli").hub["test"].config_of("sw") == "sw"

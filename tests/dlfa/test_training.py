@@ -1,0 +1,366 @@
+"""Training: what a run leaves behind, what it refuses before it starts, what an interruption costs."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_tasks import make_encoder, make_udpos
+
+from dlfa import DLFAForTokenClassification
+from dlfa.run_config import RunConfig
+from dlfa.run_directory import RunDirectory, mark_complete
+from dlfa.training import parameter_groups, train
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return make_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return make_udpos(tmp_path_factory.mktemp("udpos"))
+
+
+@pytest.fixture(scope="module")
+def base(encoder, data_dir):
+    """A run that learns the made-up tags in a second."""
+    return RunConfig(
+        task="udpos",
+        model=str(encoder),
+        output_dir=Path("unset"),
+        data_dir=data_dir,
+        model_options={"fusion_layer": 1},
+        learning_rate=1e-2,
+        epochs=4,
+        batch_size=4,
+        gradient_accumulation=1,
+        max_length=32,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(base, tmp_path_factory):
+    config = dataclasses.replace(base, output_dir=tmp_path_factory.mktemp("runs") / "run")
+    return config, train(config)
+
+
+def test_run_learns_and_leaves_everything(finished):
+    config, results = finished
+    out = config.output_dir
+    assert results["languages"]["en"]["accuracy"] > 0.9
+    assert results["average"] > 0.5
+    files = {path.name for path in out.iterdir()}
+    assert {"run.json", "results.json", "config.json", "model.safetensors", "tokenizer.json", "languages.png"} <= files
+    assert not (out / "checkpoints").exists()
+    assert not [name for name in files if name.startswith(".")]
+    assert json.loads((out / "results.json").read_text()) == results
+    assert (out / "languages.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_predictions_are_in_the_format_of_xtremes_scorer(finished, data_dir):
+    config, results = finished
+    for language in ("en", "de", "fr"):
+        gold = (data_dir / f"test-{language}.tsv").read_text().split("\n\n")
+        text = (config.output_dir / "predictions" / f"test-{language}.tsv").read_text()
+        guessed = text.split("\n\n")
+        assert len(guessed) == len(gold)
+        right = words = 0
+        for gold_sentence, guess in zip(gold, guessed, strict=True):
+            gold_tags = [line.split("\t")[1] for line in gold_sentence.splitlines()]
+            assert len(gold_tags) == len(guess.splitlines())
+            right += sum(a == b for a, b in zip(gold_tags, guess.splitlines(), strict=True))
+            words += len(gold_tags)
+        assert right / words == pytest.approx(results["languages"][language]["accuracy"])
+
+
+def test_results_have_the_designs_fields(finished):
+    config, results = finished
+    assert (results["task"], results["fusion_layer"], results["fuse"], results["seed"]) == ("udpos", 1, "gate", 1)
+    assert (results["metric"], results["train_language"]) == ("f1", "en")
+    assert results["model"] == Path(config.model).name  # no machine's path
+    scores = results["languages"]
+    assert set(scores) == {"de", "en", "fr"}
+    assert set(scores["en"]) == {"f1", "accuracy", "xtreme_span_f1", "examples"}
+    assert scores["en"]["examples"] == 10
+    assert results["average"] == pytest.approx(sum(scores[lang]["f1"] for lang in scores) / 3)
+    assert results["average_zero_shot"] == pytest.approx((scores["de"]["f1"] + scores["fr"]["f1"]) / 2)
+    assert results["train"]["steps"] == 4 * 48 // 4
+    assert 0 < results["train"]["loss"] < math.log(17)
+    assert results["train"]["seconds"] > 0
+    environment = results["environment"]
+    assert environment["torch"] == torch.__version__
+    assert (environment["device"], environment["backend"]) == ("cpu", "eager")
+    assert str(ROOT.parent) not in json.dumps(results)
+    assert config.output_dir.as_posix() not in json.dumps(results)
+
+
+def test_same_seed_gives_the_same_results_and_another_seed_others(base, finished, tmp_path):
+    again = train(dataclasses.replace(base, output_dir=tmp_path / "again"))
+    assert again["languages"] == finished[1]["languages"]
+    assert again["train"]["loss"] == finished[1]["train"]["loss"]
+    other = train(dataclasses.replace(base, output_dir=tmp_path / "other", seed=2))
+    assert other["train"]["loss"] != finished[1]["train"]["loss"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"fusion_layer": None}, {"fusion_layer": 0, "fuse": "select", "label_subword": "mean"},
+                {"fusion_layer": 1, "label_subword": "last", "kernel_size": 3}]
+)  # fmt: skip
+def test_every_way_to_label_and_fuse_runs(base, tmp_path, options):
+    config = dataclasses.replace(base, output_dir=tmp_path, model_options=options, epochs=1, languages=("de",))
+    results = train(config)
+    assert list(results["languages"]) == ["de"]
+    assert results["average"] == results["average_zero_shot"]
+    assert results["fusion"] == ("last" if options["fusion_layer"] is None else "aif")
+    assert results["label_subword"] == options.get("label_subword", "first")
+    assert results["environment"]["backend"] == (None if options["fusion_layer"] is None else "eager")
+
+
+def test_english_alone_has_no_zero_shot_average(base, tmp_path):
+    results = train(dataclasses.replace(base, output_dir=tmp_path, epochs=1, languages=("en",)))
+    assert results["average_zero_shot"] is None
+    assert "NaN" not in (tmp_path / "results.json").read_text()
+
+
+def test_subsets_are_counted(base, tmp_path):
+    config = dataclasses.replace(base, output_dir=tmp_path, epochs=1, max_train_examples=8, max_eval_examples=3)
+    results = train(config)
+    assert results["train"]["steps"] == 2
+    assert {scores["examples"] for scores in results["languages"].values()} == {3}
+
+
+def test_best_model_on_dev_is_kept(base, tmp_path, monkeypatch):
+    # Dev F1 falls after the second epoch: the model of the second epoch must be what is saved and evaluated.
+    import dlfa.training as training
+
+    seen: list[dict[str, torch.Tensor]] = []
+    scores = iter([0.2, 0.9, 0.5, 0.4])
+    real = training.evaluate
+
+    def fake(model, tokenizer, task, data, **options):
+        results = real(model, tokenizer, task, data, **options)
+        if list(data) == ["en"]:
+            seen.append({name: value.clone() for name, value in model.state_dict().items()})
+            results["en"].metrics["f1"] = next(scores)
+        return results
+
+    monkeypatch.setattr(training, "evaluate", fake)
+    results = train(dataclasses.replace(base, output_dir=tmp_path, languages=("de",)))
+    assert (results["train"]["best_step"], results["train"]["best_dev"]) == (24, 0.9)
+    saved = DLFAForTokenClassification.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(saved[name], value) for name, value in seen[1].items())
+    assert not all(torch.equal(saved[name], value) for name, value in seen[3].items())
+
+
+def test_new_parameters_have_their_own_rate_and_norms_no_decay(base, encoder):
+    model = DLFAForTokenClassification.from_encoder(encoder, fusion_layer=1, num_labels=17)
+    config = dataclasses.replace(base, learning_rate=1e-4, head_learning_rate=1e-2, weight_decay=0.1)
+    decayed = {name for name, _ in model.named_parameters() if "bias" not in name and "LayerNorm" not in name}
+    groups = parameter_groups(model, config, decayed)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    rates = {names[id(p)]: (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert set(rates) == set(names.values())
+    assert rates["classifier.weight"] == (1e-2, 0.1)
+    assert rates["classifier.bias"] == (1e-2, 0.0)
+    assert {rate for name, rate in rates.items() if name.startswith("fusion.")} == {(1e-2, 0.1), (1e-2, 0.0)}
+    assert rates["encoder.embeddings.word_embeddings.weight"] == (1e-4, 0.1)
+    assert rates["encoder.embeddings.LayerNorm.weight"] == (1e-4, 0.0)
+
+
+def test_divergence_is_an_error_not_a_result(base, tmp_path):
+    config = dataclasses.replace(base, output_dir=tmp_path, learning_rate=1e30, epochs=20)
+    with pytest.raises(FloatingPointError, match=r"training loss became .* try a lower learning rate"):
+        train(config)
+    assert not (tmp_path / "results.json").exists()
+
+
+# Refusals: all before any training.
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    import dlfa.training as training
+
+    def started(*_, **__):
+        raise AssertionError("training started")
+
+    monkeypatch.setattr(training, "fit", started)
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_options": {"fusion_layer": 2}}, r"fusion_layer must be in 0..1 .*got 2"),
+        ({"model_options": {"fusion_layer": 1, "fuse": "mix"}}, "fuse must be one of 'gate', 'select', got 'mix'"),
+        ({"model_options": {"fusion_layer": 1, "kernel_size": 2}}, "kernel_size must be odd"),
+        ({"model": "no/such-encoder"}, "no tokenizer can be loaded from 'no/such-encoder'"),
+        ({"max_length": 129}, "max_length must be at most 128"),
+        ({"max_length": 2}, "must leave room for a sub-word"),
+        ({"languages": ("en", "xx")}, "language 'xx' is not in .*valid are de, en, fr"),
+        ({"data_dir": Path("nowhere")}, "nowhere: no such folder"),
+    ],
+)
+def test_bad_input_stops_before_training(base, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        train(dataclasses.replace(base, output_dir=tmp_path / "out", **changes))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "pos"}, "unknown task 'pos'; valid are udpos"),
+        ({"learning_rate": 0.0}, "learning_rate must be a positive number"),
+        ({"head_learning_rate": math.nan}, "head_learning_rate must be a positive number"),
+        ({"epochs": -1.0}, "epochs must be a positive number"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"max_train_examples": 0}, "max_train_examples must be at least 1"),
+        ({"weight_decay": -0.1}, "weight_decay must not be negative"),
+        ({"warmup_steps": -1}, "warmup_steps must not be negative"),
+        ({"seed": -1}, "seed must be in 0"),
+        ({"bf16": True, "fp16": True}, "bf16 and fp16"),
+    ],
+)
+def test_bad_hyper_parameters_are_named(base, changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(base, **changes)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_malformed_line_stops_before_the_model_is_loaded(base, tmp_path, data_dir, monkeypatch):
+    import dlfa.training as training
+
+    def loaded(*_, **__):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(training, "load_tokenizer", loaded)
+    broken = make_udpos(tmp_path / "data")
+    with (broken / "test-fr.tsv").open("a") as file:
+        file.write("half a line\n")
+    with pytest.raises(ValueError, match=r"test-fr.tsv:\d+: expected 2 tab-separated columns"):
+        train(dataclasses.replace(base, output_dir=tmp_path / "out", data_dir=broken))
+    assert not (tmp_path / "out").exists()
+
+
+def test_directory_that_holds_a_run_is_refused(base, finished):
+    config, _ = finished
+    before = (config.output_dir / "results.json").read_bytes()
+    with pytest.raises(ValueError, match=r"already holds a run or a model; give --resume .* --overwrite"):
+        train(config)
+    with pytest.raises(ValueError, match="cannot be given together"):
+        train(config, overwrite=True, resume=True)
+    assert (config.output_dir / "results.json").read_bytes() == before
+
+
+def test_directory_of_a_model_and_the_encoders_own_are_refused(base, encoder, tmp_path):
+    other = make_encoder(tmp_path / "model")
+    with pytest.raises(ValueError, match="already holds a run or a model"):
+        train(dataclasses.replace(base, output_dir=other))
+    with pytest.raises(ValueError, match="must not be the directory of --model"):
+        train(dataclasses.replace(base, output_dir=encoder), overwrite=True)
+    with pytest.raises(ValueError, match=r"no run.json"):
+        train(dataclasses.replace(base, output_dir=other), resume=True)
+    assert (encoder / "model.safetensors").exists()
+
+
+def test_overwrite_replaces_the_run_and_spares_other_files(base, tmp_path):
+    config = dataclasses.replace(base, output_dir=tmp_path, epochs=1)
+    train(config)
+    (tmp_path / "notes.txt").write_text("mine")
+    results = train(dataclasses.replace(config, languages=("fr",), seed=3), overwrite=True)
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert [path.name for path in (tmp_path / "predictions").iterdir()] == ["test-fr.tsv"]
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("no_training")
+def test_resume_of_a_finished_run_returns_it(finished):
+    config, results = finished
+    assert train(config, resume=True) == results
+
+
+@pytest.mark.usefixtures("no_training")
+def test_resume_with_another_configuration_names_the_keys(finished, tmp_path):
+    config, _ = finished
+    other = dataclasses.replace(config, seed=5, model_options={"fusion_layer": 0})
+    with pytest.raises(ValueError, match=r"model_options: \{'fusion_layer': 1\} there, .*; seed: 1 there, 5 now"):
+        train(other, resume=True)
+    changed = make_udpos(tmp_path / "data", train=40)
+    with pytest.raises(ValueError, match=r"another configuration .*data_dir"):
+        train(dataclasses.replace(config, data_dir=changed), resume=True)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_resume_with_changed_data_is_refused(base, tmp_path):
+    folder = make_udpos(tmp_path / "data")
+    config = dataclasses.replace(base, output_dir=tmp_path / "out", data_dir=folder)
+    with pytest.raises(AssertionError, match="training started"):
+        train(config)  # claims the directory
+    with (folder / "train-en.tsv").open("a") as file:
+        file.write("a\tNOUN\n\n")
+    with pytest.raises(ValueError, match="the data have changed"):
+        train(config, resume=True)
+
+
+def test_only_complete_checkpoints_are_resumed(tmp_path):
+    directory = RunDirectory(tmp_path)
+    assert directory.newest_checkpoint() is None
+    for step in (9, 10, 20):
+        folder = directory.checkpoints / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        best = "/elsewhere/checkpoints/checkpoint-9"
+        (folder / "trainer_state.json").write_text(json.dumps({"best_model_checkpoint": best}))
+        if step < 20:  # the newest was cut short
+            mark_complete(folder, {"seconds": 1.0})
+    newest = directory.newest_checkpoint()
+    assert newest == directory.checkpoints / "checkpoint-10"
+    state = json.loads((newest / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] == str(directory.checkpoints / "checkpoint-9")
+
+
+def test_killed_run_resumes_to_the_same_result(base, tmp_path):
+    """SIGTERM in the middle of training; --resume ends where an uninterrupted run ends, to the last bit."""
+    config = dataclasses.replace(base, epochs=30, save_steps=20, output_dir=tmp_path / "killed")
+    whole = train(dataclasses.replace(config, output_dir=tmp_path / "whole"))
+    flags = {
+        "task": "udpos", "model": config.model, "data-dir": config.data_dir, "output-dir": config.output_dir,
+        "fusion-layer": 1, "learning-rate": 0.01, "epochs": 30, "batch-size": 4, "gradient-accumulation": 1,
+        "max-length": 32, "save-steps": 20,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "dlfa", "train", "--quiet"]
+    command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        deadline = time.monotonic() + 120
+        while not list(config.output_dir.glob("checkpoints/*/complete.json")):
+            assert process.poll() is None, "the run ended before its first checkpoint"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == -signal.SIGTERM
+    finally:
+        process.kill()
+    assert not (config.output_dir / "results.json").exists()
+    assert not (config.output_dir / "config.json").exists()
+    with pytest.raises(ValueError, match="already holds a run"):
+        train(config)
+    resumed = train(config, resume=True)
+    assert resumed["languages"] == whole["languages"]
+    assert resumed["train"]["loss"] == whole["train"]["loss"]
+    assert resumed["train"]["best_step"] == whole["train"]["best_step"]
+    assert not (config.output_dir / "checkpoints").exists()
+    left = DLFAForTokenClassification.from_pretrained(config.output_dir).state_dict()
+    right = DLFAForTokenClassification.from_pretrained(tmp_path / "whole").state_dict()
+    assert all(torch.equal(left[name], right[name]) for name in right)
