@@ -1,6 +1,6 @@
 """What the compiler makes of every kernel, on a machine without a GPU.
 
-    python -m benchmarks.codegen --json FILE [--arch sm_90] [--dtype bfloat16] [--kernel expand] ...
+    python -m benchmarks.codegen --json FILE [--arch sm_90] [--dtype bfloat16] [--kernel expand] ...   (see --help)
 
 A forward and a backward pass on the meta device record the launches as a GPU would get them; each distinct one is
 compiled with the specialisation that Triton's runtime would choose, and its machine code is read.
@@ -16,8 +16,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,10 +26,14 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import track
 
-from dlfa_kernels import environment
+from dlfa_kernels import environment, launch
+from dlfa_kernels.checks import AIFWeights
+from dlfa_kernels.module import default_squeeze_dim
 
+from .calls import Inputs, Variant, run_backward, run_forward, weight_shapes
+from .machine_code import ACCESSES, read_amd, read_nvidia
 from .output import print_table, write_json
 
 KIB = 1024
@@ -58,6 +63,13 @@ STATE_DTYPES = ["bfloat16", "float32"]
 EMBED_DIMS = [768, 1024]
 REDUCTIONS = [4, 16]
 
+# Calls whose launches are compiled, each distinct one once: every kernel, and what changes its code most.
+VARIANTS = {
+    str(variant): variant
+    for variant in (Variant(), Variant(fuse="select"), Variant(kernel_size=3), Variant(packed=True), Variant(token=0))
+}
+CALLS = list(VARIANTS)
+
 COLUMNS = (
     "kernel", "pass", "arch", "dtype", "embed_dim", "squeeze_dim", "call", "registers", "spill_bytes", "shared_bytes",
     "tensor_core_ops", "wide_loads", "narrow_loads", "wide_stores", "narrow_stores",
@@ -74,17 +86,18 @@ class Setting:
     squeeze_dim: int
 
 
-def recorded_launches(setting: Setting, variant: Any, *, batch: int = 32, length: int = 128) -> list[tuple[str, Any]]:
-    """("forward" or "backward", `dlfa_kernels.launch.Launch`) of a call with a mask, or packed with sequence starts.
+@dataclass(frozen=True)
+class Job:
+    """One launch to compile: the `index`-th of a call."""
 
-    `variant` is a `benchmarks.calls.Variant`.
-    """
-    from dlfa_kernels import launch
-    from dlfa_kernels.checks import AIFWeights
+    setting: Setting
+    call: str
+    index: int
 
-    from .calls import Inputs, run_backward, run_forward, weight_shapes
 
-    dtype, embed_dim = DTYPES[setting.dtype], setting.embed_dim
+def recorded_launches(setting: Setting, variant: Variant) -> list[tuple[str, launch.Launch]]:
+    """("forward" or "backward", launch) of a call of 32 x 128 tokens with a mask, or packed."""
+    dtype, embed_dim, batch, length = DTYPES[setting.dtype], setting.embed_dim, 32, 128
 
     def meta(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
@@ -106,14 +119,34 @@ def recorded_launches(setting: Setting, variant: Any, *, batch: int = 32, length
     return [("forward", item) for item in forward] + [("backward", item) for item in backward]
 
 
-def compile_launch(launch: Any, chip: Chip) -> tuple[Any, list[str]]:
+def kernel_name(item: launch.Launch) -> str:
+    """The kernel's name as in the table."""
+    return str(item.kernel.__name__).removesuffix("_kernel")
+
+
+def distinct_jobs(setting: Setting, kernels: list[str], calls: list[str]) -> list[Job]:
+    """The launches of `calls` at one size that compile to different code; only of the named kernels, if any."""
+    jobs: dict[str, Job] = {}
+    for call in calls:
+        for index, (_, item) in enumerate(recorded_launches(setting, VARIANTS[call])):
+            if not kernels or kernel_name(item) in kernels:
+                arguments = [
+                    value.dtype if isinstance(value, torch.Tensor) else value for value in item.arguments.values()
+                ]
+                key = str((kernel_name(item), arguments, item.constants, item.num_warps, item.num_stages))
+                jobs.setdefault(key, Job(setting, call, index))
+    return list(jobs.values())
+
+
+def compile_launch(item: launch.Launch, chip: Chip) -> tuple[Any, list[str]]:
     """A recorded launch compiled for `chip`, specialised as at run time; with the names of its run-time arguments."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile, make_backend
     from triton.runtime.jit import create_function_from_signature
 
-    kernel = launch.kernel
-    keywords = launch.arguments | launch.constants | {"num_warps": launch.num_warps, "num_stages": launch.num_stages}
+    kernel = item.kernel
+    keywords: dict[str, Any] = item.arguments | item.constants
+    keywords |= {"num_warps": item.num_warps, "num_stages": item.num_stages}
     target = GPUTarget(chip.backend, chip.arch, chip.warp_size)
     backend = make_backend(target)
     bind = create_function_from_signature(kernel.signature, kernel.params, backend)
@@ -124,74 +157,70 @@ def compile_launch(launch: Any, chip: Chip) -> tuple[Any, list[str]]:
     return compiled, [name for name, kind in signature.items() if kind != "constexpr"]
 
 
-def compile_setting(setting: Setting, kernels: list[str]) -> list[dict[str, Any]]:
-    """Rows of every distinct kernel that some variant of the call launches; only of the named ones, if any."""
-    from .calls import Variant
-    from .machine_code import ACCESSES, read_amd, read_nvidia
-
+def compile_job(job: Job) -> dict[str, Any]:
+    """The row of one job."""
+    setting, variant = job.setting, VARIANTS[job.call]
     chip = CHIPS[setting.arch]
-    rows: dict[str, dict[str, Any]] = {}
-    for variant in (
-        Variant(),
-        Variant(fuse="select"),
-        Variant(kernel_size=3),
-        Variant(packed=True),
-        Variant(token=0),
-    ):
-        for pass_, launch in recorded_launches(setting, variant):
-            kernel = launch.kernel.__name__.removesuffix("_kernel")
-            if kernels and kernel not in kernels:
-                continue
-            compiled, arguments = compile_launch(launch, chip)
-            if compiled.hash in rows:
-                continue
-            if chip.backend == "cuda":
-                code = read_nvidia(compiled.asm["cubin"], compiled.asm["ptx"], compiled.asm["ttir"], arguments)
-            else:
-                code = read_amd(compiled.asm["amdgcn"])
-            rows[compiled.hash] = {
-                "kernel": kernel, "pass": pass_, **vars(setting), "call": str(variant), "fuse": variant.fuse,
-                "kernel_size": variant.kernel_size, "registers": code.registers, "spill_bytes": code.spill_bytes,
-                "shared_bytes": compiled.metadata.shared, "shared_limit": chip.shared_limit,
-                **{kind: code.instructions[kind] for kind in ("tensor_core_ops", *ACCESSES)}, "accesses": code.accesses,
-                "num_warps": launch.num_warps, "num_stages": launch.num_stages,
-            }  # fmt: skip
-    return list(rows.values())
+    pass_, item = recorded_launches(setting, variant)[job.index]
+    compiled, arguments = compile_launch(item, chip)
+    if chip.backend == "cuda":
+        code = read_nvidia(compiled.asm["cubin"], compiled.asm["ptx"], compiled.asm["ttir"], arguments)
+    else:
+        code = read_amd(compiled.asm["amdgcn"])
+    return {
+        "kernel": kernel_name(item), "pass": pass_, **asdict(setting), "call": job.call, "fuse": variant.fuse,
+        "kernel_size": variant.kernel_size, "registers": code.registers, "spill_bytes": code.spill_bytes,
+        "shared_bytes": compiled.metadata.shared, "shared_limit": chip.shared_limit,
+        **{kind: code.instructions[kind] for kind in ("tensor_core_ops", *ACCESSES)}, "accesses": code.accesses,
+        "num_warps": item.num_warps, "num_stages": item.num_stages,
+    }  # fmt: skip
 
 
+def _one_of(option: str, values: list[str], choices: Iterable[str]) -> None:
+    choices = list(choices)
+    for value in values:
+        if value not in choices:
+            raise typer.BadParameter(f"must be one of {', '.join(choices)}, got {value!r}", param_hint=option)
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
 def main(
     json_path: Annotated[Path, typer.Option("--json", help="File to write the rows to.")],
     arch: Annotated[list[str], typer.Option(help=f"One of {', '.join(CHIPS)}; repeatable.")] = ARCHS,
     dtype: Annotated[list[str], typer.Option(help=f"One of {', '.join(DTYPES)}; repeatable.")] = STATE_DTYPES,
     embed_dim: Annotated[list[int], typer.Option(min=8, help="E; repeatable.")] = EMBED_DIMS,
     reduction: Annotated[list[int], typer.Option(min=1, help="E / H; repeatable.")] = REDUCTIONS,
+    call: Annotated[list[str], typer.Option(help=f"One of {', '.join(VARIANTS)}; repeatable.")] = CALLS,
     kernel: Annotated[list[str] | None, typer.Option(help="Only this kernel; repeatable.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that compile.")] = 2,
 ) -> None:
     """Compile every kernel; tabulate registers, spills, shared memory, matrix and memory instructions."""
-    for option, values, choices in (("--arch", arch, CHIPS), ("--dtype", dtype, DTYPES)):
-        for value in values:
-            if value not in choices:
-                raise typer.BadParameter(f"must be one of {', '.join(choices)}, got {value!r}", param_hint=option)
+    _one_of("--arch", arch, CHIPS)
+    _one_of("--dtype", dtype, DTYPES)
+    _one_of("--call", call, VARIANTS)
     if environment.triton_interpreted():
         raise typer.BadParameter(
             "must be unset where kernels are compiled: it replaces the compiler", param_hint="TRITON_INTERPRET"
         )
-    settings = [Setting(a, d, e, e // r) for a, d, e, r in product(arch, dtype, embed_dim, reduction)]
+    settings = [
+        Setting(a, d, e, default_squeeze_dim(e, r)) for a, d, e, r in product(arch, dtype, embed_dim, reduction)
+    ]
+    _one_of(
+        "--kernel",
+        kernel or [],
+        sorted({kernel_name(i) for c in call for _, i in recorded_launches(settings[0], VARIANTS[c])}),
+    )
+    jobs = [job for setting in settings for job in distinct_jobs(setting, kernel or [], call)]
     # What every supported Triton does by default; unset, it warns.
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
-    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as cache:
         os.environ.setdefault("TRITON_CACHE_DIR", cache)
-        with (
-            ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool,
-            Progress(console=Console(stderr=True)) as progress,
-        ):
-            futures = [pool.submit(compile_setting, setting, kernel or []) for setting in settings]
-            for future in progress.track(futures, description="compiling"):
-                rows += future.result()
-    if not rows:
-        raise typer.BadParameter(f"no launch of a kernel named {' or '.join(kernel or [])}", param_hint="--kernel")
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            done = track(pool.map(compile_job, jobs), "compiling", total=len(jobs), console=Console(stderr=True))
+            rows = list(done)
     write_json(json_path, rows)
     print_table(
         "Compiled kernels",
@@ -204,4 +233,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

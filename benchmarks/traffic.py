@@ -2,8 +2,8 @@
 
     python -m benchmarks.traffic --json FILE [--dtype bfloat16]
 
-A row is one tensor that the launches of a forward or backward pass take: how much of it is read and written, in units of
-one states tensor: B*T*E elements with padding, N*E packed, of the states' dtype. `size` is the tensor itself in that
+A row is one tensor that the launches of a forward or backward pass take: how much of it is read and written, in units
+of one states tensor: B*T*E elements with padding, N*E packed, of the states' dtype. `size` is the tensor itself in that
 unit, `by_kernel` tells the launches apart, `launches` is how many the pass takes, `fill` the share of real tokens.
 
 Counted are the elements that unmasked lanes ask for, wherever they come from: a small tensor that every program reads,
@@ -231,6 +231,10 @@ def measure(case: Case, dtype: torch.dtype) -> list[dict[str, Any]]:
     return rows + _rows(case, "backward", backward, names, inputs)
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
 def main(
     json_path: Annotated[Path, typer.Option("--json", help="File to write the rows to.")],
     dtype: Annotated[str, typer.Option(help=f"Of the states and parameters: {', '.join(DTYPES)}.")] = "bfloat16",
@@ -247,4 +251,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()
