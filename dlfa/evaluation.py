@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from rich.console import Console
 from rich.progress import Progress
@@ -17,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .data.batching import PaddingCollator, by_length
 from .data.examples import Example
+from .processes import process_state
 from .tasks import Encoding, Task
 
 BATCH_SIZE = 64
@@ -67,7 +67,7 @@ def example_scores(
     """
     features = task.encode(examples, tokenizer, encoding_of(model, max_length), training=False)
     batches = by_length([len(feature.inputs["input_ids"]) for feature in features], batch_size)
-    state = PartialState()
+    state = process_state()
     mine = list(range(len(batches)))[state.process_index :: state.num_processes]
     collate, device = PaddingCollator(tokenizer), model.device
     casting = torch.autocast(device.type, autocast) if autocast is not None else contextlib.nullcontext()
@@ -119,7 +119,7 @@ def evaluate(
         By language, in the order of `data`: metrics, and the scores and predictions of every example.
     """
     results = {}
-    with Progress(console=Console(stderr=True), disable=not (progress and PartialState().is_main_process)) as bar:
+    with Progress(console=Console(stderr=True), disable=not (progress and process_state().is_main_process)) as bar:
         todo = bar.add_task("evaluate", total=len(data))
         for language, examples in data.items():
             bar.update(todo, description=f"evaluate {language}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
@@ -16,6 +15,7 @@ from transformers import (
 
 import dlfa  # noqa: F401  (makes model_type "dlfa" known to the Auto classes)
 
+from .processes import default_device
 from .run_config import RunConfig
 from .run_directory import RunDirectory
 from .tasks import Task, get_task
@@ -73,7 +73,7 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"the model in {path} cannot be loaded for task {task.name}: {reason}") from error
     _check_labels(task, model, path)
-    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    model.to(default_device())
     return SavedRun(task, model.eval(), tokenizer, config, length)
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from transformers import (
     AutoTokenizer,
     PreTrainedModel,
@@ -30,6 +29,7 @@ from .charts import bar_chart
 from .data.batching import PaddingCollator
 from .data.loading import TaskData, choose_languages, load_task_data
 from .evaluation import LanguageEvaluation, encoding_of, evaluate, model_for
+from .processes import process_state
 from .results import summary
 from .run_config import RunConfig
 from .run_directory import (
@@ -117,8 +117,8 @@ def prepare(
     model = new_model(config, task)
     encoding = encoding_of(model, config.max_length or 0)
     features = task.encode(data.train, tokenizer, encoding, training=True)
-    PartialState().wait_for_everyone()  # no process may look at the directory after one has claimed it
-    if PartialState().is_main_process and not resumed:
+    process_state().wait_for_everyone()  # no process may look at the directory after one has claimed it
+    if process_state().is_main_process and not resumed:
         if overwrite:
             directory.clear()
         atomic.write_json(directory.run_file, run)
@@ -196,7 +196,7 @@ def fit(prepared: Prepared) -> dict[str, Any]:
         train=train_facts,
         config=_public(config),
     )
-    if PartialState().is_main_process:
+    if process_state().is_main_process:
         write_model(directory.path, model, prepared.tokenizer)
         write_predictions(directory.predictions, task, evaluations)
         atomic.write_json(directory.path / "training.json", trainer.state.log_history)
@@ -206,7 +206,7 @@ def fit(prepared: Prepared) -> dict[str, Any]:
             remove_checkpoint(checkpoint)
         if directory.checkpoints.is_dir():
             directory.checkpoints.rmdir()
-    PartialState().wait_for_everyone()
+    process_state().wait_for_everyone()
     return results
 
 
@@ -267,8 +267,9 @@ def _trainer(prepared: Prepared) -> _TaskTrainer:
         greater_is_better=True if select else None,
         logging_steps=20,
         logging_nan_inf_filter=False,
+        use_cpu=not torch.accelerator.is_available(),
         remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_pin_memory=torch.accelerator.is_available(),
         disable_tqdm=not prepared.progress,
         report_to="none",
     )
