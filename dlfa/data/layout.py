@@ -33,6 +33,10 @@ def languages_on_disk(task: Task, data_dir: Path, split: str) -> list[str]:
         raise DataError(f"{data_dir}: no such folder; --data-dir must hold {', '.join(_examples(task))}")
     found: set[str] = set()
     for pattern in task.file_patterns[split]:
+        if "{lang}" not in pattern:
+            if (data_dir / pattern).is_file():
+                found.add(task.train_language)
+            continue
         head, *rest = pattern.format(split=split, lang="\0").split("\0")
         # A pattern may name the language twice, as MLQA's files do.
         name = re.compile(re.escape(head) + r"([^/\W_]+)" + r"\1".join(map(re.escape, rest)))

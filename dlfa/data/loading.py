@@ -84,7 +84,8 @@ def load_task_data(
     """
     chosen = choose_languages(task, data_dir, languages, "test")
     train = read_split(task, data_dir, "train", task.train_language)
-    dev = read_split(task, data_dir, "dev", task.train_language)
+    # A task whose last model counts has no use for development data.
+    dev = read_split(task, data_dir, "dev", task.train_language) if task.preset.select_best else []
     test = {language: read_split(task, data_dir, "test", language) for language in chosen}
     return TaskData(
         subset(train, max_train_examples),

@@ -2,6 +2,7 @@
 
 from .base import Encoding, Feature, HubSource, Preset, Task
 from .classification import ClassificationTask, PairTask
+from .question_answering import QuestionAnsweringTask
 from .registry import TASKS, get_task
 from .tagging import TaggingTask
 
@@ -13,6 +14,7 @@ __all__ = [
     "HubSource",
     "PairTask",
     "Preset",
+    "QuestionAnsweringTask",
     "TaggingTask",
     "Task",
     "get_task",

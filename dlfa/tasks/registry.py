@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import languages
 from .base import SPLITS, HubSource, Preset, Task
 from .classification import PairTask
+from .question_answering import QuestionAnsweringTask
 from .tagging import TaggingTask
 
 UPOS = (
@@ -14,6 +15,20 @@ UPOS = (
 IOB2 = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC")
 NLI = ("entailment", "neutral", "contradiction")
 XTREME = "google/xtreme"
+QA_PRESET = Preset(
+    learning_rate=3e-5,
+    batch_size=4,
+    gradient_accumulation=8,
+    epochs=3,
+    max_length=384,
+    warmup_steps=500,
+    select_best=False,
+)
+SQUAD_HUB = dict.fromkeys(("train", "dev"), HubSource(XTREME, "SQuAD"))
+SQUAD_FILES = {
+    "train": ("train-{lang}.json", "train-v1.1.json", "squad/train-v1.1.json"),
+    "dev": ("dev-{lang}.json", "dev-v1.1.json", "squad/dev-v1.1.json"),
+}
 
 
 def _everywhere(source: HubSource) -> dict[str, HubSource]:
@@ -81,6 +96,50 @@ _TASKS: tuple[Task, ...] = (
         metric="accuracy",
         preset=Preset(epochs=5),
         columns=("premise", "hypothesis"),
+    ),
+    QuestionAnsweringTask(
+        name="tydiqa",
+        title="question answering, TyDiQA gold passage",
+        languages=tuple(languages.TYDIQA),
+        labels=(),
+        metric="f1",
+        preset=QA_PRESET,
+        # The development files, of all languages in one, are what XTREME tests on.
+        hub=_everywhere(
+            HubSource(
+                XTREME,
+                "tydiqa",
+                splits={"train": "train", "dev": "validation", "test": "validation"},
+                id_prefix={code: f"{name}-" for code, name in languages.TYDIQA.items()},
+            )
+        ),
+        file_patterns={
+            "train": ("train-{lang}.json", "tydiqa-goldp-v1.1-train/tydiqa.{lang}.train.json"),
+            "dev": ("dev-{lang}.json", "tydiqa-goldp-v1.1-dev/tydiqa.{lang}.dev.json"),
+            "test": ("test-{lang}.json", "tydiqa-goldp-v1.1-dev/tydiqa.{lang}.dev.json"),
+        },
+    ),
+    QuestionAnsweringTask(
+        name="xquad",
+        title="question answering, XQuAD, trained on SQuAD",
+        languages=languages.XQUAD,
+        labels=(),
+        metric="f1",
+        preset=QA_PRESET,
+        hub=SQUAD_HUB | {"test": HubSource(XTREME, "XQuAD.{lang}", splits={"test": "validation"})},
+        file_patterns=SQUAD_FILES | {"test": ("test-{lang}.json", "xquad.{lang}.json")},
+    ),
+    QuestionAnsweringTask(
+        name="mlqa",
+        title="question answering, MLQA, trained on SQuAD",
+        languages=languages.MLQA,
+        labels=(),
+        metric="f1",
+        preset=QA_PRESET,
+        mlqa_words=True,
+        hub=SQUAD_HUB | {"test": HubSource(XTREME, "MLQA.{lang}.{lang}")},
+        file_patterns=SQUAD_FILES
+        | {"test": ("test-{lang}.json", "MLQA_V1/test/test-context-{lang}-question-{lang}.json")},
     ),
 )
 TASKS: dict[str, Task] = {task.name: task for task in _TASKS}

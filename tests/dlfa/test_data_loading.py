@@ -7,7 +7,7 @@ import pytest
 from tiny_tasks import make_udpos, sentences
 
 from dlfa.data import hub
-from dlfa.data.examples import DataError, LabelledText, TaggedSentence
+from dlfa.data.examples import DataError, LabelledText, Question, TaggedSentence
 from dlfa.data.layout import languages_on_disk
 from dlfa.data.loading import choose_languages, load_task_data, subset
 from dlfa.tasks import get_task
@@ -148,6 +148,23 @@ def test_pairs_from_the_hub(local_hub):
         local_hub.put("google/xtreme", config, split, rows, features)
     assert load_task_data(get_task("xnli"), None, ["sw"]).test == {"sw": [LabelledText(("p", "h"), "contradiction")]}
     assert load_task_data(get_task("paws-x"), None, ["ko"]).train == [LabelledText(("p", "h"), "1")]
+
+
+def test_questions_from_the_hub(local_hub):
+    answers = {"answer_start": datasets.List(datasets.Value("int32")), "text": datasets.List(datasets.Value("string"))}
+    strings = {name: datasets.Value("string") for name in ("id", "title", "context", "question")}
+    rows = {
+        "id": ["english-1", "russian-2"], "title": ["t", "t"], "context": ["a b", "c d"], "question": ["q", "r"],
+        "answers": [{"answer_start": [2], "text": ["b"]}, {"answer_start": [0], "text": ["c"]}],
+    }  # fmt: skip
+    for split in ("train", "validation"):
+        local_hub.put("google/xtreme", "tydiqa", split, rows, datasets.Features({**strings, "answers": answers}))
+    data = load_task_data(get_task("tydiqa"), None, ["ru"])
+    assert data.train == [Question("english-1", "q", "a b", (("b", 2),))]
+    assert data.test == {"ru": [Question("russian-2", "r", "c d", (("c", 0),))]}
+    assert data.dev == []  # the last model counts
+    with pytest.raises(DataError, match=r"google/xtreme \(tydiqa\), split validation, holds no example in 'te'"):
+        load_task_data(get_task("tydiqa"), None, ["te"])
 
 
 def test_hub_failure_names_data_set_and_alternative(monkeypatch):

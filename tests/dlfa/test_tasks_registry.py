@@ -10,6 +10,9 @@ XTREME = {
     "paws-x": (7, "accuracy", 2e-5, (8, 4), 5, 128, True),
     "panx": (40, "f1", 2e-5, (8, 4), 10, 128, True),
     "udpos": (33, "f1", 2e-5, (8, 4), 10, 128, True),
+    "tydiqa": (9, "f1", 3e-5, (4, 8), 3, 384, False),
+    "xquad": (11, "f1", 3e-5, (4, 8), 3, 384, False),
+    "mlqa": (7, "f1", 3e-5, (4, 8), 3, 384, False),
 }
 
 
@@ -22,6 +25,7 @@ def test_presets_are_xtremes(name):
     assert len(set(task.languages)) == languages
     assert (preset.learning_rate, (preset.batch_size, preset.gradient_accumulation)) == (rate, batch)
     assert (preset.epochs, preset.max_length, preset.select_best) == (epochs, length, select)
+    assert preset.warmup_steps == (500 if task.kind == "qa" else 0)
     assert set(task.hub) == {"train", "dev", "test"}
 
 
@@ -42,3 +46,5 @@ def test_hub_configurations():
     assert get_task("udpos").hub["test"].config_of("zh") == "udpos.Chinese"
     assert get_task("panx").hub["train"].config_of("en") == "PAN-X.en"
     assert get_task("xnli").hub["test"].config_of("sw") == "sw"
+    assert get_task("mlqa").hub["test"].config_of("hi") == "MLQA.hi.hi"
+    assert get_task("mlqa").hub["train"].config_of("en") == "SQuAD"

@@ -1,0 +1,206 @@
+"""Question answering: windows, spans, answers, and the scores of SQuAD and MLQA."""
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_tasks import make_encoder, make_tokenizer
+
+from dlfa.answer_metrics import answer_metrics, mlqa_tokens, squad_tokens
+from dlfa.data.examples import DataError, Question
+from dlfa.data.layout import find_file, languages_on_disk
+from dlfa.evaluation import evaluate
+from dlfa.run_config import RunConfig
+from dlfa.saved_runs import load_run
+from dlfa.tasks import Encoding, get_task
+from dlfa.training import train
+
+XQUAD, MLQA, TYDIQA = get_task("xquad"), get_task("mlqa"), get_task("tydiqa")
+WORDS = [f"w{number}" for number in range(60)]
+PASSAGE = " ".join(WORDS)
+ANSWER = "w40 w41"
+QUESTION = Question("q1", "who is it", PASSAGE, ((ANSWER, PASSAGE.index(ANSWER)),))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer()
+
+
+@pytest.mark.parametrize("max_length", [24, 40, 120])
+def test_windows_hold_the_passage_and_point_to_the_answer(tokenizer, max_length):
+    features = XQUAD.encode([QUESTION], tokenizer, Encoding(max_length), training=True)
+    covered = set()
+    found = 0
+    for feature in features:
+        inputs = feature.inputs
+        tokens = tokenizer.convert_ids_to_tokens(inputs["input_ids"])
+        assert len(tokens) <= max_length
+        assert len(tokens) == len(inputs["attention_mask"]) == len(inputs["token_type_ids"])
+        assert (tokens[0], tokens[-1]) == ("[CLS]", "[SEP]")
+        first, characters = feature.target
+        assert inputs["token_type_ids"] == [0] * first + [1] * (len(tokens) - first)
+        covered |= {place for start, stop in characters for place in range(start, stop)}
+        start, end = inputs["start_positions"], inputs["end_positions"]
+        if (start, end) == (0, 0):
+            continue
+        found += 1
+        assert PASSAGE[characters[start - first][0] : characters[end - first][1]] == ANSWER
+    assert covered == {place for place, character in enumerate(PASSAGE) if character != " "}
+    assert found >= 1
+
+
+def test_window_step_is_xtremes(tokenizer):
+    long = Question("q", "who", "a " * 600, (("a", 0),))
+    features = XQUAD.encode([long], tokenizer, Encoding(384), training=False)
+    # 384 - [CLS] w h o [SEP] [SEP] = 378 tokens a window, one every 128.
+    assert [feature.target[1][0][0] // 2 for feature in features] == [0, 128, 256]
+    assert [len(feature.target[1]) for feature in features] == [378, 378, 344]
+
+
+def test_long_question_is_shortened(tokenizer):
+    question = Question("q", "x " * 100, "a b", (("a", 0),))
+    (feature,) = XQUAD.encode([question], tokenizer, Encoding(384), training=False)
+    assert feature.target[0] == 1 + 64 + 1
+
+
+def test_misplaced_answer_is_found_and_a_missing_one_left_out(tokenizer):
+    places = [
+        Question("near", "q", "ab cd ab", (("ab", 5),)),  # nearer to the second
+        Question("gone", "q", "ab cd ab", (("xy", 0),)),
+    ]
+    features = XQUAD.encode(places, tokenizer, Encoding(32), training=True)
+    assert [feature.example for feature in features] == [0]
+    first, characters = features[0].target
+    assert characters[features[0].inputs["start_positions"] - first] == (6, 7)
+    assert len(XQUAD.encode(places, tokenizer, Encoding(32), training=False)) == 2
+
+
+def test_no_room_beside_the_question_is_an_error(tokenizer):
+    with pytest.raises(ValueError, match="must leave room for the passage"):
+        XQUAD.encode([QUESTION], tokenizer, Encoding(8), training=True)
+
+
+@pytest.mark.parametrize("max_length", [40, 120])
+def test_best_span_over_all_windows_is_the_answer(tokenizer, max_length):
+    features = XQUAD.encode([QUESTION], tokenizer, Encoding(max_length), training=True)
+    scores = []
+    for feature in features:
+        size = len(feature.inputs["input_ids"])
+        rng = np.random.default_rng(size)
+        starts, ends = rng.normal(size=(2, 1, size)).astype(np.float32)
+        if feature.inputs["start_positions"]:
+            starts[0, feature.inputs["start_positions"]] = ends[0, feature.inputs["end_positions"]] = 20
+        # Outside of the passage nothing counts, however high.
+        starts[0, 0] = ends[0, 0] = 99
+        scores.append(XQUAD.feature_scores(feature, {"start_logits": starts, "end_logits": ends}, 0))
+        assert len(scores[-1]) <= 20
+        assert all(span.start < span.stop for span in scores[-1])
+    joined = XQUAD.example_scores([QUESTION], features, scores)
+    assert XQUAD.decide([QUESTION], joined) == [ANSWER]
+    assert XQUAD.score([QUESTION], [ANSWER], "en") == {"f1": 1.0, "exact_match": 1.0}
+    assert XQUAD.decide([QUESTION], [[]]) == [""]
+
+
+def test_prediction_file_is_a_json_object():
+    assert json.loads(XQUAD.prediction_text([QUESTION], ["år"])) == {"q1": "år"}
+
+
+def test_squad_scores_by_hand():
+    scores = functools.partial(answer_metrics, normalise=squad_tokens)
+    assert scores([["The Denver Broncos!"]], ["denver broncos"]) == {"f1": 1.0, "exact_match": 1.0}
+    assert scores([["Denver Broncos"]], ["Denver"]) == {"f1": pytest.approx(2 / 3), "exact_match": 0.0}
+    # The best of the accepted answers; the mean over questions.
+    assert scores([["x y z", "a b"], ["c"]], ["a b", "d"]) == {"f1": 0.5, "exact_match": 0.5}
+    assert scores([["a cat"]], [""]) == {"f1": 0.0, "exact_match": 0.0}
+    with pytest.raises(ValueError, match="must have 1 answers, got 0"):
+        scores([["a"]], [])
+    with pytest.raises(ValueError, match="at least one accepted answer"):
+        scores([[]], ["a"])
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "words"),
+    [
+        ("en", "The “Big” Apple", ["big", "apple"]),
+        ("de", "die Stadt des Lichts", ["stadt", "lichts"]),
+        ("es", "¿Los unos o el otro?", ["o", "otro"]),
+        ("zh", "北京 2008年，奥运", ["北", "京", "2008", "年", "奥", "运"]),  # noqa: RUF001
+        ("ar", "الكتاب", ["كتاب"]),
+        ("hi", "राम और", ["राम", "और"]),
+        ("vi", "con mèo của tôi", ["con", "mèo", "tôi"]),
+    ],
+)
+def test_mlqa_words(language, text, words):
+    assert mlqa_tokens(text, language) == words
+
+
+def squad_file(path: Path, questions: list[Question]) -> None:
+    paragraphs = [
+        {
+            "context": question.context,
+            "qas": [
+                {
+                    "id": question.id,
+                    "question": question.question,
+                    "answers": [{"text": text, "answer_start": start} for text, start in question.answers],
+                }
+            ],
+        }
+        for question in questions
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"version": "1.1", "data": [{"title": "t", "paragraphs": paragraphs}]}))
+
+
+@pytest.mark.parametrize(
+    ("task", "files"),
+    [
+        (XQUAD, {"train": "squad/train-v1.1.json", "test": "xquad.de.json"}),
+        (MLQA, {"train": "train-v1.1.json", "test": "MLQA_V1/test/test-context-de-question-de.json"}),
+        (
+            TYDIQA,
+            {
+                "train": "tydiqa-goldp-v1.1-train/tydiqa.en.train.json",
+                "test": "tydiqa-goldp-v1.1-dev/tydiqa.ru.dev.json",
+            },
+        ),
+        (XQUAD, {"train": "train-en.json", "test": "test-de.json"}),
+    ],
+)  # fmt: skip
+def test_native_file_names_are_found(tmp_path, task, files):
+    for name in files.values():
+        squad_file(tmp_path / name, [QUESTION])
+    language = "ru" if task is TYDIQA else "de"
+    squad_file(tmp_path / "MLQA_V1" / "test" / "test-context-de-question-es.json", [QUESTION])
+    assert find_file(task, tmp_path, "train", "en") == tmp_path / files["train"]
+    assert find_file(task, tmp_path, "test", language) == tmp_path / files["test"]
+    assert languages_on_disk(task, tmp_path, "test") == [language]
+    assert languages_on_disk(task, tmp_path, "train") == ["en"]
+    with pytest.raises(DataError, match=f"languages with a test file here: {language}"):
+        find_file(task, tmp_path, "test", "zh")
+
+
+def test_run_from_files_to_scores(tmp_path):
+    encoder = make_encoder(tmp_path / "encoder")
+    data = tmp_path / "data"
+    questions = [Question(str(number), "who", f"a b n{number} c", ((f"n{number}", 4),)) for number in range(12)]
+    squad_file(data / "train-en.json", questions)
+    squad_file(data / "test-en.json", questions[:4])
+    squad_file(data / "test-de.json", questions[4:])
+    config = RunConfig(
+        task="xquad", model=str(encoder), output_dir=tmp_path / "run", data_dir=data, model_options={"fusion_layer": 0},
+        learning_rate=1e-2, epochs=15, batch_size=4, gradient_accumulation=1, max_length=32, warmup_steps=0,
+    )  # fmt: skip
+    results = train(config)
+    assert (results["metric"], set(results["languages"])) == ("f1", {"en", "de"})
+    assert results["languages"]["en"]["f1"] > 0.5
+    assert "best_dev" not in results["train"]
+    predictions = json.loads((tmp_path / "run" / "predictions" / "test-de.json").read_text())
+    assert set(predictions) == {question.id for question in questions[4:]}
+    run = load_run(tmp_path / "run")
+    again = evaluate(run.model, run.tokenizer, run.task, {"de": questions[4:]}, max_length=run.max_length)["de"]
+    assert dict(zip(predictions, again.predictions, strict=True)) == predictions
+    assert {**again.metrics, "examples": 8} == results["languages"]["de"]
