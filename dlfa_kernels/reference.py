@@ -93,13 +93,15 @@ def _gate_and_fused(
         return values if index is position else values.index_select(0, index)
 
     # u and l; a tap outside the sequence sees zero
+    half = (w_ls.shape[2] - 1) // 2
+    around, around_sequence = F.pad(w, (0, 0, half, half)), F.pad(sequence, (half, half), value=-1)
     squeezed = b_ls
     for tap in range(w_ls.shape[2]):
-        offset = tap - (w_ls.shape[2] - 1) // 2
-        neighbour = chosen if offset == 0 else (chosen + offset).clamp(0, max(rows - 1, 0))
-        inside = (neighbour == chosen + offset) & (sequence[neighbour] == owner)
-        seen = take(w, neighbour) if offset == 0 else take(w, neighbour) * inside[:, None]
-        squeezed = squeezed + F.linear(seen, w_ls[:, :, tap])
+        if token is None:
+            seen, seen_sequence = around[tap : tap + rows], around_sequence[tap : tap + rows]
+        else:
+            seen, seen_sequence = around.index_select(0, chosen + tap), around_sequence[chosen + tap]
+        squeezed = squeezed + F.linear(torch.where((seen_sequence == owner)[:, None], seen, 0), w_ls[:, :, tap])
     local = F.linear(phi(squeezed), w_le[:, :, 0], b_le)
 
     # m and z
