@@ -38,18 +38,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say how near the kernels came to float64: the worst of what tests recorded as `kernel_error`."""
     worst: dict[tuple[str, str], list[float]] = {}
+    relu: dict[str, float] = {}
     for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
         for name, value in report.user_properties:
             if report.when == "call" and name == "kernel_error":
                 dtype, activations, forward, gradient = value
                 cases, *errors = worst.get((dtype, activations), [0, 0.0, 0.0])
                 worst[dtype, activations] = [cases + 1, max(errors[0], forward), max(errors[1], gradient)]
+            if report.when == "call" and name == "relu_error":
+                relu[value[0]] = max(relu.get(value[0], 0.0), value[1])
     if worst:
         terminalreporter.section("kernels: worst relative error to the definition in float64")
     for (dtype, activations), (cases, forward, gradient) in sorted(worst.items()):
         terminalreporter.line(
             f"{dtype:9} {activations:11} {cases:4.0f} cases   z {forward:.1e}   any gradient {gradient:.1e}"
         )
+    for dtype, ratio in sorted(relu.items()):
+        terminalreporter.line(f"{dtype:9} relu        mean error {ratio:.2f} of eager code's in the same dtype")
 
 
 @pytest.fixture(scope="session")

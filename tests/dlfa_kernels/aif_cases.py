@@ -180,6 +180,23 @@ def exact(inputs: Inputs, case: Case, **options: object) -> dict[str, Tensor]:
     return run(aif_reference, inputs.double(), **case.options, **options)
 
 
+def relu_undecided(inputs: Inputs, case: Case) -> dict[str, float]:
+    """How far relu's exact gradients move when pre-activations move by a rounding error, relative to themselves.
+
+    Where rounding carries a value over zero, relu's mask flips and the gradient is off by a whole term: up to this it
+    is not determined by arithmetic in the dtype of the states. `make_weights` keeps pre-activations near 1.
+    """
+    moved = []
+    for sign in (1, -1):
+        wide, step = inputs.double(), sign * torch.finfo(case.dtype).eps
+        wide.weights = wide.weights._replace(
+            local_squeeze_bias=wide.weights.local_squeeze_bias + step,
+            global_squeeze_bias=wide.weights.global_squeeze_bias + step,
+        )
+        moved.append(run(aif_reference, wide, **case.options))
+    return relative_errors(*moved)
+
+
 class PlainAIF(nn.Module):
     """AIF of torch's own layers, one sequence at a time: the definition said a second way, and what eager code does."""
 
@@ -251,12 +268,12 @@ def random_case(seed: int) -> Case:
     dtype = draw.choice((torch.float32, torch.float16, torch.bfloat16))
     lower = draw.random() < 0.8
     size: dict[str, Any] = {
-        "batch": draw.choice((1, 2, 3, 5)),
-        "length": draw.choice((1, 2, 5, 17, 31, 63, 64, 65, 90, 128, 130)),
+        "batch": draw.choice((1, 2, 3)),
+        "length": draw.choice((1, 2, 5, 17, 31, 63, 64, 65, 90, 128)),
         "mask": draw.choice(("none", "holes", "right", "left", "empty", "islands")),
     }
     if draw.random() < 0.35:
-        lengths = [draw.choice((0, 0, 1, 2, 7, 33, 63, 64, 65, 100)) for _ in range(draw.randint(1, 6))]
+        lengths = [draw.choice((0, 0, 1, 2, 7, 33, 63, 64, 65)) for _ in range(draw.randint(1, 4))]
         draw.shuffle(lengths := [*lengths, draw.randint(1, 70)])
         size = {"lengths": tuple(lengths)}
     token = draw.choice((0, 0, 1, 3, 40)) if draw.random() < 0.2 else None
@@ -265,7 +282,7 @@ def random_case(seed: int) -> Case:
     return Case(
         **size,
         token=token,
-        embed_dim=draw.choice((8, 13, 16, 24, 31, 32, 33, 40, 64, 72, 100)),
+        embed_dim=draw.choice((8, 13, 16, 24, 31, 32, 33, 40, 64, 72)),
         squeeze_dim=draw.choice((8, 16, 17, 24, 32, 33, 48, 64)),
         kernel_size=draw.choice((1, 1, 3, 5, 7)),
         fuse=draw.choice(("gate", "select")) if lower else "gate",

@@ -8,24 +8,33 @@ from functools import partial
 
 import pytest
 import torch
-from aif_cases import MASKS, Case, Inputs, exact, make_inputs, plain_aif, random_case, relative_errors, run
+from aif_cases import (
+    MASKS,
+    Case,
+    Inputs,
+    exact,
+    make_inputs,
+    plain_aif,
+    random_case,
+    relative_errors,
+    relu_undecided,
+    run,
+)
 from torch import Tensor
 
 from dlfa_kernels import fused_aif
+from dlfa_kernels.launch import record_launches
 from dlfa_kernels.tiles import choose_tiles
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 # Relative errors in norm: of z, and of a gradient.
 LIMITS = {torch.float32: (2e-5, 2e-5), torch.float16: (2e-3, 4e-3), torch.bfloat16: (1e-2, 2e-2)}
-# Where rounding carries a value over zero, relu's mask flips, and the gradient is off by whole terms. Eager code in the
-# same dtype rounds as often, but not in the same places: which of the two flips a mask is luck in a single case, and is
-# compared on average in a test of its own.
-RELU_LUCK = 1.5
 
 triton_aif = partial(fused_aif, backend="triton")
 TILE_T = choose_tiles(24, 16, torch.float32).squeeze.block_t
-TILE_H = choose_tiles(24, 4096, torch.float32).squeeze.held_h
+TILE_H = choose_tiles(24, 4096, torch.float32).squeeze.block_h
+HELD_H = choose_tiles(24, 4096, torch.float32).squeeze.held_h
 TILE_B = choose_tiles(24, 16, torch.float32).context.block_t
 TILE_E = {dtype: choose_tiles(4096, 16, dtype).squeeze.block_e for dtype in LIMITS}
 HALF = (torch.float16, torch.bfloat16)
@@ -40,8 +49,8 @@ def assert_near_exact(inputs: Inputs, case: Case, record: Record | None = None) 
     forward_limit, gradient_limit = LIMITS[case.dtype]
     limits = {name: forward_limit if name == "z" else gradient_limit for name in errors}
     if case.activation == "relu":
-        plain = relative_errors(run(plain_aif, inputs, **case.options), expected)
-        limits |= {name: max(limits[name], RELU_LUCK * plain[name]) for name in plain if name != "z"}
+        undecided = relu_undecided(inputs, case)
+        limits |= {name: limits[name] + undecided[name] for name in errors if name != "z"}
     assert all(errors[name] <= limits[name] for name in errors), f"{case}: {errors} over {limits}"
     if record is not None:
         gradient = max(value for name, value in errors.items() if name != "z")
@@ -65,10 +74,11 @@ SHAPES = [
     *(Case(embed_dim=e, kernel_size=3) for e in (1, 3, 8, 13)),
     *(Case(batch=1, embed_dim=TILE_E[d] + more, dtype=d, weight_dtype=d) for d in TILE_E for more in (-1, 0, 1)),
     Case(batch=1, embed_dim=200, squeeze_dim=48, fuse="select"),
-    # squeeze width: one, odd, around the widest tile and over it
+    # squeeze width: one, odd, over a tile and two, around the widest that a program holds, over twice that
     *(Case(squeeze_dim=h, fuse="select") for h in (1, 17)),
-    *(Case(batch=1, squeeze_dim=TILE_H + more, kernel_size=1 + 2 * (more > 0)) for more in (-1, 0, 1)),
-    Case(batch=1, squeeze_dim=2 * TILE_H + 8, fuse="select", dtype=torch.bfloat16),
+    *(Case(batch=1, squeeze_dim=h, kernel_size=3) for h in (TILE_H + 1, 2 * TILE_H + 1)),
+    *(Case(batch=1, squeeze_dim=HELD_H + more, kernel_size=1 + 2 * (more > 0)) for more in (-1, 0, 1)),
+    Case(batch=1, squeeze_dim=2 * HELD_H + 8, fuse="select", dtype=torch.bfloat16),
     # sequences: around the context kernel's block
     *(Case(batch=b, length=3) for b in (1, TILE_B + 1)),
 ]
@@ -92,7 +102,7 @@ TOKEN = [
     Case(batch=3, length=3 * TILE_T, mask="islands", token=1, lower=False, kernel_size=3),
     Case(batch=3, length=2 * TILE_T, mask="right", token=2 * TILE_T - 1, kernel_size=5),  # padding in most sequences
     Case(mask="all_empty", token=3),
-    Case(batch=TILE_B + 1, length=4, squeeze_dim=TILE_H + 1, token=2),
+    Case(batch=TILE_B + 1, length=4, squeeze_dim=HELD_H + 1, token=2),
     Case(lengths=(0, 5, TILE_T + 1, 0, 1, 2), token=0, kernel_size=3, fuse="select"),
     Case(lengths=(0, 5, TILE_T + 1, 0, 1, 2), token=1, kernel_size=5),
     Case(lengths=(2, 1, 0), token=9),  # beyond every sequence
@@ -125,6 +135,33 @@ def test_near_the_definition(case: Case, device: torch.device, record_property: 
     assert_near_exact(make_inputs(case, device), case, record_property)
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        BASE.but(batch=1, kernel_size=3, fuse="select"),
+        Case(batch=1, squeeze_dim=TILE_H + 1, embed_dim=72, dtype=torch.bfloat16),
+        Case(token=1),
+    ],
+    ids=str,
+)
+def test_tiles_of_older_architectures(case: Case, device: torch.device) -> None:
+    assert choose_tiles(24, 16, torch.float32, "sm_80") != choose_tiles(24, 16, torch.float32)
+    with record_launches("sm_80"):
+        assert_near_exact(make_inputs(case, device), case)
+
+
+@pytest.mark.parametrize(("token", "most"), [(None, (3, 4)), (0, (4, 6))])
+def test_number_of_launches_at_the_small_size(token: int | None, most: tuple[int, int]) -> None:
+    case = Case(batch=1, length=1, embed_dim=768, squeeze_dim=192, mask="none", token=token)
+    weights = [weight.to("meta").requires_grad_() for weight in make_inputs(case).weights]
+    last, lower = (torch.empty(32, 128, 768, device="meta", dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
+    with record_launches() as forward:
+        z = triton_aif(last, lower, *weights, torch.empty(32, 128, device="meta", dtype=torch.bool), **case.options)
+    with record_launches() as backward:
+        z.sum().backward()
+    assert (len(forward), len(backward)) <= most
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", MANY_SEQUENCES, ids=["one block", "three blocks", "packed", "packed token"])
 def test_many_sequences(case: Case, device: torch.device, record_property: Record) -> None:
@@ -138,13 +175,16 @@ def test_random_configuration(seed: int, device: torch.device, record_property: 
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
-@pytest.mark.parametrize("cases", [5, pytest.param(40, marks=pytest.mark.slow)])
-def test_relu_is_no_worse_than_eager_on_average(cases: int, dtype: torch.dtype, device: torch.device) -> None:
+@pytest.mark.parametrize("cases", [4, pytest.param(40, marks=pytest.mark.slow)])
+def test_relu_is_no_worse_than_eager_on_average(
+    cases: int, dtype: torch.dtype, device: torch.device, record_property: Record
+) -> None:
+    """In one case, which of the two flips a mask is luck; over many, the one that rounds more flips more."""
     ours: dict[str, float] = {}
     eager: dict[str, float] = {}
     for seed in range(cases):
         case = Case(
-            batch=2, length=70, embed_dim=40, kernel_size=1 + 2 * (seed % 2), activation="relu", dtype=dtype, seed=seed
+            batch=1, length=64, embed_dim=40, kernel_size=1 + 2 * (seed % 2), activation="relu", dtype=dtype, seed=seed
         )
         inputs = make_inputs(case, device)
         expected = exact(inputs, case)
@@ -152,6 +192,7 @@ def test_relu_is_no_worse_than_eager_on_average(cases: int, dtype: torch.dtype, 
             for name, error in relative_errors(run(implementation, inputs, **case.options), expected).items():
                 sums[name] = sums.get(name, 0.0) + error
     assert all(ours[name] <= eager[name] for name in ours), f"{ours} over {eager}"
+    record_property("relu_error", [str(dtype).removeprefix("torch."), sum(ours.values()) / sum(eager.values())])
 
 
 def _row_offset(states: Tensor) -> Tensor:
@@ -256,9 +297,21 @@ def test_what_padding_holds_never_matters(fuse: str, kernel_size: int, token: in
         assert actual[name][~inputs.mask].eq(0).all(), name
 
 
+@pytest.mark.parametrize("token", [None, 0])
+def test_sequences_do_not_see_each_other(token: int | None, device: torch.device) -> None:
+    case = Case(lengths=(3, 4), kernel_size=5, fuse="select", token=token)
+    inputs = make_inputs(case, device)
+    expected = run(triton_aif, inputs, **case.options)
+    inputs.last[:3], inputs.lower[:3] = math.nan, math.inf
+    actual = run(triton_aif, inputs, **case.options)
+    for name in ("z", "last", "lower"):
+        rows = slice(1, 2) if name == "z" and token is not None else slice(3, 7)
+        assert torch.equal(actual[name][rows], expected[name][rows]), name
+
+
 @pytest.mark.parametrize(
     "case",
-    [BASE.but(kernel_size=3), Case(dtype=torch.bfloat16), Case(lengths=(3, 0, 70)), Case(token=1)],
+    [BASE.but(batch=1, kernel_size=3), Case(dtype=torch.bfloat16), Case(lengths=(3, 0, 70)), Case(token=1)],
     ids=str,
 )
 def test_two_runs_give_equal_bits(case: Case, device: torch.device) -> None:

@@ -107,6 +107,23 @@ def test_what_padding_holds_never_matters(hole: float, kernel_size: int, token: 
         assert actual["last"][~inputs.mask].eq(0).all()
 
 
+@pytest.mark.parametrize("token", [None, 0])
+@pytest.mark.parametrize("form", ["padded", "packed"])
+@pytest.mark.xfail(reason="a tap outside the sequence is multiplied by zero")
+def test_sequences_do_not_see_each_other(form: str, token: int | None) -> None:
+    case = Case(lengths=(3, 3)) if form == "packed" else Case(batch=2, length=3, mask="none")
+    case = case.but(kernel_size=5, fuse="select", token=token)
+    inputs = make_inputs(case).double()
+    expected = run(aif_reference, inputs, **case.options)
+    first = slice(0, 3) if form == "packed" else 0
+    inputs.last[first], inputs.lower[first] = math.nan, math.inf
+    actual = run(aif_reference, inputs, **case.options)
+    second = {"z": slice(3, 6) if form == "packed" and token is None else 1}
+    second |= {name: slice(3, 6) if form == "packed" else 1 for name in ("last", "lower")}
+    for name, rows in second.items():
+        assert torch.equal(actual[name][rows], expected[name][rows]), name
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
 def test_integer_mask_is_the_bool_mask(dtype: torch.dtype) -> None:
     inputs = make_inputs(PADDED)

@@ -1,0 +1,419 @@
+"""The operators torch.ops.dlfa.*, and FusedAIF under what PyTorch users wrap around a module."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from aif_cases import GRADIENTS, Case, Inputs, make_inputs, run
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from dlfa_kernels import FusedAIF, fused_aif
+
+CASES = [
+    Case(batch=1, length=5, embed_dim=16, kernel_size=3, fuse="select"),
+    Case(batch=2, length=5, embed_dim=16, lower=False, mask="none", dtype=torch.bfloat16),
+    Case(lengths=(3, 0, 4), embed_dim=16),
+    Case(batch=2, length=5, embed_dim=16, kernel_size=3, token=1),
+    Case(lengths=(3, 0, 4), embed_dim=16, token=1, fuse="select"),
+]
+BACKENDS = ["eager", "triton"]
+
+
+def operator_arguments(case: Case, inputs: Inputs) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
+    """The operator of a case, its tensor arguments, and its settings."""
+    operator = torch.ops.dlfa.aif if case.token is None else torch.ops.dlfa.aif_token
+    settings = () if case.token is None else (case.token,)
+    tensors = (inputs.last, inputs.lower, *inputs.weights, inputs.mask, inputs.cu_seqlens)
+    return operator, tensors, (*settings, case.fuse, case.activation)
+
+
+def fully_masked(case: Case) -> Case:
+    """The case without padding, whose rows the kernels leave unwritten in what they save for the backward."""
+    return case.but(mask="none")
+
+
+@pytest.mark.parametrize("case", [fully_masked(case) for case in CASES], ids=str)
+@pytest.mark.parametrize("with_gradients", [False, True])
+def test_opcheck_of_the_forward(case: Case, with_gradients: bool, device: torch.device) -> None:
+    operator, tensors, settings = operator_arguments(case, make_inputs(case, device))
+    if with_gradients:
+        tensors = tuple(t.requires_grad_() if isinstance(t, Tensor) and t.is_floating_point() else t for t in tensors)
+    torch.library.opcheck(operator, (*tensors, *settings))
+
+
+@pytest.mark.parametrize("case", [fully_masked(case) for case in CASES], ids=str)
+def test_opcheck_of_the_backward(case: Case, device: torch.device) -> None:
+    inputs = make_inputs(case, device)
+    operator, tensors, settings = operator_arguments(case, inputs)
+    z, *saved = operator(*tensors, *settings)
+    dz = inputs.dz if case.token is None else inputs.dz_token
+    backward = getattr(torch.ops.dlfa, f"{operator.__name__}_backward")
+    torch.library.opcheck(backward, (dz, *tensors, z, *saved, *settings))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_fake_results_have_the_real_shapes(case: Case, device: torch.device) -> None:
+    operator, tensors, settings = operator_arguments(case, make_inputs(case, device))
+    real = operator(*tensors, *settings)
+    fake = operator(*(t.to("meta") if isinstance(t, Tensor) else t for t in tensors), *settings)
+    described = [[(t.shape, t.dtype, t.stride()) for t in results] for results in (real, fake)]
+    assert described[0] == described[1]
+
+
+class Block(nn.Module):
+    """FusedAIF between layers that make it everything a compiler can see: inputs, outputs, and an autocast region."""
+
+    def __init__(self, backend: str, **settings: Any) -> None:
+        super().__init__()
+        self.before = nn.Linear(16, 16)
+        self.aif = FusedAIF(16, fuse="select", backend=backend, **settings)
+        self.after = nn.Linear(16, 3)
+
+    def forward(self, states: Tensor, mask: Tensor | None = None, token: int | None = None) -> Tensor:
+        last = self.before(states)
+        return self.after(self.aif(last, states.to(last.dtype), mask, token=token))
+
+
+def block(backend: str, device: torch.device, **settings: Any) -> Block:
+    torch.manual_seed(0)
+    return Block(backend, **settings).to(device)
+
+
+def padded(batch: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(batch * 1000 + length)
+    states = torch.randn(batch, length, 16, generator=generator)
+    mask = torch.rand(batch, length, generator=generator) > 0.3
+    return states.to(device), mask.to(device)
+
+
+def gradients(module: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.grad for name, parameter in module.named_parameters()}
+
+
+@pytest.fixture
+def fresh_dynamo() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+COMPILERS = ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize("compiler", COMPILERS)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("token", [None, 1])
+def test_compiled_equals_plain(token: int | None, backend: str, compiler: str, device: torch.device) -> None:
+    plain = block(backend, device, kernel_size=3)
+    twin = copy.deepcopy(plain)
+    compiled = torch.compile(twin, fullgraph=True, backend=compiler)
+    fixed, mask = padded(2, 6, device)
+    for states in (fixed, fixed.clone().requires_grad_()):
+        expected, actual = plain(states, mask, token), compiled(states, mask, token)
+        torch.testing.assert_close(actual, expected)
+        expected.square().sum().backward()
+        actual.square().sum().backward()
+        for name, gradient in gradients(plain).items():
+            torch.testing.assert_close(gradients(twin)[name], gradient, rtol=1e-4, atol=1e-5)
+    plain.eval()
+    compiled.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(states, mask, token), plain(states, mask, token))
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_compiled_under_autocast(backend: str, device: torch.device) -> None:
+    plain = block(backend, device)
+    twin = copy.deepcopy(plain)
+    compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
+    states, mask = padded(2, 6, device)
+    results = []
+    for module in (plain, compiled):
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            z = module(states, mask)
+        z.float().square().sum().backward()
+        results.append(z)
+    assert results[0].dtype == results[1].dtype == torch.bfloat16
+    torch.testing.assert_close(results[1], results[0])
+    for name, gradient in gradients(plain).items():
+        assert gradient.dtype == torch.float32
+        torch.testing.assert_close(gradients(twin)[name], gradient, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("backend", "token"), [("eager", None), ("triton", None), ("triton", 0)])
+def test_other_lengths_do_not_recompile(token: int | None, backend: str, training: bool, device: torch.device) -> None:
+    module = block(backend, device).train(training)
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    with torch.set_grad_enabled(training):
+        for length in (6, 9, 70):
+            states, mask = padded(2, length, device)
+            with torch._dynamo.config.patch(error_on_recompile=length != 6):
+                z = compiled(states, mask, token)
+            torch.testing.assert_close(z, module(states, mask, token))
+            if training:
+                z.sum().backward()
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_lengths_become_dynamic_by_themselves(backend: str, device: torch.device) -> None:
+    compiled = torch.compile(block(backend, device), fullgraph=True, backend="aot_eager")
+    for count, length in enumerate((6, 9, 70, 2)):
+        states, mask = padded(2, length, device)
+        with torch._dynamo.config.patch(error_on_recompile=count > 1):
+            compiled(states, mask).sum().backward()
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("token", [None, 1])
+def test_packed_form_compiles(token: int | None, backend: str, device: torch.device) -> None:
+    inputs = make_inputs(Case(lengths=(3, 0, 4)), device)
+    options = {"activation": "gelu", "token": token, "backend": backend}
+    compiled = torch.compile(fused_aif, fullgraph=True, backend="aot_eager")
+    expected, actual = run(fused_aif, inputs, **options), run(compiled, inputs, **options)
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value)
+
+
+def module_and_inputs(backend: str, device: torch.device) -> tuple[FusedAIF, Tensor, Tensor, Inputs]:
+    """A module, and two leaves that require gradients."""
+    torch.manual_seed(0)
+    inputs = make_inputs(Case(batch=2, length=5, embed_dim=16), device)
+    aif = FusedAIF(16, kernel_size=3, fuse="select", backend=backend, device=device)
+    return aif, inputs.last.requires_grad_(), inputs.lower.requires_grad_(), inputs
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("token", [None, 1])
+def test_gradient_checkpointing(token: int | None, backend: str, use_reentrant: bool, device: torch.device) -> None:
+    aif, last, lower, inputs = module_and_inputs(backend, device)
+    results = []
+    for wrap in (False, True):
+        leaves = [last, lower, *aif.parameters()]
+        for leaf in leaves:
+            leaf.grad = None
+
+        def fused(last: Tensor, lower: Tensor) -> Tensor:
+            return aif(last, lower, inputs.mask, token=token)
+
+        z = checkpoint(fused, last, lower, use_reentrant=use_reentrant) if wrap else fused(last, lower)
+        z.backward(inputs.dz if token is None else inputs.dz_token)
+        results.append([z.detach(), *(leaf.grad for leaf in leaves)])
+    for plain, checkpointed in zip(*results, strict=True):
+        assert torch.equal(plain, checkpointed)
+
+
+@pytest.mark.parametrize("token", [None, 1])
+def test_double_backward_is_refused(token: int | None, device: torch.device) -> None:
+    aif, last, lower, inputs = module_and_inputs("triton", device)
+    z = aif(last, lower, inputs.mask, token=token)
+    (gradient,) = torch.autograd.grad(z.square().sum(), last, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"double backward.*backend='eager'"):
+        gradient.square().sum().backward()
+
+
+def test_double_backward_of_the_eager_path(device: torch.device) -> None:
+    aif, last, lower, inputs = module_and_inputs("eager", device)
+    (gradient,) = torch.autograd.grad(aif(last, lower, inputs.mask).square().sum(), last, create_graph=True)
+    gradient.square().sum().backward()
+    assert last.grad.ne(0).any()
+
+
+@pytest.mark.parametrize("token", [None, 1])
+@pytest.mark.parametrize("changed", ["last", "lower", "mask", "weight"])
+def test_what_changes_before_the_backward_is_noticed(changed: str, token: int | None, device: torch.device) -> None:
+    aif, last, lower, inputs = module_and_inputs("triton", device)
+    tensors = {"last": last * 1, "lower": lower * 1, "mask": inputs.mask, "weight": aif.global_expand.weight}
+    z = aif(tensors["last"], tensors["lower"], tensors["mask"], token=token)
+    with torch.no_grad():
+        tensors[changed].logical_not_() if changed == "mask" else tensors[changed].add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        z.sum().backward()
+
+
+@pytest.mark.parametrize("token", [None, 1])
+def test_z_may_be_changed_in_place(token: int | None, device: torch.device) -> None:
+    aif, last, lower, inputs = module_and_inputs("triton", device)
+    gradient = []
+    for change in (lambda z: z * 2, lambda z: z.mul_(2)):
+        z = aif(last, lower, inputs.mask, token=token)
+        gradient.append(torch.autograd.grad(change(z).sum(), last)[0])
+    assert torch.equal(*gradient)
+
+
+@pytest.mark.parametrize(("backend", "token"), [("eager", None), ("triton", None), ("triton", 1)])
+@pytest.mark.parametrize("learning", [("last",), ("lower", "local_squeeze_weight"), GRADIENTS[2:]])
+def test_frozen_tensors(learning: tuple[str, ...], token: int | None, backend: str, device: torch.device) -> None:
+    case = Case(batch=1, length=5, embed_dim=16, fuse="select", token=token)
+    inputs = make_inputs(case, device)
+    expected = run(fused_aif, inputs, **case.options, backend=backend)
+    tensors = {"last": inputs.last, "lower": inputs.lower, **inputs.weights._asdict()}
+    tensors = {name: tensor.clone().requires_grad_(name in learning) for name, tensor in tensors.items()}
+    z = fused_aif(*tensors.values(), inputs.mask, **case.options, backend=backend)
+    z.backward(inputs.dz if token is None else inputs.dz_token)
+    assert torch.equal(z, expected["z"])
+    for name, tensor in tensors.items():
+        if name in learning:
+            torch.testing.assert_close(tensor.grad, expected[name], rtol=1e-5, atol=1e-6)
+        else:
+            assert tensor.grad is None, name
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("token", [None, 1])
+def test_without_gradients(mode: Callable[[], Any], token: int | None, device: torch.device) -> None:
+    aif, last, lower, inputs = module_and_inputs("triton", device)
+    expected = aif(last, lower, inputs.mask, token=token)
+    assert expected.requires_grad
+    with mode():
+        z = aif(last, lower, inputs.mask, token=token)
+    assert not z.requires_grad
+    assert torch.equal(z, expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_functional_call(backend: str, device: torch.device) -> None:
+    aif, last, lower, inputs = module_and_inputs(backend, device)
+    other = {name: torch.randn_like(value) / 4 for name, value in aif.named_parameters()}
+    twin = copy.deepcopy(aif)
+    twin.load_state_dict(other)
+    z = torch.func.functional_call(aif, other, (last, lower, inputs.mask))
+    assert torch.equal(z, twin(last, lower, inputs.mask))
+
+
+def test_functional_gradient_of_the_eager_path(device: torch.device) -> None:
+    aif, last, lower, inputs = module_and_inputs("eager", device)
+    state = {name: value.detach() for name, value in aif.named_parameters()}
+
+    def loss(state: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(aif, state, (last, lower, inputs.mask)).square().sum()
+
+    functional = torch.func.grad(loss)(state)
+    aif(last, lower, inputs.mask).square().sum().backward()
+    for name, parameter in aif.named_parameters():
+        torch.testing.assert_close(functional[name], parameter.grad)
+
+
+@pytest.mark.parametrize("token", [None, 1])
+def test_export_of_the_eager_path(token: int | None) -> None:
+    aif = FusedAIF(16, kernel_size=3, fuse="select", backend="eager").eval()
+    batch, length = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("length", min=2, max=512)
+    states, mask = padded(3, 6, torch.device("cpu"))
+    arguments = {"last": states, "lower": states * 2, "mask": mask}
+    shapes: dict[str, Any] = {name: {0: batch, 1: length} for name in arguments}
+    if token is not None:
+        arguments["token"] = token
+        shapes["token"] = None
+    program = torch.export.export(aif, (), arguments, dynamic_shapes=shapes)
+    for size in ((3, 6), (1, 2), (5, 33)):
+        states, mask = padded(*size, torch.device("cpu"))
+        arguments |= {"last": states, "lower": states * 2, "mask": mask}
+        torch.testing.assert_close(program.module()(**arguments), aif(**arguments))
+
+
+def test_export_of_the_packed_eager_path() -> None:
+    aif = FusedAIF(16, kernel_size=3, backend="eager").eval()
+    rows, starts = torch.export.Dim("rows", min=2, max=4096), torch.export.Dim("starts", min=3, max=512)
+    arguments = {"last": torch.randn(7, 16), "cu_seqlens": torch.tensor([0, 3, 3, 7], dtype=torch.int32)}
+    program = torch.export.export(aif, (), arguments, dynamic_shapes={"last": {0: rows}, "cu_seqlens": {0: starts}})
+    for lengths in ((3, 0, 4), (2, 1), (0, 5, 1, 6, 0)):
+        starts_of = torch.tensor([0, *lengths]).cumsum(0).int()
+        arguments = {"last": torch.randn(sum(lengths), 16), "cu_seqlens": starts_of}
+        torch.testing.assert_close(program.module()(**arguments), aif(**arguments))
+
+
+@pytest.mark.parametrize("case", CASES[:4], ids=str)
+def test_what_is_kept_for_the_backward(case: Case, device: torch.device) -> None:
+    """Beside inputs and parameters: rows of the squeeze and a few rows a sequence; neither z nor the gate."""
+    case = case.but(length=256, embed_dim=64, squeeze_dim=16, lengths=case.lengths and (200, 0, 312))
+    inputs = make_inputs(case, device)
+    tensors = [inputs.last, inputs.lower, *inputs.weights, inputs.mask, inputs.cu_seqlens]
+    known = {tensor.data_ptr() for tensor in tensors if tensor is not None}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in known:
+            kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        z = run_forward(inputs, case)
+    assert z.requires_grad
+    assert z.data_ptr() not in kept
+    tensor_bytes = inputs.last.numel() * inputs.last.element_size()
+    assert 0 < sum(kept.values()) <= 0.3 * tensor_bytes
+
+
+def run_forward(inputs: Inputs, case: Case) -> Tensor:
+    leaves = [None if t is None else t.requires_grad_() for t in (inputs.last, inputs.lower, *inputs.weights)]
+    return fused_aif(*leaves, inputs.mask, cu_seqlens=inputs.cu_seqlens, **case.options, backend="triton")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_random_state_is_untouched(backend: str, device: torch.device) -> None:
+    def state() -> Tensor:
+        return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+    aif, last, lower, inputs = module_and_inputs(backend, device)
+    before = state()
+    aif(last, lower, inputs.mask).sum().backward()
+    aif(last, lower, inputs.mask, token=0).sum().backward()
+    assert torch.equal(state(), before)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("token", [None, 0])
+def test_cuda_graph_of_forward_and_backward(token: int | None, device: torch.device) -> None:
+    aif, last, lower, inputs = module_and_inputs("triton", device)
+    leaves = [last, lower, *aif.parameters()]
+
+    def step() -> tuple[Tensor, ...]:
+        z = aif(last, lower, inputs.mask, token=token)
+        return z, *torch.autograd.grad(z, leaves, inputs.dz if token is None else inputs.dz_token)
+
+    expected = step()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    graph.replay()
+    for actual, value in zip(captured, expected, strict=True):
+        assert torch.equal(actual, value)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("token", [None, 0])
+def test_no_host_sync(token: int | None, device: torch.device) -> None:
+    aif, last, lower, inputs = module_and_inputs("triton", device)
+    aif(last, lower, inputs.mask, token=token).sum().backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        aif(last, lower, inputs.mask, token=token).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_the_device_of_the_tensors_counts() -> None:
+    aif, last, lower, inputs = module_and_inputs("triton", torch.device("cuda:1"))
+    with torch.cuda.device(0):
+        z = aif(last, lower, inputs.mask)
+        z.sum().backward()
+    assert z.device == last.grad.device == torch.device("cuda:1")
+    torch.testing.assert_close(z, copy.deepcopy(aif).cpu()(last.cpu(), lower.cpu(), inputs.mask.cpu()).to(z.device))
