@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 
 def backend() -> str | None:
@@ -18,3 +19,32 @@ def validate() -> bool:
 def triton_interpreted() -> bool:
     """TRITON_INTERPRET=1, Triton's own variable: kernels run on CPU tensors, for tests."""
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+def autotune() -> bool:
+    """DLFA_AUTOTUNE=1: time tile sizes on the GPU at the first call of each bucket, and keep the best on disk."""
+    return os.environ.get("DLFA_AUTOTUNE", "0") == "1"
+
+
+def autotune_seconds() -> float:
+    """DLFA_AUTOTUNE_SECONDS, 60 by default: how long tuning of one bucket may take.
+
+    Raises:
+        ValueError: it is no positive number.
+    """
+    text = os.environ.get("DLFA_AUTOTUNE_SECONDS", "60")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds > 0:
+        raise ValueError(f"DLFA_AUTOTUNE_SECONDS must be a positive number of seconds, got {text!r}")
+    return seconds
+
+
+def tile_cache() -> Path:
+    """DLFA_TILE_CACHE, the file of tuned tile sizes; by default dlfa/tiles.json in the user's cache directory."""
+    explicit = os.environ.get("DLFA_TILE_CACHE")
+    if explicit:
+        return Path(explicit)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlfa" / "tiles.json"

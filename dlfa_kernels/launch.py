@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from . import environment
+from .autotune import tiles_for
 from .checks import AIFWeights
 from .kernels.context import context_kernel
 from .kernels.expand import expand_kernel
@@ -24,7 +25,7 @@ from .kernels.pool import pool_kernel
 from .kernels.reduce import reduce_kernel
 from .kernels.squeeze import squeeze_kernel
 from .kernels.weights import weights_kernel
-from .tiles import Tile, choose_tiles, device_architecture
+from .tiles import Tile, Tiles, choose_tiles, device_architecture
 
 # Sequences of more tiles than this are pooled by a launch of their own before the context.
 TILES_POOLED_BY_CONTEXT = 4
@@ -86,6 +87,20 @@ def record_launches(architecture: str | None = None) -> Iterator[list[Launch]]:
         _recorder, _architecture = outer
 
 
+_tiles: Tiles | None = None
+
+
+@contextmanager
+def using_tiles(tiles: Tiles) -> Iterator[None]:
+    """Launch with these tiles inside, whatever the sizes: for tuning and for tests."""
+    global _tiles
+    outer, _tiles = _tiles, tiles
+    try:
+        yield
+    finally:
+        _tiles = outer
+
+
 @cache
 def _multiprocessors(device: torch.device) -> int:
     if device.type == "cuda":
@@ -135,7 +150,12 @@ class Call:
         self.squeeze_weight = weights.local_squeeze_weight.permute(2, 0, 1).contiguous()
         self.weights = AIFWeights._make(weight.contiguous() for weight in weights)
         architecture = _architecture or device_architecture(last.device)
-        self.tiles = choose_tiles(self.embed_dim, self.squeeze_dim, self.dtype, architecture)
+        if _tiles is not None:
+            self.tiles = _tiles
+        elif _architecture is not None:
+            self.tiles = choose_tiles(self.embed_dim, self.squeeze_dim, self.dtype, _architecture)
+        else:
+            self.tiles = tiles_for(self.embed_dim, self.squeeze_dim, self.dtype, self.device)
         strides = [s for t in (self.last, self.lower, self.dz) if t is not None for s in t.stride()[:-1]]
         self.align = next(n for n in (16, 8, 4, 1) if all(stride % n == 0 for stride in strides))
         self.interpreted = environment.triton_interpreted() and last.device.type == "cpu"

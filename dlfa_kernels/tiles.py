@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 
+logger = logging.getLogger(__name__)
+
 # Squeeze channels a program holds at most: two float32 blocks of 64 x 256 fill half of the registers.
 MAX_HELD_H = 256
-
-# Matrix products issued by whole warpgroups, with operands in shared memory; elsewhere operands take registers.
-WARPGROUP_ARCHITECTURES = ("sm_90", "sm_100", "sm_103")
 
 # What tensors without a GPU are compiled for, when launches are inspected or interpreted.
 DEFAULT_ARCHITECTURE = "sm_90"
@@ -58,25 +58,55 @@ def power_of_two(value: int) -> int:
     return max(16, 1 << (value - 1).bit_length())
 
 
+@dataclass(frozen=True)
+class Caps:
+    """The largest blocks for one family of architectures and width of the states' dtype; a smaller E cuts them."""
+
+    block_e: int  # of squeeze and expand
+    squeeze_stages: int
+    reduce_e: int
+    inputs_t: int
+    inputs_e: int
+
+
+# (family, bytes of a state) -> caps. Chosen so that no kernel spills at E = 768 and 1024, H = E/4 and E/16, for the
+# architectures that `python -m benchmarks.codegen` compiles; not yet timed on a GPU.
+CAPS = {
+    # matrix products are issued by whole warpgroups, with operands in shared memory
+    ("warpgroup", 2): Caps(block_e=64, squeeze_stages=3, reduce_e=32, inputs_t=32, inputs_e=64),
+    ("warpgroup", 4): Caps(block_e=32, squeeze_stages=3, reduce_e=32, inputs_t=32, inputs_e=16),
+    # operands take registers
+    ("warp", 2): Caps(block_e=64, squeeze_stages=2, reduce_e=32, inputs_t=64, inputs_e=16),
+    ("warp", 4): Caps(block_e=32, squeeze_stages=2, reduce_e=32, inputs_t=32, inputs_e=16),
+}
+FAMILIES = {
+    "sm_90": "warpgroup", "sm_100": "warpgroup", "sm_103": "warpgroup",
+    "sm_80": "warp", "sm_86": "warp", "sm_89": "warp", "sm_120": "warp", "gfx942": "warp",
+}  # fmt: skip
+
+
+@cache
+def _family(architecture: str) -> str:
+    if architecture not in FAMILIES:
+        logger.info("no tile sizes for %s: the most conservative ones are used", architecture)
+    return FAMILIES.get(architecture, "warp")
+
+
 def choose_tiles(
     embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: str = DEFAULT_ARCHITECTURE
 ) -> Tiles:
     """Tile sizes for (E, H, dtype of the states, architecture such as "sm_90" or "gfx942")."""
+    caps = CAPS[_family(architecture), dtype.itemsize]
+    widest_e = power_of_two(embed_dim)
     block_h = min(64, power_of_two(squeeze_dim))
     chunks = min(MAX_HELD_H, -(-squeeze_dim // block_h) * block_h) // block_h
     warps = 4 if chunks <= 2 else 8
-    widest_e = power_of_two(embed_dim)
-    half = dtype != torch.float32
-    warpgroups = architecture in WARPGROUP_ARCHITECTURES
-    stages = 3 if warpgroups else 2
-    block_e = min(64 if half else 32, widest_e)
-    small_e = min(64 if half and warpgroups else 16, widest_e)
-    small_t = 64 if half and not warpgroups else 32
+    block_e = min(caps.block_e, widest_e)
     return Tiles(
-        squeeze=Tile(64, block_e, block_h, chunks, warps, stages),
+        squeeze=Tile(64, block_e, block_h, chunks, warps, caps.squeeze_stages),
         expand=Tile(64, block_e, block_h, chunks, warps, 2),
-        reduce=Tile(64, min(32, block_e), block_h, chunks, warps, 2),
-        inputs=Tile(small_t, small_e, block_h, chunks, 8, 2),
+        reduce=Tile(64, min(caps.reduce_e, widest_e), block_h, chunks, warps, 2),
+        inputs=Tile(caps.inputs_t, min(caps.inputs_e, widest_e), block_h, chunks, 8, 2),
         taps=Tile(64, block_e, block_h, 1, 4, 2),
         pool=Tile(block_t=32, block_e=128),
         context=Tile(block_t=16, block_e=block_e, block_h=block_h),

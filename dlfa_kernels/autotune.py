@@ -1,0 +1,145 @@
+"""Opt-in tuning of tile sizes: bounded in time, by bucket of sizes and never by length, kept on disk."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+
+from . import environment
+from .checks import AIFWeights
+from .tile_cache import add_tiles, read_tiles
+from .tiles import Tile, Tiles, choose_tiles, device_architecture, power_of_two
+
+logger = logging.getLogger(__name__)
+
+# The stages that touch the states, in the order in which they are tuned.
+STAGES = ("squeeze", "expand", "reduce", "inputs")
+TUNING_BATCH, TUNING_LENGTH = 64, 128
+
+_tuned: dict[str, Tiles] = {}
+
+
+def bucket(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: str) -> str:
+    """The key under which tiles are kept: E and H rounded up to powers of two, dtype and architecture."""
+    name = str(dtype).removeprefix("torch.")
+    return f"{architecture} {name} E{power_of_two(embed_dim)} H{power_of_two(squeeze_dim)}"
+
+
+def candidates(tile: Tile) -> Iterator[Tile]:
+    """Neighbours of a tile: other blocks of tokens and channels, warps and stages, the likeliest first."""
+    for block_t in (tile.block_t, 128, 64, 32):
+        for block_e in (tile.block_e, 128, 64, 32):
+            for num_warps in (tile.num_warps, 4 if tile.num_warps == 8 else 8):
+                for num_stages in (tile.num_stages, 2, 3, 4):
+                    other = replace(tile, block_t=block_t, block_e=block_e, num_warps=num_warps, num_stages=num_stages)
+                    changed = (block_t != tile.block_t) + (block_e != tile.block_e) + (num_warps != tile.num_warps)
+                    if other != tile and changed <= 1:
+                        yield other
+
+
+def tune(default: Tiles, measure: Callable[[Tiles, str], float], seconds: float) -> Tiles:
+    """The best tiles found stage by stage within a time limit.
+
+    Args:
+        default: where to start; kept where nothing is faster.
+        measure: time of a pass, in any unit, with given tiles, as they change in the named stage; raises RuntimeError
+            for tiles that cannot run.
+        seconds: stop after this long.
+    """
+    deadline = time.monotonic() + seconds
+    best = default
+    for stage in STAGES:
+        fastest = measure(best, stage)
+        for tile in dict.fromkeys(candidates(getattr(default, stage))):
+            if time.monotonic() > deadline:
+                logger.info("tuning stopped after %.0f s, in stage %s", seconds, stage)
+                return best
+            trial = replace(best, **{stage: tile})
+            try:
+                elapsed = measure(trial, stage)
+            except RuntimeError as error:  # too much shared memory, or a shape the compiler refuses
+                logger.debug("%s %s cannot run: %s", stage, tile, error)
+                continue
+            if elapsed < fastest:
+                best, fastest = trial, elapsed
+    return best
+
+
+def _measure_on(
+    device: torch.device, embed_dim: int, squeeze_dim: int, dtype: torch.dtype
+) -> Callable[[Tiles, str], float]:
+    """Milliseconds of a forward pass, or of a backward pass for its stages, on made-up states; the median of five."""
+    from . import launch
+
+    generator = torch.Generator(device).manual_seed(0)  # not the default one, whose state belongs to the user
+
+    def made(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, device=device, dtype=dtype, generator=generator)
+
+    states = (TUNING_BATCH, TUNING_LENGTH, embed_dim)
+    last, lower, dz = made(*states), made(*states), made(*states)
+    e, h = embed_dim, squeeze_dim
+    shapes = ((h, e, 1), (h,), (e, h, 1), (e,), (h, e), (h,), (e, h), (e,))
+    weights = AIFWeights._make(made(*shape) * 0.02 for shape in shapes)
+    arguments = (last, lower, weights, None, None)
+
+    def measure(tiles: Tiles, stage: str) -> float:
+        with launch.using_tiles(tiles):
+            saved = launch.forward(*arguments, "gate", "relu")
+
+            def run() -> None:
+                if stage in ("squeeze", "expand"):
+                    launch.forward(*arguments, "gate", "relu")
+                else:
+                    launch.backward(dz, *arguments, saved, "gate", "relu")
+
+            run()
+            times = []
+            for _ in range(5):
+                begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+                begin.record()
+                run()
+                end.record()
+                end.synchronize()
+                times.append(begin.elapsed_time(end))
+        return sorted(times)[2]
+
+    return measure
+
+
+def _with_squeeze_of(default: Tiles, tuned: Tiles) -> Tiles:
+    """Tuned tiles that hold the squeeze width of `default`: widths of one bucket need different numbers of chunks."""
+    changes = {}
+    for stage in STAGES:
+        own = getattr(default, stage)
+        changes[stage] = replace(getattr(tuned, stage), block_h=own.block_h, chunks=own.chunks)
+    return replace(default, **changes)
+
+
+def tiles_for(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, device: torch.device) -> Tiles:
+    """The shipped tiles, or with DLFA_AUTOTUNE=1 on a GPU the tuned ones of the bucket, tuned now if there are none.
+
+    Nothing is tuned while a CUDA graph is captured.
+    """
+    architecture = device_architecture(device)
+    default = choose_tiles(embed_dim, squeeze_dim, dtype, architecture)
+    if device.type != "cuda" or not environment.autotune():
+        return default
+    key = bucket(embed_dim, squeeze_dim, dtype, architecture)
+    if key not in _tuned:
+        path = environment.tile_cache()
+        found = read_tiles(path).get(key)
+        if found is None:
+            if torch.cuda.is_current_stream_capturing():
+                logger.warning("no tiles are tuned while a CUDA graph is captured: the shipped ones serve %s", key)
+                return default
+            logger.info("tuning tiles of %s for at most %.0f s", key, environment.autotune_seconds())
+            measure = _measure_on(device, embed_dim, squeeze_dim, dtype)
+            found = tune(default, measure, environment.autotune_seconds())
+            add_tiles(path, key, found)
+        _tuned[key] = found
+    return _with_squeeze_of(default, _tuned[key])

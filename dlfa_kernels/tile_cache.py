@@ -1,0 +1,65 @@
+"""Tuned tile sizes on disk: a JSON file that may be cut off, foreign or written by two processes at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from .tiles import Tile, Tiles
+
+FORMAT = "dlfa-tiles-1"
+
+
+def _tile(value: Any) -> Tile:
+    names = {field.name for field in fields(Tile)}
+    if not isinstance(value, dict) or set(value) != names:
+        raise ValueError(f"a tile must have {sorted(names)}, got {value!r}")
+    if not all(type(number) is int and 1 <= number <= 1024 for number in value.values()):
+        raise ValueError(f"a tile must hold integers from 1 to 1024, got {value!r}")
+    blocks = (value["block_t"], value["block_e"], value["block_h"], value["num_warps"])
+    if any(number & (number - 1) for number in blocks):
+        raise ValueError(f"blocks and warps must be powers of two, got {value!r}")
+    return Tile(**value)
+
+
+def _tiles(value: Any) -> Tiles:
+    names = {field.name for field in fields(Tiles)}
+    if not isinstance(value, dict) or set(value) != names:
+        raise ValueError(f"tiles must have the stages {sorted(names)}, got {value!r}")
+    return Tiles(**{name: _tile(tile) for name, tile in value.items()})
+
+
+def read_tiles(path: Path) -> dict[str, Tiles]:
+    """Tiles by bucket; empty where there is no file, and, with a warning, where it is not one of ours or is cut off."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f'"format" must be {FORMAT!r}')
+        return {bucket: _tiles(value) for bucket, value in content["tiles"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        warnings.warn(f"the file of tuned tile sizes {path} is ignored: {error}", stacklevel=2)
+        return {}
+
+
+def add_tiles(path: Path, bucket: str, tiles: Tiles) -> None:
+    """Write one bucket beside those already there: to a temporary name, then renamed.
+
+    Two processes that write at once leave a whole file; at worst one of the two buckets is missing and tuned again.
+    A file that cannot be written is a warning, never an error.
+    """
+    merged = {**read_tiles(path), bucket: tiles}
+    content = {"format": FORMAT, "tiles": {name: asdict(value) for name, value in sorted(merged.items())}}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+            json.dump(content, file, indent=1)
+        os.replace(file.name, path)
+    except OSError as error:
+        warnings.warn(f"tuned tile sizes could not be kept in {path}: {error}", stacklevel=2)
