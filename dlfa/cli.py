@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from .terminal import fail, one_line_errors, print_table, quiet_libraries
 
+if TYPE_CHECKING:
     from .saved_runs import SavedRun
 
 app = typer.Typer(
@@ -83,7 +81,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train on English, evaluate on every language, write model and results."""
-    with _one_line_errors():
+    with one_line_errors():
         given = {
             "fusion_layer": _fusion_layer(fusion_layer, fusion),
             "fusion": fusion,
@@ -121,7 +119,7 @@ def train(
             fp16=fp16,
             gradient_checkpointing=gradient_checkpointing,
         )
-        _quiet_libraries()
+        quiet_libraries()
         from .run_directory import RunDirectory, read_object
         from .training import fit, prepare
 
@@ -133,9 +131,9 @@ def train(
         try:
             results = fit(prepared)
         except KeyboardInterrupt:
-            _fail(f"interrupted; the same command with --resume goes on with the run in {output_dir}", status=130)
+            fail(f"interrupted; the same command with --resume goes on with the run in {output_dir}", status=130)
         except FloatingPointError as error:
-            _fail(str(error), status=1)
+            fail(str(error), status=1)
     _show(results)
 
 
@@ -156,7 +154,7 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Evaluate a saved model; with the run's own data, the figures are those that the run wrote."""
-    with _one_line_errors():
+    with one_line_errors():
         if split not in ("test", "dev"):
             raise ValueError(f"--split must be test or dev, got {split!r}")
         if batch_size < 1:
@@ -209,7 +207,7 @@ def predict(
     batch_size: Annotated[int, typer.Option(help="Sequences a batch.")] = 64,
 ) -> None:
     """Predict for new text: token<TAB>tag lines, texts with a label behind, or answers by question id."""
-    with _one_line_errors():
+    with one_line_errors():
         run = _load_run(model_dir, task, max_length)
         from .prediction import predict as predict_examples
         from .prediction import read_input
@@ -230,7 +228,7 @@ def tasks() -> None:
     from .tables import task_table
     from .tasks import TASKS
 
-    _print(task_table(TASKS.values()))
+    print_table(task_table(TASKS.values()))
 
 
 @app.command()
@@ -240,8 +238,8 @@ def quickstart(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --output-dir.")] = False,
 ) -> None:
     """Offline, on the CPU, in under two minutes: made-up languages, a tiny encoder, the last layer against DLFA."""
-    with _one_line_errors():
-        _quiet_libraries()
+    with one_line_errors():
+        quiet_libraries()
         from .quickstart import run
 
         run(output_dir, seed, overwrite=overwrite)
@@ -274,7 +272,7 @@ def _languages(text: str | None) -> tuple[str, ...] | None:
 def _load_run(model_dir: Path, task: str | None, max_length: int | None) -> SavedRun:
     if max_length is not None and max_length < 1:
         raise ValueError(f"--max-length must be at least 1, got {max_length}")
-    _quiet_libraries()
+    quiet_libraries()
     from .saved_runs import load_run
 
     return load_run(model_dir, task, max_length)
@@ -286,38 +284,7 @@ def _show(results: dict[str, Any]) -> None:
         return
     from .tables import language_table
 
-    _print(language_table(results))
-
-
-def _print(table: Table) -> None:
-    """Print to standard output, in a fixed width where that is no terminal."""
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-
-
-def _quiet_libraries() -> None:
-    """No advertisements, telemetry or weight reports from the libraries below."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-
-
-@contextlib.contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Bad input ends the command with one line on standard error and status 2."""
-    try:
-        yield
-    except (ValueError, TypeError, OSError) as error:
-        _fail(" ".join(str(error).split()), status=2)
-
-
-def _fail(message: str, status: int) -> None:
-    if int(os.environ.get("RANK", "0")) == 0:
-        typer.echo(f"dlfa: error: {message}", err=True)
-    raise typer.Exit(status)
+    print_table(language_table(results))
 
 
 def main() -> None:

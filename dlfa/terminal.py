@@ -1,0 +1,46 @@
+"""What every command shares: one line for bad input, quiet libraries, tables of one width."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Bad input ends the command with one line on standard error and status 2."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        fail(" ".join(str(error).split()), status=2)
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """End the command with `message`, said by the main process alone."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        typer.echo(f"dlfa: error: {message}", err=True)
+    raise typer.Exit(status)
+
+
+def print_table(table: Table) -> None:
+    """Print to standard output, in a fixed width where that is no terminal."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def quiet_libraries() -> None:
+    """No advertisements, telemetry or weight reports from the libraries below."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
