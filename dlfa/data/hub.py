@@ -40,6 +40,8 @@ def read_hub(task: Task, split: str, language: str) -> list[Example]:
     prefix = source.id_prefix.get(language)
     try:
         examples = [task.from_hub(row, names) for row in rows if prefix is None or row["id"].startswith(prefix)]
+    except DataError as error:
+        raise DataError(f"the data set {name}: {error}") from error
     except (KeyError, IndexError, TypeError) as error:
         raise DataError(f"the data set {name}, has not the columns that {task.name} needs: {error!r}") from error
     if not examples:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from ..data.examples import Example
+from ..data.examples import DataError, Example
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,6 +138,15 @@ class Task(ABC, Generic[E]):
         """The predictions as XTREME's scorer reads them, one file a language."""
 
 
-def label_name(value: int | str, names: Sequence[str] | None) -> str:
-    """A label of the Hub, a name or a class number, as its name."""
-    return str(value) if names is None or isinstance(value, str) else names[value]
+def label_name(value: int | str, names: Sequence[str] | None, labels: Sequence[str]) -> str:
+    """A label of the Hub, a name or a class number, as its name.
+
+    Raises:
+        DataError: it is none of `labels`, which are listed.
+    """
+    name = str(value)
+    if names is not None and not isinstance(value, str) and 0 <= value < len(names):
+        name = names[value]
+    if name not in labels:
+        raise DataError(f"unknown label {name!r}; valid are {', '.join(labels)}")
+    return name

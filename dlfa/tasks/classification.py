@@ -38,7 +38,7 @@ class ClassificationTask(Task[LabelledText]):
 
     def from_hub(self, row: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> LabelledText:
         """The text columns and `label_column`."""
-        label = label_name(row[self.label_column], names.get(self.label_column))
+        label = label_name(row[self.label_column], names.get(self.label_column), self.labels)
         return LabelledText(tuple(row[column] for column in self.columns), label)
 
     def encode(

@@ -44,7 +44,7 @@ class TaggingTask(Task[TaggedSentence]):
 
     def from_hub(self, row: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> TaggedSentence:
         """Columns `tokens` and `tag_column`."""
-        tags = tuple(label_name(tag, names.get(self.tag_column)) for tag in row[self.tag_column])
+        tags = tuple(label_name(tag, names.get(self.tag_column), self.labels) for tag in row[self.tag_column])
         return TaggedSentence(tuple(row["tokens"]), tags)
 
     def encode(

@@ -224,6 +224,21 @@ def test_resume_of_a_complete_run_says_so(run, encoder, data_dir):
     assert first.stdout in result.stdout
 
 
+def test_interrupt_tells_how_to_go_on(encoder, data_dir, tmp_path, monkeypatch):
+    import dlfa.training as training
+
+    def interrupted(prepared):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "fit", interrupted)
+    result = invoke(*train_arguments(encoder, data_dir, tmp_path / "out"))
+    assert result.exit_code == 130
+    assert "--resume" in result.stderr
+    monkeypatch.undo()
+    again = invoke(*train_arguments(encoder, data_dir, tmp_path / "out", "--resume"))
+    assert again.exit_code == 0, again.output
+
+
 def test_hub_failure_is_one_line(encoder, tmp_path):
     line = one_line_error(
         invoke("train", "--task", "udpos", "--model", encoder, "--output-dir", tmp_path / "o", "--fusion-layer", 1)

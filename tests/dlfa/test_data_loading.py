@@ -200,6 +200,27 @@ def test_foreign_columns_are_named(local_hub):
         load_task_data(get_task("xnli"), None, ["en"])
 
 
+@pytest.mark.parametrize(("label", "shown"), [("maybe", "maybe"), ("-1", "-1")])
+def test_foreign_labels_of_the_hub_are_named(local_hub, label, shown):
+    text = datasets.Value("string")
+    rows = {"premise": ["p"], "hypothesis": ["h"], "label": [label]}
+    features = datasets.Features({"premise": text, "hypothesis": text, "label": text})
+    local_hub.put("facebook/xnli", "en", "train", rows, features)
+    with pytest.raises(DataError, match=f"split train: unknown label '{shown}'; valid are entailment, neutral"):
+        load_task_data(get_task("xnli"), None, ["en"])
+
+
+def test_hidden_label_of_the_hub_is_no_class(local_hub):
+    # -1 stands for a label that is not published; it must not be read as the last class.
+    nli = datasets.ClassLabel(names=["entailment", "neutral", "contradiction"])
+    text = datasets.Value("string")
+    rows = {"premise": ["p"], "hypothesis": ["h"], "label": [-1]}
+    features = datasets.Features({"premise": text, "hypothesis": text, "label": nli})
+    local_hub.put("facebook/xnli", "en", "train", rows, features)
+    with pytest.raises(DataError, match="unknown label '-1'"):
+        load_task_data(get_task("xnli"), None, ["en"])
+
+
 def test_unknown_hub_language_lists_the_tasks(local_hub):
     with pytest.raises(DataError, match=r"language 'xx' is not in task paws-x; valid are de, en, es"):
         choose_languages(get_task("paws-x"), None, ["xx"], "test")
