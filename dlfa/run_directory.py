@@ -96,8 +96,8 @@ class RunDirectory:
         for folder in (self.checkpoints, self.predictions):
             shutil.rmtree(folder, ignore_errors=True)
         names = [
-            "run.json", "languages.png", "config.json", "model.safetensors", "model.safetensors.index.json",
-            "training.json", *(path.name for path in self.path.glob("tokenizer*.json")), "special_tokens_map.json",
+            "run.json", "languages.png", "README.md", "modeling_dlfa.py", "config.json", "model.safetensors",
+            "model.safetensors.index.json", "training.json", *(path.name for path in self.path.glob("tokenizer*.json")), "special_tokens_map.json",
             *(path.name for path in self.path.glob("model-*-of-*.safetensors")),
         ]  # fmt: skip
         for name in names:

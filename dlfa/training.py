@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from .charts import bar_chart
 from .data.batching import PaddingCollator
 from .data.loading import TaskData, choose_languages, load_task_data
 from .evaluation import LanguageEvaluation, encoding_of, evaluate, model_for
+from .model_card import write_model_card
 from .processes import process_state
 from .results import summary
 from .run_config import RunConfig
@@ -93,6 +95,8 @@ def prepare(
     Raises:
         ValueError, TypeError: bad input, of whatever kind.
     """
+    if config.fp16 and not torch.accelerator.is_available():
+        raise ValueError("fp16 needs a GPU, and there is none; bf16 runs on the CPU too")
     config = config.with_presets()
     task = config.task_object
     directory = RunDirectory(config.output_dir)
@@ -106,7 +110,7 @@ def prepare(
         max_train_examples=config.max_train_examples,
         max_eval_examples=config.max_eval_examples,
     )
-    run = {"config": config.to_json(), "data_sha256": data.sha256()}
+    run = {"config": config.to_json(), "data_sha256": data.sha256(), "dlfa": metadata.version("dlfa")}
     resumed = resume and directory.run_file.exists()
     if resumed:
         directory.check_same_run(run)
@@ -198,6 +202,7 @@ def fit(prepared: Prepared) -> dict[str, Any]:
     )
     if process_state().is_main_process:
         write_model(directory.path, model, prepared.tokenizer)
+        write_model_card(directory.path, results)
         write_predictions(directory.predictions, task, evaluations)
         atomic.write_json(directory.path / "training.json", trainer.state.log_history)
         bar_chart(results, directory.chart_file)

@@ -62,6 +62,7 @@ def test_run_learns_and_leaves_everything(finished):
     assert results["average"] > 0.5
     files = {path.name for path in out.iterdir()}
     assert {"run.json", "results.json", "config.json", "model.safetensors", "tokenizer.json", "languages.png"} <= files
+    assert "Mean f1 over all but en" in (out / "README.md").read_text()
     assert not (out / "checkpoints").exists()
     assert not [name for name in files if name.startswith(".")]
     assert json.loads((out / "results.json").read_text()) == results
@@ -210,6 +211,11 @@ def no_training(monkeypatch):
         ({"max_length": 2}, "must leave room for a sub-word"),
         ({"languages": ("en", "xx")}, "language 'xx' is not in .*valid are de, en, fr"),
         ({"data_dir": Path("nowhere")}, "nowhere: no such folder"),
+        pytest.param(
+            {"fp16": True},
+            "fp16 needs a GPU",
+            marks=pytest.mark.skipif(torch.accelerator.is_available(), reason="needs a machine without a GPU"),
+        ),
     ],
 )
 def test_bad_input_stops_before_training(base, tmp_path, changes, message):
