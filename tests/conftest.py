@@ -1,8 +1,10 @@
 """What all tests share: where they run, what they may not reach, and the data beside the checkout."""
 
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,24 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+ON_GPU = torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET", "0") != "1"
+
 # Several workers with several threads each are slower than one thread a worker.
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 
+def pytest_report_header() -> str:
+    """Say what runs the kernels: their numbers depend on it."""
+    how = torch.cuda.get_device_name() if ON_GPU else "Triton's interpreter"
+    if importlib.util.find_spec("triton") is None:
+        return "kernels: not run, triton cannot be imported"
+    return f"kernels: {how}, triton {version('triton')}, torch {torch.__version__}, numpy {version('numpy')}"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked `gpu` on a machine without one."""
-    if torch.cuda.is_available():
+    """Skip what is marked `gpu` where kernels do not run on one."""
+    if ON_GPU:
         return
     for item in items:
         if item.get_closest_marker("gpu"):
@@ -60,8 +72,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 @pytest.fixture(scope="session")
 def device() -> torch.device:
     """Where kernels are tested: the GPU, or the CPU under Triton's interpreter."""
-    interpreted = os.environ.get("TRITON_INTERPRET", "0") == "1"
-    return torch.device("cuda" if torch.cuda.is_available() and not interpreted else "cpu")
+    return torch.device("cuda" if ON_GPU else "cpu")
 
 
 @pytest.fixture(scope="session")

@@ -231,6 +231,23 @@ def test_double_backward_of_the_eager_path(device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("token", [None, 1])
+def test_two_backwards_through_one_graph(token: int | None, device: torch.device) -> None:
+    aif, last, lower, inputs = module_and_inputs("triton", device)
+    z = aif(last, lower, inputs.mask, token=token).sum()
+    leaves = [last, lower, *aif.parameters()]
+    first = torch.autograd.grad(z, leaves, retain_graph=True)
+    for again, gradient in zip(torch.autograd.grad(z, leaves), first, strict=True):
+        assert torch.equal(again, gradient)
+
+
+def test_vmap(device: torch.device) -> None:
+    aif, last, _, _ = module_and_inputs("triton", device)
+    stacked = torch.stack([last, last * 2, -last]).detach()
+    aif.fuse = "gate"
+    torch.testing.assert_close(torch.func.vmap(aif)(stacked), torch.stack([aif(states) for states in stacked]))
+
+
+@pytest.mark.parametrize("token", [None, 1])
 @pytest.mark.parametrize("changed", ["last", "lower", "mask", "weight"])
 def test_what_changes_before_the_backward_is_noticed(changed: str, token: int | None, device: torch.device) -> None:
     aif, last, lower, inputs = module_and_inputs("triton", device)

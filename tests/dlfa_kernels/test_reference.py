@@ -109,7 +109,6 @@ def test_what_padding_holds_never_matters(hole: float, kernel_size: int, token: 
 
 @pytest.mark.parametrize("token", [None, 0])
 @pytest.mark.parametrize("form", ["padded", "packed"])
-@pytest.mark.xfail(reason="a tap outside the sequence is multiplied by zero")
 def test_sequences_do_not_see_each_other(form: str, token: int | None) -> None:
     case = Case(lengths=(3, 3)) if form == "packed" else Case(batch=2, length=3, mask="none")
     case = case.but(kernel_size=5, fuse="select", token=token)
