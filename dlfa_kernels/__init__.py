@@ -1,5 +1,6 @@
 """AIF, attention information fusion of two layers of an encoder, as fused Triton kernels behind one PyTorch module."""
 
+from . import layers as layers
 from .functional import fused_aif
 from .module import FusedAIF
 from .reference import aif_reference

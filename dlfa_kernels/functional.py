@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .backends import TRITON_AVAILABLE, resolve_backend
@@ -10,7 +9,7 @@ from .checks import AIFWeights, check_inputs
 from .reference import gate_and_fused
 
 if TRITON_AVAILABLE:
-    from . import operators  # noqa: F401  registers torch.ops.dlfa
+    from . import operators
 
 
 def fused_aif(
@@ -67,6 +66,6 @@ def fused_aif(
     if resolve_backend(backend, last) == "triton":
         inputs = (last, lower, *weights, mask, cu_seqlens)
         if token is None:
-            return torch.ops.dlfa.aif(*inputs, fuse, activation)[0]
-        return torch.ops.dlfa.aif_token(*inputs, token, fuse, activation)[0]
+            return operators.ops.aif(*inputs, fuse, activation)[0]
+        return operators.ops.aif_token(*inputs, token, fuse, activation)[0]
     return gate_and_fused(last, lower, weights, mask, cu_seqlens, token, fuse, activation)[1]

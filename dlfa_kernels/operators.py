@@ -1,5 +1,7 @@
 """PyTorch operators over the kernels, in the namespace `dlfa`: implementation, fake and autograd of each, once.
 
+A copy of the package under another name, as Hugging Face's `kernels` loads it, has a namespace of that name instead.
+
     dlfa::aif        (last, lower?, eight weights, mask?, cu_seqlens?, fuse, activation) -> ForwardResult
     dlfa::aif_token  the same with `token` before `fuse`
     dlfa::aif_backward, dlfa::aif_token_backward
@@ -25,7 +27,10 @@ _INPUTS = ("Tensor last", "Tensor? lower", *(f"Tensor {name}" for name in AIFWei
 _SAVED = tuple(f"Tensor {name}" for name in launch.ForwardResult._fields)
 _WEIGHT_COUNT = len(AIFWeights._fields)
 
-library = torch.library.Library("dlfa", "DEF")
+# A namespace can be defined once a process, and the installed package may be there beside a copy of it.
+NAMESPACE = "dlfa" if __package__ == "dlfa_kernels" else str(__package__).replace(".", "_")
+library = torch.library.Library(NAMESPACE, "DEF")
+ops = getattr(torch.ops, NAMESPACE)
 
 
 class _Passes(Protocol):
@@ -49,7 +54,7 @@ def _refuse_double_backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, 
 
 
 def _register(name: str, settings: tuple[str, ...], passes: _Passes) -> None:
-    """Define dlfa::name and dlfa::name_backward over the passes of one input form."""
+    """Define the operators `name` and `name`_backward over the passes of one input form."""
     tensors = len(_INPUTS)
     fuse_setting = len(settings) - 2  # settings end with fuse, activation
 
@@ -85,7 +90,7 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes) -> None:
         undifferentiated = (None,) * (2 + len(settings))  # mask, cu_seqlens and the settings
         if dz is None:
             return (None,) * (2 + _WEIGHT_COUNT) + undifferentiated
-        operator = getattr(torch.ops.dlfa, f"{name}_backward")
+        operator = getattr(ops, f"{name}_backward")
         saved = ctx.saved_tensors  # read once: activation checkpointing recomputes it at each reading
         dx, dy, *weights = operator(dz, *saved, *ctx.settings)
         if saved[1] is None:
@@ -103,10 +108,10 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes) -> None:
     for device in ("CPU", "CUDA"):
         library.impl(name, forward, device)
         library.impl(f"{name}_backward", backward, device)
-    torch.library.register_fake(f"dlfa::{name}", forward_fake, lib=library)
-    torch.library.register_fake(f"dlfa::{name}_backward", backward_fake, lib=library)
-    torch.library.register_autograd(f"dlfa::{name}", differentiate, setup_context=save, lib=library)
-    torch.library.register_autograd(f"dlfa::{name}_backward", _refuse_double_backward, lib=library)
+    torch.library.register_fake(f"{NAMESPACE}::{name}", forward_fake, lib=library)
+    torch.library.register_fake(f"{NAMESPACE}::{name}_backward", backward_fake, lib=library)
+    torch.library.register_autograd(f"{NAMESPACE}::{name}", differentiate, setup_context=save, lib=library)
+    torch.library.register_autograd(f"{NAMESPACE}::{name}_backward", _refuse_double_backward, lib=library)
 
 
 _register("aif", ("str fuse", "str activation"), launch)
