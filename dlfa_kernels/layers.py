@@ -1,0 +1,47 @@
+"""Layers for Hugging Face's `kernels`, whose `kernelize` puts them in place of a model's own forward.
+
+It takes `forward` alone and binds it to the module that is replaced, so a layer has no state, no constructor and no
+other members than the two flags.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .checks import AIFWeights
+from .functional import fused_aif
+
+
+class FusedAIF(nn.Module):
+    """The forward of `dlfa_kernels.FusedAIF` for a module with its layers and settings, whatever their class.
+
+    The module that is replaced has `local_squeeze` and `local_expand` (Conv1d), `global_squeeze` and `global_expand`
+    (Linear), all with bias, and the strings `fuse` and `activation`. The backend is "auto".
+    """
+
+    has_backward = True
+    can_torch_compile = True
+
+    local_squeeze: nn.Conv1d
+    local_expand: nn.Conv1d
+    global_squeeze: nn.Linear
+    global_expand: nn.Linear
+    fuse: str
+    activation: str
+
+    def forward(
+        self,
+        last: Tensor,
+        lower: Tensor | None = None,
+        mask: Tensor | None = None,
+        *,
+        cu_seqlens: Tensor | None = None,
+        token: int | None = None,
+    ) -> Tensor:
+        """Fuse `last` with `lower`; arguments, result and errors of `dlfa_kernels.FusedAIF.forward`."""
+        layers = (self.local_squeeze, self.local_expand, self.global_squeeze, self.global_expand)
+        weights = AIFWeights._make(tensor for layer in layers for tensor in (layer.weight, layer.bias))
+        return fused_aif(
+            last, lower, *weights, mask,
+            cu_seqlens=cu_seqlens, token=token, fuse=self.fuse, activation=self.activation,
+        )  # fmt: skip
