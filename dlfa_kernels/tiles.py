@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -60,25 +60,33 @@ def power_of_two(value: int) -> int:
 
 @dataclass(frozen=True)
 class Caps:
-    """The largest blocks for one family of architectures and width of the states' dtype; a smaller E cuts them."""
+    """The largest tile of each stage for a family of architectures and a width of the states' dtype."""
 
-    block_e: int  # of squeeze and expand
-    squeeze_stages: int
-    reduce_e: int
-    inputs_t: int
-    inputs_e: int
+    squeeze: Tile
+    expand: Tile
+    reduce: Tile
+    inputs: Tile
 
+
+def _cap(block_t: int, block_e: int, num_warps: int, num_stages: int) -> Tile:
+    return Tile(block_t=block_t, block_e=block_e, num_warps=num_warps, num_stages=num_stages)
+
+
+_FLOAT32_CAPS = Caps(squeeze=_cap(32, 32, 8, 2), expand=_cap(32, 16, 4, 2), reduce=_cap(32, 16, 8, 2),
+                     inputs=_cap(32, 16, 8, 1))  # fmt: skip
 
 # (family, bytes of a state) -> caps. Chosen so that no kernel spills at E = 768 and 1024, H = E/4 and E/16, for the
 # architectures that `python -m benchmarks.codegen` compiles; not yet timed on a GPU.
 CAPS = {
     # matrix products are issued by whole warpgroups, with operands in shared memory
-    ("warpgroup", 2): Caps(block_e=64, squeeze_stages=3, reduce_e=32, inputs_t=32, inputs_e=64),
-    ("warpgroup", 4): Caps(block_e=32, squeeze_stages=3, reduce_e=32, inputs_t=32, inputs_e=16),
+    ("warpgroup", 2): Caps(squeeze=_cap(64, 64, 8, 3), expand=_cap(64, 64, 8, 2), reduce=_cap(64, 32, 8, 2),
+                           inputs=_cap(32, 64, 8, 2)),
+    ("warpgroup", 4): _FLOAT32_CAPS,
     # operands take registers
-    ("warp", 2): Caps(block_e=64, squeeze_stages=2, reduce_e=32, inputs_t=64, inputs_e=16),
-    ("warp", 4): Caps(block_e=32, squeeze_stages=2, reduce_e=32, inputs_t=32, inputs_e=16),
-}
+    ("warp", 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(64, 32, 8, 2),
+                      inputs=_cap(64, 16, 8, 1)),
+    ("warp", 4): _FLOAT32_CAPS,
+}  # fmt: skip
 FAMILIES = {
     "sm_90": "warpgroup", "sm_100": "warpgroup", "sm_103": "warpgroup",
     "sm_80": "warp", "sm_86": "warp", "sm_89": "warp", "sm_120": "warp", "gfx942": "warp",
@@ -100,19 +108,25 @@ def choose_tiles(
     widest_e = power_of_two(embed_dim)
     block_h = min(64, power_of_two(squeeze_dim))
     chunks = min(MAX_HELD_H, -(-squeeze_dim // block_h) * block_h) // block_h
-    warps = 4 if chunks <= 2 else 8
-    block_e = min(caps.block_e, widest_e)
+
+    def fitted(cap: Tile) -> Tile:
+        return replace(cap, block_e=min(cap.block_e, widest_e), block_h=block_h, chunks=chunks)
+
+    def narrow(cap: Tile) -> Tile:  # little is held, so few warps do
+        return replace(fitted(cap), num_warps=4 if chunks <= 2 else cap.num_warps)
+
+    block_e = min(64, widest_e)
     return Tiles(
-        squeeze=Tile(64, block_e, block_h, chunks, warps, caps.squeeze_stages),
-        expand=Tile(64, block_e, block_h, chunks, warps, 2),
-        reduce=Tile(64, min(caps.reduce_e, widest_e), block_h, chunks, warps, 2),
-        inputs=Tile(caps.inputs_t, min(caps.inputs_e, widest_e), block_h, chunks, 8, 2),
-        taps=Tile(64, block_e, block_h, 1, 4, 2),
+        squeeze=narrow(caps.squeeze),
+        expand=narrow(caps.expand),
+        reduce=narrow(caps.reduce),
+        inputs=fitted(caps.inputs),
+        taps=replace(fitted(caps.expand), chunks=1, num_warps=4),
         pool=Tile(block_t=32, block_e=128),
         context=Tile(block_t=16, block_e=block_e, block_h=block_h),
         weights=Tile(block_t=16, block_e=block_e, block_h=min(32, block_h)),
         sums=Tile(block_t=64, block_e=min(128, widest_e)),
-        token=Tile(block_t=16, block_e=block_e, block_h=block_h),
+        token=Tile(block_t=16, block_e=min(32, block_e), block_h=block_h),
     )
 
 
