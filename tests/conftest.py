@@ -1,6 +1,5 @@
 """What all tests share: where they run, what they may not reach, and the data beside the checkout."""
 
-import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -32,10 +31,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 def pytest_report_header() -> str:
     """Say what runs the kernels: their numbers depend on it."""
-    how = torch.cuda.get_device_name() if ON_GPU else "Triton's interpreter"
-    if importlib.util.find_spec("triton") is None:
+    try:
+        import triton
+    except ImportError:
         return "kernels: not run, triton cannot be imported"
-    return f"kernels: {how}, triton {version('triton')}, torch {torch.__version__}, numpy {version('numpy')}"
+    how = torch.cuda.get_device_name() if ON_GPU else "Triton's interpreter"
+    return f"kernels: {how}, triton {triton.__version__}, torch {torch.__version__}, numpy {version('numpy')}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

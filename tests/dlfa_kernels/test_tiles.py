@@ -1,0 +1,260 @@
+"""Tile sizes: what is shipped, that others give the same numbers, tuning, and a cache file that may be anything."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import tempfile
+import warnings
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from aif_cases import Case, exact, make_inputs, relative_errors, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlfa_kernels import environment, fused_aif
+from dlfa_kernels.autotune import STAGES, bucket, candidates, tiles_for, tune
+from dlfa_kernels.launch import using_tiles
+from dlfa_kernels.tile_cache import FORMAT, add_tiles, read_tiles
+from dlfa_kernels.tiles import FAMILIES, MAX_HELD_H, Tile, Tiles, choose_tiles
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+TILES = choose_tiles(24, 16, torch.float32)
+
+
+@pytest.mark.parametrize("architecture", [*FAMILIES, "sm_75", "gfx1100"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_shipped_tiles_fit_every_size(architecture: str, dtype: torch.dtype) -> None:
+    for embed_dim in (1, 8, 24, 768, 1024, 12288):
+        for squeeze_dim in (1, 16, 48, 100, 192, 256, 3072):
+            tiles = choose_tiles(embed_dim, squeeze_dim, dtype, architecture)
+            for field in fields(Tiles):
+                tile = getattr(tiles, field.name)
+                for size in (tile.block_t, tile.block_e, tile.block_h, tile.num_warps):
+                    assert size & (size - 1) == 0, (field.name, tile)
+                assert min(tile.block_t, tile.block_e, tile.block_h) >= 16
+                assert tile.held_h <= MAX_HELD_H
+            assert tiles.squeeze.held_h >= min(squeeze_dim, MAX_HELD_H - tiles.squeeze.block_h)
+
+
+def test_an_unknown_architecture_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="dlfa_kernels.tiles"):
+        tiles = choose_tiles(768, 192, torch.bfloat16, "sm_42")
+    assert "sm_42" in caplog.text
+    assert tiles == choose_tiles(768, 192, torch.bfloat16, "sm_80")
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"squeeze": {"block_t": 32}, "reduce": {"block_t": 128}, "inputs": {"block_t": 16, "block_e": 16}},
+        {"squeeze": {"block_t": 128, "block_e": 128}, "expand": {"block_t": 32}, "reduce": {"block_e": 16}},
+        {"inputs": {"block_t": 128, "block_e": 64}, "taps": {"block_t": 32}, "expand": {"block_e": 128}},
+        {"context": {"block_t": 32, "block_h": 16}, "weights": {"block_t": 32, "block_h": 16}, "pool": {"block_e": 16}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "case", [Case(batch=1, length=70, kernel_size=3, squeeze_dim=80), Case(lengths=(0, 70, 3))], ids=str
+)
+def test_other_tiles_give_the_same_numbers(case: Case, sizes: dict[str, dict[str, int]], device: torch.device) -> None:
+    tiles = choose_tiles(case.embed_dim, case.squeeze_dim, case.dtype)
+    tiles = replace(tiles, **{stage: replace(getattr(tiles, stage), **size) for stage, size in sizes.items()})
+    inputs = make_inputs(case, device)
+    with using_tiles(tiles):
+        actual = run(fused_aif, inputs, **case.options, backend="triton")
+    errors = relative_errors(actual, exact(inputs, case))
+    assert max(errors.values()) <= 2e-5, errors
+
+
+def test_tuning_keeps_what_is_fastest() -> None:
+    def measure(tiles: Tiles, stage: str) -> float:
+        tile = getattr(tiles, stage)
+        if tile.block_t == 128:
+            raise RuntimeError("out of shared memory")
+        return abs(tile.block_t - 32) + abs(tile.block_e - 64) / 100 + tile.num_stages
+
+    tuned = tune(TILES, measure, seconds=60)
+    for stage in STAGES:
+        assert measure(tuned, stage) == min(
+            measure(replace(tuned, **{stage: tile}), stage)
+            for tile in candidates(getattr(TILES, stage))
+            if tile.block_t != 128
+        )
+    untouched = {field.name for field in fields(Tiles)} - set(STAGES)
+    assert all(getattr(tuned, stage) == getattr(TILES, stage) for stage in untouched)
+
+
+def test_tuning_changes_nothing_that_is_not_faster() -> None:
+    assert tune(TILES, lambda tiles, stage: 1.0, seconds=60) == TILES
+
+
+def test_tuning_is_bounded_in_time() -> None:
+    calls: list[str] = []
+
+    def measure(tiles: Tiles, stage: str) -> float:
+        calls.append(stage)
+        return -len(calls)
+
+    tune(TILES, measure, seconds=-1)
+    assert calls == [STAGES[0]]
+
+
+def test_tiles_are_kept_by_bucket_not_by_exact_size() -> None:
+    key = bucket(768, 192, torch.bfloat16, "sm_90")
+    assert key == bucket(600, 130, torch.bfloat16, "sm_90")
+    others = [
+        bucket(1030, 192, torch.bfloat16, "sm_90"),
+        bucket(768, 64, torch.bfloat16, "sm_90"),
+        bucket(768, 192, torch.float16, "sm_90"),
+        bucket(768, 192, torch.bfloat16, "sm_80"),
+    ]
+    assert key not in others
+
+
+def test_nothing_is_tuned_unasked_or_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLFA_TILE_CACHE", str(tmp_path / "tiles.json"))
+    for wanted in ("0", "1"):
+        monkeypatch.setenv("DLFA_AUTOTUNE", wanted)
+        assert tiles_for(24, 16, torch.float32, torch.device("cpu")) == TILES
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("seconds", ["0", "-3", "soon", "nan"])
+def test_a_bad_time_limit_is_named(seconds: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLFA_AUTOTUNE_SECONDS", seconds)
+    with pytest.raises(
+        ValueError, match=f"DLFA_AUTOTUNE_SECONDS must be a positive number of seconds, got '{seconds}'"
+    ):
+        environment.autotune_seconds()
+
+
+def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("DLFA_TILE_CACHE", raising=False)
+    assert environment.tile_cache() == tmp_path / "dlfa" / "tiles.json"
+    monkeypatch.setenv("DLFA_TILE_CACHE", str(tmp_path / "other.json"))
+    assert environment.tile_cache() == tmp_path / "other.json"
+
+
+def test_tiles_survive_the_disk(tmp_path: Path) -> None:
+    path, wide = tmp_path / "deep" / "tiles.json", choose_tiles(1024, 256, torch.bfloat16)
+    assert read_tiles(path) == {}
+    add_tiles(path, "a", TILES)
+    add_tiles(path, "b", wide)
+    add_tiles(path, "a", wide)
+    assert read_tiles(path) == {"a": wide, "b": wide}
+    assert [file.name for file in path.parent.iterdir()] == ["tiles.json"]
+
+
+GOOD: dict[str, Any] = {"format": FORMAT, "tiles": {"a": asdict(TILES)}}
+
+
+def with_tile(**changes: Any) -> dict[str, Any]:
+    tiles = asdict(TILES)
+    return {"format": FORMAT, "tiles": {"a": {**tiles, "squeeze": {**tiles["squeeze"], **changes}}}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", json.dumps(GOOD).encode()[:-40], b"\xff\xfe", b"null", b"[]", b"{}", b'"tiles"', pytest.param(b"[" * 100_000, marks=pytest.mark.xfail),
+        *(json.dumps(value).encode() for value in (
+            {**GOOD, "format": "dlfa-tiles-0"}, {"format": FORMAT}, {"format": FORMAT, "tiles": [1]},
+            {"format": FORMAT, "tiles": {"a": 1}}, {"format": FORMAT, "tiles": {"a": {}}},
+            {"format": FORMAT, "tiles": {"a": {**asdict(TILES), "other": asdict(Tile())}}},
+            with_tile(block_t=63), with_tile(block_t=0), with_tile(block_e=-64), with_tile(block_h=2**20),
+            with_tile(block_t=64.0), with_tile(num_warps=True), with_tile(num_warps=None), with_tile(extra=1),
+        )),
+    ],
+    ids=lambda content: content[:60].decode(errors="replace"),
+)  # fmt: skip
+def test_a_foreign_file_is_ignored_and_named_then_replaced(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "tiles.json"
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"tiles\.json is ignored"):
+        assert read_tiles(path) == {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        add_tiles(path, "a", TILES)
+    assert read_tiles(path) == {"a": TILES}
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["format", "tiles", "squeeze", "block_t", "a"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(st.binary(max_size=40) | json_values.map(lambda value: json.dumps({"format": FORMAT, "tiles": value}).encode()))
+def test_no_file_is_fatal(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "tiles.json"
+        path.write_bytes(content)
+        assert all(isinstance(tiles, Tiles) for tiles in read_tiles(path).values())
+
+
+def test_a_file_that_cannot_be_read_or_written_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "tiles.json").mkdir()
+    with pytest.warns(UserWarning, match="is ignored"):
+        assert read_tiles(tmp_path / "tiles.json") == {}
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match="could not be kept"), pytest.warns(UserWarning, match="is ignored"):
+        add_tiles(tmp_path / "file" / "tiles.json", "a", TILES)
+
+
+@pytest.mark.xfail
+def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "tiles.json").mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        add_tiles(tmp_path / "tiles.json", "a", TILES)
+    assert [file.name for file in tmp_path.iterdir()] == ["tiles.json"]
+
+
+def _write_often(path: Path, name: str) -> None:
+    warnings.simplefilter("error")
+    for count in range(30):
+        add_tiles(path, f"{name}{count % 3}", TILES)
+        assert read_tiles(path)
+
+
+def test_two_processes_leave_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "tiles.json"
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_write_often, args=(path, name)) for name in "ab"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert set(read_tiles(path).values()) == {TILES}
+    assert [file.name for file in tmp_path.iterdir()] == ["tiles.json"]
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_tuning_on_a_gpu_is_kept_and_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "tiles.json"
+    monkeypatch.setenv("DLFA_AUTOTUNE", "1")
+    monkeypatch.setenv("DLFA_AUTOTUNE_SECONDS", "20")
+    monkeypatch.setenv("DLFA_TILE_CACHE", str(path))
+    monkeypatch.setattr("dlfa_kernels.autotune._tuned", {})
+    case = Case(batch=2, length=70, embed_dim=768, squeeze_dim=192, dtype=torch.bfloat16)
+    inputs = make_inputs(case, "cuda")
+    errors = relative_errors(run(fused_aif, inputs, **case.options, backend="triton"), exact(inputs, case))
+    assert errors["z"] <= 1e-2
+    assert max(errors.values()) <= 2e-2
+    assert len(read_tiles(path)) == 1
