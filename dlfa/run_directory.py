@@ -97,8 +97,8 @@ class RunDirectory:
             shutil.rmtree(folder, ignore_errors=True)
         names = [
             "run.json", "languages.png", "README.md", "modeling_dlfa.py", "config.json", "model.safetensors",
-            "model.safetensors.index.json", "training.json", *(path.name for path in self.path.glob("tokenizer*.json")), "special_tokens_map.json",
-            *(path.name for path in self.path.glob("model-*-of-*.safetensors")),
+            "model.safetensors.index.json", "training.json", "special_tokens_map.json",
+            *(path.name for path in self.path.glob("tokenizer*.json")), *(path.name for path in self.path.glob("model-*-of-*.safetensors")),
         ]  # fmt: skip
         for name in names:
             (self.path / name).unlink(missing_ok=True)
