@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .report.command import report
 from .terminal import fail, one_line_errors, print_table, quiet_libraries
 
 if TYPE_CHECKING:
@@ -243,6 +244,9 @@ def quickstart(
         from .quickstart import run
 
         run(output_dir, seed, overwrite=overwrite)
+
+
+app.command()(report)
 
 
 def _fusion_layer(text: str | None, fusion: str | None) -> int | list[int] | None:

@@ -1,0 +1,31 @@
+"""Figures without a display, written as PNG in one piece."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = ("#4878a8", "#d1793c", "#5a9e5d", "#b5495b", "#8367a8", "#8c6d4f", "#c77ba6", "#6f7780")
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches, laid out so that labels do not overlap."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def write_png(figure: Figure, path: Path) -> None:
+    """Write the figure to `path`, which is replaced as a whole."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    atomic.write_bytes(path, content.getvalue())

@@ -1,0 +1,133 @@
+"""The paired bootstrap over sentences: how far a difference would move with other test sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.examples import Example
+from ..data.loading import read_split, subset
+from ..tasks import TASKS, Task
+from .comparison import Comparison
+from .language_groups import LanguageGroup
+from .runs import Run
+from .sentence_counts import CountedMetric, Counts, counted_metric, read_predictions
+from .significance import CONFIDENCE, Interval
+from .variants import Variant
+
+_BATCH = 200  # resamples at a time
+_TOLERANCE = 1e-6  # between a run's own figure and the one counted from its predictions
+
+
+def paired_bootstrap(
+    comparison: Comparison,
+    groups: Sequence[LanguageGroup],
+    *,
+    resamples: int,
+    data_dir: Path | None = None,
+    seed: int = 0,
+) -> dict[tuple[Variant, LanguageGroup], Interval]:
+    """Percentile intervals of the differences to the baseline, each a mean over seeds and over a group of languages.
+
+    Every resample draws as many sentences of each language as there are, with replacement, the same for both variants
+    and for all seeds; the languages are fixed. So the interval tells of the choice of sentences, not of seeds.
+
+    Args:
+        comparison: the runs; their predictions lie beside their results.
+        groups: of languages.
+        resamples: how many, at least 1.
+        data_dir: the gold labels, in XTREME's layout; None takes the folder or Hub data set that the runs read.
+        seed: of the draw.
+
+    Returns:
+        By variant and group; p is twice the smaller share of resamples on one side of no difference, at most 1.
+
+    Raises:
+        ValueError: data or predictions are not there, or do not give the figures in the results: then they are not
+            those that the run was scored on.
+    """
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, got {resamples}")
+    if comparison.task not in TASKS:
+        raise ValueError(f"{comparison.task} is no task of this package, so its gold labels are not known")
+    task = TASKS[comparison.task]
+    drawn = {
+        language: _language_differences(comparison, task, language, resamples, data_dir, seed)
+        for language in comparison.languages
+    }
+    intervals = {}
+    tails = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
+    for group in groups:
+        # The languages were drawn apart, so the means of their r-th resamples are the r-th resample of the mean.
+        mean = np.mean([drawn[language] for language in group.languages], axis=0)
+        sides = np.minimum((mean <= 0).sum(axis=1), (mean >= 0).sum(axis=1))
+        for row, (variant, _) in enumerate(comparison.pairs):
+            low, high = np.quantile(mean[row], tails)
+            p = min(1.0, 2 * (int(sides[row]) + 1) / (resamples + 1))
+            intervals[variant, group] = Interval(float(low), float(high), p)
+    return intervals
+
+
+def _language_differences(
+    comparison: Comparison, task: Task, language: str, resamples: int, data_dir: Path | None, seed: int
+) -> NDArray[np.float64]:
+    """(pairs, resamples) differences of one language, means over the seeds."""
+    from scipy.stats import bootstrap
+
+    runs = [run for members in comparison.runs.values() for run in members]
+    examples = _gold(task, runs, comparison.split, language, data_dir)
+    metric = counted_metric(task, comparison.metric, language)
+    counts = np.stack([_run_counts(task, run, comparison, language, examples, metric) for run in runs])
+    contrasts = _contrasts(comparison)
+
+    def differences(drawn: NDArray[np.int64], axis: int) -> NDArray[np.float64]:
+        """(resamples, sentences) indices of sentences -> (pairs, resamples)."""
+        times = np.stack([np.bincount(row, minlength=len(examples)) for row in drawn]).astype(np.float32)
+        return contrasts @ metric.score((times @ counts).astype(np.float64))
+
+    # Drawing indices keeps all runs paired, and sums of counts are a product of matrices.
+    result = bootstrap(
+        (np.arange(len(examples)),), differences, n_resamples=resamples, batch=_BATCH, vectorized=True, axis=-1,
+        method="percentile", rng=np.random.default_rng([seed, *language.encode()]),
+    )  # fmt: skip
+    return result.bootstrap_distribution
+
+
+def _contrasts(comparison: Comparison) -> NDArray[np.float64]:
+    """(pairs, runs): the mean over seeds of a variant less that of its baseline."""
+    members = [variant for variant in comparison.runs for _ in comparison.seeds]
+    rows = [
+        [(member == variant) - float(member == baseline) for member in members]
+        for variant, baseline in comparison.pairs
+    ]
+    return np.array(rows) / len(comparison.seeds)
+
+
+def _gold(task: Task, runs: Sequence[Run], split: str, language: str, data_dir: Path | None) -> list[Example]:
+    """The examples that the runs were evaluated on: their number tells the subset."""
+    folder = data_dir
+    if folder is None:
+        known = [run for run in runs if run.has_run_file]
+        if not known:
+            raise ValueError("no run tells where its data are; give --data-dir")
+        folder = known[0].data_dir
+    if folder is not None and not folder.is_dir():
+        raise ValueError(f"the data folder {folder} is not there; give --data-dir")
+    return subset(read_split(task, folder, split, language), runs[0].examples[language])
+
+
+def _run_counts(
+    task: Task, run: Run, comparison: Comparison, language: str, examples: Sequence[Example], metric: CountedMetric
+) -> Counts:
+    path = run.predictions / f"{comparison.split}-{language}{task.prediction_suffix}"
+    counts = metric.counts(examples, read_predictions(task, path, examples))
+    counted, told = float(metric.score(counts.sum(axis=0, dtype=np.float64))), run.scores[language][comparison.metric]
+    if abs(counted - told) > _TOLERANCE:
+        raise ValueError(
+            f"{path} gives {comparison.metric} {counted:.4f} on these data, {run.path} says {told:.4f}: "
+            "predictions or data are not those that were scored"
+        )
+    return counts

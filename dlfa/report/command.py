@@ -1,0 +1,93 @@
+"""`dlfa report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..terminal import one_line_errors, print_table
+
+
+def report(
+    results: Annotated[
+        list[Path], typer.Argument(help="results.json files, or directories of runs and sweeps, searched below.")
+    ],
+    output: Annotated[Path | None, typer.Option(help="Write report.md, its pictures and runs.csv here.")] = None,
+    data_dir: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[TASK=]DIR",
+            help="Gold labels for the bootstrap over sentences; default: where the runs read their data.",
+        ),
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Default: the task's metric of record.")] = None,
+    languages: Annotated[
+        str | None, typer.Option(help="Compare on these alone, such as de,zh; default: those that most runs have.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Compare with this variant, such as 'lower 6'; default: the last layer.")
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(help="Compare runs that differ in this field of their configuration, such as learning_rate."),
+    ] = None,
+    resamples: Annotated[int, typer.Option(help="Of the bootstrap over sentences; 0 for none.")] = 1000,
+) -> None:
+    """Compare runs: tables and plots by layer, language, family and script, with tests and training cost."""
+    with one_line_errors():
+        if resamples < 0:
+            raise ValueError(f"--resamples must not be negative, got {resamples}")
+        from .comparison import compare as compare_runs
+        from .document import left_out, section_title, write_report
+        from .findings import find
+        from .runs import load_runs
+        from .tables import choice_table, summary_table
+
+        runs, notes = load_runs(results, compare or ())
+        comparisons = compare_runs(runs, metric=metric, languages=_names(languages), baseline=baseline)
+        folders = _folders(data_dir or [], {item.task for item in comparisons})
+        findings = [find(item, resamples=resamples, data_dir=folders.get(item.task)) for item in comparisons]
+        written = None if output is None else write_report(output, findings, runs, notes)
+    for item in findings:
+        print_table(
+            summary_table(item).rich(section_title(item), "percent, mean ± deviation over seeds; 95 % intervals")
+        )
+        choices = choice_table(item)
+        if choices is not None:
+            print_table(choices.rich("choice of layer", "the oracle looks at the test data"))
+        for line in left_out(item):
+            typer.echo(f"- {line}")
+    for line in notes:
+        typer.echo(f"- {line}")
+    if written is not None:
+        typer.echo(f"written: {written}")
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise ValueError(f"--languages must name at least one language, got {text!r}")
+    return names
+
+
+def _folders(given: list[str], tasks: set[str]) -> dict[str, Path]:
+    """Data folders by task; one without a task's name serves where there is a single task."""
+    folders = {}
+    for text in given:
+        task, separator, folder = text.partition("=")
+        if not separator:
+            if len(tasks) > 1:
+                raise ValueError(
+                    f"--data-dir must be TASK=DIR where there are several tasks ({', '.join(sorted(tasks))})"
+                )
+            task, folder = next(iter(tasks)), text
+        if task not in tasks:
+            raise ValueError(f"--data-dir: there are no runs of task {task!r}, but of {', '.join(sorted(tasks))}")
+        if not Path(folder).is_dir():
+            raise ValueError(f"--data-dir: {folder} is no directory")
+        folders[task] = Path(folder)
+    return folders

@@ -1,0 +1,176 @@
+"""What a comparison shows: means, differences to the baseline with their uncertainty, the chosen layers, the cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .bootstrap import paired_bootstrap
+from .comparison import Comparison
+from .language_groups import LANGUAGE, LanguageGroup, groups_of, zero_shot_group
+from .significance import Interval, adjusted, t_interval
+from .variants import Variant
+
+_COLUMNS = 6  # variants in a table of languages
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A variant's difference to its baseline, averaged over a group of languages.
+
+    Attributes:
+        differences: one a seed, variant less baseline, fractions.
+        seeds: t interval and paired t-test over seeds; None of a single seed.
+        sentences: paired bootstrap over sentences; None where it could not be done.
+    """
+
+    differences: tuple[float, ...]
+    seeds: Interval | None
+    sentences: Interval | None
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return statistics.fmean(self.differences)
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """The best layer of a mode: by development data of the training language, and by the test average (the oracle)."""
+
+    mode: str
+    chosen: Variant | None
+    oracle: Variant
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Training cost, one value a seed: optimiser steps, wall-clock seconds, and where it ran."""
+
+    steps: tuple[float, ...]
+    seconds: tuple[float, ...]
+    places: tuple[str, ...]
+
+    @property
+    def seconds_per_step(self) -> tuple[float, ...]:
+        """Development evaluations and checkpoints included."""
+        return tuple(seconds / steps for seconds, steps in zip(self.seconds, self.steps, strict=True) if steps)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that tables and plots of one comparison are made of.
+
+    Attributes:
+        comparison: the runs.
+        groups: of languages, see `groups_of`.
+        effects: by variant and group, for variants that have a baseline.
+        notes: what could not be computed, and why.
+        resamples: of the bootstrap; 0 where it was not done.
+    """
+
+    comparison: Comparison
+    groups: tuple[LanguageGroup, ...]
+    effects: Mapping[tuple[Variant, LanguageGroup], Effect]
+    notes: tuple[str, ...]
+    resamples: int
+
+    @property
+    def main_group(self) -> LanguageGroup:
+        """The zero-shot average."""
+        return zero_shot_group(self.comparison)
+
+    def of_kind(self, kind: str) -> list[LanguageGroup]:
+        """The groups of that kind."""
+        return [group for group in self.groups if group.kind == kind]
+
+    def scores(self, variant: Variant, group: LanguageGroup) -> list[float]:
+        """One a seed: the mean over the group's languages."""
+        return [run.mean(self.comparison.metric, group.languages) for run in self.comparison.runs[variant]]
+
+    def dev_scores(self, variant: Variant) -> list[float] | None:
+        """One a seed: the best checkpoint's score on development data; None where a run does not tell."""
+        values = [run.train.get("best_dev") for run in self.comparison.runs[variant]]
+        return None if any(value is None for value in values) else [float(value) for value in values]  # type: ignore[arg-type]
+
+    def cost(self, variant: Variant) -> Cost | None:
+        """None where a run does not tell."""
+        runs = self.comparison.runs[variant]
+        if any(run.train.get(name) is None for run in runs for name in ("steps", "seconds")):
+            return None
+        places = []
+        for run in runs:
+            told = [run.environment.get(name) for name in ("device", "dtype", "backend")]
+            places.append(", ".join(str(item) for item in told if item))
+        return Cost(
+            tuple(float(run.train["steps"]) for run in runs),
+            tuple(float(run.train["seconds"]) for run in runs),
+            tuple(dict.fromkeys(places)),
+        )
+
+    def discoveries(self, variant: Variant) -> set[str]:
+        """The languages whose difference holds over sentences at a false discovery rate of 5 % over all languages."""
+        languages = self.of_kind(LANGUAGE)
+        intervals = [self.effects[variant, group].sentences for group in languages]
+        p_values = [interval.p for interval in intervals if interval is not None and interval.p is not None]
+        if len(p_values) < len(languages):
+            return set()
+        return {group.name for group, p in zip(languages, adjusted(p_values), strict=True) if p < 0.05}
+
+    def layer_choices(self) -> list[LayerChoice]:
+        """One for each mode that was run with several layers."""
+        modes: dict[str, list[Variant]] = {}
+        for variant in self.comparison.runs:
+            if variant.layers:
+                modes.setdefault(variant.mode, []).append(variant)
+        choices = []
+        for mode, members in modes.items():
+            if len(members) < 2:
+                continue
+            oracle = max(members, key=lambda member: statistics.fmean(self.scores(member, self.main_group)))
+            dev = {member: scores for member in members if (scores := self.dev_scores(member)) is not None}
+            complete = len(dev) == len(members)
+            chosen = max(dev, key=lambda member: statistics.fmean(dev[member])) if complete else None
+            choices.append(LayerChoice(mode, chosen, oracle))
+        return choices
+
+    def table_pairs(self) -> list[tuple[Variant, Variant]]:
+        """What a table of languages has room for: all, or where they are many of each mode the chosen layer alone."""
+        pairs = self.comparison.pairs
+        if len(pairs) <= _COLUMNS:
+            return pairs
+        choices = self.layer_choices()
+        modes = {choice.mode for choice in choices}
+        chosen = {choice.chosen or choice.oracle for choice in choices}
+        return [pair for pair in pairs if pair[0] in chosen or pair[0].mode not in modes]
+
+
+def find(comparison: Comparison, *, resamples: int = 1000, data_dir: Path | None = None) -> Findings:
+    """Compute the findings of a comparison.
+
+    Args:
+        comparison: the runs.
+        resamples: of the bootstrap over sentences; 0 leaves it out.
+        data_dir: where the gold labels are, see `paired_bootstrap`; where they or the predictions cannot be had, the
+            findings come without the bootstrap and a note says why.
+    """
+    groups = tuple(groups_of(comparison))
+    notes = []
+    intervals: dict[tuple[Variant, LanguageGroup], Interval] = {}
+    if resamples and comparison.pairs:
+        try:
+            intervals = paired_bootstrap(comparison, groups, resamples=resamples, data_dir=data_dir)
+        except ValueError as error:
+            notes.append(f"no bootstrap over sentences: {error}")
+    if not comparison.pairs:
+        notes.append("no differences: there is no run of the baseline with this protocol and these seeds")
+    effects = {}
+    for variant, baseline in comparison.pairs:
+        for group in groups:
+            pairs = zip(comparison.runs[variant], comparison.runs[baseline], strict=True)
+            metric, languages = comparison.metric, group.languages
+            differences = tuple(run.mean(metric, languages) - other.mean(metric, languages) for run, other in pairs)
+            effects[variant, group] = Effect(differences, t_interval(differences), intervals.get((variant, group)))
+    return Findings(comparison, groups, effects, tuple(notes), resamples if intervals else 0)

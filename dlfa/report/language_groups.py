@@ -1,0 +1,67 @@
+"""The sets of languages that figures are averaged over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..languages import by_family, language
+from .comparison import Comparison
+
+AVERAGE, LANGUAGE, FAMILY, SCRIPT = "average", "language", "family", "script"
+
+
+@dataclass(frozen=True)
+class LanguageGroup:
+    """Languages and what they have in common: `kind` is one of the four constants above."""
+
+    kind: str
+    name: str
+    languages: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The name, of families and scripts with the number of languages."""
+        return f"{self.name} ({len(self.languages)})" if self.kind in (FAMILY, SCRIPT) else self.name
+
+
+def zero_shot_group(comparison: Comparison) -> LanguageGroup:
+    """All languages but the training one; all, where it is the only one."""
+    if not comparison.zero_shot:
+        return all_group(comparison)
+    return LanguageGroup(AVERAGE, "zero-shot", comparison.zero_shot)
+
+
+def all_group(comparison: Comparison) -> LanguageGroup:
+    """All languages."""
+    return LanguageGroup(AVERAGE, "all", comparison.languages)
+
+
+def language_group(code: str) -> LanguageGroup:
+    """One language."""
+    return LanguageGroup(LANGUAGE, code, (code,))
+
+
+def family_groups(comparison: Comparison) -> list[LanguageGroup]:
+    """The families of the zero-shot languages, the largest first."""
+    return _grouped(FAMILY, ((language(code).family, code) for code in comparison.zero_shot))
+
+
+def script_groups(comparison: Comparison) -> list[LanguageGroup]:
+    """The scripts of the zero-shot languages, the largest first."""
+    return _grouped(SCRIPT, ((language(code).script, code) for code in comparison.zero_shot))
+
+
+def groups_of(comparison: Comparison) -> list[LanguageGroup]:
+    """Every group: averages, languages with families together, families, scripts."""
+    averages = dict.fromkeys((zero_shot_group(comparison), all_group(comparison)))
+    singles = [language_group(code) for code in sorted(comparison.languages, key=by_family)]
+    return [*averages, *singles, *family_groups(comparison), *script_groups(comparison)]
+
+
+def _grouped(kind: str, named: Iterable[tuple[str, str]]) -> list[LanguageGroup]:
+    members: dict[str, list[str]] = {}
+    for name, code in sorted(named):
+        members.setdefault(name, []).append(code)
+    order = sorted(members, key=lambda name: (-len(members[name]), name))
+    return [LanguageGroup(kind, name, tuple(members[name])) for name in order]

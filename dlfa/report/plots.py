@@ -1,0 +1,225 @@
+"""Findings as pictures."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..figures import COLOURS, new_figure, write_png
+from ..languages import language
+from .comparison import Comparison
+from .findings import Findings
+from .language_groups import FAMILY, LANGUAGE, SCRIPT, LanguageGroup, language_group
+from .significance import deviation
+from .variants import Variant
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_SEED_SPREAD = 0.25  # of the distance between layers, over which the points of seeds are laid out
+
+
+def layer_curve(findings: Findings, path: Path) -> bool:
+    """Scores by fusion layer: a line a mode, with deviation and points of the seeds; variants without a layer lie flat.
+
+    Returns:
+        Whether there was a variant with one layer, without which nothing is drawn.
+    """
+    comparison = findings.comparison
+    modes: dict[str, list[Variant]] = {}
+    for variant in comparison.runs:
+        if len(variant.layers) == 1:
+            modes.setdefault(variant.mode, []).append(variant)
+    if not modes:
+        return False
+    flat = [variant for variant in comparison.runs if not variant.layers]
+    groups = [findings.main_group]
+    source = comparison.train_language
+    if comparison.zero_shot and source in comparison.languages:
+        groups.append(language_group(source))
+    figure = new_figure(5.4 * len(groups), 4.4)
+    layers = sorted({variant.layers[0] for members in modes.values() for variant in members})
+    for axes, group in zip(np.atleast_1d(figure.subplots(1, len(groups))), groups, strict=True):
+        for index, variant in enumerate(flat):
+            _level(axes, findings.scores(variant, group), COLOURS[-1 - index % 3], variant.label, index)
+        for index, (mode, members) in enumerate(modes.items()):
+            shift = (index - (len(modes) - 1) / 2) * 0.12
+            scores = [[100 * score for score in findings.scores(variant, group)] for variant in members]
+            colour = COLOURS[index % len(COLOURS)]
+            x = [variant.layers[0] + shift for variant in members]
+            means = [statistics.fmean(values) for values in scores]
+            spread = [deviation(values) or 0 for values in scores]
+            axes.errorbar(x, means, yerr=spread, color=colour, marker="o", markersize=4, capsize=2, label=mode)
+            for place, values in zip(x, scores, strict=True):
+                axes.plot([place] * len(values), values, ".", color=colour, alpha=0.35, markersize=4)
+        name = f"{source} (training)" if group.name == source else f"{group.name}, {len(group.languages)} languages"
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("fusion layer (0: embeddings)")
+        axes.set_ylabel(f"{comparison.metric}, %")
+        axes.set_xticks(range(layers[0], layers[-1] + 1))
+        axes.margins(x=0.08)
+        _bare(axes)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(3 * len(groups), len(labels)), fontsize=8, frameon=False
+    )
+    figure.suptitle(f"{heading(comparison)}: mean ± deviation over seeds", fontsize=11)
+    write_png(figure, path)
+    return True
+
+
+def difference_plot(findings: Findings, path: Path) -> bool:
+    """Gains in the zero-shot average: one row a variant, with the interval over sentences, that over seeds, the seeds.
+
+    Returns:
+        Whether there was a difference, without which nothing is drawn.
+    """
+    comparison, group = findings.comparison, findings.main_group
+    pairs = comparison.pairs
+    if not pairs:
+        return False
+    effects = [findings.effects[variant, group] for variant, _ in pairs]
+    figure = new_figure(8.0, 1.9 + 0.27 * len(pairs))
+    axes = figure.add_subplot()
+    rows = np.arange(len(pairs))[::-1]
+    bounds = [100 * value for effect in effects for value in effect.differences]
+    for row, effect in zip(rows, effects, strict=True):
+        if effect.sentences is not None:
+            low, high = 100 * effect.sentences.low, 100 * effect.sentences.high
+            bounds += [low, high]
+            axes.plot([low, high], [row, row], color=COLOURS[0], linewidth=6, alpha=0.4, solid_capstyle="butt")
+        if effect.seeds is not None:
+            axes.plot([100 * effect.seeds.low, 100 * effect.seeds.high], [row, row], color="#30343a", linewidth=1.2)
+        axes.plot([100 * value for value in effect.differences], [row] * len(effect.differences), "|", color="#30343a")
+        axes.plot([100 * effect.mean], [row], "o", color=COLOURS[0], markersize=5)
+    axes.axvline(0, color="#b5495b", linewidth=1)
+    # Two seeds alone have an interval many times as wide as all that is to be seen; it leaves the picture then.
+    margin = 0.35 * max(max(bounds) - min(bounds), 0.2)
+    axes.set_xlim(min(*bounds, 0) - margin, max(*bounds, 0) + margin)
+    axes.set_yticks(rows, [variant.label for variant, _ in pairs], fontsize=8)
+    axes.set_ylim(-0.7, len(pairs) - 0.3)
+    axes.set_xlabel(f"gain in {comparison.metric}, {group.name}, percentage points")
+    baselines = ", ".join(dict.fromkeys(baseline.label for _, baseline in pairs))
+    axes.set_title(f"{heading(comparison)}: against {baselines}", fontsize=10)
+    _bare(axes)
+    from matplotlib.lines import Line2D
+
+    handles: list[Any] = [
+        Line2D([], [], color=COLOURS[0], marker="o", linestyle="", label="mean"),
+        Line2D([], [], color="#30343a", marker="|", linestyle="", label="one seed"),
+        Line2D([], [], color="#30343a", linewidth=1.2, label="95 % over seeds (t)"),
+        Line2D([], [], color=COLOURS[0], alpha=0.4, linewidth=6, label="95 % over sentences (bootstrap)"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    write_png(figure, path)
+    return True
+
+
+def language_heat_map(findings: Findings, path: Path) -> bool:
+    """Gains by variant and language, families side by side; a bullet marks a discovery.
+
+    Returns:
+        Whether there was a difference, without which nothing is drawn.
+    """
+    comparison = findings.comparison
+    groups = findings.of_kind(LANGUAGE)
+    if not comparison.pairs:
+        return False
+    values = _gains(findings, groups)
+    figure = new_figure(2.6 + 0.38 * len(groups), 2.6 + 0.3 * len(values))
+    axes = figure.add_subplot()
+    _heat(axes, values, findings, groups, size=6.5)
+    for row, (variant, _) in enumerate(comparison.pairs):
+        for code in findings.discoveries(variant):
+            column = next(index for index, group in enumerate(groups) if group.name == code)
+            axes.plot(column + 0.36, row - 0.33, ".", color="black", markersize=3)
+    families = [language(group.name).family for group in groups]
+    starts = [column for column in range(len(groups)) if column == 0 or families[column] != families[column - 1]]
+    for start, stop in zip(starts, [*starts[1:], len(groups)], strict=True):
+        if start:
+            axes.axvline(start - 0.5, color="white", linewidth=2.5)
+        axes.text(
+            (start + stop - 1) / 2 - 0.2, -0.7, families[start], rotation=50, fontsize=7, ha="left", va="bottom"
+        )  # fmt: skip
+    source = comparison.train_language
+    names = [f"{group.name}*" if group.name == source else group.name for group in groups]
+    axes.set_xticks(range(len(groups)), names, fontsize=8)
+    marks = [
+        f"* training language{'; • holds over sentences at a false discovery rate of 5 %' * bool(findings.resamples)}"
+    ]
+    axes.set_xlabel(marks[0], fontsize=8)
+    figure.suptitle(_gain_title(findings), fontsize=10)
+    write_png(figure, path)
+    return True
+
+
+def group_heat_map(findings: Findings, path: Path) -> bool:
+    """Gains by variant and family, and by variant and script, zero-shot languages only.
+
+    Returns:
+        Whether there was a difference, without which nothing is drawn.
+    """
+    comparison = findings.comparison
+    kinds = [findings.of_kind(kind) for kind in (FAMILY, SCRIPT)]
+    if not comparison.pairs or not any(kinds):
+        return False
+    figure = new_figure(2.8 + 0.4 * sum(map(len, kinds)), 2.6 + 0.3 * len(comparison.pairs))
+    pairs = figure.subplots(1, 2, sharey=True, width_ratios=[len(groups) for groups in kinds])
+    limit = max(np.abs(_gains(findings, groups)).max() for groups in kinds)
+    for axes, groups, name in zip(pairs, kinds, ("family", "script"), strict=True):
+        _heat(axes, _gains(findings, groups), findings, groups, size=6.5, limit=limit)
+        axes.set_xticks(range(len(groups)), [group.label for group in groups], fontsize=8, rotation=50, ha="right")
+        axes.set_title(f"by {name} (number of languages)", fontsize=9)
+    figure.suptitle(_gain_title(findings), fontsize=10)
+    write_png(figure, path)
+    return True
+
+
+def heading(comparison: Comparison) -> str:
+    """Task and model."""
+    return f"{comparison.task}, {comparison.model}"
+
+
+def _gain_title(findings: Findings) -> str:
+    baselines = ", ".join(dict.fromkeys(baseline.label for _, baseline in findings.comparison.pairs))
+    metric = findings.comparison.metric
+    return f"{heading(findings.comparison)}: gain in {metric} against {baselines}, percentage points"
+
+
+def _gains(findings: Findings, groups: list[LanguageGroup]) -> np.ndarray:
+    """(pairs, groups) in percentage points."""
+    pairs = findings.comparison.pairs
+    return np.array([[100 * findings.effects[variant, group].mean for group in groups] for variant, _ in pairs])
+
+
+def _heat(
+    axes: Axes, values: np.ndarray, findings: Findings, groups: list[LanguageGroup], *, size: float,
+    limit: float | None = None,
+) -> None:  # fmt: skip
+    """A heat map with its numbers, zero in white."""
+    bound = max(limit or float(np.abs(values).max()), 0.1)
+    axes.imshow(values, cmap="RdBu", vmin=-bound, vmax=bound, aspect="auto")
+    for row, column in np.ndindex(values.shape):
+        value = values[row, column]
+        colour = "white" if abs(value) > 0.65 * bound else "black"
+        axes.text(column, row, f"{round(value, 1) + 0.0:+.1f}", ha="center", va="center", fontsize=size, color=colour)
+    labels = [variant.label for variant, _ in findings.comparison.pairs]
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _level(axes: Axes, scores: list[float], colour: str, label: str, index: int) -> None:
+    """A variant without a layer: a line across, with its deviation as a band."""
+    centre, spread = 100 * statistics.fmean(scores), 100 * (deviation(scores) or 0)
+    axes.axhline(centre, color=colour, linestyle=("--", ":", "-.")[index % 3], linewidth=1.3, label=label)
+    if spread:
+        axes.axhspan(centre - spread, centre + spread, color=colour, alpha=0.12, linewidth=0)
+
+
+def _bare(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)

@@ -1,0 +1,276 @@
+"""Runs as their results.json tells them, found below directories, checked field by field."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .variants import Variant
+
+RESULTS = "results.json"
+# Fields of a run's configuration that are no part of its protocol: who it is, what is compared, what changes no result.
+_NOT_PROTOCOL = ("task", "model", "seed", "model_options", "eval_batch_size", "gradient_checkpointing")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One results.json.
+
+    Attributes:
+        path: of the file.
+        task, model, split, metric, train_language: as there; `metric` is the one of record.
+        variant: which fusion it is a run of.
+        seed: None where the results do not tell.
+        protocol: everything else that has a say in the result, by name.
+        scores: by language and metric, fractions in 0..1.
+        examples: by language, how many were evaluated; None where not told.
+        train: `steps`, `seconds`, `best_dev`, ...; empty for an evaluation alone.
+        environment: device, versions, precision, backend.
+        data_dir: where the run read its data; None for the Hub or where there is no run.json.
+        has_run_file: whether a run.json lies beside the results.
+    """
+
+    path: Path
+    task: str
+    model: str
+    split: str
+    metric: str
+    train_language: str
+    variant: Variant
+    seed: int | None
+    protocol: Mapping[str, Any]
+    scores: Mapping[str, Mapping[str, float]]
+    examples: Mapping[str, int | None]
+    train: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    data_dir: Path | None = None
+    has_run_file: bool = False
+
+    @property
+    def name(self) -> str:
+        """The run's folder, or the file where it has another name than a run's."""
+        return str(self.path.parent if self.path.name == RESULTS else self.path)
+
+    @property
+    def predictions(self) -> Path:
+        """The folder of prediction files that goes with the results."""
+        return self.path.parent / "predictions"
+
+    def mean(self, metric: str, languages: Sequence[str]) -> float:
+        """The unweighted mean of `metric` over `languages`.
+
+        Raises:
+            ValueError: no language, or one that this run was not evaluated on: a mean over fewer would not be the same.
+        """
+        if not languages:
+            raise ValueError("languages must name at least one language, got none")
+        missing = [language for language in languages if language not in self.scores]
+        if missing:
+            raise ValueError(
+                f"{self.path}: no mean over {', '.join(languages)}: the run was not evaluated on {', '.join(missing)}"
+            )
+        return math.fsum(self.score(metric, language) for language in languages) / len(languages)
+
+    def score(self, metric: str, language: str) -> float:
+        """One figure.
+
+        Raises:
+            ValueError: the results do not hold it.
+        """
+        if metric not in self.scores[language]:
+            raise ValueError(f"{self.path}: field languages.{language}.{metric} is missing")
+        return self.scores[language][metric]
+
+
+def load_runs(paths: Iterable[Path], compare: Sequence[str] = ()) -> tuple[list[Run], list[str]]:
+    """Read results files and every results.json below directories.
+
+    Args:
+        paths: files or directories.
+        compare: fields of the runs' configuration in which runs are to be compared; they then belong to the variant.
+
+    Returns:
+        The runs in the order of their paths, and a line for each directory with a run that is not complete.
+
+    Raises:
+        ValueError: a path that is not there or holds no results; a malformed file, named with its field; a field of
+            `compare` that no run has.
+    """
+    files: dict[Path, Path] = {}
+    notes = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(path.rglob(RESULTS))
+            unfinished = sorted(
+                folder for folder in {file.parent for file in path.rglob("run.json")} if not (folder / RESULTS).exists()
+            )
+            notes += [f"{folder}: the run is not complete (no {RESULTS}), so it is left out" for folder in unfinished]
+            if not found and not unfinished:
+                raise ValueError(f"{path}: no {RESULTS} in this directory or below")
+        elif path.is_file():
+            found = [path]
+        else:
+            raise ValueError(f"{path}: no such file or directory; needed {RESULTS} files, or directories with runs")
+        for file in found:
+            files.setdefault(file.resolve(), file)
+    runs = [load_run(file, compare) for file in files.values()]
+    if not runs:
+        raise ValueError("there is no complete run: " + "; ".join(notes))
+    for name in compare:
+        if not any(name in dict(run.variant.compared) for run in runs):
+            known = sorted({name for run in runs for name in run.protocol})
+            raise ValueError(f"--compare: no run has a field {name!r}; fields are {', '.join(known) or 'none'}")
+    return runs, notes
+
+
+def load_run(path: Path, compare: Sequence[str] = ()) -> Run:
+    """Read one results file, and where there is one the run.json beside it.
+
+    Raises:
+        ValueError: the file is malformed; the message names the field, what it holds and what is needed.
+    """
+    reader = _Reader(path, _read_json(path))
+    task = reader.text("task")
+    metric = reader.text("metric")
+    languages = reader.mapping("languages")
+    if not languages:
+        raise reader.error("languages", "at least one language", languages)
+    scores: dict[str, dict[str, float]] = {}
+    examples: dict[str, int | None] = {}
+    for language, values in languages.items():
+        where = f"languages.{language}"
+        if not isinstance(values, dict):
+            raise reader.error(where, "an object of metrics", values)
+        if metric not in values:
+            raise reader.missing(f"{where}.{metric}")
+        scores[language] = {
+            name: reader.fraction(f"{where}.{name}", value) for name, value in values.items() if name != "examples"
+        }
+        examples[language] = reader.count(f"{where}.examples", values.get("examples"))
+    config = reader.mapping("config", default={})
+    train = reader.mapping("train", default={})
+    for name in ("steps", "seconds", "best_dev"):
+        if train.get(name) is not None:
+            reader.number(f"train.{name}", train[name])
+    protocol = {name: value for name, value in config.items() if name not in _NOT_PROTOCOL}
+    options = _Reader(path, config, "config.").mapping("model_options", default={})
+    label_subword = reader.text("label_subword", default=None)
+    if label_subword is not None:
+        protocol["label_subword"] = label_subword
+    variant = _variant(reader, options, {name: protocol.pop(name) for name in compare if name in protocol})
+    run_file = path.parent / "run.json"
+    return Run(
+        path=path,
+        task=task,
+        model=reader.text("model"),
+        split=reader.text("split", default="test"),
+        metric=metric,
+        train_language=reader.text("train_language"),
+        variant=variant,
+        seed=reader.count("seed", reader.values.get("seed")),
+        protocol=protocol,
+        scores=scores,
+        examples=examples,
+        train=train,
+        environment=reader.mapping("environment", default={}),
+        data_dir=_data_dir(run_file),
+        has_run_file=run_file.exists(),
+    )
+
+
+def protocol_key(run: Run) -> str:
+    """Equal for two runs of one protocol."""
+    return json.dumps(run.protocol, sort_keys=True, ensure_ascii=False)
+
+
+def protocol_differences(run: Run, reference: Mapping[str, Any]) -> str:
+    """In what the protocol of `run` differs from `reference`, in words."""
+    names = sorted(set(run.protocol) | set(reference))
+    return ", ".join(
+        f"{name} {run.protocol.get(name)} instead of {reference.get(name)}"
+        for name in names
+        if run.protocol.get(name) != reference.get(name)
+    )
+
+
+def _variant(reader: _Reader, options: Mapping[str, Any], compared: Mapping[str, Any]) -> Variant:
+    layer = reader.values.get("fusion_layer")
+    layers = layer if isinstance(layer, list) else [] if layer is None else [layer]
+    if any(isinstance(item, bool) or not isinstance(item, int) or item < 0 for item in layers):
+        raise reader.error("fusion_layer", "a layer, a list of layers or null", layer)
+    if "fusion_layer" not in reader.values:
+        raise reader.missing("fusion_layer")
+    fusion = reader.text("fusion", default="aif" if layers else "last")
+    fuse = reader.text("fuse", default=None)
+    return Variant.of(fusion, tuple(layers), fuse, options, compared)
+
+
+def _data_dir(run_file: Path) -> Path | None:
+    if not run_file.exists():
+        return None
+    config = _Reader(run_file, _read_json(run_file)).mapping("config")
+    value = config.get("data_dir")
+    return None if value is None else Path(value)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: needed a JSON object, got {type(values).__name__}")
+    return values
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Fields of a JSON object; what does not fit raises ValueError with file and field."""
+
+    path: Path
+    values: Mapping[str, Any]
+    prefix: str = ""
+
+    def error(self, name: str, needed: str, got: object) -> ValueError:
+        return ValueError(f"{self.path}: field {self.prefix}{name} must be {needed}, got {got!r}")
+
+    def missing(self, name: str) -> ValueError:
+        return ValueError(f"{self.path}: field {self.prefix}{name} is missing")
+
+    def text(self, name: str, default: Any = dataclasses.MISSING) -> Any:
+        value = self.values.get(name)
+        if value is None and default is not dataclasses.MISSING:
+            return default
+        if name not in self.values:
+            raise self.missing(name)
+        if not isinstance(value, str) or not value:
+            raise self.error(name, "a text", value)
+        return value
+
+    def mapping(self, name: str, default: Any = dataclasses.MISSING) -> dict[str, Any]:
+        value = self.values.get(name, default)
+        if value is dataclasses.MISSING:
+            raise self.missing(name)
+        if not isinstance(value, dict):
+            raise self.error(name, "an object", value)
+        return value
+
+    def number(self, name: str, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            raise self.error(name, "a number that is not negative", value)
+        return float(value)
+
+    def fraction(self, name: str, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise self.error(name, "a fraction in 0..1", value)
+        return float(value)
+
+    def count(self, name: str, value: object) -> int | None:
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            raise self.error(name, "a whole number that is not negative", value)
+        return value

@@ -1,0 +1,166 @@
+"""What each sentence adds to a metric of a whole test set: the counts that a bootstrap over sentences draws from."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.examples import Example, LabelledText, TaggedSentence
+from ..tasks import Task
+
+Counts = NDArray[np.float32]
+
+
+class CountedMetric(ABC):
+    """A metric that is a function of sums over sentences."""
+
+    @abstractmethod
+    def counts(self, examples: Sequence[Example], predictions: Sequence[Any]) -> Counts:
+        """(sentences, k) float32: what each sentence adds."""
+
+    @abstractmethod
+    def score(self, totals: NDArray[Any]) -> NDArray[np.float64]:
+        """(..., k) sums over sentences -> (...) scores."""
+
+
+class LabelCounts(CountedMetric):
+    """Accuracy or macro F1 of labels, one a word or one a text.
+
+    The counts are, for each label, how often it was found, predicted and right. F1 is averaged over the labels that
+    occur, as `dlfa.metrics.token_metrics` does; in a resample those are the labels that occur in it.
+    """
+
+    def __init__(self, labels: Sequence[str], metric: str) -> None:
+        self.index = {label: position for position, label in enumerate(labels)}
+        self.metric = metric
+
+    def counts(self, examples: Sequence[Example], predictions: Sequence[Any]) -> Counts:
+        gold = [_labels(example) for example in examples]
+        size, lengths = len(self.index), [len(labels) for labels in gold]
+        sentence = np.repeat(np.arange(len(gold)), lengths)
+        true = self._flat(gold)
+        guess = self._flat([(labels,) if isinstance(labels, str) else labels for labels in predictions])
+        right = true == guess
+
+        def by_sentence(rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+            return np.bincount(rows * size + labels, minlength=len(gold) * size).reshape(len(gold), size)
+
+        found = by_sentence(sentence, true), by_sentence(sentence, guess), by_sentence(sentence[right], true[right])
+        return np.concatenate(found, axis=1).astype(np.float32)
+
+    def _flat(self, labels: Sequence[Sequence[str]]) -> NDArray[np.int64]:
+        return np.fromiter((self.index[label] for sentence in labels for label in sentence), dtype=np.int64)
+
+    def score(self, totals: NDArray[Any]) -> NDArray[np.float64]:
+        gold, guessed, right = np.moveaxis(totals.reshape(*totals.shape[:-1], 3, len(self.index)), -2, 0)
+        if self.metric == "accuracy":
+            return right.sum(-1) / gold.sum(-1)
+        f1 = 2 * right / np.maximum(gold + guessed, 1)
+        return np.where(gold > 0, f1, 0).sum(-1) / (gold > 0).sum(-1)
+
+
+class SpanCounts(CountedMetric):
+    """F1, precision or recall of spans, as seqeval finds them: how many there are, were predicted, and right."""
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+
+    def counts(self, examples: Sequence[Example], predictions: Sequence[Any]) -> Counts:
+        from seqeval.metrics.sequence_labeling import get_entities
+
+        rows = np.zeros((len(examples), 3), dtype=np.float32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # seqeval warns of tags that are not BIO, as parts of speech are
+            for row, example, prediction in zip(rows, examples, predictions, strict=True):
+                true, guess = set(get_entities(list(_labels(example)))), set(get_entities(list(prediction)))
+                row[:] = len(true), len(guess), len(true & guess)
+        return rows
+
+    def score(self, totals: NDArray[Any]) -> NDArray[np.float64]:
+        gold, guessed, right = np.moveaxis(totals, -1, 0)
+        if self.metric == "precision":
+            return right / np.maximum(guessed, 1)
+        if self.metric == "recall":
+            return right / np.maximum(gold, 1)
+        return 2 * right / np.maximum(gold + guessed, 1)
+
+
+class ExampleMean(CountedMetric):
+    """A metric that is the mean of its values over examples, as those of question answering are."""
+
+    def __init__(self, task: Task, language: str, metric: str) -> None:
+        self.task, self.language, self.metric = task, language, metric
+
+    def counts(self, examples: Sequence[Example], predictions: Sequence[Any]) -> Counts:
+        values = [
+            self.task.score([example], [prediction], self.language)[self.metric]
+            for example, prediction in zip(examples, predictions, strict=True)
+        ]
+        return np.stack([np.array(values), np.ones(len(values))], axis=1).astype(np.float32)
+
+    def score(self, totals: NDArray[Any]) -> NDArray[np.float64]:
+        return totals[..., 0] / totals[..., 1]
+
+
+def counted_metric(task: Task, metric: str, language: str) -> CountedMetric:
+    """How `metric` of `task` comes from counts.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if task.kind == "qa":
+        return ExampleMean(task, language, metric)
+    if metric == "accuracy" or (metric == "f1" and not getattr(task, "spans", False)):
+        return LabelCounts(task.labels, metric)
+    if task.kind == "token" and metric in ("f1", "precision", "recall", "xtreme_span_f1"):
+        return SpanCounts(metric)
+    raise ValueError(f"{metric} of {task.name} is no sum over sentences")
+
+
+def read_predictions(task: Task, path: Path, examples: Sequence[Example]) -> list[Any]:
+    """Read a prediction file as `Task.prediction_text` writes it: one prediction for each of `examples`.
+
+    Raises:
+        ValueError: it cannot be read, or does not fit the examples.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    predictions: list[Any]
+    if task.kind == "qa":
+        answers = json.loads(text)
+        missing = [example.id for example in examples if example.id not in answers]  # type: ignore[union-attr]
+        if missing:
+            raise ValueError(f"{path} has no answer to question {missing[0]}")
+        return [answers[example.id] for example in examples]  # type: ignore[union-attr]
+    if task.kind == "token":
+        predictions = [tuple(block.split("\n")) for block in text.removesuffix("\n\n").split("\n\n")]
+    else:
+        predictions = text.removesuffix("\n").split("\n")
+    if len(predictions) != len(examples):
+        raise ValueError(f"{path} holds {len(predictions)} predictions for {len(examples)} examples")
+    known = set(task.labels)
+    for number, (example, prediction) in enumerate(zip(examples, predictions, strict=True), start=1):
+        labels = (prediction,) if isinstance(prediction, str) else prediction
+        if len(labels) != len(_labels(example)):
+            raise ValueError(f"{path}, example {number}: {len(labels)} labels for {len(_labels(example))}")
+        if not known.issuperset(labels):
+            wrong = sorted(set(labels) - known)[0]
+            raise ValueError(f"{path}, example {number}: {wrong!r} is no label of {task.name}")
+    return predictions
+
+
+def _labels(example: Example) -> tuple[str, ...]:
+    """The gold labels: one a word, or one."""
+    if isinstance(example, TaggedSentence):
+        return example.tags
+    assert isinstance(example, LabelledText)
+    return (str(example.label),)

@@ -1,0 +1,100 @@
+"""What is compared: a fusion, its layer or layers, and its options."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# What a fusion makes use of; AIF's options are all the others.
+_UNUSED = {"label_subword", "classifier_dropout", "aif_backend", "fusion", "fusion_layer"}
+_MIX = {"layer_dropout", "scalar_mix_layer_norm"}
+_ORDER = ("last", "lower", "sum", "scalar_mix", "aif")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to fuse.
+
+    Attributes:
+        fusion: "last", "lower", "sum", "scalar_mix" or "aif".
+        layers: the lower layers, in order; none for the last layer alone and for a scalar mix of all.
+        fuse: AIF's "gate" or "select", else None.
+        options: further options that are not at their default, as JSON by name.
+        compared: fields of the run's configuration that are compared, as JSON by name.
+    """
+
+    fusion: str
+    layers: tuple[int, ...] = ()
+    fuse: str | None = None
+    options: tuple[tuple[str, str], ...] = ()
+    compared: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        fusion: str,
+        layers: Sequence[int] = (),
+        fuse: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        compared: Mapping[str, Any] | None = None,
+    ) -> Variant:
+        """A variant from a run's results; options that the fusion has no use of are dropped, and so are defaults."""
+        used = {
+            name: value
+            for name, value in (options or {}).items()
+            if name not in _UNUSED and name != "fuse" and (name in _MIX) == (fusion == "scalar_mix")
+        }
+        if fusion not in ("aif", "scalar_mix"):
+            used = {}
+        defaults = _defaults() if used else {}
+        changed = {name: value for name, value in used.items() if name not in defaults or defaults[name] != value}
+        return cls(
+            fusion,
+            () if fusion == "last" else tuple(layers),
+            (fuse or "gate") if fusion == "aif" else None,
+            _frozen(changed),
+            _frozen(compared or {}),
+        )
+
+    @property
+    def mode(self) -> str:
+        """All but the layer, in words."""
+        name = f"{self.fusion} {self.fuse}" if self.fuse else self.fusion
+        return ", ".join([name, *self._details()])
+
+    @property
+    def label(self) -> str:
+        """In words, such as "aif gate 6, kernel_size 3"; distinct for distinct variants."""
+        name = f"{self.fusion} {self.fuse}" if self.fuse else self.fusion
+        if self.layers:
+            name += " " + "+".join(map(str, self.layers))
+        return ", ".join([name, *self._details()])
+
+    @property
+    def sort_key(self) -> tuple[Any, ...]:
+        """Baselines first, then by mode and layer."""
+        known = _ORDER.index(self.fusion) if self.fusion in _ORDER else len(_ORDER)
+        return known, self.fuse or "", len(self.options), self.options, self.compared, self.layers
+
+    def with_fusion_last(self) -> Variant:
+        """The last-layer baseline under the same compared settings."""
+        return Variant("last", compared=self.compared)
+
+    def _details(self) -> list[str]:
+        return [f"{name} {value.strip(chr(34))}" for name, value in (*self.options, *self.compared)]
+
+
+def _frozen(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, json.dumps(values[name], ensure_ascii=False)) for name in sorted(values))
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    """The default of every option of a model."""
+    from ..configuration import DLFAConfig
+
+    return {item.name: item.default for item in dataclasses.fields(DLFAConfig)}
