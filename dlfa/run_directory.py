@@ -95,13 +95,13 @@ class RunDirectory:
         self.results_file.unlink(missing_ok=True)
         for folder in (self.checkpoints, self.predictions):
             shutil.rmtree(folder, ignore_errors=True)
-        names = [
-            "run.json", "languages.png", "README.md", "modeling_dlfa.py", "config.json", "model.safetensors",
-            "model.safetensors.index.json", "training.json", "special_tokens_map.json",
-            *(path.name for path in self.path.glob("tokenizer*.json")), *(path.name for path in self.path.glob("model-*-of-*.safetensors")),
-        ]  # fmt: skip
-        for name in names:
-            (self.path / name).unlink(missing_ok=True)
+        patterns = (
+            "run.json", "languages.png", "README.md", "modeling_dlfa.py", "config.json", "model*.safetensors",
+            "model.safetensors.index.json", "training.json", "special_tokens_map.json", "tokenizer*.json",
+        )  # fmt: skip
+        for pattern in patterns:
+            for path in self.path.glob(pattern):
+                path.unlink()
 
     def newest_checkpoint(self) -> Path | None:
         """The newest checkpoint written to its end; the best one's path in it is put right where the run was moved."""
