@@ -1,0 +1,85 @@
+"""Every suite, one after the other, each in a process of its own; then the table of targets.
+
+    python -m benchmarks.all [--out DIR] [--device cuda|cpu] [--budget-seconds S]
+
+Within 8 minutes on one GPU: a suite that needs less than its share leaves the rest to those after it, one that needs
+more skips its last rows, and one that hangs is ended. Exit status: 1 where a suite's was not 0.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import targets
+from .hardware import ROOT, choose_device, folder_name
+from .processes import run_limited
+from .results import SUITES
+
+# Shares of the time; `step` and those after `aif` need little.
+WEIGHTS = {"aif": 5.0, "launch": 1.5, "step": 1.0, "memory": 0.8, "padding": 0.9, "token": 0.8}
+# What a process needs before its budget begins and after it ends, and how far beyond that it is let run.
+OVERHEAD_SECONDS = 12.0
+GRACE_SECONDS = 20.0
+LEAST_SECONDS = 5.0
+DEFAULT_SECONDS = 470.0
+
+
+def share(suite: str, remaining: float) -> float:
+    """Seconds of budget for a suite when `remaining` are left for it and all after it."""
+    after = SUITES[SUITES.index(suite) :]
+    weight = WEIGHTS[suite] / sum(WEIGHTS[name] for name in after)
+    return max(LEAST_SECONDS, (remaining - OVERHEAD_SECONDS * len(after)) * weight)
+
+
+def run_all(folder: Path, device: str, seconds: float, *, only: tuple[str, ...] = ()) -> dict[str, int | None]:
+    """Run every suite, writing `folder`/SUITE.json as it goes.
+
+    Args:
+        folder: of the results.
+        device: "cuda" or "cpu".
+        seconds: for all of them.
+        only: providers to keep to; all, if empty.
+
+    Returns:
+        Exit statuses by suite, None where it ran over its time.
+    """
+    end = time.monotonic() + seconds
+    statuses: dict[str, int | None] = {}
+    for suite in SUITES:
+        budget = share(suite, end - time.monotonic())
+        command = [sys.executable, "-m", f"benchmarks.{suite}", "--device", device, "--out", str(folder)]
+        command += ["--budget-seconds", f"{budget:.0f}"]
+        for name in only:
+            command += ["--provider", name]
+        start = time.monotonic()
+        statuses[suite] = run_limited(command, budget + OVERHEAD_SECONDS + GRACE_SECONDS, cwd=ROOT)
+        outcome = "ran over its time" if statuses[suite] is None else f"exit status {statuses[suite]}"
+        typer.echo(f"{suite}: {outcome}, {time.monotonic() - start:.0f} s of {budget:.0f} s", err=True)
+    return statuses
+
+
+def command(
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; default: benchmarks/results/GPU.")] = None,
+    device: Annotated[str, typer.Option(help="cuda, or cpu for small sizes that say nothing about a GPU.")] = "cuda",
+    budget_seconds: Annotated[float, typer.Option(min=10, help="For all suites together.")] = DEFAULT_SECONDS,
+) -> None:
+    """Run every suite and print the table of targets."""
+    try:
+        chosen = choose_device(device)
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    folder = out or ROOT / "benchmarks" / "results" / folder_name(chosen)
+    statuses = run_all(folder, device, budget_seconds)
+    if device == "cuda":
+        targets.print_targets(folder)
+    raise typer.Exit(1 if any(statuses.values()) or None in statuses.values() else 0)
+
+
+if __name__ == "__main__":
+    typer.run(command)

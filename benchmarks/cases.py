@@ -1,0 +1,91 @@
+"""The calls of AIF that the suites measure: sizes, settings, and which of them come first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+
+import torch
+
+from dlfa_kernels.module import default_squeeze_dim
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+REDUCTIONS = (4, 16)
+FUSES = ("gate", "select")
+KERNEL_SIZES = (1, 3)
+
+# Fine-tuning's usual size, which launches bound; every other size is bound by memory or arithmetic.
+SMALL_SHAPE = (32, 128, 768)
+BASE_SHAPE = (256, 128, 768)
+SHAPES = (SMALL_SHAPE, BASE_SHAPE, (64, 512, 768), (128, 512, 1024), (16, 4096, 1024), (8, 512, 2560))
+# What a CPU goes through in seconds: the same code at sizes that say nothing about a GPU.
+CPU_SHAPES = ((2, 16, 32), (4, 24, 64))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call: two inputs (B, T, E), relu, a mask of which the share `fill` is true.
+
+    `packed` gives the real tokens alone, (N, E) with `cu_seqlens`; `token` asks for that token's state only.
+    """
+
+    shape: tuple[int, int, int]
+    squeeze_dim: int
+    kernel_size: int = 1
+    fuse: str = "gate"
+    dtype: str = "bfloat16"
+    fill: float = 1.0
+    packed: bool = False
+    token: int | None = None
+
+    @property
+    def lengths(self) -> list[int]:
+        """Real tokens of each sequence: evenly spread around fill * T, from half of it to one and a half."""
+        batch, length, _ = self.shape
+        longest = min(1.0, 1.5 * self.fill)
+        shortest = 2 * self.fill - longest
+        steps = max(1, batch - 1)
+        return [round(length * (shortest + (longest - shortest) * index / steps)) for index in range(batch)]
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of B*T*E elements."""
+        batch, length, embed_dim = self.shape
+        return batch * length * embed_dim * DTYPES[self.dtype].itemsize
+
+    def __str__(self) -> str:
+        form = " packed" if self.packed else "" if self.token is None else f" token={self.token}"
+        size = "x".join(map(str, self.shape))
+        return f"{size} H={self.squeeze_dim} {self.fuse} k={self.kernel_size} {self.dtype} fill={self.fill:g}{form}"
+
+
+def shapes(device: torch.device) -> tuple[tuple[int, int, int], ...]:
+    """The sizes of a device, core size by core size."""
+    return SHAPES if device.type == "cuda" else CPU_SHAPES
+
+
+def core_case(shape: tuple[int, int, int]) -> Case:
+    """bfloat16, gate, kernel size 1, H = E/4."""
+    return Case(shape, default_squeeze_dim(shape[-1], REDUCTIONS[0]))
+
+
+def variations(shape: tuple[int, int, int]) -> list[Case]:
+    """`core_case` with one setting changed at a time."""
+    core = core_case(shape)
+    changed = [
+        replace(core, squeeze_dim=default_squeeze_dim(shape[-1], REDUCTIONS[1])),
+        replace(core, fuse="select"),
+        replace(core, kernel_size=3),
+        replace(core, dtype="float16"),
+        replace(core, dtype="float32"),
+    ]
+    return [case for case in changed if case != core]
+
+
+def full_grid(device: torch.device) -> list[Case]:
+    """Every size with every squeeze width, way to fuse, kernel size and dtype."""
+    grid = product(shapes(device), REDUCTIONS, FUSES, KERNEL_SIZES, DTYPES)
+    return [
+        Case(shape, default_squeeze_dim(shape[-1], reduction), kernel_size, fuse, dtype)
+        for shape, reduction, fuse, kernel_size, dtype in grid
+    ]

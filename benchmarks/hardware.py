@@ -1,0 +1,132 @@
+"""The device that is measured: which one, what it reaches, and what a results file says about it."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dlfa_kernels import environment
+
+from .cases import DTYPES
+from .floors import Ceilings
+from .timing import Stopwatch
+
+ROOT = Path(__file__).resolve().parents[1]
+# Sides of the square matrix product, and bytes of the copied buffer.
+MATMUL_SIDE = {"cuda": 8192, "cpu": 256}
+COPY_BYTES = {"cuda": 2 << 30, "cpu": 16 << 20}
+CEILING_SECONDS = 0.2
+
+
+def choose_device(name: str) -> torch.device:
+    """The device to measure.
+
+    Raises:
+        ValueError: an unknown name, no such GPU, or Triton's interpreter is on, which no time can be taken of.
+    """
+    if name not in ("cuda", "cpu"):
+        raise ValueError(f"--device must be cuda or cpu, got {name!r}")
+    if environment.triton_interpreted():
+        raise ValueError("TRITON_INTERPRET must be unset where time is measured, got 1")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda needs a GPU that torch can use, found none; --device cpu runs small sizes")
+    return torch.device(name)
+
+
+def measure_ceilings(device: torch.device, stopwatch: Stopwatch) -> Ceilings:
+    """Time a large copy on the device, bytes read plus bytes written, and a large matrix product of each dtype.
+
+    float32 is multiplied in TF32, the fastest product of float32 operands that there is, since a floor must be one.
+    """
+    room = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else COPY_BYTES["cpu"]
+    size = min(COPY_BYTES[device.type], room)
+    copying = _time_copy(size, device, stopwatch)
+    side, rates = MATMUL_SIDE[device.type], {}
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        for name, dtype in DTYPES.items():
+            rates[name] = 2 * side**3 / _time_product(side, dtype, device, stopwatch) / 1e6
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+    return Ceilings(2 * size / copying / 1e6, rates)
+
+
+def _time_copy(size: int, device: torch.device, stopwatch: Stopwatch) -> float:
+    source = torch.randn(size // 4, device=device)
+    target = torch.empty_like(source)
+    return stopwatch.device_time(lambda _: target.copy_(source), lambda: None, CEILING_SECONDS).median_us
+
+
+def _time_product(side: int, dtype: torch.dtype, device: torch.device, stopwatch: Stopwatch) -> float:
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    product = torch.empty_like(a)
+    return stopwatch.device_time(lambda _: torch.matmul(a, b, out=product), lambda: None, CEILING_SECONDS).median_us
+
+
+def header(device: torch.device, command: str, ceilings: Ceilings | None = None) -> dict[str, Any]:
+    """What a results file says of its making; `gpu` and `capability` are None for a CPU."""
+    cuda = device.type == "cuda"
+    properties: Any = torch.cuda.get_device_properties(device) if cuda else None
+    rates = {} if ceilings is None else {name: float(f"{rate:.4g}") for name, rate in ceilings.matmul_tflop_s.items()}
+    return {
+        "gpu": properties.name if cuda else None,
+        "capability": f"{properties.major}.{properties.minor}" if cuda else None,
+        "torch": str(torch.__version__),
+        "triton": _version("triton"),
+        "commit": commit(),
+        "command": command,
+        "copy_tb_s": None if ceilings is None else float(f"{ceilings.copy_tb_s:.4g}"),
+        "matmul_tflop_s": rates.get("bfloat16"),
+        "matmul_tflop_s_by_dtype": rates,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "transformers": _version("transformers"),
+        "device": device.type,
+        "multiprocessors": properties.multi_processor_count if cuda else None,
+        "l2_bytes": properties.L2_cache_size if cuda else None,
+        "memory_bytes": properties.total_memory if cuda else None,
+        "driver": _driver() if cuda else None,
+    }
+
+
+def folder_name(device: torch.device) -> str:
+    """The folder of a device's results: its name in lower case, words joined by hyphens; "cpu"."""
+    if device.type != "cuda":
+        return "cpu"
+    return re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name(device).lower()).strip("-")
+
+
+def commit() -> str:
+    """The commit that is checked out, with "-dirty" where files differ from it; else BENCHMARK_COMMIT, for copies of
+    the tree without its history; else "unknown"."""
+    described = _output("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+    return described or os.environ.get("BENCHMARK_COMMIT") or "unknown"
+
+
+def _driver() -> str | None:
+    answer = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return answer.splitlines()[0] if answer else None
+
+
+def _output(*command: str) -> str | None:
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,217 @@
+"""DRAM bytes of AIF's kernels by the GPU's own counters, through Nsight Compute.
+
+    python -m benchmarks.ncu [--out DIR] [--seconds S]
+
+One forward and one backward at 256x128x768, bfloat16, gate, kernel size 1, H = E/4, launched below the operators so
+that nothing else runs. Rows of DIR/ncu.json: {"kernel", "dram_read_bytes", "dram_write_bytes", "tensors"}, the last in
+tensors of B*T*E elements, reads and writes together.
+
+`ncu` is told to leave clocks and caches alone: with its usual flush before every kernel, the second touch of x and y,
+which is meant to hit L2, would come from DRAM. Instead a large buffer is read before each pass, so that it starts from
+a cold cache, and again after it, which drives out what the pass has written: what DRAM takes in meanwhile is the row
+"PASS, written back". "PASS, total" is the sum. `replays` in the header is 1 where every kernel ran once, as it must for
+the cache to be as the kernel before left it.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from .cases import BASE_SHAPE, DTYPES, core_case
+from .hardware import ROOT, choose_device, commit, folder_name
+from .output import print_table
+from .processes import run_limited
+from .results import write_text
+from .targets import TRAFFIC_FILE
+
+READ_METRIC, WRITE_METRIC = "dram__bytes_read.sum", "dram__bytes_write.sum"
+# The kernel that reads the buffer; one of ours has the same name without a namespace.
+FLUSH_KERNEL = "at::native::reduce_kernel"
+PASSES = ("forward", "backward")
+UNITS = {"byte": 1, "Kbyte": 10**3, "Mbyte": 10**6, "Gbyte": 10**9}
+FLUSHED_CACHES = 5
+DEFAULT_SECONDS = 150.0
+
+
+def parse(text: str) -> list[dict[str, Any]]:
+    """Kernels in the order of their launches, from what `ncu --csv --metrics ...` prints.
+
+    Args:
+        text: its log; lines before the CSV header are not looked at.
+
+    Returns:
+        {"kernel", "dram_read_bytes", "dram_write_bytes"} each.
+
+    Raises:
+        ValueError: no CSV in it, an unknown unit, or a kernel without one of the two metrics.
+    """
+    lines = text.splitlines()
+    start = next((index for index, line in enumerate(lines) if line.startswith('"ID"')), None)
+    if start is None:
+        last = next((line for line in reversed(lines) if line.strip()), "nothing")
+        raise ValueError(f"ncu gave no table; its last line: {last}")
+    kernels: dict[str, dict[str, Any]] = {}
+    names = {READ_METRIC: "dram_read_bytes", WRITE_METRIC: "dram_write_bytes"}
+    for row in csv.DictReader(line for line in lines[start:] if line.startswith('"')):
+        kernel = kernels.setdefault(row["ID"], {"kernel": row["Kernel Name"]})
+        if row["Metric Name"] not in names:
+            continue
+        if row["Metric Unit"] not in UNITS:
+            raise ValueError(f"ncu's unit must be one of {', '.join(UNITS)}, got {row['Metric Unit']!r}")
+        try:
+            value = float(row["Metric Value"].replace(",", ""))
+        except ValueError:
+            raise ValueError(
+                f"ncu read no {row['Metric Name']} of {row['Kernel Name']}: {row['Metric Value']}"
+            ) from None
+        kernel[names[row["Metric Name"]]] = round(value * UNITS[row["Metric Unit"]])
+    for kernel in kernels.values():
+        missing = [metric for metric, name in names.items() if name not in kernel]
+        if missing:
+            raise ValueError(f"ncu gave no {' or '.join(missing)} of {kernel['kernel']}")
+    return list(kernels.values())
+
+
+def traffic_rows(kernels: Iterable[dict[str, Any]], tensor_bytes: int) -> list[dict[str, Any]]:
+    """Rows of both passes: a pass's kernels, what was written back after it, and its total.
+
+    Args:
+        kernels: as `parse` gives them; torch's own kernel, which reads the buffer, ends each pass.
+        tensor_bytes: of B*T*E elements.
+
+    Raises:
+        ValueError: not as many passes as there should be.
+    """
+    rows: list[dict[str, Any]] = []
+    passes: list[list[dict[str, Any]]] = [[]]
+    for kernel in kernels:
+        passes[-1].append(kernel)
+        if FLUSH_KERNEL in kernel["kernel"]:
+            passes.append([])
+    if passes.pop() or len(passes) != len(PASSES) or any(len(group) < 2 for group in passes):
+        counts = ", ".join(str(len(group)) for group in passes)
+        raise ValueError(
+            f"ncu must see kernels of {len(PASSES)} passes, each ended by a reading of the cache, got {counts}"
+        )
+    for name, group in zip(PASSES, passes, strict=True):
+        own = [{**kernel, "kernel": f"{name}, {kernel['kernel']}"} for kernel in group[:-1]]
+        back = {
+            "kernel": f"{name}, written back",
+            "dram_read_bytes": 0,
+            "dram_write_bytes": group[-1]["dram_write_bytes"],
+        }
+        total = {
+            "kernel": f"{name}, total",
+            **{key: sum(row[key] for row in [*own, back]) for key in ("dram_read_bytes", "dram_write_bytes")},
+        }
+        rows += [*own, back, total]
+    for row in rows:
+        row["tensors"] = round((row["dram_read_bytes"] + row["dram_write_bytes"]) / tensor_bytes, 4)
+    return rows
+
+
+def launch_passes() -> None:
+    """What runs below `ncu`: warm up, then both passes between cudaProfilerStart and cudaProfilerStop."""
+    from dlfa_kernels.checks import AIFWeights
+
+    from .calls import Inputs, Variant, run_backward, run_forward
+    from .problems import make_problem
+
+    device = choose_device("cuda")
+    problem = make_problem(core_case(BASE_SHAPE), device)
+    weights = AIFWeights._make(weight.detach() for weight in problem.aif.weights)
+    inputs = Inputs(problem.last.detach(), problem.lower.detach(), problem.dz, weights, problem.mask, None)
+    buffer = torch.zeros(FLUSHED_CACHES * torch.cuda.get_device_properties(device).L2_cache_size // 4, device=device)
+
+    def flush() -> None:
+        buffer.sum()
+        torch.cuda.synchronize()
+
+    saved = run_forward(Variant(), inputs)
+    run_backward(Variant(), inputs, saved)
+    for profiled in (lambda: run_forward(Variant(), inputs), lambda: run_backward(Variant(), inputs, saved)):
+        flush()
+        torch.cuda.profiler.start()
+        profiled()
+        flush()
+        torch.cuda.profiler.stop()
+
+
+def command_line(log: Path) -> list[str]:
+    """`ncu` over `launch_passes`, writing its table to `log`."""
+    return [
+        "ncu", "--csv", "--page", "details", "--print-units", "base", "--log-file", str(log), "--force-overwrite",
+        "--metrics", f"{READ_METRIC},{WRITE_METRIC}", "--clock-control", "none", "--cache-control", "none",
+        "--profile-from-start", "off", "--print-kernel-base", "demangled",
+        sys.executable, "-m", "benchmarks.ncu", "--launch",
+    ]  # fmt: skip
+
+
+def measure(folder: Path, seconds: float) -> list[dict[str, Any]]:
+    """Run `ncu`, and write and return the rows.
+
+    Raises:
+        ValueError: it gave no figures; the message says what it said.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        log = Path(scratch) / "ncu.csv"
+        with (Path(scratch) / "output").open("w+", encoding="utf-8") as output:
+            status = run_limited(command_line(log), seconds, cwd=ROOT, log=output)
+            output.seek(0)
+            said = output.read()
+        text = log.read_text(encoding="utf-8") if log.is_file() else ""
+    if status is None:
+        raise ValueError(f"ncu took longer than {seconds:.0f} s")
+    if status != 0:
+        last = ((text + said).strip().splitlines() or ["nothing"])[-1]
+        raise ValueError(f"ncu ended with status {status}; its last line: {last}")
+    case = core_case(BASE_SHAPE)
+    rows = traffic_rows(parse(text), case.tensor_bytes)
+    header = {
+        "gpu": torch.cuda.get_device_name(), "commit": commit(), "command": "python -m benchmarks.ncu",
+        "torch": str(torch.__version__), "shape": list(case.shape), "squeeze_dim": case.squeeze_dim,
+        "dtype": case.dtype, "replays": max(map(int, re.findall(r" - (\d+) pass", text + said)), default=None),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    assert case.dtype in DTYPES
+    lines = ",".join(f"\n{json.dumps(row)}" for row in rows)
+    write_text(folder / TRAFFIC_FILE, f'{{"header": {json.dumps(header)},\n"rows": [{lines}]}}\n')
+    return rows
+
+
+def command(
+    out: Annotated[Path | None, typer.Option(help="Folder of ncu.json; default: benchmarks/results/GPU.")] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Time limit.")] = DEFAULT_SECONDS,
+    launch: Annotated[bool, typer.Option("--launch", hidden=True)] = False,
+) -> None:
+    """Measure the DRAM traffic of forward and backward with hardware counters."""
+    if launch:
+        launch_passes()
+        return
+    try:
+        device = choose_device("cuda")
+        if shutil.which("ncu") is None:
+            raise ValueError("ncu, of Nsight Compute, must be on the PATH")
+        rows = measure(out or ROOT / "benchmarks" / "results" / folder_name(device), seconds)
+    except (ValueError, OSError, subprocess.SubprocessError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    columns = ("kernel", "dram_read_bytes", "dram_write_bytes", "tensors")
+    print_table("DRAM traffic", columns, (([row[c] for c in columns], False) for row in rows))
+
+
+if __name__ == "__main__":
+    typer.run(command)

@@ -1,0 +1,65 @@
+"""Device time of AIF by share of real tokens, with a mask and packed.
+
+    python -m benchmarks.padding [--device cuda|cpu] [--out DIR] [--budget-seconds S] [--provider NAME ...] [--full]
+
+The lengths of a batch are spread evenly around the share. "ours-packed" gets the real tokens alone with `cu_seqlens`.
+`--full` takes all sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from . import providers
+from .cases import core_case, shapes
+from .plots import Bars, size
+from .suite import Session, Suite, Task, Work, device_time, main, run_tasks
+
+FILLS = (1.0, 0.3, 0.6)
+SIZES = ((64, 512, 768), (256, 128, 768), (128, 512, 1024))
+PASSES = ("forward", "both")
+
+
+def tasks(session: Session) -> Iterator[Task]:
+    """What to measure, the important first."""
+    ours = providers.ours(session.device)
+    chosen = shapes(session.device)
+    if session.device.type == "cuda" and not session.full:
+        chosen = SIZES
+    for shape in chosen:
+        for fill in FILLS:
+            case = replace(core_case(shape), fill=fill)
+            yield Task(case, (ours, providers.EAGER), PASSES)
+            yield Task(replace(case, packed=True), (ours,), PASSES)
+    for shape in chosen:
+        for fill in FILLS:
+            yield Task(replace(core_case(shape), fill=fill), (providers.COMPILE,), PASSES)
+
+
+def measure(session: Session, work: Work) -> dict[str, Any]:
+    """Device time of a pass."""
+    return {"timing": device_time(session, work)}
+
+
+def run(session: Session) -> None:
+    """Measure all tasks."""
+    run_tasks(session, tasks(session), measure)
+
+
+def setting(row: dict[str, Any]) -> str:
+    """A row's group of bars."""
+    return f"{row['pass']} {size(row)} {row['fill']:.0%} real"
+
+
+SUITE = Suite(
+    "padding",
+    "Device time of AIF by share of real tokens",
+    run,
+    Bars(lambda row: row["median_us"], setting, "microseconds"),
+    60,
+)
+
+if __name__ == "__main__":
+    main(SUITE)

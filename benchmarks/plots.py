@@ -1,0 +1,153 @@
+"""Plots of results files: bars side by side, and the roofline."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .cases import DTYPES, Case
+from .floors import operations, tensors_moved
+from .results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+OURS_COLOUR, EAGER_COLOUR = "#c44e52", "#b0b8c0"
+OTHER_COLOURS = ("#4878a8", "#6aa584", "#8a6fb0", "#c9a227", "#7f7f7f", "#30343a")
+GAP, BAR_HEIGHT = 0.2, 0.22
+MARKERS = {"forward": "o", "backward": "s"}
+
+
+@dataclass(frozen=True)
+class Bars:
+    """What a suite's bars show: a row's value, if it has one, the group of bars it belongs to, and the axis' name."""
+
+    value: Callable[[dict[str, Any]], float | None]
+    group: Callable[[dict[str, Any]], str]
+    label: str
+
+
+def size(row: dict[str, Any]) -> str:
+    """The shape of a row, as 32x128x768."""
+    return "x".join(map(str, row["shape"]))
+
+
+def draw(suite: str, bars: Bars, results: Results, folder: Path) -> list[Path]:
+    """Draw a suite's plots, `SUITE.png` and for `aif` `roofline.png`, into `folder`, if anything was measured.
+
+    Returns:
+        The files written, each replaced as a whole.
+    """
+    drawn = []
+    if any(bars.value(row) is not None for row in results.rows):
+        drawn.append(_save(grouped_bars(bars, results), folder / f"{suite}.png"))
+    if suite == "aif" and any(row["median_us"] and row["pass"] in MARKERS for row in results.rows):
+        drawn.append(_save(roofline(results), folder / "roofline.png"))
+    return drawn
+
+
+def grouped_bars(bars: Bars, results: Results) -> Figure:
+    """One group of horizontal bars a case, one bar a provider."""
+    from matplotlib.figure import Figure
+
+    values = [(bars.group(row), row["provider"], bars.value(row)) for row in results.rows]
+    measured = {(group, provider): value for group, provider, value in values if value is not None}
+    groups, providers = (list(dict.fromkeys(key[i] for key in measured)) for i in (0, 1))
+    colours = _colours(providers)
+    heights = {group: sum((group, name) in measured for name in providers) for group in groups}
+    total = sum(BAR_HEIGHT * count + GAP for count in heights.values())
+    figure = Figure(figsize=(9, 1.4 + total), layout="constrained")
+    axes = figure.add_subplot()
+    y, ticks, labelled = 0.0, [], set()
+    for group in groups:
+        top = y
+        for name in providers:
+            if (group, name) in measured:
+                value = measured[group, name]
+                label = None if name in labelled else name
+                labelled.add(name)
+                bar = axes.barh(y, value, height=BAR_HEIGHT * 0.9, color=colours[name], label=label)
+                axes.bar_label(bar, labels=[f"{value:.3g}"], fontsize=7, padding=2)
+                y += BAR_HEIGHT
+        ticks.append((top + y - BAR_HEIGHT) / 2)
+        y += GAP
+    axes.set_yticks(ticks, groups, fontsize=7)
+    axes.set_ylim(y - GAP + BAR_HEIGHT / 2, -BAR_HEIGHT)
+    axes.margins(x=0.08)
+    axes.set_xlabel(bars.label)
+    _finish(figure, axes, results)
+    return figure
+
+
+def roofline(results: Results) -> Figure:
+    """Operations a second over operations a byte of the core rows, below the roof that was measured."""
+    from matplotlib.figure import Figure
+
+    header = results.header
+    bandwidth, rate = header["copy_tb_s"], header["matmul_tflop_s"]
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    axes = figure.add_subplot()
+    rows = [row for row in results.rows if row["median_us"] and row["pass"] in MARKERS and row["dtype"] == "bfloat16"]
+    colours = _colours(list(dict.fromkeys(row["provider"] for row in rows)))
+    intensities = []
+    for row in rows:
+        case = case_of(row)
+        flops = operations(case, row["pass"])
+        intensity = flops / (tensors_moved(case, row["pass"]) * case.tensor_bytes)
+        intensities.append(intensity)
+        axes.scatter(
+            intensity, flops / row["median_us"] / 1e6, s=22, marker=MARKERS[row["pass"]],
+            color=colours[row["provider"]], label=f"{row['provider']}, {row['pass']}", zorder=3,
+        )  # fmt: skip
+    ridge = rate / bandwidth
+    ends = [min([*intensities, ridge]) / 2, max([*intensities, ridge]) * 2]
+    points = [ends[0], ridge, ends[1]]
+    axes.plot(points, [min(rate, bandwidth * point) for point in points], color="#30343a", linewidth=1.2, zorder=2)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("operations a byte, at the fewest of both, bfloat16")
+    axes.set_ylabel("those operations over time, TFLOP/s")
+    _finish(figure, axes, results)
+    return figure
+
+
+def case_of(row: dict[str, Any]) -> Case:
+    """The case of a row that is neither packed nor of one token."""
+    batch, length, embed_dim = row["shape"]
+    settings = {key: row[key] for key in ("squeeze_dim", "kernel_size", "fuse", "dtype", "fill")}
+    assert row["dtype"] in DTYPES
+    return Case((batch, length, embed_dim), **settings)
+
+
+def _colours(providers: list[str]) -> dict[str, str]:
+    others = [name for name in providers if not name.startswith(("ours", "eager"))]
+    colours = {name: OTHER_COLOURS[index % len(OTHER_COLOURS)] for index, name in enumerate(others)}
+    own = {name: OURS_COLOUR if name.startswith("ours") else EAGER_COLOUR for name in providers if name not in colours}
+    return own | colours
+
+
+def _finish(figure: Figure, axes: Any, results: Results) -> None:
+    header = results.header
+    where = header["gpu"] or "CPU, small sizes"
+    axes.set_title(f"{where}; torch {header['torch']}, {header['date'][:10]}", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=3, fontsize=7, frameon=False)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=130, metadata={"Software": None})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary.write_bytes(content.getvalue())
+    os.replace(temporary, path)
+    return path

@@ -1,0 +1,148 @@
+"""The tensors of a case, and what AIF makes of them in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from dlfa_kernels import FusedAIF, aif_reference
+from dlfa_kernels.checks import AIFWeights
+
+from .cases import DTYPES, Case
+
+# float64 tensors of B*T*E elements that the definition and its backward keep at once, at most.
+TENSORS_OF_REFERENCE = 30
+MOST_REFERENCE_BYTES = 8 << 30
+CPU_REFERENCE_BYTES = 1 << 30
+
+GRADIENTS = ("last", "lower", *AIFWeights._fields)
+
+# Relative errors in norm over which a result counts as wrong: of z, of a gradient, and of a gradient of what stands
+# before relu. Where rounding carries a value over zero, relu's mask flips, and those last ones are off by whole terms:
+# plain bfloat16 code by 7e-2, plain float16 code by 1.5e-2; a wrong result is off by far more. float32 is as loose as
+# it is for convolutions, which torch lets cuDNN run in TF32.
+LIMITS = {
+    torch.bfloat16: (1e-2, 2e-2, 0.15),
+    torch.float16: (2e-3, 4e-3, 0.05),
+    torch.float32: (1e-3, 4e-3, 0.05),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One call's tensors; `last`, `lower` and the parameters require gradients.
+
+    Padded: `last`, `lower`, `dz` (B, T, E) and `mask` (B, T) int64, as transformers gives it, with `cu_seqlens` None.
+    Packed: the real tokens alone, (N, E), and `cu_seqlens` (B+1,) int32, with `mask` None.
+    `dz` is (B, E) where the case asks for one token.
+    """
+
+    case: Case
+    aif: FusedAIF
+    last: Tensor
+    lower: Tensor
+    dz: Tensor
+    mask: Tensor | None
+    cu_seqlens: Tensor | None
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        """What gradients are taken for, in the order of `GRADIENTS`."""
+        return [self.last, self.lower, *self.aif.weights]
+
+
+def make_problem(case: Case, device: torch.device, seed: int = 0) -> Problem:
+    """Random states and parameters; the same ones for the same case, seed and device."""
+    _, length, embed_dim = case.shape
+    dtype = DTYPES[case.dtype]
+    torch.manual_seed(seed)
+    aif = FusedAIF(
+        embed_dim,
+        squeeze_dim=case.squeeze_dim,
+        kernel_size=case.kernel_size,
+        fuse=case.fuse,
+        device=device,
+        dtype=dtype,
+    )
+    last, lower, dz = (torch.randn(case.shape, device=device, dtype=dtype) for _ in range(3))
+    lengths = torch.tensor(case.lengths, device=device)
+    mask = (torch.arange(length, device=device) < lengths[:, None]).long()
+    if case.token is not None:
+        dz = dz[:, case.token].contiguous()
+    cu_seqlens = None
+    if case.packed:
+        last, lower, dz = (states[mask.bool()] for states in (last, lower, dz))
+        cu_seqlens = torch.tensor([0, *accumulate(case.lengths)], device=device, dtype=torch.int32)
+    return Problem(
+        case, aif, last.requires_grad_(), lower.requires_grad_(), dz, None if case.packed else mask, cu_seqlens
+    )
+
+
+def exact(problem: Problem) -> dict[str, Tensor]:
+    """z and every gradient, by name, from `aif_reference` in float64; those of the states are kept in float32.
+
+    Sequences do not touch each other but in the parameters' gradients, which are sums over them: so as many sequences
+    are taken at a time as memory allows.
+    """
+    last, lower, dz, lengths = problem.last.detach(), problem.lower.detach(), problem.dz, problem.case.lengths
+    weights = [weight.detach().double().requires_grad_() for weight in problem.aif.weights]
+    z = torch.empty(dz.shape, dtype=torch.float32, device=dz.device)
+    dx, dy = (torch.empty(last.shape, dtype=torch.float32, device=last.device) for _ in range(2))
+    weight_gradients = [torch.zeros_like(weight) for weight in weights]
+    starts = [0, *accumulate(lengths)]
+    batch = len(lengths)
+    step = _sequences_at_once(problem)
+    for begin in range(0, batch, step):
+        end = min(batch, begin + step)
+        sequences = slice(begin, end)
+        rows = slice(starts[begin], starts[end]) if problem.case.packed else sequences
+        part = [states[rows].double().requires_grad_() for states in (last, lower)]
+        given = rows if problem.case.token is None else sequences
+        cu_seqlens = problem.cu_seqlens
+        mask, fuse, token = problem.mask, problem.case.fuse, problem.case.token
+        result = aif_reference(
+            part[0],
+            part[1],
+            *AIFWeights._make(weights),
+            mask=None if mask is None else mask[sequences],
+            cu_seqlens=None if cu_seqlens is None else cu_seqlens[begin : end + 1] - cu_seqlens[begin],
+            token=token,
+            fuse=fuse,
+        )
+        gradients = torch.autograd.grad(result, [*part, *weights], dz[given].double())
+        z[given] = result.detach().float()
+        dx[rows], dy[rows] = gradients[0].float(), gradients[1].float()
+        for total, gradient in zip(weight_gradients, gradients[2:], strict=True):
+            total += gradient
+    return {"z": z, **dict(zip(GRADIENTS, [dx, dy, *weight_gradients], strict=True))}
+
+
+def _sequences_at_once(problem: Problem) -> int:
+    room = CPU_REFERENCE_BYTES
+    if problem.last.is_cuda:
+        room = min(MOST_REFERENCE_BYTES, torch.cuda.mem_get_info(problem.last.device)[0] // 2)
+    _, length, embed_dim = problem.case.shape
+    return max(1, room // (TENSORS_OF_REFERENCE * 8 * length * embed_dim))
+
+
+def relative_errors(results: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
+    """|result - expected| / |expected| in Euclidean norm, of each result; infinite where one is NaN."""
+    errors = {}
+    for name, result in results.items():
+        size = torch.linalg.vector_norm(expected[name], dtype=torch.float64).item()
+        distance = torch.linalg.vector_norm(
+            result.to(expected[name].dtype) - expected[name], dtype=torch.float64
+        ).item()
+        error = 0.0 if distance == 0 else distance / size if size > 0 else float("inf")
+        errors[name] = error if error == error else float("inf")
+    return errors
+
+
+def limit(name: str, dtype: torch.dtype) -> float:
+    """The relative error that a right result named `name`, "z" or one of `GRADIENTS`, stays within."""
+    forward, gradient, before_relu = LIMITS[dtype]
+    return forward if name == "z" else before_relu if "squeeze" in name else gradient

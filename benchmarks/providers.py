@@ -1,0 +1,96 @@
+"""Who computes AIF side by side: the kernels, plain torch, and torch.compile of that in three modes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .plain_aif import PlainAIF
+from .problems import GRADIENTS, Problem
+
+OURS = "ours"
+# The module on a machine without a GPU, and the definition that it falls back to there: float32 throughout.
+OURS_EAGER = "ours-eager-backend"
+EAGER = "eager"
+COMPILE = "compile"
+COMPILE_TUNED = "compile-max-autotune-no-cudagraphs"
+COMPILE_TUNED_GRAPHS = "compile-max-autotune"
+COMPILE_GRAPHS = "compile-reduce-overhead"
+COMPILE_MODES = {
+    COMPILE: "default",
+    COMPILE_TUNED: "max-autotune-no-cudagraphs",
+    COMPILE_TUNED_GRAPHS: "max-autotune",
+    COMPILE_GRAPHS: "reduce-overhead",
+}
+# Modes in which torch.compile replays CUDA graphs.
+WITH_GRAPHS = (COMPILE_TUNED_GRAPHS, COMPILE_GRAPHS)
+PROVIDERS = (OURS, OURS_EAGER, EAGER, *COMPILE_MODES)
+# Behind a provider's name: its call is captured in a CUDA graph, by hand, and replayed.
+GRAPH = "+graph"
+
+# A provider bound to a problem: z, with a graph for autograd where gradients are enabled.
+Call = Callable[[], Tensor]
+
+
+def ours(device: torch.device) -> str:
+    """The name under which `FusedAIF` runs on a device."""
+    return OURS if device.type == "cuda" else OURS_EAGER
+
+
+def build(provider: str, problem: Problem) -> Call:
+    """Bind `provider`, with or without "+graph", to the tensors of `problem`; torch.compile compiles at the first call.
+
+    Raises:
+        ValueError: an unknown provider, or one that does not take packed sequences.
+    """
+    provider = provider.removesuffix(GRAPH)
+    if provider in (OURS, OURS_EAGER):
+        return _fused(problem, "triton" if provider == OURS else "eager")
+    if provider != EAGER and provider not in COMPILE_MODES:
+        raise ValueError(f"provider must be one of {', '.join(PROVIDERS)}, got {provider!r}")
+    if problem.mask is None:
+        raise ValueError(f"provider must be {OURS} or {OURS_EAGER} for packed sequences, got {provider!r}")
+    last, lower, mask, token = problem.last, problem.lower, problem.mask, problem.case.token
+    plain: Any = PlainAIF(problem.aif)
+    if provider == EAGER:
+        return lambda: plain(last, lower, mask, token)
+    compiled = torch.compile(plain, mode=COMPILE_MODES[provider], dynamic=False, fullgraph=True)
+    if provider not in WITH_GRAPHS:
+        return lambda: compiled(last, lower, mask, token)
+    for static in (last, lower, mask):  # else each replay would begin by copying them
+        torch._dynamo.mark_static_address(static)
+
+    def replay() -> Tensor:
+        torch.compiler.cudagraph_mark_step_begin()
+        return compiled(last, lower, mask, token)
+
+    return replay
+
+
+def _fused(problem: Problem, backend: str) -> Call:
+    aif: nn.Module = copy.copy(problem.aif)  # shares the parameters
+    aif.backend = backend  # type: ignore[assignment]
+    last, lower, mask = problem.last, problem.lower, problem.mask
+    cu_seqlens, token = problem.cu_seqlens, problem.case.token
+    return lambda: aif(last, lower, mask, cu_seqlens=cu_seqlens, token=token)
+
+
+def inference(call: Call) -> Tensor:
+    """z without a graph for autograd, which spares torch.compile what it would save for the backward."""
+    with torch.no_grad():
+        return call()
+
+
+def gradients(z: Tensor, problem: Problem) -> Sequence[Tensor]:
+    """Gradients of both inputs and all parameters."""
+    return torch.autograd.grad(z, problem.leaves, problem.dz)
+
+
+def results(call: Call, problem: Problem) -> dict[str, Tensor]:
+    """z and every gradient by name, as of one training step."""
+    z = call()
+    return {"z": z.detach(), **dict(zip(GRADIENTS, gradients(z, problem), strict=True))}

@@ -1,0 +1,167 @@
+"""README's performance section, from the results files that are committed.
+
+    python -m benchmarks.report [--results DIR] [--readme FILE --write] [--plots]
+
+Prints what belongs between the lines `<!-- performance:begin -->` and `<!-- performance:end -->`; `--write` puts it
+there. `--plots` draws the plots that it shows again, beside the results. A folder of results is one GPU's; those of a
+CPU are left out. Where nothing has been measured it says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import aif, launch, memory, padding, plots, providers, step, token
+from .cases import SHAPES, core_case
+from .floors import PASSES
+from .hardware import ROOT
+from .results import Results, load_folder, write_text
+from .targets import load_traffic, targets
+
+BEGIN, END = "<!-- performance:begin -->", "<!-- performance:end -->"
+RESULTS = ROOT / "benchmarks" / "results"
+SUITES = {suite.SUITE.name: suite.SUITE for suite in (aif, launch, memory, padding, step, token)}
+NOTHING = (
+    "Not measured yet on any GPU. `python -m benchmarks.all` measures speed and memory against eager PyTorch and\n"
+    "`torch.compile` on the GPU it finds, within 8 minutes; `python -m benchmarks.report --write` then fills in this\n"
+    "section."
+)
+PICTURES = {"roofline.png": "Roofline", "memory.png": "Memory kept for the backward"}
+
+
+def section(results: Path, readme: Path) -> str:
+    """The text between the markers, without them; it ends in a newline.
+
+    Args:
+        results: the folder of the GPUs' folders.
+        readme: the file that will hold it, for links.
+
+    Raises:
+        ValueError: a file that is no results file.
+    """
+    parts = []
+    for folder in sorted(path for path in results.glob("*") if path.is_dir()):
+        loaded = {name: found for name, found in load_folder(folder).items() if found.header["gpu"] is not None}
+        if loaded:
+            parts.append(_gpu(folder, loaded, readme))
+    return "\n\n".join(parts or [NOTHING]) + "\n"
+
+
+def _gpu(folder: Path, results: dict[str, Results], readme: Path) -> str:
+    gpu = next(iter(results.values())).header["gpu"]
+    lines = [f"### {gpu}", "", *_sources(results), ""]
+    if "aif" in results:
+        lines += _speed(results["aif"])
+    lines += ["Against what was aimed at:", ""]
+    lines += _table(("", "target", "measured", ""), (target.cells for target in targets(results, load_traffic(folder))))
+    links = os.path.relpath(folder, readme.parent).replace(os.sep, "/")
+    for name, caption in PICTURES.items():
+        if (folder / name).is_file():
+            lines += ["", f"![{caption}, {gpu}]({links}/{name})"]
+    return "\n".join(lines)
+
+
+def _sources(results: dict[str, Results]) -> list[str]:
+    """Where the figures come from: one line for suites of one run and machine."""
+    lines: dict[str, list[str]] = {}
+    for loaded in results.values():
+        header = loaded.header
+        text = (
+            f"{header['date'][:10]}, commit {header['commit']}, torch {header['torch']}, triton {header['triton']}; "
+            f"copy {header['copy_tb_s']} TB/s, bfloat16 products {header['matmul_tflop_s']} TFLOP/s"
+        )
+        lines.setdefault(text, []).append(f"`{header['command']}`")
+    return [f"- {', '.join(commands)}: {text}" for text, commands in lines.items()]
+
+
+def _speed(results: Results) -> list[str]:
+    """Core sizes: our time, its ratio to the floor, and how many times as long the others take."""
+    columns = ("size, pass", "ours, us", "over floor", "eager", "torch.compile", "torch.compile, best mode")
+    rows = []
+    for shape in SHAPES:
+        case = core_case(shape)
+        for pass_ in PASSES:
+            found = {
+                row["provider"]: row
+                for row in results.rows
+                if row["median_us"] is not None
+                and row["shape"] == list(shape)
+                and row["pass"] == pass_
+                and (row["squeeze_dim"], row["kernel_size"], row["fuse"], row["dtype"], row["fill"])
+                == (case.squeeze_dim, case.kernel_size, case.fuse, case.dtype, case.fill)
+            }
+            if providers.OURS in found:
+                rows.append([f"{plots.size(found[providers.OURS])}, {pass_}", *_ratios(found)])
+    if not rows:
+        return []
+    note = (
+        "Device time with a cold L2 cache, bfloat16, gate, kernel size 1, H = E/4; the others as multiples of ours. A\n"
+        "dash was not measured."
+    )
+    return [note, "", *_table(columns, rows), ""]
+
+
+def _ratios(found: dict[str, dict[str, Any]]) -> list[str]:
+    ours = found[providers.OURS]
+    compiled = [row["median_us"] for name, row in found.items() if name.startswith(providers.COMPILE)]
+
+    def times(value: float | None) -> str:
+        return "-" if value is None else f"{value / ours['median_us']:.2f}x"
+
+    def median(name: str) -> float | None:
+        return found[name]["median_us"] if name in found else None
+
+    return [
+        f"{ours['median_us']:.1f}", f"{ours['of_floor']:.2f}", times(median(providers.EAGER)),
+        times(median(providers.COMPILE)), times(min(compiled, default=None)),
+    ]  # fmt: skip
+
+
+def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    names = list(columns)
+    lines = [names, ["---"] * len(names), *map(list, rows)]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def replace_section(text: str, new: str) -> str:
+    """`text` with what stands between the markers replaced.
+
+    Raises:
+        ValueError: not one line of each marker, in their order.
+    """
+    lines = text.splitlines(keepends=True)
+    begin, end = ([i for i, line in enumerate(lines) if line.strip() == marker] for marker in (BEGIN, END))
+    if len(begin) != 1 or len(end) != 1 or end[0] < begin[0]:
+        raise ValueError(f"must have the line {BEGIN} once, and below it the line {END} once")
+    return "".join([*lines[: begin[0] + 1], new, *lines[end[0] :]])
+
+
+def command(
+    results: Annotated[Path, typer.Option(help="Folder of the GPUs' folders.")] = RESULTS,
+    readme: Annotated[Path, typer.Option(help="The file that holds the section.")] = ROOT / "README.md",
+    write: Annotated[bool, typer.Option("--write", help="Put the section there.")] = False,
+    draw: Annotated[bool, typer.Option("--plots", help="Draw the plots again.")] = False,
+) -> None:
+    """Print README's performance section."""
+    try:
+        if draw:
+            for folder in sorted(path for path in results.glob("*") if path.is_dir()):
+                for name, loaded in load_folder(folder).items():
+                    plots.draw(name, SUITES[name].bars, loaded, folder)
+        text = section(results, readme)
+        if write:
+            write_text(readme, replace_section(readme.read_text(encoding="utf-8"), text))
+    except (ValueError, OSError) as error:
+        prefix = f"{readme}: " if "line <!--" in str(error) else ""
+        typer.echo(f"error: {prefix}{error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(text, nl=False)
+
+
+if __name__ == "__main__":
+    typer.run(command)

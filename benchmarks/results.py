@@ -1,0 +1,126 @@
+"""Results files: one a suite, a header that says where its figures come from, and a row a measurement.
+
+    {"header": {...}, "rows": [{...}, ...], "skipped": [{...}, ...]}
+
+Every row has the keys `ROW_KEYS`; what was not measured is null. Times are microseconds, sizes bytes; `floor_us` and
+`of_floor` (time over floor) follow `benchmarks.floors`; `max_rel_error` is the worst of the pass's results against
+float64, in Euclidean norm; `saved_bytes` is what autograd keeps for the backward beyond inputs, parameters and output;
+`peak_extra_bytes` is what the pass needed at once beyond what was allocated before; `launches` counts kernels. A pass's
+name ends in "-token0" where one token a sequence is asked for, a provider's in "-packed" where sequences come packed,
+and in "+graph" where the call is replayed from a captured CUDA graph.
+
+`skipped` names the rows, by their first keys, that have no time, and why: a wrong result, an error, or no time left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .cases import Case
+
+CASE_KEYS = ("suite", "pass", "shape", "squeeze_dim", "kernel_size", "fuse", "dtype", "fill", "provider")
+MEASURED_KEYS = (
+    "median_us", "p20_us", "p80_us", "floor_us", "of_floor", "max_rel_error", "saved_bytes", "peak_extra_bytes",
+    "launches",
+)  # fmt: skip
+ROW_KEYS = CASE_KEYS + MEASURED_KEYS
+# The suites, in the order in which they are run.
+SUITES = ("aif", "launch", "step", "memory", "padding", "token")
+
+
+def case_keys(suite: str, pass_: str, case: Case, provider: str) -> dict[str, Any]:
+    """What tells a row from all others."""
+    return {
+        "suite": suite,
+        "pass": pass_ if case.token is None else f"{pass_}-token{case.token}",
+        "shape": list(case.shape),
+        "squeeze_dim": case.squeeze_dim,
+        "kernel_size": case.kernel_size,
+        "fuse": case.fuse,
+        "dtype": case.dtype,
+        "fill": case.fill,
+        "provider": f"{provider}-packed" if case.packed else provider,
+    }
+
+
+@dataclass
+class Results:
+    """A results file in memory."""
+
+    header: dict[str, Any]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, keys: dict[str, Any], **measured: Any) -> dict[str, Any]:
+        """Append a row; what is not named was not measured."""
+        row = {**keys, **dict.fromkeys(MEASURED_KEYS), **measured}
+        if tuple(row) != ROW_KEYS:
+            raise ValueError(f"a row must have the keys {', '.join(ROW_KEYS)}, got {', '.join(row)}")
+        self.rows.append(row)
+        return row
+
+    def skip(self, keys: dict[str, Any], reason: str) -> None:
+        """Say why a row has no time."""
+        self.skipped.append({**keys, "reason": reason})
+
+    def save(self, path: Path) -> None:
+        """Write to `path`, which never holds less than all of it, one row a line.
+
+        Raises:
+            OSError: the folder cannot be made or written to.
+            ValueError: a NaN or an infinity, which JSON has no name for.
+        """
+
+        def lines(rows: Sequence[dict[str, Any]]) -> str:
+            return ",".join(f"\n{json.dumps(row, allow_nan=False)}" for row in rows)
+
+        header = json.dumps(self.header, indent=1, allow_nan=False)
+        text = f'{{"header": {header},\n"rows": [{lines(self.rows)}],\n"skipped": [{lines(self.skipped)}]}}\n'
+        write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write to a temporary name beside `path`, then rename it.
+
+    Raises:
+        OSError: the folder cannot be made or written to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def load(path: Path) -> Results:
+    """Read a results file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is none; the message names it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        results = Results(content["header"], content["rows"], content["skipped"])
+        whole = isinstance(results.header, dict) and all(set(row) >= set(ROW_KEYS) for row in results.rows)
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise ValueError(
+            f"{path}: not a results file, which has a header, rows with {', '.join(ROW_KEYS)}, and skipped"
+        )
+    return results
+
+
+def load_folder(folder: Path) -> dict[str, Results]:
+    """The results of the suites that a folder holds, by suite.
+
+    Raises:
+        ValueError: a file that is no results file.
+    """
+    paths = {suite: folder / f"{suite}.json" for suite in SUITES}
+    return {suite: load(path) for suite, path in paths.items() if path.is_file()}

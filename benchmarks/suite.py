@@ -1,0 +1,348 @@
+"""What every suite does alike: options, checked providers, time limits, table, results file and plot.
+
+    python -m benchmarks.SUITE [--device cuda|cpu] [--out DIR] [--budget-seconds S] [--provider NAME ...] [--full]
+
+Exit status: 0; 1 where a result of ours was wrong or failed; 2 for bad input, such as a GPU that is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from torch import Tensor
+
+from . import plots, providers
+from .budget import Budget, OutOfTime, time_limit
+from .cases import Case
+from .floors import Ceilings, floor_us
+from .hardware import ROOT, choose_device, folder_name, header, measure_ceilings
+from .output import print_table
+from .problems import Problem, exact, limit, make_problem, relative_errors
+from .results import Results, case_keys
+from .timing import Stopwatch, Timing
+
+# Seconds that a provider takes for a case before anything is known of it, and the most it may.
+GUESSES = {
+    providers.COMPILE: 15.0,
+    providers.COMPILE_GRAPHS: 15.0,
+    providers.COMPILE_TUNED: 45.0,
+    providers.COMPILE_TUNED_GRAPHS: 30.0,
+}
+GUESS = 3.0
+MOST_SECONDS = 120.0
+GRACE_SECONDS = 5.0
+
+DEVICE_HELP = "cuda, or cpu for small sizes that say nothing about a GPU."
+
+COLUMNS = (
+    "pass", "shape", "H", "k", "fuse", "dtype", "fill", "provider", "median us", "p20", "p80", "floor us", "of floor",
+    "error", "saved MB", "peak MB", "launches",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Task:
+    """One case, who computes it, and which passes."""
+
+    case: Case
+    providers: tuple[str, ...]
+    passes: tuple[str, ...]
+
+
+class Session:
+    """One run of one suite: device, budget, ceilings, and the results so far, which are saved after every case."""
+
+    def __init__(
+        self,
+        suite: str,
+        device: torch.device,
+        budget: Budget,
+        path: Path,
+        command: str,
+        only: tuple[str, ...] = (),
+        full: bool = False,
+    ) -> None:
+        self.suite, self.device, self.budget, self.path, self.only, self.full = suite, device, budget, path, only, full
+        if device.type == "cpu":
+            torch.set_num_threads(1)  # small sizes gain nothing from more, and vary with them
+        self.stopwatch = Stopwatch(device)
+        self.ceilings: Ceilings = measure_ceilings(device, self.stopwatch)
+        self.results = Results(header(device, command, self.ceilings))
+        self.console = Console(stderr=True)
+        self.ours_failed = False
+        self.device_lost = False
+
+    def save(self) -> None:
+        """Write what there is so far."""
+        self.results.save(self.path)
+
+    def wanted(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Of these providers, those that were asked for; all, if none was."""
+        return tuple(name for name in names if not self.only or name in self.only)
+
+    def skip(self, keys: list[dict[str, Any]], reason: str) -> None:
+        """Record rows without a time, and why."""
+        for key in keys:
+            self.results.skip(key, reason)
+        self.console.print(
+            f"[yellow]no time for {keys[0]['provider']} at {keys[0]['shape']}: {reason}", highlight=False
+        )
+
+    @contextmanager
+    def attempt(self, provider: str, keys: list[dict[str, Any]]) -> Iterator[bool]:
+        """Give a provider its time; what stands in the way is recorded for `keys` that got no row.
+
+        Yields:
+            Whether there is time at all.
+        """
+        if self.device_lost:
+            self.skip(keys, "the GPU no longer answers")
+            yield False
+            return
+        if not self.budget.allows(provider, GUESSES.get(provider.removesuffix(providers.GRAPH), GUESS)):
+            self.skip(keys, "no time left")
+            yield False
+            return
+        reason = None
+        try:
+            with self.budget.spend(provider), time_limit(min(MOST_SECONDS, self.budget.remaining + GRACE_SECONDS)):
+                yield True
+        except OutOfTime:
+            reason = "took longer than its time"
+        except Exception as error:
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            self.ours_failed |= provider == providers.ours(self.device)
+        finally:
+            torch.compiler.reset()
+        if reason is None:
+            return
+        if self.device.type == "cuda":
+            try:
+                torch.cuda.synchronize(self.device)
+                torch.cuda.empty_cache()
+            except RuntimeError:
+                self.device_lost = True
+        done = [{key: row[key] for key in keys[0]} for row in self.results.rows]
+        skipped = [{key: row[key] for key in keys[0]} for row in self.results.skipped]
+        missing = [key for key in keys if key not in done and key not in skipped]
+        if missing:
+            self.skip(missing, reason)
+
+    def right(self, keys: dict[str, Any], errors: dict[str, float]) -> bool:
+        """Whether results are near float64; wrong ones are recorded with their error and get no time."""
+        dtype = getattr(torch, keys["dtype"])
+        wrong = {name: error for name, error in errors.items() if error > limit(name, dtype)}
+        if not wrong:
+            return True
+        name = max(wrong, key=lambda name: wrong[name])
+        finite = wrong[name] != float("inf")
+        self.results.add(keys, max_rel_error=round_error(wrong[name]) if finite else None)
+        self.skip([keys], f"wrong: {name} is off by {wrong[name]:.1e}, allowed {limit(name, dtype):.0e}")
+        self.ours_failed |= keys["provider"].startswith(providers.ours(self.device))
+        return False
+
+    def add(self, keys: dict[str, Any], case: Case, pass_: str, timing: Timing | None, **measured: Any) -> None:
+        """Append a row; the floor and what follows from the time are filled in."""
+        floor = floor_us(case, pass_, self.ceilings)
+        measured["floor_us"] = round(floor, 3)
+        if timing is not None:
+            measured |= {name: round(value, 3) for name, value in timing._asdict().items()}
+            measured["of_floor"] = round(timing.median_us / floor, 4)
+        self.results.add(keys, **measured)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is measured for one row: a provider that was found right, bound to a problem, and a pass."""
+
+    keys: dict[str, Any]
+    problem: Problem
+    expected: dict[str, Tensor]
+    provider: str
+    call: providers.Call
+    pass_: str
+
+
+# What a row holds by its keys, with "timing" for a `Timing`; None where `Session.right` said no.
+Measure = Callable[[Session, Work], dict[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite: its name, what it does, how it runs, what its bars show, the seconds it is given by default, and by what
+    names it calls its providers."""
+
+    name: str
+    title: str
+    run: Callable[[Session], None]
+    bars: plots.Bars
+    seconds: float
+    providers: tuple[str, ...] = providers.PROVIDERS
+
+
+def run_tasks(session: Session, tasks: Iterable[Task], measure: Measure) -> None:
+    """Check every provider of every task against float64 and, where it is right, measure its passes.
+
+    Args:
+        session: where results go.
+        tasks: in the order of importance.
+        measure: called for each row.
+    """
+    for task in tasks:
+        names = session.wanted(task.providers)
+        keys = {name: [case_keys(session.suite, pass_, task.case, name) for pass_ in task.passes] for name in names}
+        if not names:
+            continue
+        prepared: tuple[Problem, dict[str, Tensor]] | None = None
+        with session.attempt("float64", [key for name in names for key in keys[name]]) as go:
+            if go:
+                problem = make_problem(task.case, session.device)
+                prepared = problem, exact(problem)
+        for name in names if prepared else ():
+            with session.attempt(name, keys[name]) as go:
+                if go and prepared:
+                    _run_provider(session, task, *prepared, name, keys[name], measure)
+        session.save()
+
+
+def _run_provider(
+    session: Session,
+    task: Task,
+    problem: Problem,
+    expected: dict[str, Tensor],
+    provider: str,
+    keys: list[dict[str, Any]],
+    measure: Measure,
+) -> None:
+    call = providers.build(provider, problem)
+    errors = check(call, problem, expected, task.passes)
+    for pass_, key in zip(task.passes, keys, strict=True):
+        if not session.right(key, errors[pass_]):
+            continue
+        measured = measure(session, Work(key, problem, expected, provider, call, pass_))
+        if measured is not None:
+            error = round_error(max(errors[pass_].values()))
+            session.add(key, task.case, pass_, measured.pop("timing", None), max_rel_error=error, **measured)
+
+
+def check(
+    call: providers.Call, problem: Problem, expected: dict[str, Tensor], passes: Iterable[str]
+) -> dict[str, dict[str, float]]:
+    """Relative errors of what each pass yields, by its name: z forward, gradients backward, all of both.
+
+    The calls that are checked are the third ones, by when graphs have been recorded and are replayed.
+    """
+    errors: dict[str, dict[str, float]] = {}
+    if "forward" in passes:
+        for _ in range(3):
+            z = providers.inference(call)
+        errors["forward"] = relative_errors({"z": z}, expected)
+    if "backward" in passes or "both" in passes:
+        for _ in range(3):
+            results = providers.results(call, problem)
+        errors["both"] = relative_errors(results, expected)
+        errors["backward"] = {name: error for name, error in errors["both"].items() if name != "z"}
+    return errors
+
+
+def device_time(session: Session, work: Work) -> Timing:
+    """Device time of a pass: inference forward, backward of a forward that is not timed, or both in a training step."""
+    stopwatch, call, problem = session.stopwatch, work.call, work.problem
+    if work.pass_ == "forward":
+        return stopwatch.device_time(lambda _: providers.inference(call), lambda: None)
+    if work.pass_ == "backward":
+        return stopwatch.device_time(lambda z: providers.gradients(z, problem), call)
+    return stopwatch.device_time(lambda _: providers.gradients(call(), problem), lambda: None)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line of bounded length."""
+    return (str(error).strip().splitlines() or [""])[0][:200]
+
+
+def round_error(error: float) -> float:
+    """Three digits."""
+    return float(f"{error:.3g}")
+
+
+def main(suite: Suite) -> None:
+    """The command of a suite."""
+
+    def command(
+        device: Annotated[
+            str, typer.Option(help="cuda, or cpu for small sizes that say nothing about a GPU.")
+        ] = "cuda",
+        out: Annotated[
+            Path | None, typer.Option(help="Folder of the results file and plot; default: benchmarks/results/GPU.")
+        ] = None,
+        budget_seconds: Annotated[float, typer.Option(min=1, help="Rows that do not fit are skipped.")] = suite.seconds,
+        provider: Annotated[
+            list[str] | None, typer.Option(help="Only this one, such as ours, eager or compile; repeatable.")
+        ] = None,
+        full: Annotated[bool, typer.Option("--full", help="All sizes and settings; give it time.")] = False,
+    ) -> None:
+        try:
+            chosen = choose_device(device)
+            for name in provider or ():
+                if name not in suite.providers:
+                    raise ValueError(f"--provider must be one of {', '.join(suite.providers)}, got {name!r}")
+        except ValueError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+        folder = out or ROOT / "benchmarks" / "results" / folder_name(chosen)
+        words = [f"python -m benchmarks.{suite.name}"]
+        words += [f"--device {device}"] if device != "cuda" else []
+        words += [f"--budget-seconds {budget_seconds:g}"] if budget_seconds != suite.seconds else []
+        words += [f"--provider {name}" for name in provider or ()] + (["--full"] if full else [])
+        session = Session(
+            suite.name, chosen, Budget(budget_seconds), folder / f"{suite.name}.json", " ".join(words),
+            tuple(provider or ()), full,
+        )  # fmt: skip
+        try:
+            suite.run(session)
+        finally:
+            session.save()
+        print_results(suite.title, session.results)
+        plots.draw(suite.name, suite.bars, session.results, folder)
+        raise typer.Exit(1 if session.ours_failed else 0)
+
+    command.__doc__ = suite.title
+    typer.run(command)
+
+
+def print_results(title: str, results: Results) -> None:
+    """The table of a results file; wrong results stand out."""
+    where = results.header["gpu"] or "CPU"
+    ceilings = f"copy {results.header['copy_tb_s']} TB/s, bfloat16 {results.header['matmul_tflop_s']} TFLOP/s"
+    print_table(f"{title}: {where}, {ceilings}", COLUMNS, ((_cells(row), _wrong(row)) for row in results.rows))
+    if results.skipped:
+        reasons: dict[str, int] = {}
+        for row in results.skipped:
+            reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
+        listed = "; ".join(f"{count} x {reason}" for reason, count in reasons.items())
+        Console(soft_wrap=True).print(f"{len(results.skipped)} rows without a time: {listed}", highlight=False)
+
+
+def _wrong(row: dict[str, Any]) -> bool:
+    return row["median_us"] is None and row["saved_bytes"] is None
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    def number(value: float | None, digits: int = 1, unit: float = 1.0) -> str:
+        return "" if value is None else f"{value / unit:.{digits}f}"
+
+    error = "" if row["max_rel_error"] is None else f"{row['max_rel_error']:.1e}"
+    return [
+        row["pass"], "x".join(map(str, row["shape"])), str(row["squeeze_dim"]), str(row["kernel_size"]), row["fuse"],
+        row["dtype"], f"{row['fill']:g}", row["provider"], number(row["median_us"]), number(row["p20_us"]),
+        number(row["p80_us"]), number(row["floor_us"]), number(row["of_floor"], 2), error,
+        number(row["saved_bytes"], 2, 1e6), number(row["peak_extra_bytes"], 2, 1e6),
+        "" if row["launches"] is None else str(row["launches"]),
+    ]  # fmt: skip

@@ -1,0 +1,247 @@
+"""What the kernels are meant to reach on an H200-class GPU, what was measured, and whether that is enough.
+
+    python -m benchmarks.targets DIR
+
+Targets hold for bfloat16, kernel size 1, gate and H = E/4, at the sizes from 256x128x768 up where none is named. Of
+several sizes the worst one counts, and is named. Best torch.compile is the fastest of its modes that were measured at
+that size. Exit status: 0; 2 where DIR holds no results of a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import providers
+from .cases import BASE_SHAPE, SHAPES, SMALL_SHAPE, core_case
+from .memory import saved_tensors
+from .output import print_table
+from .plots import size
+from .results import Results, load_folder
+from .step import PLAIN_HEAD
+
+LARGE = tuple(shape for shape in SHAPES if shape != SMALL_SHAPE)
+TRAFFIC_FILE = "ncu.json"
+NOT_MEASURED = "not measured"
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One line of the table: `bound` is an upper one, or a lower one with `at_least`; `measured` by what it was for."""
+
+    name: str
+    bound: float
+    at_least: bool
+    measured: dict[str, float]
+    expected: int = 1
+    stretch: float | None = None
+
+    @property
+    def worst(self) -> tuple[str, float] | None:
+        """Where it is farthest from the bound, and the value there."""
+        if not self.measured:
+            return None
+        pick = min if self.at_least else max
+        return pick(self.measured.items(), key=lambda item: item[1])
+
+    def _meets(self, bound: float) -> bool:
+        worst = self.worst
+        return worst is not None and (worst[1] >= bound if self.at_least else worst[1] <= bound)
+
+    @property
+    def verdict(self) -> str:
+        """One of "met", "met, stretch too", "not met", "not measured", or "met where measured" if sizes are missing."""
+        if not self.measured:
+            return NOT_MEASURED
+        if not self._meets(self.bound):
+            return "not met"
+        if len(self.measured) < self.expected:
+            return f"met where measured ({len(self.measured)} of {self.expected})"
+        return "met, stretch too" if self.stretch is not None and self._meets(self.stretch) else "met"
+
+    @property
+    def cells(self) -> list[str]:
+        """Name, bound, measured and verdict, as text."""
+        sign = ">=" if self.at_least else "<="
+        bound = f"{sign} {self.bound:g}" + (f" (stretch {self.stretch:g})" if self.stretch is not None else "")
+        worst = self.worst
+        if worst is None:
+            return [self.name, bound, "", self.verdict]
+        text = f"{worst[1]:.2f} at {worst[0]}" if worst[0] else f"{worst[1]:.2f}"
+        if len(self.measured) > 1:
+            best = (max if self.at_least else min)(self.measured.values())
+            text += f", best {best:.2f}"
+        return [self.name, bound, text, self.verdict]
+
+
+def targets(results: dict[str, Results], traffic: list[dict[str, Any]] | None) -> list[Target]:
+    """The table, from results by suite and the rows of hardware counters, as far as there are any."""
+    aif, launch, padding, token = (_rows(results, suite) for suite in ("aif", "launch", "padding", "token"))
+    large, ours, compiled = list(LARGE), providers.OURS, _compiled
+
+    def over_floor(pass_: str) -> dict[str, float]:
+        rows = {shape: _find(aif, core_case(shape), pass_, ours) for shape in large}
+        return {_name(shape): row["of_floor"] for shape, row in rows.items() if row}
+
+    def against(
+        rows: Rows, shapes: Iterable[tuple[int, int, int]], pass_: str, own: str, other: Callable[[str], bool]
+    ) -> dict[str, float]:
+        ratios = {}
+        for shape in shapes:
+            mine = _find(rows, core_case(shape), pass_, own)
+            theirs = [row["median_us"] for row in _all(rows, core_case(shape), pass_) if other(row["provider"])]
+            if mine and theirs:
+                ratios[_name(shape)] = min(theirs) / mine["median_us"]
+        return ratios
+
+    captured = f"{ours}{providers.GRAPH}"
+    small, count = [SMALL_SHAPE], len(large)
+    return [
+        Target("forward, time over floor", 1.5, False, over_floor("forward"), count, 1.2),
+        Target("backward, time over floor", 2.0, False, over_floor("backward"), count, 1.5),
+        Target("forward against best torch.compile", 1.7, True, against(aif, large, "forward", ours, compiled), count),
+        Target("forward against eager", 3.5, True, against(aif, large, "forward", ours, _eager), count),
+        Target("both passes against best torch.compile", 1.5, True, against(aif, large, "both", ours, compiled), count),
+        Target("both passes against eager", 3.0, True, against(aif, large, "both", ours, _eager), count),
+        Target(
+            f"{_name(SMALL_SHAPE)}, CUDA graph, both passes against best torch.compile with graphs", 1.3, True,
+            against(launch, small, "both", captured, _compiled_with_graphs),
+        ),
+        Target(
+            f"{_name(SMALL_SHAPE)}, wall clock, no graph, against eager", 2.5, True,
+            against(launch, small, "both", ours, _eager),
+        ),
+        Target(
+            f"{_name(SMALL_SHAPE)}, wall clock, no graph, against torch.compile", 1.0, True,
+            against(launch, small, "both", ours, _compiled_without_graphs),
+        ),
+        Target(f"DRAM traffic of forward at {_name(BASE_SHAPE)}, tensors", 3.4, False, _forward_traffic(traffic)),
+        Target("saved for backward beyond inputs and output, tensors", 0.3, False, _saved(results), len(SHAPES)),
+        Target("training step of BERT-base, fused AIF over plain head", 1.02, False, _step(results)),
+        Target("30 % real tokens against 100 %, both passes", 2.0, True, _padding(padding), 3),
+        Target("token=0 forward over full forward", 0.7, False, _token(token), 3),
+    ]  # fmt: skip
+
+
+def _eager(provider: str) -> bool:
+    return provider == providers.EAGER
+
+
+def _compiled(provider: str) -> bool:
+    return provider.startswith(providers.COMPILE)
+
+
+def _compiled_with_graphs(provider: str) -> bool:
+    return _compiled(provider) and (provider in providers.WITH_GRAPHS or provider.endswith(providers.GRAPH))
+
+
+def _compiled_without_graphs(provider: str) -> bool:
+    return _compiled(provider) and not _compiled_with_graphs(provider)
+
+
+def _name(shape: tuple[int, int, int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _rows(results: dict[str, Results], suite: str) -> Rows:
+    return [row for row in results[suite].rows if row["median_us"] is not None] if suite in results else []
+
+
+def _all(rows: Rows, case: Any, pass_: str) -> Rows:
+    wanted = {
+        "pass": pass_, "shape": list(case.shape), "squeeze_dim": case.squeeze_dim, "kernel_size": case.kernel_size,
+        "fuse": case.fuse, "dtype": case.dtype, "fill": case.fill,
+    }  # fmt: skip
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+def _find(rows: Rows, case: Any, pass_: str, provider: str) -> dict[str, Any] | None:
+    return next((row for row in _all(rows, case, pass_) if row["provider"] == provider), None)
+
+
+def _saved(results: dict[str, Results]) -> dict[str, float]:
+    rows = results["memory"].rows if "memory" in results else []
+    found = {shape: _find(rows, core_case(shape), "both", providers.OURS) for shape in SHAPES}
+    values = {_name(shape): saved_tensors(row) for shape, row in found.items() if row}
+    return {shape: value for shape, value in values.items() if value is not None}
+
+
+def _step(results: dict[str, Results]) -> dict[str, float]:
+    rows = _rows(results, "step")
+    ours, plain = (_find(rows, core_case(SMALL_SHAPE), "step", name) for name in (providers.OURS, PLAIN_HEAD))
+    return {"": ours["median_us"] / plain["median_us"]} if ours and plain else {}
+
+
+def _padding(rows: Rows) -> dict[str, float]:
+    times: dict[str, dict[float, float]] = {}
+    for row in rows:
+        if row["pass"] == "both" and row["provider"] == providers.OURS:
+            times.setdefault(size(row), {})[row["fill"]] = row["median_us"]
+    return {name: fills[1.0] / fills[0.3] for name, fills in times.items() if {1.0, 0.3} <= fills.keys()}
+
+
+def _token(rows: Rows) -> dict[str, float]:
+    times: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["provider"] == providers.OURS:
+            times.setdefault(size(row), {})[row["pass"]] = row["median_us"]
+    passes = ("forward-token0", "forward")
+    return {name: t[passes[0]] / t[passes[1]] for name, t in times.items() if t.keys() >= set(passes)}
+
+
+def _forward_traffic(traffic: list[dict[str, Any]] | None) -> dict[str, float]:
+    total = [row["tensors"] for row in traffic or () if row["kernel"] == "forward, total"]
+    return {"": total[0]} if total else {}
+
+
+def load_traffic(folder: Path) -> list[dict[str, Any]] | None:
+    """Rows of `benchmarks.ncu` in a folder, None where there are none.
+
+    Raises:
+        ValueError: the file is no such file; the message names it.
+    """
+    path = folder / TRAFFIC_FILE
+    if not path.is_file():
+        return None
+    try:
+        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        assert all({"kernel", "tensors"} <= row.keys() for row in rows)
+    except (ValueError, KeyError, TypeError, AssertionError, AttributeError):
+        raise ValueError(f"{path}: not a file of benchmarks.ncu, which has rows with kernel and tensors") from None
+    return rows
+
+
+def print_targets(folder: Path) -> None:
+    """Print the table of a folder's results.
+
+    Raises:
+        ValueError: a file that is no results file, or results of a CPU, which no target is for.
+    """
+    results = load_folder(folder)
+    names = {loaded.header["gpu"] for loaded in results.values()}
+    if None in names:
+        raise ValueError(f"{folder}: measured on a CPU, and targets are for a GPU")
+    rows = ((target.cells, target.verdict == "not met") for target in targets(results, load_traffic(folder)))
+    print_table(f"Targets: {', '.join(sorted(names)) or 'nothing measured'}", ("", "target", "measured", ""), rows)
+
+
+def command(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of results files.")]) -> None:
+    """Print what the kernels are meant to reach, what was measured, and whether that is enough."""
+    try:
+        if not folder.is_dir():
+            raise ValueError(f"DIR must be a folder of results, got {folder}")
+        print_targets(folder)
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+if __name__ == "__main__":
+    typer.run(command)

@@ -1,0 +1,166 @@
+"""How long a call takes: on the device with a cold L2 cache, or by the wall clock, call after call.
+
+Device time. Between two CUDA events lies the call alone. Before each call a buffer of several times the L2 cache is
+read, so that no input is found in the cache, whichever provider ran before. It is read rather than written, as
+`triton.testing.do_bench` does, because lines that were written would have to be put back to DRAM in the measured time:
+a debt of up to the whole cache, which is as much as a tensor of the core sizes. The buffer is read as often as it takes
+for the host to have handed over the whole call in the meantime, so that gaps between launches are not in the figure:
+what they cost is what the wall clock is for.
+
+Wall clock. Calls follow each other without waiting, as in a training loop, and the device is waited for once at the
+end; the cache is as warm as the calls leave it.
+
+On a CPU both are the time of single calls, a few of them, caches as they are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+
+State = TypeVar("State")
+
+FLUSHED_CACHES = 5  # the buffer that is read, in L2 caches
+LEAST_FLUSH_BYTES = 256 << 20
+MOST_FLUSHES = 64
+HOST_MARGIN = 1.3
+LEAST_SAMPLES, MOST_SAMPLES = 7, 200
+WALL_CLOCK_CALLS = 50
+CPU_SECONDS = 0.02
+
+
+class Timing(NamedTuple):
+    """Microseconds a call: median, 20th and 80th percentile over repetitions."""
+
+    median_us: float
+    p20_us: float
+    p80_us: float
+
+
+def summarise(microseconds: list[float]) -> Timing:
+    """Median and percentiles."""
+    p20, median, p80 = np.percentile(microseconds, [20, 50, 80])
+    return Timing(float(median), float(p20), float(p80))
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Stopwatch:
+    """Times calls on one device; on a GPU it holds the buffer that is read between calls."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            size = max(LEAST_FLUSH_BYTES, FLUSHED_CACHES * torch.cuda.get_device_properties(device).L2_cache_size)
+            self.buffer = torch.zeros(size // 4, device=device)
+            self.buffer.sum()
+            self.flush_seconds = min(self._events_us(self.buffer.sum) for _ in range(5)) / 1e6
+
+    def device_time(
+        self, timed: Callable[[State], object], prepare: Callable[[], State], seconds: float = 0.25
+    ) -> Timing:
+        """Time of `timed(prepare())` without that of `prepare()`, warmed up before.
+
+        Args:
+            timed: the call.
+            prepare: run before each call, such as the forward of a timed backward.
+            seconds: how long to go on, between 7 and 200 calls.
+        """
+        if self.device.type != "cuda":
+            return self._cpu_time(timed, prepare, seconds)
+        begin, host = time.perf_counter(), []
+        for _ in range(4):
+            state = prepare()
+            start = time.perf_counter()
+            timed(state)
+            host.append(time.perf_counter() - start)
+            synchronise(self.device)
+        lap = (time.perf_counter() - begin) / 4
+        flushes = min(MOST_FLUSHES, 1 + int(HOST_MARGIN * min(host) / self.flush_seconds))
+        samples = self._samples(seconds, lap + flushes * self.flush_seconds)
+        events = []
+        for _ in range(samples):
+            state = prepare()
+            for _ in range(flushes):
+                self.buffer.sum()
+            start_event, end_event = self._event(), self._event()
+            start_event.record()
+            timed(state)
+            end_event.record()
+            events.append((start_event, end_event))
+        synchronise(self.device)
+        return summarise([1000 * start.elapsed_time(end) for start, end in events])
+
+    def wall_time(self, call: Callable[[], object], seconds: float = 0.5, calls: int = WALL_CLOCK_CALLS) -> Timing:
+        """Time of a call among `calls` that follow each other, the device waited for at the end; percentiles are over
+        repetitions of that."""
+        if self.device.type != "cuda":
+            return self._cpu_time(lambda _: call(), lambda: None, seconds)
+        call()
+        synchronise(self.device)
+        laps: list[float] = []
+        begin = time.perf_counter()
+        while len(laps) < LEAST_SAMPLES or (time.perf_counter() - begin < seconds and len(laps) < MOST_SAMPLES):
+            start = time.perf_counter()
+            for _ in range(calls):
+                call()
+            synchronise(self.device)
+            laps.append(1e6 * (time.perf_counter() - start) / calls)
+        return summarise(laps)
+
+    def _cpu_time(self, timed: Callable[[State], object], prepare: Callable[[], State], seconds: float) -> Timing:
+        seconds = min(seconds, CPU_SECONDS)
+        timed(prepare())
+        laps: list[float] = []
+        begin = time.perf_counter()
+        while len(laps) < LEAST_SAMPLES or (time.perf_counter() - begin < seconds and len(laps) < MOST_SAMPLES):
+            state = prepare()
+            start = time.perf_counter()
+            timed(state)
+            laps.append(1e6 * (time.perf_counter() - start))
+        return summarise(laps)
+
+    def _samples(self, seconds: float, lap: float) -> int:
+        return max(LEAST_SAMPLES, min(MOST_SAMPLES, int(seconds / lap)))
+
+    def _event(self) -> Any:
+        return torch.cuda.Event(enable_timing=True)
+
+    def _events_us(self, call: Callable[[], object]) -> float:
+        start, end = self._event(), self._event()
+        start.record()
+        call()
+        end.record()
+        synchronise(self.device)
+        return 1000 * start.elapsed_time(end)
+
+
+class CapturedCall:
+    """A call captured in a CUDA graph, replayed by calling it; `outputs` are what the call returned, static tensors.
+
+    Raises:
+        RuntimeError: something in the call cannot be captured.
+    """
+
+    def __init__(self, call: Callable[[], Any], device: torch.device) -> None:
+        stream = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                call()
+        torch.cuda.current_stream(device).wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.outputs = call()
+
+    def __call__(self) -> None:
+        """Replay."""
+        self.graph.replay()
