@@ -108,8 +108,8 @@ def main() -> None:
         os.environ["DLFA_BACKEND"] = backend
         for case in CASES:
             check(copy, case, device)
-            if loader == "kernels":
-                check_kernelize(folder, case, device)
+        if loader == "kernels":
+            check_kernelize(folder, CASES[0], device)
     print(copy.__name__, *(name for name in ("dlfa", copy.__name__) if hasattr(getattr(torch.ops, name), "aif")))
 
 
