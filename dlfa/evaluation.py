@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,10 +14,14 @@ from rich.console import Console
 from rich.progress import Progress
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .data.batching import PaddingCollator, by_length
+from .data.batching import by_length
 from .data.examples import Example
+from .model_inputs import ModelInputs
 from .processes import process_state
 from .tasks import Encoding, Task
+
+if TYPE_CHECKING:
+    from .frozen import StatesHead
 
 BATCH_SIZE = 64
 
@@ -32,13 +36,13 @@ class LanguageEvaluation:
     predictions: list[Any]
 
 
-def encoding_of(model: PreTrainedModel, max_length: int) -> Encoding:
+def encoding_of(model: PreTrainedModel | StatesHead, max_length: int) -> Encoding:
     """How examples must be encoded for `model`, at most `max_length` tokens a sequence."""
     return Encoding(max_length, getattr(model.config, "label_subword", "first"))
 
 
 def example_scores(
-    model: PreTrainedModel,
+    model: PreTrainedModel | StatesHead,
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     examples: Sequence[Example],
@@ -46,6 +50,7 @@ def example_scores(
     max_length: int,
     batch_size: int = BATCH_SIZE,
     autocast: torch.dtype | None = None,
+    inputs: ModelInputs | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[Any]:
     """Run `model` over `examples` without gradients, in batches of like length, and return each example's scores.
@@ -60,16 +65,19 @@ def example_scores(
         max_length: the longest sequence; longer examples are split or cut as the task says.
         batch_size: sequences a batch.
         autocast: bfloat16 or float16 to run in; None runs in the model's dtype.
+        inputs: where features and batches come from, for features that are kept over several calls, and for the
+            cached states that a `StatesHead` takes; None encodes the examples with `tokenizer`.
         on_batch: called after each batch with the number of sequences done.
 
     Returns:
         One entry an example: (words, labels) or (labels,) float32 log probabilities, or the best spans of an answer.
     """
-    features = task.encode(examples, tokenizer, encoding_of(model, max_length), training=False)
+    inputs = inputs or ModelInputs(task, tokenizer, encoding_of(model, max_length))
+    features = inputs.features(examples, training=False)
     batches = by_length([len(feature.inputs["input_ids"]) for feature in features], batch_size)
     state = process_state()
     mine = list(range(len(batches)))[state.process_index :: state.num_processes]
-    collate, device = PaddingCollator(tokenizer), model.device
+    make_batch, device = inputs.batches(features, model.config), model.device
     casting = torch.autocast(device.type, autocast) if autocast is not None else contextlib.nullcontext()
     done: list[tuple[int, Any]] = []
     was_training = model.training
@@ -77,8 +85,7 @@ def example_scores(
     try:
         with torch.inference_mode(), casting:
             for batch in (batches[index] for index in mine):
-                inputs = collate([features[index].inputs for index in batch])
-                outputs = model(**{name: values.to(device) for name, values in inputs.items()})
+                outputs = model(**{name: values.to(device) for name, values in make_batch(batch).items()})
                 arrays = {
                     name: value.float().cpu().numpy()
                     for name, value in outputs.items()
@@ -98,7 +105,7 @@ def example_scores(
 
 
 def evaluate(
-    model: PreTrainedModel,
+    model: PreTrainedModel | StatesHead,
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     data: Mapping[str, Sequence[Example]],
@@ -106,6 +113,7 @@ def evaluate(
     max_length: int,
     batch_size: int = BATCH_SIZE,
     autocast: torch.dtype | None = None,
+    inputs: ModelInputs | None = None,
     progress: bool = False,
 ) -> dict[str, LanguageEvaluation]:
     """Evaluate `model` on each language of `data`.
@@ -113,7 +121,7 @@ def evaluate(
     Args:
         data: labelled examples by language.
         progress: show a bar on standard error, on the main process alone.
-        model, tokenizer, task, max_length, batch_size, autocast: as `example_scores`.
+        model, tokenizer, task, max_length, batch_size, autocast, inputs: as `example_scores`.
 
     Returns:
         By language, in the order of `data`: metrics, and the scores and predictions of every example.
@@ -124,8 +132,9 @@ def evaluate(
         for language, examples in data.items():
             bar.update(todo, description=f"evaluate {language}")
             scores = example_scores(
-                model, tokenizer, task, examples, max_length=max_length, batch_size=batch_size, autocast=autocast
-            )
+                model, tokenizer, task, examples, max_length=max_length, batch_size=batch_size, autocast=autocast,
+                inputs=inputs,
+            )  # fmt: skip
             results[language] = score_language(task, language, list(examples), scores)
             bar.advance(todo)
     return results

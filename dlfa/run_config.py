@@ -11,12 +11,19 @@ from typing import Any
 
 from .tasks import Task, get_task
 
+STATES_DTYPES = ("float32", "float16")  # of hidden states kept on disk
+
+_PATHS = ("data_dir", "states_cache")
+_TUPLES = ("languages", "lora_targets", "intermediate")
 _COUNTS = (
     "batch_size", "gradient_accumulation", "max_length", "max_train_examples", "max_eval_examples", "save_steps",
-    "eval_batch_size",
+    "eval_batch_size", "lora_rank", "lora_alpha",
 )  # fmt: skip
 # What may be chosen anew when a run is resumed: it has no say in the result.
-_FREE = ("eval_batch_size",)
+_FREE = ("eval_batch_size", "states_cache")
+# XTREME's learning rates are those of whole encoders; new parameters alone, or adapters, need higher ones.
+_FROZEN_LEARNING_RATE = 1e-3
+_LORA_LEARNING_RATE = 2e-4
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,16 @@ class RunConfig:
         bf16: train and evaluate under bfloat16 autocast.
         fp16: train and evaluate under float16 autocast, with loss scaling; needs a GPU.
         gradient_checkpointing: recompute activations in the backward pass.
+        freeze_encoder: train fusion and head alone, on hidden states that are computed once; without dropout in the
+            encoder. `learning_rate` is then 1e-3 where it is None.
+        freeze_layers: N keeps the embeddings and the first N blocks of the encoder as they are.
+        lora_rank: train adapters of this rank (peft's LoRA) in place of the encoder's weights; they are merged into
+            the weights when the model is saved. `learning_rate` is then 2e-4 where it is None.
+        lora_alpha: the adapters are scaled by `lora_alpha / lora_rank`; None takes twice the rank.
+        lora_targets: names of the encoder's linear layers that get adapters, such as query and value; None takes all.
+        states_dtype: of the hidden states kept on disk, "float32" or "float16".
+        states_cache: where they are kept; None takes `dlfa.cache_directory.cache_directory()`.
+        intermediate: tasks to train on before, in order, as TASK or TASK:DATA_DIR; encoder and fusion are handed on.
 
     Raises:
         ValueError: a value out of its range; the message names it.
@@ -74,6 +91,14 @@ class RunConfig:
     bf16: bool = False
     fp16: bool = False
     gradient_checkpointing: bool = False
+    freeze_encoder: bool = False
+    freeze_layers: int | None = None
+    lora_rank: int | None = None
+    lora_alpha: int | None = None
+    lora_targets: tuple[str, ...] | None = None
+    states_dtype: str = "float32"
+    states_cache: Path | None = None
+    intermediate: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         get_task(self.task)
@@ -93,6 +118,24 @@ class RunConfig:
             raise ValueError(f"seed must be in 0..2^32-1, got {self.seed}")
         if self.bf16 and self.fp16:
             raise ValueError("bf16 and fp16 cannot be given together")
+        if self.freeze_layers is not None and self.freeze_layers < 0:
+            raise ValueError(f"freeze_layers must not be negative, got {self.freeze_layers}")
+        if self.freeze_encoder:
+            whole = {
+                "freeze_layers": self.freeze_layers is not None,
+                "lora_rank": self.lora_rank is not None,
+                "gradient_checkpointing": self.gradient_checkpointing,
+            }
+            if clashing := [name for name, given in whole.items() if given]:
+                raise ValueError(f"freeze_encoder cannot be given together with {', '.join(clashing)}")
+        if self.lora_rank is None and (self.lora_alpha is not None or self.lora_targets is not None):
+            raise ValueError("lora_alpha and lora_targets need a lora_rank")
+        if self.lora_rank is not None and self.freeze_layers is not None:
+            raise ValueError("lora_rank cannot be given together with freeze_layers")
+        if self.states_dtype not in STATES_DTYPES:
+            raise ValueError(f"states_dtype must be one of {', '.join(STATES_DTYPES)}, got {self.states_dtype!r}")
+        for stage in self.intermediate:
+            get_task(stage.partition(":")[0])
 
     @property
     def task_object(self) -> Task:
@@ -104,13 +147,19 @@ class RunConfig:
         preset = self.task_object.preset
         names = ("learning_rate", "epochs", "batch_size", "gradient_accumulation", "max_length", "warmup_steps")
         values = {name: getattr(preset, name) for name in names if getattr(self, name) is None}
+        if "learning_rate" in values and self.freeze_encoder:
+            values["learning_rate"] = _FROZEN_LEARNING_RATE
+        elif "learning_rate" in values and self.lora_rank is not None:
+            values["learning_rate"] = _LORA_LEARNING_RATE
         return dataclasses.replace(self, **values)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; `output_dir` is left out, as a run may be moved."""
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "output_dir"}
-        values["data_dir"] = None if self.data_dir is None else str(self.data_dir)
-        values["languages"] = None if self.languages is None else list(self.languages)
+        for name in _PATHS:
+            values[name] = None if values[name] is None else str(values[name])
+        for name in _TUPLES:
+            values[name] = None if values[name] is None else list(values[name])
         values["model_options"] = dict(self.model_options)
         return values
 
@@ -127,8 +176,8 @@ class RunConfig:
         if missing := sorted({"task", "model"} - set(values)):
             raise ValueError(f"the run's configuration lacks {', '.join(missing)}")
         fields = dict(values)
-        fields["data_dir"] = None if fields.get("data_dir") is None else Path(fields["data_dir"])
-        fields["languages"] = None if fields.get("languages") is None else tuple(fields["languages"])
+        for names, kind in ((_PATHS, Path), (_TUPLES, tuple)):
+            fields |= {name: kind(fields[name]) for name in names if fields.get(name) is not None}
         return cls(output_dir=output_dir, **fields)
 
 

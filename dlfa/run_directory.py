@@ -49,6 +49,11 @@ class RunDirectory:
         """The Trainer's checkpoints, there only until the run is complete."""
         return self.path / "checkpoints"
 
+    @property
+    def intermediate(self) -> Path:
+        """The run on the intermediate task that this one started from, where there is one."""
+        return self.path / "intermediate"
+
     def holds_run(self) -> bool:
         """Whether a run, or a model, lies here."""
         names = ("run.json", "results.json", "config.json", "model.safetensors", "checkpoints")
@@ -93,7 +98,7 @@ class RunDirectory:
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""
         self.results_file.unlink(missing_ok=True)
-        for folder in (self.checkpoints, self.predictions):
+        for folder in (self.checkpoints, self.predictions, self.intermediate):
             shutil.rmtree(folder, ignore_errors=True)
         patterns = (
             "run.json", "languages.png", "README.md", "modeling_dlfa.py", "config.json", "model*.safetensors",

@@ -26,12 +26,17 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from . import atomic
+from .cache_directory import cache_directory
 from .charts import bar_chart
-from .data.batching import PaddingCollator
 from .data.loading import TaskData, choose_languages, load_task_data
-from .evaluation import LanguageEvaluation, encoding_of, evaluate, model_for
+from .evaluation import LanguageEvaluation, evaluate, model_for
+from .frozen import StateInputs, StatesHead, StateStore
+from .intermediate import Predecessor
 from .model_card import write_model_card
-from .processes import process_state
+from .model_inputs import ModelInputs
+from .modeling import DLFAModel
+from .partial_training import add_adapters, freeze_layers, merge_adapters
+from .processes import default_device, process_state
 from .results import summary
 from .run_config import RunConfig
 from .run_directory import (
@@ -42,7 +47,17 @@ from .run_directory import (
     remove_checkpoint,
     step_of,
 )
-from .tasks import Feature, Task
+from .tasks import Encoding, Feature, Task
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What runs on the same data, tokenizer and frozen encoder share, read once for all of them."""
+
+    data: TaskData
+    tokenizer: PreTrainedTokenizerBase
+    inputs: ModelInputs
+    encoder: DLFAModel | None  # where it is frozen: a model without fusion around it
 
 
 @dataclass(frozen=True)
@@ -51,13 +66,18 @@ class Prepared:
 
     config: RunConfig
     task: Task
-    data: TaskData
-    tokenizer: PreTrainedTokenizerBase
+    materials: Materials
     model: PreTrainedModel
     features: list[Feature]  # of the training data
     directory: RunDirectory
     checkpoint: Path | None
+    predecessor: Predecessor | None  # the run on an intermediate task that comes first
     progress: bool
+
+    @property
+    def learner(self) -> PreTrainedModel | StatesHead:
+        """What is trained and evaluated: the model, or what lies over its frozen encoder."""
+        return StatesHead(self.model) if self.config.freeze_encoder else self.model  # type: ignore[arg-type]
 
 
 def train(
@@ -85,9 +105,19 @@ def train(
 
 
 def prepare(
-    config: RunConfig, *, overwrite: bool = False, resume: bool = False, progress: bool = False
+    config: RunConfig,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: bool = False,
+    materials: Materials | None = None,
 ) -> Prepared | None:
     """Check the run, read all of its data, load tokenizer and encoder, and claim the output directory.
+
+    Args:
+        config, overwrite, resume, progress: as `train`.
+        materials: of `load_materials`, for a configuration that differs from this one in nothing but model options
+            other than `label_subword`, hyper-parameters other than `max_length`, seed and output directory.
 
     Returns:
         What `fit` needs; None where `resume` finds the run complete.
@@ -97,37 +127,75 @@ def prepare(
     """
     if config.fp16 and not torch.accelerator.is_available():
         raise ValueError("fp16 needs a GPU, and there is none; bf16 runs on the CPU too")
+    predecessor = Predecessor.of(config)
     config = config.with_presets()
     task = config.task_object
     directory = RunDirectory(config.output_dir)
     directory.check(config.model, overwrite, resume)
-    languages = choose_languages(task, config.data_dir, config.languages, "test")
-    config = dataclasses.replace(config, languages=tuple(languages))
-    data = load_task_data(
-        task,
-        config.data_dir,
-        languages,
-        max_train_examples=config.max_train_examples,
-        max_eval_examples=config.max_eval_examples,
-    )
+    data = load_data(config) if materials is None else materials.data
+    config = dataclasses.replace(config, languages=tuple(data.test))
+    if predecessor is not None:
+        predecessor.check()
     run = {"config": config.to_json(), "data_sha256": data.sha256(), "dlfa": metadata.version("dlfa")}
     resumed = resume and directory.run_file.exists()
     if resumed:
         directory.check_same_run(run)
         if directory.results_file.exists():
             return None
-    tokenizer = load_tokenizer(config.model, config.max_length or 0)
+    materials = materials or load_materials(config, data, progress=progress)
     set_seed(config.seed)
-    model = new_model(config, task)
-    encoding = encoding_of(model, config.max_length or 0)
-    features = task.encode(data.train, tokenizer, encoding, training=True)
+    model = new_model(config, task, materials.encoder)
+    limit_training(model, config)
+    features = materials.inputs.features(data.train, training=True)
     process_state().wait_for_everyone()  # no process may look at the directory after one has claimed it
     if process_state().is_main_process and not resumed:
         if overwrite:
             directory.clear()
         atomic.write_json(directory.run_file, run)
     checkpoint = directory.newest_checkpoint() if resumed else None
-    return Prepared(config, task, data, tokenizer, model, features, directory, checkpoint, progress)
+    return Prepared(config, task, materials, model, features, directory, checkpoint, predecessor, progress)
+
+
+def load_data(config: RunConfig) -> TaskData:
+    """All data of a run, in the languages that it is tested on.
+
+    Raises:
+        DataError: whatever is wrong with the data.
+    """
+    task = config.task_object
+    return load_task_data(
+        task,
+        config.data_dir,
+        choose_languages(task, config.data_dir, config.languages, "test"),
+        max_train_examples=config.max_train_examples,
+        max_eval_examples=config.max_eval_examples,
+    )
+
+
+def load_materials(config: RunConfig, data: TaskData, *, progress: bool = False) -> Materials:
+    """Tokenizer and, where it is frozen, encoder for runs like `config`, whose presets are filled in.
+
+    Raises:
+        ValueError: there are none such, or they do not fit.
+    """
+    tokenizer = load_tokenizer(config.model, config.max_length or 0)
+    encoding = Encoding(config.max_length or 0, config.model_options.get("label_subword", "first"))
+    if not config.freeze_encoder:
+        return Materials(data, tokenizer, ModelInputs(config.task_object, tokenizer, encoding), None)
+    try:
+        encoder = DLFAModel.from_encoder(config.model, None)
+    except OSError as error:
+        raise ValueError(f"no encoder can be loaded from {config.model!r}: {_first_line(error)}") from error
+    store = StateStore(
+        encoder.to(default_device()),  # type: ignore[arg-type]
+        tokenizer,
+        (config.states_cache or cache_directory()) / "states",
+        dtype=config.states_dtype,
+        batch_size=config.eval_batch_size,
+        autocast=autocast_dtype(config),
+        progress=progress,
+    )
+    return Materials(data, tokenizer, StateInputs(config.task_object, tokenizer, encoding, store), encoder)
 
 
 def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerBase:
@@ -147,8 +215,13 @@ def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def new_model(config: RunConfig, task: Task) -> PreTrainedModel:
+def new_model(config: RunConfig, task: Task, encoder: DLFAModel | None = None) -> PreTrainedModel:
     """A model for `task` over the encoder of `config`, its new parameters drawn from torch's generator.
+
+    Args:
+        config: the run.
+        task: gives head and labels.
+        encoder: a model whose encoder is to be part of the new one, in place of one that is loaded.
 
     Raises:
         ValueError: there is no such encoder, or an option does not fit it.
@@ -159,37 +232,66 @@ def new_model(config: RunConfig, task: Task) -> PreTrainedModel:
         options["id2label"] = dict(enumerate(task.labels))
         options["label2id"] = {label: index for index, label in enumerate(task.labels)}
     try:
-        model: PreTrainedModel = model_for(task).from_encoder(config.model, **options)  # type: ignore[attr-defined]
+        source = config.model if encoder is None else encoder.encoder
+        model: PreTrainedModel = model_for(task).from_encoder(source, **options)  # type: ignore[attr-defined]
     except OSError as error:
         raise ValueError(f"no encoder can be loaded from {config.model!r}: {_first_line(error)}") from error
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if positions is not None and (config.max_length or 0) > positions:
         raise ValueError(f"max_length must be at most {positions} for {config.model!r}, got {config.max_length}")
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
     return model
 
 
-def fit(prepared: Prepared) -> dict[str, Any]:
+def limit_training(model: PreTrainedModel, config: RunConfig) -> None:
+    """Freeze, adapt or checkpoint the encoder as `config` says.
+
+    Raises:
+        ValueError: layers or adapters that the encoder has no place for.
+    """
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    if config.freeze_encoder:
+        model.encoder.requires_grad_(False)
+    if config.freeze_layers is not None:
+        freeze_layers(model, config.freeze_layers)
+    if config.lora_rank is not None:
+        add_adapters(model, config.lora_rank, config.lora_alpha, config.lora_targets)
+
+
+def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
     """Train, evaluate on every language and write the results, which are returned.
+
+    Args:
+        prepared: the run.
+        keep_model: write the trained model.
 
     Raises:
         FloatingPointError: the loss became NaN or infinite.
     """
     config, task, model, directory = prepared.config, prepared.task, prepared.model, prepared.directory
+    more: dict[str, Any] = {}
+    if prepared.predecessor is not None:
+        more["intermediate"] = prepared.predecessor.train(progress=prepared.progress)
+        prepared.predecessor.hand_over(model)
+        set_seed(config.seed)
+        limit_training(model, config)
     trainer = _trainer(prepared)
+    learner = trainer.learner
     trainer.train(resume_from_checkpoint=None if prepared.checkpoint is None else str(prepared.checkpoint))
     train_facts = trainer.record.facts(trainer.state)
     evaluations = evaluate(
-        model,
-        prepared.tokenizer,
+        learner,
+        prepared.materials.tokenizer,
         task,
-        prepared.data.test,
+        prepared.materials.data.test,
         max_length=config.max_length or 0,
         batch_size=config.eval_batch_size,
         autocast=autocast_dtype(config),
+        inputs=prepared.materials.inputs,
         progress=prepared.progress,
     )
+    if config.lora_rank is not None:
+        merge_adapters(model)
     results = summary(
         task,
         model,
@@ -199,13 +301,18 @@ def fit(prepared: Prepared) -> dict[str, Any]:
         autocast=autocast_dtype(config),
         train=train_facts,
         config=_public(config),
+        **more,
     )
     if process_state().is_main_process:
-        write_model(directory.path, model, prepared.tokenizer)
-        write_model_card(directory.path, results)
+        if keep_model:
+            write_model(directory.path, model, prepared.materials.tokenizer)
+            write_model_card(directory.path, results)
+        elif prepared.predecessor is not None:
+            prepared.predecessor.remove()
         write_predictions(directory.predictions, task, evaluations)
         atomic.write_json(directory.path / "training.json", trainer.state.log_history)
-        bar_chart(results, directory.chart_file)
+        if evaluations:
+            bar_chart(results, directory.chart_file)
         atomic.write_json(directory.results_file, results)
         for checkpoint in directory.checkpoints.glob("checkpoint-*"):
             remove_checkpoint(checkpoint)
@@ -242,7 +349,8 @@ def write_predictions(
 
 def _public(config: RunConfig) -> dict[str, Any]:
     """The configuration for results.json: without the places of this machine."""
-    return {name: value for name, value in config.to_json().items() if name not in ("model", "data_dir", "languages")}
+    places = ("model", "data_dir", "languages", "states_cache", "intermediate")
+    return {name: value for name, value in config.to_json().items() if name not in places}
 
 
 def _trainer(prepared: Prepared) -> _TaskTrainer:
@@ -279,15 +387,17 @@ def _trainer(prepared: Prepared) -> _TaskTrainer:
         report_to="none",
     )
     record = _TrainingRecord(prepared.checkpoint)
+    learner, materials = prepared.learner, prepared.materials
     trainer = _TaskTrainer(
         prepared,
+        learner,
         record,
-        model=prepared.model,
+        model=learner,
         args=arguments,
-        data_collator=PaddingCollator(prepared.tokenizer),
-        train_dataset=[feature.inputs for feature in prepared.features],
-        eval_dataset=prepared.data.dev,
-        processing_class=prepared.tokenizer,
+        data_collator=materials.inputs.batches(prepared.features, prepared.model.config),
+        train_dataset=range(len(prepared.features)),
+        eval_dataset=materials.data.dev,
+        processing_class=materials.tokenizer,
         callbacks=[record],
     )
     trainer.remove_callback(PrinterCallback)
@@ -297,14 +407,17 @@ def _trainer(prepared: Prepared) -> _TaskTrainer:
 class _TaskTrainer(Trainer):
     """The Trainer with the task's own evaluation, by whole examples, and separate rates for old and new parameters."""
 
-    def __init__(self, prepared: Prepared, record: _TrainingRecord, **arguments: Any) -> None:
+    def __init__(
+        self, prepared: Prepared, learner: PreTrainedModel | StatesHead, record: _TrainingRecord, **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
         self.prepared = prepared
+        self.learner = learner
         self.record = record
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            trained = self.prepared.model if model is None else model
+            trained = self.learner if model is None else model
             optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, self.prepared.model)
             decayed = set(self.get_decay_parameter_names(trained))
             groups = parameter_groups(trained, self.prepared.config, decayed)
@@ -315,13 +428,14 @@ class _TaskTrainer(Trainer):
         """The task's metrics on the development data."""
         prepared, language = self.prepared, self.prepared.task.train_language
         result = evaluate(
-            prepared.model,
-            prepared.tokenizer,
+            self.learner,
+            prepared.materials.tokenizer,
             prepared.task,
-            {language: prepared.data.dev},
+            {language: prepared.materials.data.dev},
             max_length=prepared.config.max_length or 0,
             batch_size=prepared.config.eval_batch_size,
             autocast=autocast_dtype(prepared.config),
+            inputs=prepared.materials.inputs,
         )[language]
         metrics = {f"eval_{name}": value for name, value in result.metrics.items()}
         self.log(dict(metrics))

@@ -1,0 +1,7 @@
+"""Training on a frozen encoder: its hidden states are computed once, kept on disk, and read by every run on them."""
+
+from .head import StatesHead
+from .inputs import StateInputs
+from .store import StateStore
+
+__all__ = ["StateInputs", "StateStore", "StatesHead"]

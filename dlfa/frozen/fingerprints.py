@@ -1,0 +1,38 @@
+"""What decides a hidden state: the encoder, and the token ids that data, tokenizer and maximum length come down to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from ..tasks import Feature
+
+# Fields of a configuration that have no say in the states.
+_INCIDENTAL = ("_name_or_path", "transformers_version", "dtype", "id2label", "label2id", "architectures")
+
+
+def encoder_fingerprint(encoder: PreTrainedModel, autocast: torch.dtype | None) -> str:
+    """SHA-256, in hexadecimal, over the encoder's configuration and weights and the precision that it runs in."""
+    values = {name: value for name, value in encoder.config.to_dict().items() if name not in _INCIDENTAL}
+    about = [values, encoder.config._attn_implementation, str(autocast)]
+    state = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()
+
+
+def sequences_fingerprint(features: Sequence[Feature]) -> str:
+    """SHA-256, in hexadecimal, over the token ids (and token types) of `features` in their order."""
+    state = hashlib.sha256()
+    for feature in features:
+        for name in ("input_ids", "token_type_ids"):
+            ids = np.asarray(feature.inputs.get(name, ()), dtype="<i8")
+            state.update(len(ids).to_bytes(8, "little"))
+            state.update(ids.data)
+    return state.hexdigest()

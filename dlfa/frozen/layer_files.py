@@ -1,0 +1,87 @@
+"""One .npy file a layer, holding the states of many sequences end to end; each is there as a whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from .. import atomic
+
+_ABANDONED = 24 * 3600.0  # seconds without a write, after which a partial file is one of a process that was killed
+
+
+class LayerWriter:
+    """Writes the files of several layers side by side, rows appended in order."""
+
+    def __init__(self, files: Sequence[BinaryIO], dtype: np.dtype) -> None:
+        self._files = files
+        self._dtype = dtype
+
+    def append(self, layers: Sequence[np.ndarray]) -> None:
+        """Append rows, (n, E) float32 for each layer.
+
+        Raises:
+            ValueError: a value beyond the range of the files' dtype.
+        """
+        for file, states in zip(self._files, layers, strict=True):
+            with np.errstate(over="ignore"):
+                rows = np.ascontiguousarray(states, dtype=self._dtype)
+            if not np.isfinite(rows).all():
+                raise ValueError(
+                    f"hidden states of up to {np.abs(states).max():g} cannot be kept as {self._dtype}; "
+                    "keep them as float32"
+                )
+            file.write(rows.data)
+
+
+@contextlib.contextmanager
+def write_layers(paths: Sequence[Path], shape: tuple[int, int], dtype: np.dtype) -> Iterator[LayerWriter]:
+    """Write arrays of `shape` (rows, E) to `paths`, which appear when all rows have been appended.
+
+    Raises:
+        ValueError: fewer or more rows were appended.
+    """
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(paths[0].parent)
+    partial = [atomic.temporary(path) for path in paths]
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    try:
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(path.open("wb")) for path in partial]
+            for file in files:
+                np.lib.format.write_array_header_1_0(file, header)
+            starts = [file.tell() for file in files]
+            yield LayerWriter(files, dtype)
+            for file, start in zip(files, starts, strict=True):
+                written, needed = file.tell() - start, shape[0] * shape[1] * dtype.itemsize
+                if written != needed:
+                    raise ValueError(f"layer files of {needed} bytes were given {written}")
+                file.flush()
+                os.fsync(file.fileno())
+        for source, path in zip(partial, paths, strict=True):
+            os.replace(source, path)
+    finally:
+        for source in partial:
+            source.unlink(missing_ok=True)
+
+
+def open_layer(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray | None:
+    """The memory-mapped (rows, E) array in `path`; None where there is none, or another one or a damaged one."""
+    try:
+        states = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    return states if states.shape == shape and states.dtype == dtype else None
+
+
+def _remove_abandoned(folder: Path) -> None:
+    for path in folder.glob(".*-*.npy"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _ABANDONED:
+                path.unlink()

@@ -1,0 +1,169 @@
+"""The hidden states of a frozen encoder on disk, computed where they are not yet there."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from transformers import PreTrainedTokenizerBase
+
+from ..data.batching import PaddingCollator, by_length
+from ..modeling import DLFAModel
+from ..processes import process_state
+from ..run_config import STATES_DTYPES
+from ..tasks import Feature
+from .fingerprints import encoder_fingerprint, sequences_fingerprint
+from .layer_files import open_layer, write_layers
+
+LAST = -1  # the encoder's last_hidden_state among the layers
+
+
+@dataclass(frozen=True)
+class SequenceStates:
+    """States of some sequences: of each layer (tokens, E), memory-mapped, and where each sequence starts."""
+
+    layers: dict[int, np.ndarray]
+    starts: np.ndarray
+    lengths: np.ndarray
+
+    def padded(self, layer: int, places: Sequence[int]) -> torch.Tensor:
+        """(B, longest, E) float32 states of the sequences at `places`, zero at padding."""
+        states = self.layers[layer]
+        batch = torch.zeros(len(places), int(self.lengths[list(places)].max()), states.shape[1])
+        rows = batch.numpy()
+        for row, place in enumerate(places):
+            start, length = self.starts[place], self.lengths[place]
+            rows[row, :length] = states[start : start + length]
+        return batch
+
+
+class StateStore:
+    """Hidden states of one encoder.
+
+    Files lie in `folder/<encoder>/<sequences>-<dtype>/`, one a layer, where <encoder> is a hash of the encoder's
+    configuration and weights and <sequences> one of the token ids. Data, tokenizer and maximum length have their say
+    through the token ids alone, so runs that differ in labels, heads, fusions and seeds share their files, and a run
+    that needs further layers computes those alone. The sequences lie in the order of their length, as they are
+    computed. Whatever is there may be deleted; it is then computed again.
+
+    Args:
+        encoder: its last layer is read by a model without fusion; on the device that it is to run on.
+        tokenizer: pads.
+        folder: of the files.
+        dtype: "float32", which keeps the states as they are, or "float16", in half the space.
+        batch_size: sequences a batch of the encoder. With the batch size of an evaluation and in float32, cached
+            states give that evaluation's results to the bit.
+        autocast: bfloat16 or float16 for the encoder to run in; None for its own dtype.
+        progress: show a bar on standard error.
+
+    Raises:
+        ValueError: an unknown dtype.
+    """
+
+    def __init__(
+        self,
+        encoder: DLFAModel,
+        tokenizer: PreTrainedTokenizerBase,
+        folder: Path,
+        *,
+        dtype: str = "float32",
+        batch_size: int = 64,
+        autocast: torch.dtype | None = None,
+        progress: bool = False,
+    ) -> None:
+        if dtype not in STATES_DTYPES:
+            raise ValueError(f"states_dtype must be one of {', '.join(STATES_DTYPES)}, got {dtype!r}")
+        self.encoder = encoder
+        self.dtype = np.dtype(dtype)
+        self.batch_size = batch_size
+        self.autocast = autocast
+        self.progress = progress
+        self.folder = folder / encoder_fingerprint(encoder.encoder, autocast)[:20]
+        self._collate = PaddingCollator(tokenizer)
+        # The features are kept beside their states: their identity is the key, which may not be used again.
+        self._opened: dict[int, tuple[Sequence[Feature], SequenceStates, Path]] = {}
+
+    def states(self, features: Sequence[Feature], layers: Sequence[int]) -> SequenceStates:
+        """The last layer's states and those of the lower `layers`, read from the files, or computed first.
+
+        With several processes, one of each machine computes.
+
+        Raises:
+            ValueError: states that `dtype` cannot hold, or no room on the disk.
+        """
+        features_, states, folder = self._open(features)
+        missing = [layer for layer in dict.fromkeys((LAST, *layers)) if layer not in states.layers]
+        if missing:
+            shape = (int(states.lengths.sum()), self.encoder.config.hidden_size)
+            with process_state().local_main_process_first():
+                found = {layer: open_layer(_file(folder, layer), shape, self.dtype) for layer in missing}
+                absent = [layer for layer, rows in found.items() if rows is None]
+                if absent:
+                    self._compute(features_, states, absent, folder, shape)
+                    found |= {layer: open_layer(_file(folder, layer), shape, self.dtype) for layer in absent}
+            for layer, rows in found.items():
+                if rows is None:
+                    raise OSError(f"{_file(folder, layer)} was written and cannot be read")
+                states.layers[layer] = rows
+        return states
+
+    def _open(self, features: Sequence[Feature]) -> tuple[Sequence[Feature], SequenceStates, Path]:
+        if id(features) not in self._opened:
+            lengths = np.array([len(feature.inputs["input_ids"]) for feature in features], dtype=np.int64)
+            order = np.concatenate([np.array(part) for part in by_length(lengths.tolist(), self.batch_size)])
+            starts = np.empty_like(lengths)
+            starts[order] = np.concatenate([[0], np.cumsum(lengths[order])[:-1]])
+            folder = self.folder / f"{sequences_fingerprint(features)[:20]}-{self.dtype}"
+            self._opened[id(features)] = (features, SequenceStates({}, starts, lengths), folder)
+        return self._opened[id(features)]
+
+    def _compute(
+        self,
+        features: Sequence[Feature],
+        states: SequenceStates,
+        layers: Sequence[int],
+        folder: Path,
+        shape: tuple[int, int],
+    ) -> None:
+        self._check_space(folder, len(layers) * shape[0] * shape[1] * self.dtype.itemsize)
+        model, device = self.encoder.eval(), self.encoder.device
+        lower = [layer for layer in layers if layer != LAST]
+        batches = by_length(states.lengths.tolist(), self.batch_size)
+        casting = torch.autocast(device.type, self.autocast) if self.autocast else contextlib.nullcontext()
+        console = Console(stderr=True)
+        with (
+            torch.inference_mode(),
+            casting,
+            write_layers([_file(folder, layer) for layer in layers], shape, self.dtype) as writer,
+            Progress(console=console, disable=not self.progress) as bar,
+        ):
+            todo = bar.add_task("hidden states", total=shape[0])
+            for batch in batches:
+                names = ("input_ids", "attention_mask", "token_type_ids")
+                inputs = [{n: features[i].inputs[n] for n in names if n in features[i].inputs} for i in batch]
+                tensors = {name: values.to(device) for name, values in self._collate(inputs).items()}
+                found = model.encoder_states(**tensors, layers=lower)
+                real = tensors["attention_mask"].bool()
+                by_layer = dict(zip((*lower, LAST), (*found.lowers, found.last), strict=True))
+                writer.append([by_layer[layer][real].float().cpu().numpy() for layer in layers])
+                bar.advance(todo, int(real.sum()))
+
+    def _check_space(self, folder: Path, needed: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise ValueError(
+                f"the hidden states need {needed / 1e9:.1f} GB in {self.folder.parent}, where {free / 1e9:.1f} GB are "
+                "free; choose another --states-cache, or --states-dtype float16"
+            )
+
+
+def _file(folder: Path, layer: int) -> Path:
+    return folder / ("last.npy" if layer == LAST else f"layer-{layer}.npy")

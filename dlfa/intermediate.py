@@ -1,0 +1,75 @@
+"""Training on other English tasks first: encoder and fusion are handed on, the head is not.
+
+The run on the last of the intermediate tasks lies in `OUT/intermediate`, an ordinary run whose own intermediate tasks
+are the ones before it, and so on. Each is trained with the run's options; what was left to XTREME's presets takes those
+of its own task.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from .data.loading import load_task_data
+from .evaluation import model_for
+from .run_config import RunConfig
+from .run_directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class Predecessor:
+    """The run on an intermediate task that another run starts from."""
+
+    config: RunConfig
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Predecessor | None:
+        """The predecessor of a run whose presets are not yet filled in; None where it has none."""
+        if not config.intermediate:
+            return None
+        task, _, data_dir = config.intermediate[-1].partition(":")
+        return cls(
+            dataclasses.replace(
+                config,
+                task=task,
+                data_dir=Path(data_dir) if data_dir else None,
+                output_dir=RunDirectory(config.output_dir).intermediate,
+                languages=(),
+                intermediate=config.intermediate[:-1],
+            )
+        )
+
+    def check(self) -> None:
+        """Read the data of this task and of those before it.
+
+        Raises:
+            DataError: whatever is wrong with them.
+        """
+        before = Predecessor.of(self.config)
+        if before is not None:
+            before.check()
+        load_task_data(self.config.task_object, self.config.data_dir, ())
+
+    def train(self, *, progress: bool = False) -> list[dict[str, Any]]:
+        """Train, or go on training, and say for each intermediate task in order what came of it."""
+        from .training import train
+
+        results = train(self.config, resume=True, progress=progress)
+        earlier: list[dict[str, Any]] = results.get("intermediate", [])
+        return [*earlier, {"task": self.config.task, "train": results["train"], "config": results["config"]}]
+
+    def hand_over(self, model: PreTrainedModel) -> None:
+        """Put the trained encoder and fusion into `model`; a frozen encoder is the same already."""
+        trained: Any = model_for(self.config.task_object).from_pretrained(self.config.output_dir)
+        model.fusion.load_state_dict(trained.fusion.state_dict())  # type: ignore[union-attr]
+        if not self.config.freeze_encoder:
+            model.encoder = trained.encoder.to(model.device)
+
+    def remove(self) -> None:
+        """Remove the run and its model."""
+        shutil.rmtree(self.config.output_dir, ignore_errors=True)
