@@ -115,12 +115,15 @@ def choose_tiles(
     def narrow(cap: Tile) -> Tile:  # little is held, so few warps do
         return replace(fitted(cap), num_warps=4 if chunks <= 2 else cap.num_warps)
 
+    inputs = fitted(caps.inputs)
+    if dtype == torch.float32 and squeeze_dim <= 128:  # one block of 64 alone is unrolled, and spills
+        inputs = replace(inputs, block_h=min(32, block_h), chunks=-(-squeeze_dim // min(32, block_h)))
     block_e = min(64, widest_e)
     return Tiles(
         squeeze=narrow(caps.squeeze),
         expand=narrow(caps.expand),
         reduce=narrow(caps.reduce),
-        inputs=fitted(caps.inputs),
+        inputs=inputs,
         taps=replace(fitted(caps.expand), chunks=1, num_warps=4),
         pool=Tile(block_t=32, block_e=128),
         context=Tile(block_t=16, block_e=block_e, block_h=block_h),
