@@ -72,7 +72,7 @@ def _cap(block_t: int, block_e: int, num_warps: int, num_stages: int) -> Tile:
     return Tile(block_t=block_t, block_e=block_e, num_warps=num_warps, num_stages=num_stages)
 
 
-_FLOAT32_CAPS = Caps(squeeze=_cap(32, 32, 8, 2), expand=_cap(32, 16, 4, 2), reduce=_cap(32, 16, 8, 2),
+_FLOAT32_CAPS = Caps(squeeze=_cap(32, 16, 4, 2), expand=_cap(32, 16, 4, 2), reduce=_cap(32, 16, 8, 2),
                      inputs=_cap(32, 16, 8, 1))  # fmt: skip
 
 # (family, bytes of a state) -> caps. Chosen so that no kernel spills at E = 768 and 1024, H = E/4 and E/16, for the
@@ -126,7 +126,7 @@ def choose_tiles(
         inputs=inputs,
         taps=replace(fitted(caps.expand), chunks=1, num_warps=4),
         pool=Tile(block_t=32, block_e=128),
-        context=Tile(block_t=16, block_e=block_e, block_h=block_h),
+        context=Tile(block_t=16, block_e=block_e, block_h=block_h, num_warps=8),
         weights=Tile(block_t=16, block_e=block_e, block_h=min(32, block_h)),
         sums=Tile(block_t=64, block_e=min(128, widest_e)),
         token=Tile(block_t=16, block_e=min(32, block_e), block_h=block_h),
