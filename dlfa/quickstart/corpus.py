@@ -1,0 +1,93 @@
+"""A small cross-lingual corpus in the manner of the "fake English" studies: languages made to differ in one thing each.
+
+K et al. ("Cross-Lingual Ability of Multilingual BERT", ICLR 2020, arXiv 1912.07840) derive languages from English by
+moving its letters to another alphabet, changing its word order, or leaving some sub-words shared, to see what lets an
+encoder transfer. Here one grammar speaks all of them; no sentence of one language is the translation of another's.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import atomic
+from .grammar import LETTERS, Grammar, Lexicon, Word, WordOrder
+
+OTHER_ALPHABET = str.maketrans(LETTERS, "".join(chr(ord("ა") + index) for index in range(len(LETTERS))))
+ENGLISH_ORDER = WordOrder()
+REORDERED = WordOrder(verb_final=True, adjectives_follow=True, postpositions=True)
+
+
+@dataclass(frozen=True)
+class Language:
+    """A language and how it differs from English: which share of the stems it keeps in English letters, word order."""
+
+    name: str
+    title: str
+    shared: float = 1.0
+    order: WordOrder = ENGLISH_ORDER
+
+
+LANGUAGES = (
+    Language("en", "the source"),
+    Language("order", "verb last, adjectives and adpositions after the noun", order=REORDERED),
+    Language("half", "half of the words in another alphabet", shared=0.5),
+    Language("alphabet", "all words in another alphabet", shared=0.0),
+    Language("distant", "80 % of the words in another alphabet, and the other order", shared=0.2, order=REORDERED),
+)
+
+
+@dataclass(frozen=True)
+class CorpusSize:
+    """Sentences: unlabelled ones of each language, tagged ones of the source, tagged ones of each language to test."""
+
+    text: int = 8000
+    train: int = 1000
+    dev: int = 200
+    test: int = 400
+
+
+TaggedWords = list[tuple[str, str]]
+
+
+class Corpus:
+    """Text of every language for pre-training, and tagged sentences for training and testing, all drawn from `seed`."""
+
+    def __init__(self, seed: int, size: CorpusSize) -> None:
+        self.size = size
+        self._seed = seed
+        lexicon = Lexicon(random.Random(f"{seed} lexicon"))
+        self._grammar = Grammar(lexicon)
+        self._shared = {language.name: self._sample(lexicon.all_stems(), language) for language in LANGUAGES}
+
+    def _sample(self, stems: list[str], language: Language) -> frozenset[str]:
+        rng = random.Random(f"{self._seed} shared {language.name}")
+        return frozenset(rng.sample(stems, round(language.shared * len(stems))))
+
+    def sentences(self, language: Language, part: str, count: int) -> Iterator[TaggedWords]:
+        """`count` sentences as (word, tag) pairs; each part of each language is drawn independently of all others."""
+        rng = random.Random(f"{self._seed} {part} {language.name}")
+        shared = self._shared[language.name]
+        for _ in range(count):
+            yield [(spelt(word, shared), word.tag) for word in self._grammar.sentence(rng, language.order)]
+
+    def text(self, language: Language) -> list[str]:
+        """The unlabelled sentences of a language."""
+        return [" ".join(word for word, _ in words) for words in self.sentences(language, "text", self.size.text)]
+
+    def write(self, folder: Path) -> None:
+        """Write the tagged sentences in XTREME's layout: train-en.tsv, dev-en.tsv, test-LANGUAGE.tsv."""
+        source = LANGUAGES[0]
+        parts = [(source, "train", self.size.train), (source, "dev", self.size.dev)]
+        for language, part, count in [*parts, *((language, "test", self.size.test) for language in LANGUAGES)]:
+            sentences = self.sentences(language, part, count)
+            text = "".join("".join(f"{word}\t{tag}\n" for word, tag in words) + "\n" for words in sentences)
+            atomic.write_text(folder / f"{part}-{language.name}.tsv", text)
+
+
+def spelt(word: Word, shared: frozenset[str]) -> str:
+    """The word in the source's letters where its stem is shared, else in the other alphabet; digits stay digits."""
+    form = word.stem + word.suffix
+    return form if word.stem in shared else form.translate(OTHER_ALPHABET)

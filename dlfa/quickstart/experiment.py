@@ -1,0 +1,179 @@
+"""The quickstart as a whole: corpus, pre-training, comparison, results; from one seed, in one directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from .. import atomic
+from .comparison import METRIC, TASK, FineTuning, compare, fine_tune, most_frequent_tag
+from .corpus import LANGUAGES, Corpus, CorpusSize
+from .presentation import comparison_chart, comparison_table
+from .pretraining import Pretraining, pretrain
+
+# The settings: written first, so this file marks a directory as a quickstart's; the results are written last.
+MARKER, RESULTS, CHART = "quickstart.json", "results.json", "comparison.png"
+FOLDERS = ("data", "encoder", "runs")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything but the seed; the defaults take a little over a minute on two cores."""
+
+    corpus: CorpusSize = field(default_factory=CorpusSize)
+    pretraining: Pretraining = field(default_factory=Pretraining)
+    fine_tuning: FineTuning = field(default_factory=FineTuning)
+
+
+def run(
+    output_dir: Path, seed: int = 1, *, overwrite: bool = False, settings: Settings | None = None
+) -> dict[str, Any]:
+    """Make a corpus, pre-train an encoder on it, compare last layer and DLFA, print the table and draw the chart.
+
+    Needs neither network nor GPU. On one machine the same seed gives the same figures.
+
+    Args:
+        output_dir: takes results.json, comparison.png, data/ (XTREME's layout), encoder/ and runs/, which
+            `dlfa evaluate` and `dlfa predict` read.
+        seed: of everything: grammar, corpus, pre-training, and the first of the fine-tuning seeds.
+        overwrite: replace the quickstart that lies in `output_dir`.
+        settings: sizes and hyper-parameters; None takes the defaults.
+
+    Returns:
+        The content of results.json; scores are fractions in 0..1.
+
+    Raises:
+        ValueError: `output_dir` holds a run already, or a seed out of range.
+    """
+    settings = settings or Settings()
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+        raise ValueError(f"seed must be an integer in 0..2^31-1, got {seed!r}")
+    claim(output_dir, overwrite)
+    facts = {"seed": seed, "settings": dataclasses.asdict(settings)}
+    atomic.write_json(output_dir / MARKER, facts)
+    with _two_threads_on_the_cpu():
+        results = {**facts, **_measure(output_dir, seed, settings)}
+    comparison_chart(results, output_dir / CHART)
+    atomic.write_json(output_dir / RESULTS, results)
+    console = Console()
+    console.print(comparison_table(results))
+    console.print(f"chart: {output_dir / CHART}, figures: {output_dir / RESULTS}", soft_wrap=True, highlight=False)
+    return results
+
+
+def claim(output_dir: Path, overwrite: bool) -> None:
+    """Make `output_dir` ready: made if need be, and emptied of an earlier quickstart under `overwrite`.
+
+    Raises:
+        ValueError: it is a file, holds a quickstart and `overwrite` is not given, or holds something else of the same
+            names, which is never removed.
+    """
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ValueError(f"--output-dir {output_dir} is a file, not a directory")
+    ours = (output_dir / MARKER).exists()
+    taken = [name for name in (*FOLDERS, RESULTS, CHART, "run.json", "config.json") if (output_dir / name).exists()]
+    if ours and not overwrite:
+        raise ValueError(f"--output-dir {output_dir} holds a quickstart already; use --overwrite or another directory")
+    if taken and not ours:
+        raise ValueError(
+            f"--output-dir {output_dir} holds {', '.join(taken)} of something else than a quickstart; "
+            "give another directory"
+        )
+    output_dir.mkdir(parents=True, exist_ok=True)
+    for name in (RESULTS, CHART):
+        (output_dir / name).unlink(missing_ok=True)
+    for name in FOLDERS:
+        shutil.rmtree(output_dir / name, ignore_errors=True)
+
+
+def _measure(output_dir: Path, seed: int, settings: Settings) -> dict[str, Any]:
+    """Corpus, encoder and runs, written to `output_dir`; what was found, for results.json."""
+    data, encoder, runs = (output_dir / name for name in FOLDERS)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        clock = _Clock()
+        making = progress.add_task("corpus", total=len(LANGUAGES))
+        corpus = Corpus(seed, settings.corpus)
+        corpus.write(data)
+        texts = {}
+        for language in LANGUAGES:
+            texts[language.name] = corpus.text(language)
+            progress.advance(making)
+        clock.lap("corpus")
+
+        learning = progress.add_task("pre-training on all languages", total=settings.pretraining.steps)
+
+        def show_step(step: int, loss: float) -> None:
+            progress.update(learning, completed=step, description=f"pre-training on all languages, loss {loss:.2f}")
+
+        pretraining = pretrain(texts, encoder, settings.pretraining, seed, show_step)
+        clock.lap("pretraining")
+
+        tuning = progress.add_task("fine-tuning on en", total=2 * settings.fine_tuning.runs)
+        started = 0
+
+        def show_run(description: str) -> None:
+            nonlocal started
+            progress.update(tuning, completed=started, description=f"fine-tuning on en: {description}")
+            started += 1
+
+        results = fine_tune(encoder, data, runs, settings.fine_tuning, seed, show_run)
+        progress.update(tuning, completed=started)
+        clock.lap("fine_tuning")
+    first = results["dlfa"][0]
+    return {
+        "task": TASK,
+        "metric": METRIC,
+        "train_language": LANGUAGES[0].name,
+        "fusion_layer": settings.fine_tuning.fusion_layer,
+        "fuse": first["fuse"],
+        "fine_tuning_seeds": [result["seed"] for result in results["dlfa"]],
+        "pretraining": pretraining,
+        "most_frequent_tag": most_frequent_tag(data),
+        **compare(results),
+        "seconds": clock.seconds,
+        "environment": first["environment"],
+    }
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._start = time.monotonic()
+
+    def lap(self, stage: str) -> None:
+        now = time.monotonic()
+        self.seconds[stage], self._start = round(now - self._start, 1), now
+
+
+@contextmanager
+def _two_threads_on_the_cpu() -> Iterator[None]:
+    """Run on the CPU, GPU or not, on two threads at most.
+
+    Matrices this small gain nothing from more, and both would change the order of sums, hence the figures.
+    """
+    threads, name = torch.get_num_threads(), "ACCELERATE_USE_CPU"
+    before = os.environ.get(name)
+    torch.set_num_threads(min(2, threads))
+    os.environ[name] = "true"
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

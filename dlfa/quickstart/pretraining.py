@@ -1,0 +1,167 @@
+"""Pre-training of a tiny multilingual BERT by masked language modelling, on all languages alike and without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    DataCollatorForLanguageModeling,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_callback import PrinterCallback
+
+SPECIAL_TOKENS = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """The encoder's size and how long it learns; chosen for two minutes on two cores."""
+
+    vocabulary: int = 600
+    layers: int = 4
+    width: int = 64
+    heads: int = 4
+    block: int = 32
+    positions: int = 128
+    batch: int = 32
+    steps: int = 2000
+    learning_rate: float = 3e-3
+    # Twice BERT's share: more to learn from each step, which counts where steps are few.
+    masked: float = 0.3
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer of `vocabulary` pieces over the sentences of all languages, with BERT's special tokens."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary, special_tokens=list(SPECIAL_TOKENS.values()), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    before, after = ((token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]"))
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[before, after])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL_TOKENS)
+
+
+def blocks(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], length: int) -> list[dict[str, list[int]]]:
+    """Whole sentences, each between [CLS] and [SEP], as many as fit into `length` tokens; a longer one is cut.
+
+    A block starts where a sentence does: positions that mean the same in every language are what lets the encoder see
+    that words of different alphabets do the same work. A stream cut anywhere learned nothing in as many steps.
+    """
+    found: list[list[int]] = []
+    for ids in tokenizer(list(texts))["input_ids"]:
+        if found and len(found[-1]) + len(ids) <= length:
+            found[-1] += ids
+        else:
+            found.append(list(ids[:length]))
+    return [{"input_ids": ids} for ids in found]
+
+
+def pretrain(
+    texts: Mapping[str, Sequence[str]],
+    folder: Path,
+    settings: Pretraining,
+    seed: int,
+    on_step: Callable[[int, float], None],
+) -> dict[str, Any]:
+    """Train tokenizer and encoder on `texts` and save both to `folder`, where AutoModel and AutoTokenizer find them.
+
+    Args:
+        texts: sentences by language; the encoder is never told which language a sentence is in.
+        folder: made if need be.
+        settings: sizes and training length.
+        seed: of initialisation, masks and data order.
+        on_step: called now and then with the steps done and the mean loss since the last call.
+
+    Returns:
+        `steps`, `loss` (nats a masked token, mean over the last tenth), `parameters` and `vocabulary`.
+    """
+    tokenizer = train_tokenizer(chain.from_iterable(texts.values()), settings.vocabulary)
+    data = [block for sentences in texts.values() for block in blocks(tokenizer, sentences, settings.block)]
+    set_seed(seed)
+    model = BertForMaskedLM(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=settings.width,
+            num_hidden_layers=settings.layers,
+            num_attention_heads=settings.heads,
+            intermediate_size=2 * settings.width,
+            max_position_embeddings=settings.positions,
+            # Dropout would only slow down an encoder that sees its data twice.
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        )
+    )
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        use_cpu=True,
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.steps // 10,
+        weight_decay=0.01,
+        seed=seed,
+        save_strategy="no",
+        logging_steps=max(1, settings.steps // 100),
+        disable_tqdm=True,
+        report_to="none",
+    )
+    record = _Record(on_step)
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=data,
+        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=settings.masked),
+        callbacks=[record],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    tokenizer.save_pretrained(folder)
+    model.bert.save_pretrained(folder)
+    last = record.losses[-max(1, len(record.losses) // 10) :]
+    return {
+        "steps": settings.steps,
+        "loss": sum(last) / len(last),
+        "parameters": model.bert.num_parameters(),
+        "vocabulary": len(tokenizer),
+    }
+
+
+class _Record(TrainerCallback):
+    """Keeps the losses that the Trainer logs and passes them on."""
+
+    def __init__(self, on_step: Callable[[int, float], None]) -> None:
+        self.on_step = on_step
+        self.losses: list[float] = []
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        if logs and "loss" in logs:
+            self.losses.append(float(logs["loss"]))
+            self.on_step(state.global_step, self.losses[-1])
