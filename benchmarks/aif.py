@@ -2,9 +2,10 @@
 
     python -m benchmarks.aif [--device cuda|cpu] [--out DIR] [--budget-seconds S] [--provider NAME ...] [--full]
 
-In order: every size in bfloat16, gate, kernel size 1, H = E/4 with ours, eager and torch.compile; the same with
-max-autotune; then one setting changed at a time. `--full` goes on with every combination. "forward" is inference,
-"backward" starts from a forward that is not timed, "both" is a training step of the block.
+In order: every size in bfloat16, gate, kernel size 1, H = E/4 with ours, eager and torch.compile; one setting changed
+at a time; max-autotune, which takes torch.compile long to prepare, at one size before that and at the others after it.
+`--full` goes on with every combination. "forward" is inference, "backward" starts from a forward that is not timed,
+"both" is a training step of the block.
 """
 
 from __future__ import annotations
@@ -25,22 +26,29 @@ VARIED = (BASE_SHAPE, (128, 512, 1024), CPU_SHAPES[0])
 
 def tasks(session: Session) -> Iterator[Task]:
     """What to measure, the important first."""
-    plain = (providers.ours(session.device), providers.EAGER, providers.COMPILE)
+    chosen = shapes(session.device)
+    ours, eager, compiled = providers.ours(session.device), providers.EAGER, providers.COMPILE
     tuned = (providers.COMPILE_TUNED, providers.COMPILE_TUNED_GRAPHS) if session.device.type == "cuda" else ()
-    for shape in shapes(session.device):
-        yield Task(core_case(shape), plain, PASSES)
-    for shape in shapes(session.device):
-        yield Task(core_case(shape), tuned, PASSES)
-    for shape in VARIED:
-        if shape in shapes(session.device):
-            for case in variations(shape):
-                yield Task(case, plain, PASSES)
+    first, *others = [shape for shape in VARIED if shape in chosen]
+    for shape in chosen:
+        yield Task(core_case(shape), (ours, eager, compiled), PASSES)
+    yield Task(core_case(first), tuned, PASSES)
+    for case in variations(first):
+        yield Task(case, (ours, eager), PASSES)
+    for shape in chosen:
+        if shape != first:
+            yield Task(core_case(shape), tuned, PASSES)
+    for case in variations(first):
+        yield Task(case, (compiled,), PASSES)
+    for shape in others:
+        for case in variations(shape):
+            yield Task(case, (ours, eager, compiled), PASSES)
     if session.full:
-        done = {core_case(shape) for shape in shapes(session.device)}
+        done = {core_case(shape) for shape in chosen}
         done |= {case for shape in VARIED for case in variations(shape)}
         for case in full_grid(session.device):
             if case not in done:
-                yield Task(case, plain + tuned, PASSES)
+                yield Task(case, (ours, eager, compiled, *tuned), PASSES)
 
 
 def measure(session: Session, work: Work) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from .results import SUITES
 # Shares of the time; `step` and those after `aif` need little.
 WEIGHTS = {"aif": 5.0, "launch": 1.5, "step": 1.0, "memory": 0.8, "padding": 0.9, "token": 0.8}
 # What a process needs before its budget begins and after it ends, and how far beyond that it is let run.
-OVERHEAD_SECONDS = 12.0
+OVERHEAD_SECONDS = 10.0
 GRACE_SECONDS = 20.0
 LEAST_SECONDS = 5.0
 DEFAULT_SECONDS = 470.0

@@ -74,9 +74,8 @@ def parse(text: str) -> list[dict[str, Any]]:
         try:
             value = float(row["Metric Value"].replace(",", ""))
         except ValueError:
-            raise ValueError(
-                f"ncu read no {row['Metric Name']} of {row['Kernel Name']}: {row['Metric Value']}"
-            ) from None
+            what, value_given = f"{row['Metric Name']} of {row['Kernel Name']}", row["Metric Value"]
+            raise ValueError(f"ncu's value of {what} must be a number, got {value_given!r}") from None
         kernel[names[row["Metric Name"]]] = round(value * UNITS[row["Metric Unit"]])
     for kernel in kernels.values():
         missing = [metric for metric, name in names.items() if name not in kernel]

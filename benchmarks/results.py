@@ -110,9 +110,7 @@ def load(path: Path) -> Results:
     except (ValueError, KeyError, TypeError):
         whole = False
     if not whole:
-        raise ValueError(
-            f"{path}: not a results file, which has a header, rows with {', '.join(ROW_KEYS)}, and skipped"
-        )
+        raise ValueError(f"{path}: must be a results file: a header, rows with {', '.join(ROW_KEYS)}, and skipped")
     return results
 
 

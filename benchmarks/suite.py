@@ -75,7 +75,7 @@ class Session:
         self.stopwatch = Stopwatch(device)
         self.ceilings: Ceilings = measure_ceilings(device, self.stopwatch)
         self.results = Results(header(device, command, self.ceilings))
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, soft_wrap=True)
         self.ours_failed = False
         self.device_lost = False
 
@@ -120,7 +120,8 @@ class Session:
             reason = f"{type(error).__name__}: {first_line(error)}"
             self.ours_failed |= provider == providers.ours(self.device)
         finally:
-            torch.compiler.reset()
+            if provider.startswith(providers.COMPILE):
+                torch.compiler.reset()  # else it gives up on a module that it has seen in too many shapes
         if reason is None:
             return
         if self.device.type == "cuda":
@@ -200,6 +201,9 @@ def run_tasks(session: Session, tasks: Iterable[Task], measure: Measure) -> None
         keys = {name: [case_keys(session.suite, pass_, task.case, name) for pass_ in task.passes] for name in names}
         if not names:
             continue
+        session.console.print(
+            f"{task.case}: {', '.join(names)} ({session.budget.remaining:.0f} s left)", markup=False, highlight=False
+        )
         prepared: tuple[Problem, dict[str, Tensor]] | None = None
         with session.attempt("float64", [key for name in names for key in keys[name]]) as go:
             if go:

@@ -1,0 +1,251 @@
+"""What the suites compare with and count by: the plain module, float64 results, floors, cases, checked providers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton", reason="triton is there on Linux only")
+
+from benchmarks import cases, floors, launch_counts, problems, providers, suite
+from benchmarks.budget import Budget
+from benchmarks.cases import Case
+from benchmarks.floors import Ceilings, floor_us
+from benchmarks.plain_aif import PlainAIF
+from benchmarks.results import ROW_KEYS
+from dlfa_kernels import FusedAIF, aif_reference
+
+CPU = torch.device("cpu")
+SMALL = Case((3, 9, 24), 16, dtype="float32", fill=0.6)
+FORMS = [
+    SMALL,
+    replace(SMALL, fuse="select"),
+    replace(SMALL, kernel_size=3),
+    replace(SMALL, kernel_size=3, token=0),
+    replace(SMALL, kernel_size=3, token=4, fuse="select"),
+    replace(SMALL, token=2),
+]
+PACKED = [replace(SMALL, packed=True), replace(SMALL, packed=True, kernel_size=3, fuse="select")]
+CEILINGS = Ceilings(4.0, {"bfloat16": 800.0, "float16": 800.0, "float32": 400.0})
+
+
+def reference(problem: problems.Problem) -> dict[str, Tensor]:
+    """`aif_reference` in float64 on all sequences at once."""
+    leaves = [leaf.detach().double().requires_grad_() for leaf in problem.leaves]
+    case = problem.case
+    z = aif_reference(
+        *leaves, problem.mask, cu_seqlens=problem.cu_seqlens, token=case.token, fuse=case.fuse  # type: ignore[misc]
+    )  # fmt: skip
+    gradients = torch.autograd.grad(z, leaves, problem.dz.double())
+    return {"z": z.detach(), **dict(zip(problems.GRADIENTS, gradients, strict=True))}
+
+
+@pytest.mark.parametrize("case", FORMS, ids=str)
+def test_plain_module_is_the_definition(case: Case) -> None:
+    problem = problems.make_problem(case, CPU)
+    assert problem.mask is not None
+    double = FusedAIF(24, squeeze_dim=16, kernel_size=case.kernel_size, fuse=case.fuse, dtype=torch.float64)
+    double.load_state_dict(problem.aif.state_dict())
+    leaves = [problem.last.detach().double().requires_grad_(), problem.lower.detach().double().requires_grad_()]
+    z = PlainAIF(double)(*leaves, problem.mask, case.token)
+    gradients = torch.autograd.grad(z, [*leaves, *double.weights], problem.dz.double())
+    results = {"z": z.detach(), **dict(zip(problems.GRADIENTS, gradients, strict=True))}
+    assert max(problems.relative_errors(results, reference(problem)).values()) < 1e-12
+
+
+def test_plain_module_is_relu_only() -> None:
+    with pytest.raises(ValueError, match="activation must be 'relu', got 'gelu'"):
+        PlainAIF(FusedAIF(16, activation="gelu"))
+
+
+@pytest.mark.parametrize("case", [*FORMS, *PACKED], ids=str)
+def test_float64_results_do_not_depend_on_how_many_sequences_go_at_once(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = problems.make_problem(case, CPU)
+    whole = reference(problem)
+    for sequences in (1, 2, 3):
+        bytes_of_one = problems.TENSORS_OF_REFERENCE * 8 * 9 * 24
+        monkeypatch.setattr(problems, "CPU_REFERENCE_BYTES", sequences * bytes_of_one)
+        errors = problems.relative_errors(problems.exact(problem), whole)
+        assert errors.keys() == whole.keys()
+        assert max(errors.values()) < 1e-7, sequences
+
+
+def test_relative_errors() -> None:
+    expected = {"z": torch.tensor([3.0, 4.0]), "last": torch.zeros(2)}
+    near = {"z": torch.tensor([3.0, 4.5]), "last": torch.zeros(2)}
+    assert problems.relative_errors(near, expected) == {"z": pytest.approx(0.1), "last": 0.0}
+    off = {"z": torch.tensor([3.0, torch.nan]), "last": torch.ones(2)}
+    assert problems.relative_errors(off, expected) == {"z": float("inf"), "last": float("inf")}
+    assert problems.limit("z", torch.bfloat16) < problems.limit("last", torch.bfloat16)
+
+
+def test_floor_is_the_larger_of_bytes_and_operations() -> None:
+    case = cases.core_case((256, 128, 768))
+    tensor = 256 * 128 * 768 * 2 / 4e12 * 1e6
+    assert floor_us(case, "forward", CEILINGS) == pytest.approx(3 * tensor)
+    assert floor_us(case, "backward", CEILINGS) == pytest.approx(5 * tensor)
+    assert floor_us(case, "both", CEILINGS) == pytest.approx(8 * tensor)
+    slow = Ceilings(4.0, {"bfloat16": 100.0})
+    product = 256 * 128 * 768 * 192 / 100e12 * 1e6
+    assert floor_us(case, "forward", slow) == pytest.approx(4 * product)
+    assert floor_us(case, "backward", slow) == pytest.approx(8 * product)
+    assert floor_us(replace(case, kernel_size=3), "backward", slow) == pytest.approx(16 * product)
+
+
+@pytest.mark.parametrize(
+    ("change", "forward", "backward"),
+    [
+        ({"fill": 0.5}, 2 * 0.5 + 1, 3 * 0.5 + 2),
+        ({"fill": 0.5, "packed": True}, 3 * 0.5, 5 * 0.5),
+        ({"token": 0}, 2, 1),
+        ({"token": 0, "fuse": "select"}, 2, 2),
+    ],
+)
+def test_fewest_tensors_moved(change: dict[str, object], forward: float, backward: float) -> None:
+    case = replace(Case((9, 16, 32), 16), **change)  # type: ignore[arg-type]
+    assert floors.tensors_moved(case, "forward") == pytest.approx(forward)
+    assert floors.tensors_moved(case, "backward") == pytest.approx(backward)
+
+
+@pytest.mark.parametrize("fill", [1.0, 0.6, 0.3, 0.05])
+@pytest.mark.parametrize("shape", [*cases.SHAPES, (1, 40, 8)])
+def test_lengths_hold_the_share_of_real_tokens(shape: tuple[int, int, int], fill: float) -> None:
+    batch, length, _ = shape
+    lengths = Case(shape, 16, fill=fill).lengths
+    assert len(lengths) == batch
+    assert all(0 <= count <= length for count in lengths)
+    if batch > 1:
+        assert sum(lengths) / (batch * length) == pytest.approx(fill, abs=0.6 / length)
+
+
+def test_cases() -> None:
+    cuda = torch.device("cuda")
+    grid = cases.full_grid(cuda)
+    assert len(grid) == len(set(grid)) == 6 * 2 * 2 * 2 * 3
+    for shape in cases.SHAPES:
+        assert {cases.core_case(shape), *cases.variations(shape)} <= set(grid)
+        assert len(cases.variations(shape)) == 5
+    assert cases.core_case((16, 4096, 1024)).squeeze_dim == 256
+
+
+@pytest.mark.parametrize("case", [FORMS[1], FORMS[5], PACKED[0]], ids=str)
+def test_kernels_are_found_right_and_their_launches_counted(case: Case, device: torch.device) -> None:
+    problem = problems.make_problem(case, device)
+    call = providers.build(providers.OURS, problem)
+    results = {}
+
+    def step() -> None:
+        results.update(providers.results(call, problem))
+
+    launches = launch_counts.count_launches(providers.OURS, step, device)
+    forward = launch_counts.count_launches(providers.OURS, lambda: providers.inference(call), device)
+    assert max(problems.relative_errors(results, problems.exact(problem)).values()) < 2e-5
+    assert results.keys() == {"z", *problems.GRADIENTS}
+    assert launches is not None
+    assert forward is not None
+    assert 3 <= forward <= 4
+    assert launches >= forward + 4
+
+
+@pytest.mark.parametrize(
+    ("passes", "names"),
+    [
+        (("forward",), {"forward": {"z"}}),
+        (("backward", "both"), {"backward": {*problems.GRADIENTS}, "both": {"z", *problems.GRADIENTS}}),
+    ],
+)
+def test_what_a_pass_is_checked_by(passes: tuple[str, ...], names: dict[str, set[str]]) -> None:
+    problem = problems.make_problem(SMALL, CPU)
+    errors = suite.check(providers.build(providers.OURS_EAGER, problem), problem, problems.exact(problem), passes)
+    assert {pass_: errors[pass_].keys() for pass_ in passes} == names
+    assert max(max(found.values()) for found in errors.values()) < 2e-6
+
+
+def test_providers_share_the_parameters() -> None:
+    problem = problems.make_problem(SMALL, CPU)
+    before = {name: providers.inference(providers.build(name, problem)) for name in ("eager", "ours-eager-backend")}
+    with torch.no_grad():
+        problem.aif.global_expand.bias.fill_(-1000.0)
+    for name, z in before.items():
+        assert z.abs().max() > 0
+        assert providers.inference(providers.build(name, problem)).abs().max() == 0, name
+    assert problem.aif.backend == "auto"
+
+
+def test_unknown_and_unfit_providers() -> None:
+    with pytest.raises(ValueError, match=r"provider must be one of ours, .*, got 'theirs'"):
+        providers.build("theirs", problems.make_problem(SMALL, CPU))
+    with pytest.raises(ValueError, match="for packed sequences, got 'eager'"):
+        providers.build("eager", problems.make_problem(PACKED[0], CPU))
+
+
+@pytest.fixture(autouse=True)
+def _known_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suite, "measure_ceilings", lambda *_: CEILINGS)
+
+
+def session(tmp_path: Path, seconds: float = 60.0) -> suite.Session:
+    return suite.Session("aif", CPU, Budget(seconds), tmp_path / "aif.json", "command")
+
+
+TASK = suite.Task(replace(SMALL, fill=1.0), ("eager",), ("forward", "backward"))
+
+
+def never(*_: object) -> dict[str, object]:
+    raise AssertionError("a wrong provider was measured")
+
+
+@pytest.mark.parametrize(("factor", "error"), [(1.1, 0.1), (torch.nan, None)])
+def test_a_wrong_provider_gets_no_time(
+    factor: float, error: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = providers.build
+    monkeypatch.setattr(providers, "build", lambda *of: lambda: build(*of)() * factor)
+    running = session(tmp_path)
+    suite.run_tasks(running, [TASK], never)
+    assert [row["pass"] for row in running.results.rows] == ["forward", "backward"]
+    for row in running.results.rows:
+        assert tuple(row) == ROW_KEYS
+        assert row["median_us"] is None
+        assert row["max_rel_error"] == (None if error is None else pytest.approx(error, rel=1e-3))
+    assert all(row["reason"].startswith("wrong: ") for row in running.results.skipped)
+    assert not running.ours_failed
+    running.save()
+    monkeypatch.setattr(suite.providers, "ours", lambda _: "eager")
+    suite.run_tasks(running, [TASK], never)
+    assert running.ours_failed
+
+
+def test_errors_and_lack_of_time_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such luck\nand more")
+
+    monkeypatch.setattr(providers, "build", fail)
+    running = session(tmp_path)
+    suite.run_tasks(running, [TASK], never)
+    assert [row["reason"] for row in running.results.skipped] == ["RuntimeError: no such luck"] * 2
+    late = session(tmp_path, seconds=0.0)
+    suite.run_tasks(late, [TASK], never)
+    assert [row["reason"] for row in late.results.skipped] == ["no time left"] * 2
+    assert running.results.rows == late.results.rows == []
+
+
+def test_what_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(*_: object) -> None:
+        while True:
+            try:
+                torch.ones(8).sum()
+            except Exception:
+                continue
+
+    monkeypatch.setattr(providers, "build", hang)
+    monkeypatch.setattr(suite, "MOST_SECONDS", 0.3)
+    running = session(tmp_path)
+    suite.run_tasks(running, [TASK], never)
+    assert [row["reason"] for row in running.results.skipped] == ["took longer than its time"] * 2

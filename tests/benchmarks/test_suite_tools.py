@@ -1,0 +1,297 @@
+"""What runs around the suites: counters, sanitizer, time limits, and the session that does all at once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="triton is there on Linux only")
+
+from benchmarks import gpu_session, ncu, sanitize
+from benchmarks.budget import Budget, OutOfTime, time_limit
+from benchmarks.cases import BASE_SHAPE, core_case
+from benchmarks.gpu_session import Step
+from benchmarks.hardware import ROOT, commit, header
+from benchmarks.processes import run_limited
+from benchmarks.timing import CapturedCall, Stopwatch, summarise
+
+FLUSH = "void at::native::reduce_kernel<(int)512, (int)1, at::native::ReduceOp<float, ...>>(T3)"
+COLUMNS = (
+    '"ID","Process ID","Process Name","Host Name","Kernel Name","Context","Stream","Block Size","Grid Size","Device",'
+    '"CC","Section Name","Metric Name","Metric Unit","Metric Value"'
+)
+
+
+def ncu_log(kernels: list[tuple[str, str, str]], unit: str = "byte") -> str:
+    """What ncu writes for kernels with these bytes read and written."""
+    lines = ["==PROF== Connected to process 7 (/usr/bin/python3.12)", '==PROF== Profiling "k" - 0: 0%....100% - 1 pass']
+    lines += ["==PROF== Disconnected from process 7", COLUMNS]
+    for index, (name, *values) in enumerate(kernels):
+        for metric, value in zip((ncu.READ_METRIC, ncu.WRITE_METRIC), values, strict=True):
+            cells = (index, 7, "python3.12", "127.0.0.1", name, 1, 7, "(256, 1, 1)", "(512, 1, 1)", 0, "9.0",
+                     "Command line profiler metrics", metric, unit, value)  # fmt: skip
+            lines.append(",".join(f'"{cell}"' for cell in cells))
+    return "\n".join(lines) + "\n"
+
+
+KERNELS = [
+    ("squeeze_kernel", "100,663,296", "1,048,576"),
+    ("expand_kernel", "2,097,152", "40,000,000"),
+    (FLUSH, "250,000,000", "10,331,648"),
+    ("reduce_kernel", "150,994,944", "0"),
+    (FLUSH, "250,000,000", "50,331,648"),
+]
+
+
+def test_counters_are_read_from_the_log() -> None:
+    kernels = ncu.parse(ncu_log(KERNELS))
+    assert [kernel["kernel"] for kernel in kernels] == [name for name, *_ in KERNELS]
+    assert kernels[0] == {"kernel": "squeeze_kernel", "dram_read_bytes": 100663296, "dram_write_bytes": 1048576}
+    tensor = 256 * 128 * 768 * 2
+    rows = {row.pop("kernel"): row for row in ncu.traffic_rows(kernels, tensor)}
+    assert list(rows) == [
+        "forward, squeeze_kernel", "forward, expand_kernel", "forward, written back", "forward, total",
+        "backward, reduce_kernel", "backward, written back", "backward, total",
+    ]  # fmt: skip
+    total = rows["forward, total"]
+    assert total["dram_read_bytes"] == 100663296 + 2097152
+    assert total["dram_write_bytes"] == 1048576 + 40000000 + 10331648
+    assert total["tensors"] == pytest.approx((total["dram_read_bytes"] + total["dram_write_bytes"]) / tensor, abs=1e-4)
+    assert rows["backward, total"]["tensors"] == pytest.approx(4.0)
+    assert rows["backward, written back"]["dram_read_bytes"] == 0
+
+
+def test_units_of_counters() -> None:
+    (kernel,) = ncu.parse(ncu_log([("k", "1.5", "2")], unit="Mbyte"))
+    assert (kernel["dram_read_bytes"], kernel["dram_write_bytes"]) == (1_500_000, 2_000_000)
+
+
+@pytest.mark.parametrize(
+    ("log", "message"),
+    [
+        ("==ERROR== ERR_NVGPUCTRPERM\n", "ncu gave no table; its last line: ==ERROR== ERR_NVGPUCTRPERM"),
+        ("", "ncu gave no table; its last line: nothing"),
+        (ncu_log([("k", "1", "2")], unit="inch"), "ncu's unit must be one of byte, .*, got 'inch'"),
+        (ncu_log([("k", "n/a", "2")]), r"ncu's value of dram__bytes_read.sum of k must be a number, got 'n/a'"),
+        (ncu_log([("k", "1", "2")]).rsplit("\n", 2)[0], "ncu gave no dram__bytes_write.sum of k"),
+    ],
+)
+def test_logs_without_counters(log: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ncu.parse(log)
+
+
+@pytest.mark.parametrize("kernels", [KERNELS[:3], KERNELS[:4], [*KERNELS, KERNELS[0]], [*KERNELS, KERNELS[2]], []])
+def test_passes_must_be_whole(kernels: list[tuple[str, str, str]]) -> None:
+    given = [{"kernel": name, "dram_read_bytes": 1, "dram_write_bytes": 1} for name, *_ in kernels]
+    with pytest.raises(ValueError, match="ncu must see kernels of 2 passes"):
+        ncu.traffic_rows(given, 1)
+
+
+def program(path: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python script on the PATH in place of a tool."""
+    tool = path / name
+    tool.write_text(f"#!{sys.executable}\nimport sys\n{text}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_counters_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = ncu_log(KERNELS)
+    program(
+        tmp_path, "ncu", f"open(sys.argv[sys.argv.index('--log-file') + 1], 'w').write({log!r})", monkeypatch
+    )  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Imaginary GPU")
+    rows = ncu.measure(tmp_path, 30)
+    content = json.loads((tmp_path / "ncu.json").read_text())
+    assert content["rows"] == rows
+    assert content["header"]["replays"] == 1
+    assert content["header"]["shape"] == list(BASE_SHAPE)
+    assert all(row.keys() == {"kernel", "dram_read_bytes", "dram_write_bytes", "tensors"} for row in rows)
+    program(tmp_path, "ncu", "print('==ERROR== no permission')\nsys.exit(9)", monkeypatch)
+    with pytest.raises(ValueError, match="ncu ended with status 9; its last line: ==ERROR== no permission"):
+        ncu.measure(tmp_path, 30)
+
+
+@pytest.mark.parametrize(
+    ("text", "errors"),
+    [
+        ("========= ERROR SUMMARY: 0 errors\n", 0),
+        ("========= Invalid __global__ read\n========= ERROR SUMMARY: 12 errors\n", 12),
+        ("========= RACECHECK SUMMARY: 3 hazards displayed (2 errors, 1 warning)\n", 3),
+        ("========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)\n", 0),
+        ("Killed\n", None),
+    ],
+)
+def test_sanitizer_summaries(text: str, errors: int | None) -> None:
+    assert sanitize.error_count(text) == errors
+
+
+@pytest.mark.parametrize(
+    ("text", "errors", "status"),
+    [
+        ("print('========= ERROR SUMMARY: 0 errors')", 0, 0),
+        ("print('========= Invalid read'); print('========= ERROR SUMMARY: 2 errors')", 2, 0),
+        ("print('========= ERROR SUMMARY: 0 errors'); sys.exit(1)", None, 1),
+        ("import time; print('started', flush=True); time.sleep(60)", None, None),
+    ],
+)
+def test_sanitizer_runs(
+    text: str, errors: int | None, status: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, "compute-sanitizer", text, monkeypatch)
+    row = sanitize.run_tool("memcheck", 2.0)
+    assert (row["errors"], row["status"]) == (errors, status)
+    assert bool(row["report"])
+
+
+def test_time_limit() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+
+    def stubborn() -> None:
+        with time_limit(0.05):
+            while True:
+                with contextlib.suppress(Exception):
+                    time.sleep(0.01)
+
+    with pytest.raises(OutOfTime):
+        stubborn()
+    with time_limit(5):
+        pass
+    time.sleep(0.01)
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_budget_learns_what_parts_take() -> None:
+    budget = Budget(10)
+    assert budget.allows("compile", 9)
+    assert not budget.allows("compile", 11)
+    with budget.spend("compile"):
+        time.sleep(0.01)
+    assert budget.allows("compile", 11)
+    assert not Budget(0).allows("compile", 0.001)
+
+
+def test_timing_on_a_cpu() -> None:
+    assert summarise([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == (3.5, 2.0, 5.0)
+    prepared = []
+
+    def prepare() -> int:
+        time.sleep(0.002)
+        prepared.append(0)
+        return len(prepared)
+
+    seen: list[int] = []
+    timing = Stopwatch(torch.device("cpu")).device_time(seen.append, prepare)
+    assert seen == list(range(1, len(prepared) + 1))
+    assert len(seen) >= 8
+    assert timing.p20_us <= timing.median_us < 1500
+
+
+@pytest.mark.gpu
+def test_timing_on_a_gpu() -> None:
+    device = torch.device("cuda")
+    stopwatch, a = Stopwatch(device), torch.randn(4096, 4096, device=device)
+    big = stopwatch.device_time(lambda _: a @ a, lambda: None)
+    small = stopwatch.device_time(lambda _: a[:512] @ a, lambda: None)
+    prepared = stopwatch.device_time(lambda _: a[:512] @ a, lambda: a @ a)
+    assert big.median_us > 3 * small.median_us
+    assert prepared.median_us < 2 * small.median_us
+    captured = CapturedCall(lambda: a[:64] @ a, device)
+    a.fill_(1)
+    captured()
+    torch.cuda.synchronize()
+    assert torch.equal(captured.outputs, torch.full((64, 4096), 4096.0, device=device))
+
+
+def test_commands_end_with_all_that_they_started(tmp_path: Path) -> None:
+    child = "import time; time.sleep(60)"
+    script = (
+        f"import subprocess, sys, time\nprint(subprocess.Popen([sys.executable, '-c', {child!r}]).pid, flush=True)\n"
+    )
+    with (tmp_path / "log").open("w+") as log:
+        start = time.monotonic()
+        status = run_limited([sys.executable, "-c", f"{script}time.sleep(60)"], 1.0, cwd=tmp_path, log=log)
+        assert status is None
+        assert time.monotonic() - start < 15
+        log.seek(0)
+        pid = int(log.readline())
+    time.sleep(0.2)
+    stat = Path(f"/proc/{pid}/stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert run_limited([sys.executable, "-c", "raise SystemExit(3)"], 30, cwd=tmp_path) == 3
+    given = [sys.executable, "-c", "import os; raise SystemExit(int(os.environ['GIVEN']))"]
+    assert run_limited(given, 30, cwd=tmp_path, environment={"GIVEN": "5"}) == 5
+
+
+def test_session_goes_on_and_keeps_what_there_is(tmp_path: Path) -> None:
+    work, out = tmp_path / "work", tmp_path / "out"
+    (work / "results").mkdir(parents=True)
+    python = (sys.executable, "-c")
+    save = f"open({str(work / 'results' / 'aif.json')!r}, 'w').write('half'); print('began', flush=True)"
+    planned = [
+        Step("fails", (*python, "print('told why'); raise SystemExit(4)"), 1.0),
+        Step("hangs", (*python, f"{save}; import time; time.sleep(60)"), 1.0),
+        Step("missing", ("no-such-program-anywhere",), 1.0),
+        Step("works", (*python, "print('given', {seconds})"), 1.0),
+    ]
+    start = time.monotonic()
+    statuses = gpu_session.run_session(planned, work, out, gpu_session.RESERVE_SECONDS + 12)
+    assert time.monotonic() - start < 30
+    assert statuses == {"fails": 4, "hangs": None, "missing": 127, "works": 0}
+    assert {path.name for path in out.iterdir()} == {"session.tar.gz", "summary.txt"}
+    summary = (out / "summary.txt").read_text()
+    for said in ("fails: exit status 4", "hangs: ran over its time", "told why", "began", "works: exit status 0"):
+        assert said in summary
+    with tarfile.open(out / "session.tar.gz") as archive:
+        names = set(archive.getnames())
+        kept = archive.extractfile("results/aif.json")
+        assert kept is not None
+        assert kept.read() == b"half"
+    logs = {"1-fails.log", "2-hangs.log", "3-missing.log", "4-works.log"}
+    assert names == {"results/aif.json", *logs}
+
+
+def test_session_without_time(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    planned = [Step("late", (sys.executable, "-c", "raise SystemExit(0)"), 1.0)]
+    assert gpu_session.run_session(planned, tmp_path / "work", tmp_path / "out", 1.0) == {"late": None}
+    assert "late: no time left" in (tmp_path / "out" / "summary.txt").read_text()
+
+
+def test_session_steps_name_files_and_modules_that_exist(tmp_path: Path) -> None:
+    names = [step.name for step in gpu_session.steps(tmp_path)]
+    assert names == ["tests", "sanitizer", "suites", "traffic"]
+    for step in gpu_session.steps(tmp_path):
+        assert step.command[:2] == (sys.executable, "-m")
+        module = step.command[2]
+        assert module == "pytest" or (ROOT / f"{module.replace('.', '/')}.py").is_file()
+    assert (ROOT / gpu_session.steps(tmp_path)[0].command[3]).is_dir()
+
+
+def test_header_of_a_cpu() -> None:
+    found = header(torch.device("cpu"), "command")
+    assert found["gpu"] is None
+    assert found["torch"] == str(torch.__version__)
+    assert found["command"] == "command"
+    json.dumps(found, allow_nan=False)
+
+
+def test_commit_of_a_tree_without_history(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("benchmarks.hardware.ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.delenv("BENCHMARK_COMMIT", raising=False)
+    assert commit() == "unknown"
+    monkeypatch.setenv("BENCHMARK_COMMIT", "abc123")
+    assert commit() == "abc123"
+    assert core_case(BASE_SHAPE).tensor_bytes == 256 * 128 * 768 * 2
