@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .experiment_commands import sweep
 from .report.command import report
+from .run_options import DataDir, Languages, Quiet, run_fields, split_list, with_run_options
 from .terminal import fail, one_line_errors, print_table, quiet_libraries
 
 if TYPE_CHECKING:
@@ -24,102 +26,34 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Languages = Annotated[
-    str | None, typer.Option("--languages", help="Comma-separated, such as en,de,zh; default: all that have data.")
-]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(help="Data in XTREME's layout (train-en.tsv, dev-en.tsv, test-XX.tsv); default: the Hub."),
-]
 TaskName = Annotated[str | None, typer.Option("--task", help="A task of `dlfa tasks`; default: the run's own.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
 
 @app.command()
+@with_run_options
 def train(
-    task: Annotated[str, typer.Option(help="A task of `dlfa tasks`.")],
-    model: Annotated[str, typer.Option(help="Encoder: Hub id or directory.")],
     output_dir: Annotated[Path, typer.Option(help="Where model, results and predictions go.")],
-    data_dir: DataDir = None,
-    languages: Languages = None,
+    options: dict[str, Any],
     fusion_layer: Annotated[
         str | None,
         typer.Option(help="Lower layer, 0 (embeddings) to L-1; several as 4,6; none for the last-layer baseline."),
     ] = None,
     fusion: Annotated[str | None, typer.Option(help="last, lower, sum, scalar_mix or aif (default).")] = None,
     fuse: Annotated[str | None, typer.Option(help="AIF: gate (default) or select.")] = None,
-    kernel_size: Annotated[int | None, typer.Option(help="AIF: odd width of the local branch in tokens.")] = None,
-    reduction: Annotated[int | None, typer.Option(help="AIF: squeeze width is hidden size / reduction.")] = None,
-    gate_bias: Annotated[float | None, typer.Option(help="AIF: initial bias of the gate.")] = None,
-    activation: Annotated[str | None, typer.Option(help="AIF: relu (default), gelu or silu.")] = None,
-    label_subword: Annotated[
-        str | None, typer.Option(help="Tagging: a word's label sits on its first (default) or last sub-word, or mean.")
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Default: XTREME's for the task.")] = None,
-    head_learning_rate: Annotated[
-        float | None, typer.Option(help="Of the new parameters, fusion and head; default: --learning-rate.")
-    ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Default: XTREME's for the task.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Sequences a batch and process; default: XTREME's.")] = None,
-    gradient_accumulation: Annotated[int | None, typer.Option(help="Batches a step; default: XTREME's.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens a sequence; default: XTREME's.")] = None,
-    weight_decay: Annotated[float, typer.Option(help="Of weights, not of biases and norms.")] = 0.0,
-    warmup_steps: Annotated[int | None, typer.Option(help="Default: XTREME's, which is 0 but for QA.")] = None,
     seed: Annotated[int, typer.Option(help="Of initialisation, data order and dropout.")] = 1,
-    max_train_examples: Annotated[int | None, typer.Option(help="A fixed random subset of the training data.")] = None,
-    max_eval_examples: Annotated[int | None, typer.Option(help="Likewise of the dev set and of each test set.")] = None,
-    save_steps: Annotated[
-        int | None, typer.Option(help="Steps between checkpoints and dev evaluations; default: once an epoch.")
-    ] = None,
-    eval_batch_size: Annotated[int, typer.Option(help="Sequences a batch of evaluation.")] = 64,
-    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 autocast.")] = False,
-    fp16: Annotated[bool, typer.Option("--fp16", help="float16 autocast with loss scaling (GPU).")] = False,
-    gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")
-    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --output-dir.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output-dir.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Train on English, evaluate on every language, write model and results."""
     with one_line_errors():
-        given = {
-            "fusion_layer": _fusion_layer(fusion_layer, fusion),
-            "fusion": fusion,
-            "fuse": fuse,
-            "kernel_size": kernel_size,
-            "reduction": reduction,
-            "gate_bias": gate_bias,
-            "activation": activation,
-            "label_subword": label_subword,
-        }
-        options = {name: value for name, value in given.items() if value is not None or name == "fusion_layer"}
+        fields = run_fields(**options)
+        given = {"fusion": fusion, "fuse": fuse}
+        fields["model_options"] |= {"fusion_layer": _fusion_layer(fusion_layer, fusion)}
+        fields["model_options"] |= {name: value for name, value in given.items() if value is not None}
         from .run_config import RunConfig
 
-        config = RunConfig(
-            task=task,
-            model=model,
-            output_dir=output_dir,
-            data_dir=data_dir,
-            languages=_languages(languages),
-            model_options=options,
-            learning_rate=learning_rate,
-            head_learning_rate=head_learning_rate,
-            epochs=epochs,
-            batch_size=batch_size,
-            gradient_accumulation=gradient_accumulation,
-            max_length=max_length,
-            weight_decay=weight_decay,
-            warmup_steps=warmup_steps,
-            seed=seed,
-            max_train_examples=max_train_examples,
-            max_eval_examples=max_eval_examples,
-            save_steps=save_steps,
-            eval_batch_size=eval_batch_size,
-            bf16=bf16,
-            fp16=fp16,
-            gradient_checkpointing=gradient_checkpointing,
-        )
+        config = RunConfig(output_dir=output_dir, seed=seed, **fields)
         quiet_libraries()
         from .run_directory import RunDirectory, read_object
         from .training import fit, prepare
@@ -168,7 +102,7 @@ def evaluate(
             data_dir = config.data_dir
         if max_eval_examples is None and config is not None:
             max_eval_examples = config.max_eval_examples
-        wanted = _languages(languages)
+        wanted = None if languages is None else split_list("languages", languages)
         if wanted is None and split == "dev":
             wanted = (run.task.train_language,)
         chosen = choose_languages(run.task, data_dir, wanted, split)
@@ -246,7 +180,8 @@ def quickstart(
         run(output_dir, seed, overwrite=overwrite)
 
 
-app.command()(report)
+for command in (report, sweep):
+    app.command()(command)
 
 
 def _fusion_layer(text: str | None, fusion: str | None) -> int | list[int] | None:
@@ -262,15 +197,6 @@ def _fusion_layer(text: str | None, fusion: str | None) -> int | list[int] | Non
     except ValueError:
         raise ValueError(f"--fusion-layer must be an integer, several as 4,6, or none, got {text!r}") from None
     return layers[0] if len(layers) == 1 else layers
-
-
-def _languages(text: str | None) -> tuple[str, ...] | None:
-    if text is None:
-        return None
-    names = tuple(part.strip() for part in text.split(",") if part.strip())
-    if not names:
-        raise ValueError(f"--languages must name at least one language, got {text!r}")
-    return names
 
 
 def _load_run(model_dir: Path, task: str | None, max_length: int | None) -> SavedRun:

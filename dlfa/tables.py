@@ -38,6 +38,32 @@ def language_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
+def sweep_table(sweep: Mapping[str, Any]) -> Table:
+    """One row a mode and layer: mean and standard deviation over the seeds, in percent.
+
+    Args:
+        sweep: as `dlfa.sweep.run_sweep` returns it.
+    """
+    from rich.table import Table
+
+    metric = next((cell["metric"] for cell in sweep["cells"] if cell["state"] == "done"), "metric")
+    table = Table(title=f"{sweep['config']['task']}, {metric} in percent: mean and standard deviation over seeds")
+    for name in ("mode", "layer"):
+        table.add_column(name)
+    for name in ("zero-shot", "all languages", "training, s", "runs"):
+        table.add_column(name, justify="right")
+    for row in sweep["summary"]:
+        table.add_row(
+            row["mode"],
+            "-" if row["fusion_layer"] is None else str(row["fusion_layer"]),
+            _with_spread(row, "average_zero_shot"),
+            _with_spread(row, "average"),
+            "-" if row["seconds"] is None else f"{row['seconds']:.1f}",
+            f"{row['done']} of {row['of']}",
+        )
+    return table
+
+
 def task_table(tasks: Iterable[Task]) -> Table:
     """One row a task: languages, metric, source, XTREME's hyper-parameters."""
     from rich.table import Table
@@ -62,3 +88,8 @@ def task_table(tasks: Iterable[Task]) -> Table:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _with_spread(row: Mapping[str, Any], name: str) -> str:
+    spread = row[f"{name}_std"]
+    return _percent(row[name]) + ("" if spread is None else f" ± {100 * spread:.1f}")

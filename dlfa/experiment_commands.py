@@ -1,0 +1,53 @@
+"""The commands over many runs: sweeps and ensembles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .run_options import Quiet, run_fields, split_list, with_run_options
+from .terminal import fail, one_line_errors, print_table, quiet_libraries
+
+
+@with_run_options
+def sweep(
+    output_dir: Annotated[Path, typer.Option(help="Of the sweep: cells/NAME/ for each run, sweep.json.")],
+    options: dict[str, Any],
+    fusion_layers: Annotated[str, typer.Option(help="Lower layers, such as 2,4,6, or all.")] = "all",
+    seeds: Annotated[str, typer.Option(help="Such as 1,2,3.")] = "1",
+    modes: Annotated[
+        str, typer.Option(help="Of last, lower, sum, scalar_mix, aif:gate, aif:select; the first once a seed.")
+    ] = "last,aif:gate",
+    keep_models: Annotated[bool, typer.Option("--keep-models", help="Save every cell's model.")] = False,
+    processes: Annotated[int | None, typer.Option(help="Runs at a time; default: one a GPU.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """One run for each fusion mode, lower layer and seed; the same command again goes on where it was."""
+    with one_line_errors():
+        fields = run_fields(**options)
+        layers = None if fusion_layers == "all" else _integers("fusion-layers", fusion_layers)
+        numbers, names = _integers("seeds", seeds), split_list("modes", modes)
+        quiet_libraries()
+        from .run_config import RunConfig
+        from .sweep import SweepConfig, run_sweep
+        from .tables import sweep_table
+
+        base = RunConfig(output_dir=output_dir, **fields)
+        config = SweepConfig(base, output_dir, layers, numbers, names)
+        try:
+            result = run_sweep(config, keep_models=keep_models, processes=processes, progress=not quiet)
+        except KeyboardInterrupt:
+            fail("interrupted; the same command goes on with the sweep", status=130)
+    print_table(sweep_table(result))
+    failed = [cell["name"] for cell in result["cells"] if cell["state"] == "failed"]
+    if failed:
+        fail(f"{len(failed)} of {len(result['cells'])} runs failed: {', '.join(failed)}; see their error.txt", status=1)
+
+
+def _integers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in split_list(option, text))
+    except ValueError:
+        raise ValueError(f"--{option} must be integers, several as 1,2, got {text!r}") from None

@@ -1,0 +1,127 @@
+"""The command-line options of a run, shared by every command that trains."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Languages = Annotated[
+    str | None, typer.Option("--languages", help="Comma-separated, such as en,de,zh; default: all that have data.")
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Data in XTREME's layout (train-en.tsv, dev-en.tsv, test-XX.tsv); default: the Hub."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+
+
+def run_fields(
+    *,
+    task: Annotated[str, typer.Option(help="A task of `dlfa tasks`.")],
+    model: Annotated[str, typer.Option(help="Encoder: Hub id or directory.")],
+    data_dir: DataDir = None,
+    languages: Languages = None,
+    kernel_size: Annotated[int | None, typer.Option(help="AIF: odd width of the local branch in tokens.")] = None,
+    reduction: Annotated[int | None, typer.Option(help="AIF: squeeze width is hidden size / reduction.")] = None,
+    gate_bias: Annotated[float | None, typer.Option(help="AIF: initial bias of the gate.")] = None,
+    activation: Annotated[str | None, typer.Option(help="AIF: relu (default), gelu or silu.")] = None,
+    label_subword: Annotated[
+        str | None, typer.Option(help="Tagging: a word's label sits on its first (default) or last sub-word, or mean.")
+    ] = None,
+    freeze_encoder: Annotated[
+        bool,
+        typer.Option("--freeze-encoder", help="Train fusion and head alone, on hidden states computed once and kept."),
+    ] = False,
+    states_cache: Annotated[
+        Path | None, typer.Option(help="Where they are kept; default: $DLFA_CACHE, else the user's cache.")
+    ] = None,
+    states_dtype: Annotated[
+        str, typer.Option(help="As float32, exactly, or as float16, in half the space.")
+    ] = "float32",
+    freeze_layers: Annotated[
+        int | None, typer.Option(help="Keep the embeddings and the encoder's first N blocks as they are.")
+    ] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option(help="Train LoRA adapters of this rank in the encoder; merged when saved.")
+    ] = None,
+    lora_alpha: Annotated[int | None, typer.Option(help="Default: twice the rank.")] = None,
+    lora_targets: Annotated[
+        str | None, typer.Option(help="Linear layers, such as query,value; default: all of the encoder.")
+    ] = None,
+    intermediate: Annotated[
+        list[str] | None,
+        typer.Option(help="TASK or TASK:DATA_DIR to train on before, keeping encoder and fusion; repeatable."),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Default: XTREME's for the task; frozen encoder 1e-3, LoRA 2e-4.")
+    ] = None,
+    head_learning_rate: Annotated[
+        float | None, typer.Option(help="Of the new parameters, fusion and head; default: --learning-rate.")
+    ] = None,
+    epochs: Annotated[float | None, typer.Option(help="Default: XTREME's for the task.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Sequences a batch and process; default: XTREME's.")] = None,
+    gradient_accumulation: Annotated[int | None, typer.Option(help="Batches a step; default: XTREME's.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens a sequence; default: XTREME's.")] = None,
+    weight_decay: Annotated[float, typer.Option(help="Of weights, not of biases and norms.")] = 0.0,
+    warmup_steps: Annotated[int | None, typer.Option(help="Default: XTREME's, which is 0 but for QA.")] = None,
+    max_train_examples: Annotated[int | None, typer.Option(help="A fixed random subset of the training data.")] = None,
+    max_eval_examples: Annotated[int | None, typer.Option(help="Likewise of the dev set and of each test set.")] = None,
+    save_steps: Annotated[
+        int | None, typer.Option(help="Steps between checkpoints and dev evaluations; default: once an epoch.")
+    ] = None,
+    eval_batch_size: Annotated[int, typer.Option(help="Sequences a batch of evaluation.")] = 64,
+    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 autocast.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="float16 autocast with loss scaling (GPU).")] = False,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")
+    ] = False,
+) -> dict[str, Any]:
+    """The options as fields of RunConfig.
+
+    Raises:
+        ValueError: a list without an entry.
+    """
+    fields = dict(locals())
+    names = ("kernel_size", "reduction", "gate_bias", "activation", "label_subword")
+    options = {name: fields.pop(name) for name in names}
+    fields["model_options"] = {name: value for name, value in options.items() if value is not None}
+    fields["languages"] = None if languages is None else split_list("languages", languages)
+    fields["lora_targets"] = None if lora_targets is None else split_list("lora-targets", lora_targets)
+    fields["intermediate"] = tuple(intermediate or ())
+    return fields
+
+
+def split_list(option: str, text: str) -> tuple[str, ...]:
+    """The entries of a comma-separated `--option`, which is in the plural.
+
+    Raises:
+        ValueError: there is none.
+    """
+    entries = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not entries:
+        one = option.removesuffix("s").replace("-", " ")
+        raise ValueError(f"--{option} must name at least one {one}, got {text!r}")
+    return entries
+
+
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `run_fields` beside its own, required ones first, as its argument `options`."""
+    shared = inspect.signature(run_fields, eval_str=True).parameters
+    own = dict(inspect.signature(command, eval_str=True).parameters)
+    del own["options"]
+    together = sorted((*own.values(), *shared.values()), key=lambda each: each.default is not inspect.Parameter.empty)
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in together]
+
+    @functools.wraps(command)
+    def wrapped(**values: Any) -> None:
+        options = {name: values.pop(name) for name in shared}
+        command(options=options, **values)
+
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
+    return wrapped

@@ -1,0 +1,354 @@
+"""A sweep: one run for every combination of fusion mode, lower layer and seed, each kept as soon as it is there.
+
+DIR/cells/<mode>[-layer<N>]-seed<S>/ are ordinary run directories, a failed one with the reason in error.txt;
+DIR/sweep.json holds the sweep's configuration, the state of every cell, and the summary over seeds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import statistics
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from transformers import AutoConfig
+
+from . import atomic
+from .configuration import DLFAConfig
+from .frozen import StateInputs
+from .run_config import RunConfig, differences
+from .run_directory import RunDirectory, read_object
+from .training import Materials, fit, load_data, load_materials, prepare
+
+MODES = ("last", "lower", "sum", "scalar_mix", "aif:gate", "aif:select")
+_WITHOUT_LAYER = ("last", "scalar_mix")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep; `fusion_layer` is None for a mode that takes no lower layer, or all of them."""
+
+    mode: str
+    fusion_layer: int | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of the run's directory."""
+        layer = "" if self.fusion_layer is None else f"-layer{self.fusion_layer}"
+        return f"{self.mode.replace(':', '-')}{layer}-seed{self.seed}"
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """The options of the model that tell this cell from others."""
+        fusion, _, fuse = self.mode.partition(":")
+        return {"fusion": fusion, "fusion_layer": self.fusion_layer} | ({"fuse": fuse} if fuse else {})
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """What a sweep runs.
+
+    Args:
+        base: every run's options; its own seed, output directory and choice of fusion are replaced.
+        output_dir: of the sweep.
+        fusion_layers: lower layers, as `hidden_states` counts them; None takes all.
+        seeds: of each combination.
+        modes: of `MODES`; "last", and "scalar_mix", which mixes all layers, run once a seed.
+
+    Raises:
+        ValueError: an unknown mode, something twice, or nothing at all.
+    """
+
+    base: RunConfig
+    output_dir: Path
+    fusion_layers: tuple[int, ...] | None
+    seeds: tuple[int, ...] = (1,)
+    modes: tuple[str, ...] = ("last", "aif:gate")
+
+    def __post_init__(self) -> None:
+        for mode in self.modes:
+            if mode not in MODES:
+                raise ValueError(f"modes must be of {', '.join(MODES)}, got {mode!r}")
+        for name in ("fusion_layers", "seeds", "modes"):
+            values = getattr(self, name)
+            if values is not None and (not values or len(set(values)) < len(values)):
+                raise ValueError(f"{name} must name at least one, and none twice, got {','.join(map(str, values))}")
+
+    def resolved(self) -> SweepConfig:
+        """The same sweep with presets, all layers named, and every layer checked against the encoder.
+
+        Raises:
+            ValueError: a layer that the encoder does not have, or no encoder.
+        """
+        try:
+            encoder = AutoConfig.from_pretrained(self.base.model)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise ValueError(f"no encoder can be loaded from {self.base.model!r}: {reason}") from error
+        depth = encoder.num_hidden_layers
+        layers = tuple(range(depth)) if self.fusion_layers is None else self.fusion_layers
+        resolved = dataclasses.replace(self, fusion_layers=layers)
+        for cell in resolved.cells():
+            DLFAConfig(encoder_config=encoder, **{**self.base.model_options, **cell.model_options})
+        return resolved
+
+    def cells(self) -> list[Cell]:
+        """All runs, seed by seed, so that a sweep that is cut short has something of everything."""
+        return [
+            Cell(mode, layer, seed)
+            for seed in self.seeds
+            for mode in self.modes
+            for layer in ((None,) if mode in _WITHOUT_LAYER else self.fusion_layers or ())
+        ]
+
+    def run_config(self, cell: Cell) -> RunConfig:
+        """The run of a cell."""
+        return dataclasses.replace(
+            self.base,
+            output_dir=self.output_dir / "cells" / cell.name,
+            seed=cell.seed,
+            model_options={**self.base.model_options, **cell.model_options},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values, without the output directory."""
+        shared = {name: value for name, value in self.base.with_presets().to_json().items() if name != "seed"}
+        layers = None if self.fusion_layers is None else list(self.fusion_layers)
+        return {**shared, "fusion_layers": layers, "seeds": list(self.seeds), "modes": list(self.modes)}
+
+
+def run_sweep(
+    config: SweepConfig, *, keep_models: bool = False, processes: int | None = None, progress: bool = False
+) -> dict[str, Any]:
+    """Run what is missing of a sweep.
+
+    Cells that are complete are kept, an interrupted one goes on, a failed one is tried again. What several cells need
+    (data, tokenised data, a frozen encoder and its states) is read once by each process.
+
+    Args:
+        config: the sweep.
+        keep_models: write each cell's model.
+        processes: how many run at a time; None takes one for each GPU.
+        progress: show a bar on standard error.
+
+    Returns:
+        The content of sweep.json.
+
+    Raises:
+        ValueError, TypeError: bad input, or a directory that holds another sweep; raised before any training.
+    """
+    if processes is not None and processes < 1:
+        raise ValueError(f"processes must be at least 1, got {processes}")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("a sweep starts its own processes, one a GPU; run it without torchrun or accelerate launch")
+    config = config.resolved()
+    _claim(config)
+    record = _Record(config)
+    todo = [cell for cell in config.cells() if record.state_of(cell) != "done"]
+    record.write()
+    if todo:
+        materials = _load(config)
+        _compute_states(config, materials, todo)
+        count = min(processes or max(1, torch.cuda.device_count()), len(todo))
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console, disable=not progress) as bar:
+            done = bar.add_task("sweep", total=len(config.cells()), completed=len(config.cells()) - len(todo))
+            for cell in _run_all(config, todo, materials, keep_models, count, _describer(bar, done)):
+                record.write()
+                bar.advance(done)
+                if record.state_of(cell) == "failed":
+                    console.print(f"{cell.name} failed: {record.reason(cell)}", markup=False, highlight=False)
+    return record.write()
+
+
+def _describer(bar: Progress, task: Any) -> Callable[[Cell], None]:
+    return lambda cell: bar.update(task, description=cell.name)
+
+
+def _claim(config: SweepConfig) -> None:
+    """Refuse a directory that holds something else."""
+    path, now = config.output_dir / "sweep.json", config.to_json()
+    if path.exists():
+        before = read_object(path, ("config", "cells"))["config"]
+        if changed := differences(before, now):
+            shown = "; ".join(f"{name}: {before.get(name)!r} there, {now.get(name)!r} now" for name in changed)
+            raise ValueError(f"--output-dir {config.output_dir} holds a sweep of another configuration ({shown})")
+    elif config.output_dir.exists() and (not config.output_dir.is_dir() or any(config.output_dir.iterdir())):
+        raise ValueError(f"--output-dir {config.output_dir} holds something else than a sweep; give a new directory")
+
+
+class _Record:
+    """sweep.json: drawn from the cells' directories each time, so that it never tells of what is not there."""
+
+    def __init__(self, config: SweepConfig) -> None:
+        self.config = config
+
+    def _directory(self, cell: Cell) -> RunDirectory:
+        return RunDirectory(self.config.output_dir / "cells" / cell.name)
+
+    def state_of(self, cell: Cell) -> str:
+        """ "done", "failed", "interrupted" or "to do"."""
+        directory = self._directory(cell)
+        if directory.results_file.exists():
+            return "done"
+        if _error_file(directory).exists():
+            return "failed"
+        return "interrupted" if directory.run_file.exists() else "to do"
+
+    def reason(self, cell: Cell) -> str:
+        """The last line of a failed cell's error."""
+        return _error_file(self._directory(cell)).read_text(encoding="utf-8").strip().split("\n")[-1]
+
+    def write(self) -> dict[str, Any]:
+        """Write and return it."""
+        cells: list[dict[str, Any]] = []
+        for cell in self.config.cells():
+            entry: dict[str, Any] = {"name": cell.name, **dataclasses.asdict(cell), "state": self.state_of(cell)}
+            if entry["state"] == "done":
+                results = read_object(self._directory(cell).results_file, ("average", "train"))
+                entry |= {name: results[name] for name in ("metric", "average", "average_zero_shot")}
+                entry["seconds"] = results["train"]["seconds"]
+            elif entry["state"] == "failed":
+                entry["error"] = self.reason(cell)
+            cells.append(entry)
+        content = {
+            "config": self.config.to_json(),
+            "dlfa": metadata.version("dlfa"),
+            "cells": cells,
+            "summary": _summary(cells),
+        }
+        atomic.write_json(self.config.output_dir / "sweep.json", content)
+        return content
+
+
+def _summary(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and sample standard deviation over the seeds of each mode and layer; null where there is none."""
+    groups: dict[tuple[str, int | None], list[dict[str, Any]]] = {}
+    for cell in cells:
+        groups.setdefault((cell["mode"], cell["fusion_layer"]), []).append(cell)
+    rows = []
+    for (mode, layer), members in groups.items():
+        done = [cell for cell in members if cell["state"] == "done"]
+        row: dict[str, Any] = {"mode": mode, "fusion_layer": layer, "done": len(done), "of": len(members)}
+        for name in ("average_zero_shot", "average", "seconds"):
+            values = [cell[name] for cell in done if cell[name] is not None]
+            row[name] = statistics.fmean(values) if values else None
+            row[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
+        rows.append(row)
+    return rows
+
+
+def _error_file(directory: RunDirectory) -> Path:
+    return directory.path / "error.txt"
+
+
+def _load(config: SweepConfig) -> Materials:
+    base = config.base.with_presets()
+    return load_materials(base, load_data(base))
+
+
+def _compute_states(config: SweepConfig, materials: Materials, cells: Sequence[Cell]) -> None:
+    """Compute a frozen encoder's states in one pass for all layers that any cell needs."""
+    if not isinstance(materials.inputs, StateInputs) or materials.encoder is None:
+        return
+    encoder_config = materials.encoder.config.encoder_config
+    layers = {
+        layer
+        for cell in cells
+        for layer in DLFAConfig(
+            encoder_config=encoder_config, **{**config.base.model_options, **cell.model_options}
+        ).lower_layers
+    }
+    data = materials.data
+    parts = [(data.train, True), (data.dev, False), *((examples, False) for examples in data.test.values())]
+    materials.inputs.compute(parts, sorted(layers))
+
+
+def _run_all(
+    config: SweepConfig,
+    cells: Sequence[Cell],
+    materials: Materials,
+    keep_models: bool,
+    processes: int,
+    started: Callable[[Cell], None],
+) -> Iterator[Cell]:
+    """Run `cells`, yielding each when it is over."""
+    if processes == 1:
+        for cell in cells:
+            started(cell)
+            _run_cell(config, cell, materials, keep_models)
+            yield cell
+        return
+    context = multiprocessing.get_context("spawn")
+    numbers = context.Queue()
+    for number in range(processes):
+        numbers.put(number)
+    shares = (numbers, processes, torch.cuda.device_count())
+    pool = ProcessPoolExecutor(processes, context, initializer=_start_worker, initargs=shares)
+    try:
+        running: dict[Future[None], Cell] = {
+            pool.submit(_run_in_worker, config, cell, keep_models): cell for cell in cells
+        }
+        while running:
+            over, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in over:
+                cell = running.pop(future)
+                if (error := future.exception()) is not None:
+                    _write_error(config, cell, error)
+                yield cell
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _run_cell(config: SweepConfig, cell: Cell, materials: Materials, keep_models: bool) -> None:
+    """Run one cell; whatever goes wrong in it is written down there."""
+    run = config.run_config(cell)
+    failed_before = _error_file(RunDirectory(run.output_dir))
+    again = failed_before.exists()
+    failed_before.unlink(missing_ok=True)
+    try:
+        prepared = prepare(run, overwrite=again, resume=not again, materials=materials)
+        if prepared is not None:
+            fit(prepared, keep_model=keep_models)
+    except Exception as error:
+        _write_error(config, cell, error)
+
+
+def _write_error(config: SweepConfig, cell: Cell, error: BaseException) -> None:
+    text = "".join(traceback.format_exception(error))
+    atomic.write_text(_error_file(RunDirectory(config.output_dir / "cells" / cell.name)), text)
+
+
+_in_worker: dict[str, Materials] = {}
+
+
+def _start_worker(numbers: Any, processes: int, gpus: int) -> None:
+    """Give this process its own GPU, or its share of the cores, before anything touches either."""
+    number = numbers.get()
+    if gpus > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[number % gpus]
+    elif gpus == 0:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def _run_in_worker(config: SweepConfig, cell: Cell, keep_models: bool) -> None:
+    if "materials" not in _in_worker:
+        _in_worker["materials"] = _load(config)
+    _run_cell(config, cell, _in_worker["materials"], keep_models)

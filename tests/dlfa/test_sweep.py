@@ -1,0 +1,217 @@
+"""Sweeps: one ordinary run a cell, kept, resumed, or recorded as failed; a directory of another sweep is refused."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from tiny_tasks import make_encoder, make_udpos
+from typer.testing import CliRunner
+
+import dlfa.sweep as sweep_module
+from dlfa.cli import app
+from dlfa.run_config import RunConfig
+from dlfa.sweep import Cell, SweepConfig, run_sweep
+from dlfa.training import train
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return make_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return make_udpos(tmp_path_factory.mktemp("udpos"))
+
+
+@pytest.fixture(scope="module")
+def base(encoder, data_dir, tmp_path_factory):
+    return RunConfig(
+        task="udpos", model=str(encoder), output_dir=Path("unset"), data_dir=data_dir, learning_rate=1e-2, epochs=1,
+        batch_size=8, gradient_accumulation=1, max_length=32, max_train_examples=16, freeze_encoder=True,
+        states_cache=tmp_path_factory.mktemp("cache"),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def config(base, tmp_path):
+    return SweepConfig(base, tmp_path / "sweep", (0, 1), (1, 2), ("last", "aif:gate"))
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Names of the cells that are run."""
+    seen = []
+    original = sweep_module._run_cell
+
+    def run(config, cell, *more):
+        seen.append(cell.name)
+        original(config, cell, *more)
+
+    monkeypatch.setattr(sweep_module, "_run_cell", run)
+    return seen
+
+
+NAMES = [
+    "last-seed1", "aif-gate-layer0-seed1", "aif-gate-layer1-seed1",
+    "last-seed2", "aif-gate-layer0-seed2", "aif-gate-layer1-seed2",
+]  # fmt: skip
+
+
+def test_cells_are_the_runs_that_train_would_make(config, base, tmp_path):
+    result = run_sweep(config)
+    assert [cell["name"] for cell in result["cells"]] == NAMES
+    assert {cell["state"] for cell in result["cells"]} == {"done"}
+    assert json.loads((config.output_dir / "sweep.json").read_text()) == result
+    alone = train(
+        dataclasses.replace(
+            base, output_dir=tmp_path / "alone", seed=2, model_options={"fusion_layer": 1, "fusion": "aif"}
+        )
+    )
+    cell = config.output_dir / "cells" / "aif-gate-layer1-seed2"
+    results = json.loads((cell / "results.json").read_text())
+    assert results["languages"] == alone["languages"]
+    assert results["train"]["loss"] == alone["train"]["loss"]
+    assert (results["fusion_layer"], results["fuse"], results["seed"]) == (1, "gate", 2)
+    assert not (cell / "model.safetensors").exists()
+    row = next(row for row in result["summary"] if row["fusion_layer"] == 1)
+    both = [c["average_zero_shot"] for c in result["cells"] if c["fusion_layer"] == 1]
+    assert (row["done"], row["of"]) == (2, 2)
+    assert row["average_zero_shot"] == pytest.approx(sum(both) / 2)
+    assert row["average_zero_shot_std"] == pytest.approx(abs(both[0] - both[1]) / 2**0.5)
+
+
+def test_finished_cells_are_kept_and_an_interrupted_one_goes_on(config, runs, monkeypatch):
+    original, calls = sweep_module.fit, []
+
+    def stop(prepared, **more):
+        calls.append(prepared)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(prepared, **more)
+
+    monkeypatch.setattr(sweep_module, "fit", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(config)
+    states = {
+        cell["name"]: cell["state"] for cell in json.loads((config.output_dir / "sweep.json").read_text())["cells"]
+    }
+    assert [states[name] for name in NAMES[:4]] == ["done", "done", "to do", "to do"]
+    before = (config.output_dir / "cells" / NAMES[0] / "results.json").stat().st_mtime_ns
+    runs.clear()
+    result = run_sweep(config)
+    assert runs == NAMES[2:]
+    assert {cell["state"] for cell in result["cells"]} == {"done"}
+    assert (config.output_dir / "cells" / NAMES[0] / "results.json").stat().st_mtime_ns == before
+
+
+def test_failed_cell_is_recorded_and_the_rest_goes_on(config, runs, monkeypatch):
+    original = sweep_module.fit
+
+    def fail(prepared, **more):
+        if prepared.directory.path.name == NAMES[1]:
+            raise FloatingPointError("the training loss became nan")
+        return original(prepared, **more)
+
+    monkeypatch.setattr(sweep_module, "fit", fail)
+    result = run_sweep(config)
+    states = [cell["state"] for cell in result["cells"]]
+    assert states == ["done", "failed", "done", "done", "done", "done"]
+    assert result["cells"][1]["error"] == "FloatingPointError: the training loss became nan"
+    assert "Traceback" in (config.output_dir / "cells" / NAMES[1] / "error.txt").read_text()
+    assert (result["summary"][1]["done"], result["summary"][1]["of"]) == (1, 2)
+    monkeypatch.setattr(sweep_module, "fit", original)
+    runs.clear()
+    assert {cell["state"] for cell in run_sweep(config)["cells"]} == {"done"}
+    assert runs == [NAMES[1]]
+    assert not (config.output_dir / "cells" / NAMES[1] / "error.txt").exists()
+
+
+def test_data_and_encoder_are_read_once(config, monkeypatch):
+    import dlfa.training as training
+    from dlfa.tasks.tagging import TaggingTask
+
+    calls = {"encode": 0, "load": 0}
+    encode, load = TaggingTask.encode, training.load_materials
+
+    def counted_encode(self, *args, **more):
+        calls["encode"] += 1
+        return encode(self, *args, **more)
+
+    def counted_load(*args, **more):
+        calls["load"] += 1
+        return load(*args, **more)
+
+    monkeypatch.setattr(TaggingTask, "encode", counted_encode)
+    monkeypatch.setattr(sweep_module, "load_materials", counted_load)
+    monkeypatch.setattr(training, "load_materials", counted_load)
+    run_sweep(config)
+    assert calls == {"encode": 5, "load": 1}  # train, dev, three languages
+
+
+def test_another_configuration_is_refused_with_the_keys_that_differ(config, base, runs):
+    run_sweep(dataclasses.replace(config, modes=("last",), seeds=(1,)))
+    runs.clear()
+    other = dataclasses.replace(config, base=dataclasses.replace(base, epochs=2), modes=("last",), seeds=(1, 3))
+    with pytest.raises(ValueError, match=r"another configuration \(epochs: 1 there, 2 now; seeds: \[1\] there"):
+        run_sweep(other)
+    assert runs == []
+
+
+def test_directory_of_something_else_is_refused(config):
+    config.output_dir.mkdir()
+    (config.output_dir / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="something else than a sweep"):
+        run_sweep(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"modes": ("aif",)}, "modes must be of last, lower, sum, scalar_mix, aif:gate, aif:select, got 'aif'"),
+        ({"seeds": (1, 1)}, "seeds must name at least one, and none twice"),
+        ({"fusion_layers": (2,)}, r"fusion_layer must be in 0\.\.1"),
+    ],
+)
+def test_bad_sweeps_are_refused_before_anything_is_written(config, changes, message):
+    with pytest.raises(ValueError, match=message):
+        run_sweep(dataclasses.replace(config, **changes))
+    assert not config.output_dir.exists()
+
+
+def test_modes_without_a_layer_run_once_a_seed(config):
+    every = dataclasses.replace(config, modes=sweep_module.MODES, fusion_layers=None).resolved()
+    assert len(every.cells()) == 2 * (2 + 4 * 2)
+    assert Cell("scalar_mix", None, 2) in every.cells()
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_results(config, tmp_path):
+    small = dataclasses.replace(config, seeds=(1,))
+    alone = run_sweep(small)
+    both = run_sweep(dataclasses.replace(small, output_dir=tmp_path / "both"), processes=2)
+    scores = [[(cell["name"], cell["average"]) for cell in result["cells"]] for result in (alone, both)]
+    assert scores[0] == scores[1]
+
+
+def test_command_prints_the_table_and_ends_with_one_for_failed_cells(base, tmp_path, monkeypatch):
+    arguments = [
+        "sweep", "--task", "udpos", "--model", base.model, "--data-dir", str(base.data_dir), "--output-dir",
+        str(tmp_path / "out"), "--fusion-layers", "1", "--seeds", "1", "--modes", "last,aif:select", "--epochs", "1",
+        "--freeze-encoder", "--states-cache", str(base.states_cache), "--max-length", "32",
+        "--max-train-examples", "16",
+        "--quiet",
+    ]  # fmt: skip
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "aif:select" in result.stdout
+    assert "1 of 1" in result.stdout
+    bad = CliRunner().invoke(app, [*arguments[:-1], "--seeds", "x"])
+    assert bad.exit_code == 2
+    assert "--seeds must be integers" in bad.stderr
+    (tmp_path / "out" / "cells" / "last-seed1" / "results.json").unlink()
+    monkeypatch.setattr(sweep_module, "fit", lambda *_, **__: 1 / 0)
+    failed = CliRunner().invoke(app, arguments)
+    assert failed.exit_code == 1
+    assert "1 of 2 runs failed: last-seed1" in failed.stderr
