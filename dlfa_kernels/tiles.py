@@ -83,7 +83,7 @@ CAPS = {
                            inputs=_cap(32, 64, 8, 2)),
     ("warpgroup", 4): _FLOAT32_CAPS,
     # operands take registers
-    ("warp", 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(64, 32, 8, 2),
+    ("warp", 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(32, 64, 8, 2),
                       inputs=_cap(64, 16, 8, 1)),
     ("warp", 4): _FLOAT32_CAPS,
 }  # fmt: skip
@@ -118,6 +118,7 @@ def choose_tiles(
     inputs = fitted(caps.inputs)
     if dtype == torch.float32 and squeeze_dim <= 128:  # one block of 64 alone is unrolled, and spills
         inputs = replace(inputs, block_h=min(32, block_h), chunks=-(-squeeze_dim // min(32, block_h)))
+    context_warps = 4 if _family(architecture) == "warpgroup" and chunks <= 2 else 8
     block_e = min(64, widest_e)
     return Tiles(
         squeeze=narrow(caps.squeeze),
@@ -126,7 +127,7 @@ def choose_tiles(
         inputs=inputs,
         taps=replace(fitted(caps.expand), chunks=1, num_warps=4),
         pool=Tile(block_t=32, block_e=128),
-        context=Tile(block_t=16, block_e=block_e, block_h=block_h, num_warps=8),
+        context=Tile(block_t=16, block_e=block_e, block_h=block_h, num_warps=context_warps),
         weights=Tile(block_t=16, block_e=block_e, block_h=min(32, block_h)),
         sums=Tile(block_t=64, block_e=min(128, widest_e)),
         token=Tile(block_t=16, block_e=min(32, block_e), block_h=block_h),
