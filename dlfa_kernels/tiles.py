@@ -72,7 +72,7 @@ def _cap(block_t: int, block_e: int, num_warps: int, num_stages: int) -> Tile:
     return Tile(block_t=block_t, block_e=block_e, num_warps=num_warps, num_stages=num_stages)
 
 
-_FLOAT32_CAPS = Caps(squeeze=_cap(32, 16, 4, 2), expand=_cap(32, 16, 4, 2), reduce=_cap(32, 16, 8, 2),
+_FLOAT32_CAPS = Caps(squeeze=_cap(32, 16, 4, 2), expand=_cap(32, 16, 4, 2), reduce=_cap(16, 32, 4, 1),
                      inputs=_cap(32, 16, 8, 1))  # fmt: skip
 
 # (family, bytes of a state) -> caps. Chosen so that no kernel spills at E = 768 and 1024, H = E/4 and E/16, for the
@@ -118,6 +118,8 @@ def choose_tiles(
     inputs = fitted(caps.inputs)
     if dtype == torch.float32 and squeeze_dim <= 128:  # one block of 64 alone is unrolled, and spills
         inputs = replace(inputs, block_h=min(32, block_h), chunks=-(-squeeze_dim // min(32, block_h)))
+    if _family(architecture) == "warp" and dtype.itemsize == 2 and chunks == 4:  # four blocks of 64 spill
+        inputs = replace(inputs, block_h=128, chunks=2)
     context_warps = 4 if _family(architecture) == "warpgroup" and chunks <= 2 else 8
     block_e = min(64, widest_e)
     return Tiles(
