@@ -91,9 +91,8 @@ class Session:
         """Record rows without a time, and why."""
         for key in keys:
             self.results.skip(key, reason)
-        self.console.print(
-            f"[yellow]no time for {keys[0]['provider']} at {keys[0]['shape']}: {reason}", highlight=False
-        )
+        where = "x".join(map(str, keys[0]["shape"]))
+        self.console.print(f"no time for {keys[0]['provider']} at {where}: {reason}", markup=False, highlight=False)
 
     @contextmanager
     def attempt(self, provider: str, keys: list[dict[str, Any]]) -> Iterator[bool]:
@@ -118,7 +117,7 @@ class Session:
             reason = "took longer than its time"
         except Exception as error:
             reason = f"{type(error).__name__}: {first_line(error)}"
-            self.ours_failed |= provider == providers.ours(self.device)
+            self.ours_failed |= provider.removesuffix(providers.GRAPH) == providers.ours(self.device)
         finally:
             if provider.startswith(providers.COMPILE):
                 torch.compiler.reset()  # else it gives up on a module that it has seen in too many shapes

@@ -102,13 +102,13 @@ def test_saved_memory_of_plain_code(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suite", ["aif", "memory"])
+@pytest.mark.parametrize("suite", ["launch", "memory"])
 def test_torch_compile_on_a_cpu(suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ("--device", "cpu", "--out", str(tmp_path), "--provider", "compile", "--budget-seconds", "200")
     assert run(suite, monkeypatch, *options) == 0
     rows = check_file(suite, tmp_path)
     assert {row["provider"] for row in rows} == {"compile"}
-    assert all(row["median_us" if suite == "aif" else "max_rel_error"] for row in rows)
+    assert all(row["median_us" if suite == "launch" else "max_rel_error"] for row in rows)
 
 
 COMMANDS = {
