@@ -30,6 +30,8 @@ from .tiles import Tile, Tiles, choose_tiles, device_architecture
 # Sequences of more tiles than this are pooled by a launch of their own before the context.
 TILES_POOLED_BY_CONTEXT = 4
 
+MAX_REGISTERS = 255
+
 
 class ForwardResult(NamedTuple):
     """z and what the backward needs besides the inputs; float32 rows but for `squeezed`, in z's dtype."""
@@ -60,10 +62,17 @@ class Launch:
     constants: dict[str, Any]
     num_warps: int
     num_stages: int
+    maxnreg: int | None = None  # registers a thread may take, on NVIDIA
+
+    @property
+    def options(self) -> dict[str, int]:
+        """The compiler's options, as keywords of the launch."""
+        options = {"num_warps": self.num_warps, "num_stages": self.num_stages}
+        return options if self.maxnreg is None else {**options, "maxnreg": self.maxnreg}
 
     def run(self) -> None:
         """Launch on the current device and stream."""
-        self.kernel[self.grid](**self.arguments, **self.constants, num_warps=self.num_warps, num_stages=self.num_stages)
+        self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
 
 
 _recorder: list[Launch] | None = None
@@ -160,6 +169,8 @@ class Call:
         self.align = next(n for n in (16, 8, 4, 1) if all(stride % n == 0 for stride in strides))
         self.interpreted = environment.triton_interpreted() and last.device.type == "cpu"
         nvidia = architecture.startswith("sm_") and not self.interpreted
+        # Left alone, the assembler spills a few registers to fit one more program on a multiprocessor.
+        self.maxnreg = MAX_REGISTERS if nvidia else None
         self.flags = {
             "SELECT": fuse == "select",
             "ACTIVATION": activation,
@@ -208,7 +219,7 @@ class Call:
         known = {**self.flags, **blocks, **constants}
         constants = {name: known[name] for name in kernel.arg_names if name in known}
         arguments = {name: arguments[name] for name in kernel.arg_names if name in arguments}
-        launch = Launch(kernel, grid, arguments, constants, tile.num_warps, tile.num_stages)
+        launch = Launch(kernel, grid, arguments, constants, tile.num_warps, tile.num_stages, self.maxnreg)
         if _recorder is not None:
             _recorder.append(launch)
         if self.device.type != "meta":

@@ -115,7 +115,9 @@ def choose_tiles(
     def narrow(cap: Tile) -> Tile:  # little is held, so few warps do
         return replace(fitted(cap), num_warps=4 if chunks <= 2 else cap.num_warps)
 
-    inputs = fitted(caps.inputs)
+    squeeze, inputs = narrow(caps.squeeze), fitted(caps.inputs)
+    if dtype == torch.float32 and chunks == 4:  # four warps spill here
+        squeeze = replace(squeeze, block_e=min(32, widest_e), num_warps=8)
     if dtype == torch.float32 and squeeze_dim <= 128:  # one block of 64 alone is unrolled, and spills
         inputs = replace(inputs, block_h=min(32, block_h), chunks=-(-squeeze_dim // min(32, block_h)))
     if _family(architecture) == "warp" and dtype.itemsize == 2 and chunks == 4:  # four blocks of 64 spill
@@ -123,7 +125,7 @@ def choose_tiles(
     context_warps = 4 if _family(architecture) == "warpgroup" and chunks <= 2 else 8
     block_e = min(64, widest_e)
     return Tiles(
-        squeeze=narrow(caps.squeeze),
+        squeeze=squeeze,
         expand=narrow(caps.expand),
         reduce=narrow(caps.reduce),
         inputs=inputs,
