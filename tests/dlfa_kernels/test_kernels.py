@@ -114,6 +114,19 @@ MASKED = [
     for mask in MASKS
     for length in (9, 3 * TILE_T - 2 if mask == "islands" else TILE_T + 9)
 ]
+WIDE = [
+    Case(batch=1, length=3, embed_dim=1000, squeeze_dim=16, kernel_size=3),
+    Case(batch=1, length=3, embed_dim=16, squeeze_dim=1600, fuse="select"),
+    Case(batch=1, length=3, embed_dim=1000, squeeze_dim=16, token=0, dtype=torch.bfloat16),
+    *(
+        pytest.param(Case(batch=3, length=70, embed_dim=12288, squeeze_dim=3072, **more), marks=pytest.mark.gpu)
+        for more in (
+            {"dtype": torch.bfloat16},
+            {"fuse": "select", "dtype": torch.float16, "kernel_size": 3},
+            {"token": 0},
+        )
+    ),
+]
 MANY_SEQUENCES = [
     Case(batch=TILE_B, length=3),
     Case(batch=2 * TILE_B + 1, length=3),
@@ -160,6 +173,12 @@ def test_number_of_launches_at_the_small_size(token: int | None, most: tuple[int
     with record_launches() as backward:
         z.sum().backward()
     assert (len(forward), len(backward)) <= most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", WIDE, ids=str)
+def test_the_widest(case: Case, device: torch.device, record_property: Record) -> None:
+    assert_near_exact(make_inputs(case, device), case, record_property)
 
 
 @pytest.mark.slow
@@ -367,3 +386,30 @@ def test_row_offsets_beyond_32_bits(device: torch.device) -> None:
     far = memory.as_strided(inputs.last.shape, (case.length * stride, stride, 1))
     inputs.last = far.copy_(inputs.last)
     assert_equal_bits(run(triton_aif, inputs, **case.options), expected)
+
+
+def assert_last_sequence_as_alone(batch: int, device: torch.device) -> None:
+    """The last of `batch` equal sequences, the farthest in memory, is fused as one sequence alone is."""
+    case = Case(batch=1, length=128, embed_dim=768, squeeze_dim=48, mask="none", dtype=torch.bfloat16, lower=False)
+    inputs = make_inputs(case, device)
+    alone = run(triton_aif, inputs, **case.options)
+    last = inputs.last.repeat(batch, 1, 1).requires_grad_()
+    z = triton_aif(last, None, *inputs.weights, **case.options)
+    (gradient,) = torch.autograd.grad(z, last, inputs.dz.expand_as(z))
+    assert torch.equal(z[-1], alone["z"][0])
+    assert torch.equal(gradient[-1], alone["last"][0])
+
+
+@pytest.mark.slow
+def test_the_last_sequence_is_fused_as_alone(device: torch.device) -> None:
+    assert_last_sequence_as_alone(2, device)
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_more_than_2_to_the_31_elements(device: torch.device) -> None:
+    torch.use_deterministic_algorithms(False)  # filling tensors of this size first takes as long as the kernels
+    if torch.cuda.mem_get_info(device)[0] < 40 * 2**30:
+        pytest.skip("needs 40 GiB of free GPU memory")
+    batch = 2**31 // (128 * 768) + 2
+    assert_last_sequence_as_alone(batch, device)
