@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .experiment_commands import sweep
+from .experiment_commands import ensemble, sweep
 from .report.command import report
 from .run_options import DataDir, Languages, Quiet, run_fields, split_list, with_run_options
 from .terminal import fail, one_line_errors, print_table, quiet_libraries
@@ -180,7 +180,7 @@ def quickstart(
         run(output_dir, seed, overwrite=overwrite)
 
 
-for command in (report, sweep):
+for command in (ensemble, report, sweep):
     app.command()(command)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .run_options import Quiet, run_fields, split_list, with_run_options
+from .run_options import DataDir, Languages, Quiet, run_fields, split_list, with_run_options
 from .terminal import fail, one_line_errors, print_table, quiet_libraries
 
 
@@ -44,6 +44,37 @@ def sweep(
     failed = [cell["name"] for cell in result["cells"] if cell["state"] == "failed"]
     if failed:
         fail(f"{len(failed)} of {len(result['cells'])} runs failed: {', '.join(failed)}; see their error.txt", status=1)
+
+
+def ensemble(
+    runs: Annotated[list[Path], typer.Argument(help="Output directories of `dlfa train`, of one task.")],
+    output_dir: Annotated[Path, typer.Option(help="Where results and predictions go.")],
+    data_dir: DataDir = None,
+    languages: Languages = None,
+    vote: Annotated[bool, typer.Option("--vote", help="One vote a run, in place of the mean probability.")] = False,
+    split: Annotated[str, typer.Option(help="test or dev.")] = "test",
+    max_eval_examples: Annotated[
+        int | None, typer.Option(help="A fixed random subset of each language; default: as the first run.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Sequences a batch.")] = 64,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an ensemble in --output-dir.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Let several saved runs decide together, and score them as one."""
+    with one_line_errors():
+        wanted = None if languages is None else split_list("languages", languages)
+        quiet_libraries()
+        from rich.console import Console
+        from rich.progress import Progress
+
+        from .ensemble import EnsembleConfig, run_ensemble
+        from .tables import language_table
+
+        config = EnsembleConfig(tuple(runs), output_dir, data_dir, wanted, vote, split, max_eval_examples, batch_size)
+        with Progress(console=Console(stderr=True), disable=quiet) as bar:
+            done = bar.add_task("evaluate", total=len(runs))
+            results = run_ensemble(config, overwrite=overwrite, on_run=lambda _: bar.advance(done))
+    print_table(language_table(results))
 
 
 def _integers(option: str, text: str) -> tuple[int, ...]:

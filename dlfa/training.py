@@ -306,11 +306,12 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
     if process_state().is_main_process:
         if keep_model:
             write_model(directory.path, model, prepared.materials.tokenizer)
-            write_model_card(directory.path, results)
         elif prepared.predecessor is not None:
             prepared.predecessor.remove()
         write_predictions(directory.predictions, task, evaluations)
         atomic.write_json(directory.path / "training.json", trainer.state.log_history)
+        if keep_model and evaluations:
+            write_model_card(directory.path, results)
         if evaluations:
             bar_chart(results, directory.chart_file)
         atomic.write_json(directory.results_file, results)

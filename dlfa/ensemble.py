@@ -1,0 +1,211 @@
+"""Ensembles: several saved runs decide together, by the mean of their probabilities or by vote, and score as a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp, softmax
+
+from . import atomic
+from .charts import bar_chart
+from .data.examples import Example
+from .data.loading import choose_languages, read_split, subset
+from .evaluation import example_scores, score_language
+from .results import summary
+from .run_directory import RunDirectory
+from .saved_runs import SavedRun, load_run
+from .tasks.question_answering import Span
+from .training import autocast_dtype, write_predictions
+
+# What results.json tells of one model; of an ensemble where all of its runs agree.
+_OF_A_MODEL = ("model", "fusion", "fusion_layer", "fuse", "label_subword")
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsembleConfig:
+    """What an ensemble is made of.
+
+    Args:
+        runs: output directories of `dlfa train`, at least two, of one task.
+        output_dir: where results and predictions are written; holds no run.
+        data_dir: data in XTREME's layout; None takes the first run's own.
+        languages: to test on; None takes all that have data.
+        vote: each run has one vote for each decision (a word's tag, a text's label, a question's answer), ties going
+            to the candidate that the runs' mean probability prefers; else that mean decides alone.
+        split: "test" or "dev".
+        max_eval_examples: a fixed random subset of each language; None takes all.
+        batch_size: sequences a batch.
+
+    Raises:
+        ValueError: too few runs, one twice, or a value out of its range.
+    """
+
+    runs: tuple[Path, ...]
+    output_dir: Path
+    data_dir: Path | None = None
+    languages: tuple[str, ...] | None = None
+    vote: bool = False
+    split: str = "test"
+    max_eval_examples: int | None = None
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if len(self.runs) < 2 or len({run.resolve() for run in self.runs}) < len(self.runs):
+            raise ValueError(f"an ensemble needs at least two runs, none of them twice, got {_names(self.runs)}")
+        if self.split not in ("test", "dev"):
+            raise ValueError(f"--split must be test or dev, got {self.split!r}")
+        for name in ("batch_size", "max_eval_examples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def run_ensemble(
+    config: EnsembleConfig, *, overwrite: bool = False, on_run: Callable[[Path], None] | None = None
+) -> dict[str, Any]:
+    """Evaluate an ensemble and write results.json, predictions and the chart to its `output_dir`.
+
+    The models are loaded one after the other.
+
+    Args:
+        config: the ensemble.
+        overwrite: replace what an ensemble left in `output_dir`.
+        on_run: called after each run that has been evaluated.
+
+    Returns:
+        The content of results.json: as a run's, with `ensemble` in place of what tells of one model's training.
+
+    Raises:
+        ValueError: bad input; raised before any model runs.
+    """
+    directory = RunDirectory(config.output_dir)
+    if directory.run_file.exists() or (directory.path / "config.json").exists():
+        raise ValueError(f"--output-dir {config.output_dir} holds a run or a model; choose another")
+    if directory.results_file.exists() and not overwrite:
+        raise ValueError(f"--output-dir {config.output_dir} holds results; give --overwrite or choose another")
+    names = {_task_of(path) for path in config.runs}
+    if len(names) > 1:
+        raise ValueError(f"the runs must be of one task, got {', '.join(sorted(names))}")
+    first = load_run(config.runs[0])
+    task, data = first.task, _data(config, first)
+    members: list[dict[str, Any]] = []
+    scores: dict[str, list[list[Any]]] = {language: [] for language in data}
+    for path in config.runs:
+        run = first if path == config.runs[0] else load_run(path)
+        evaluations = {}
+        for language, examples in data.items():
+            found = _scores(run, examples, config.batch_size)
+            scores[language].append(found)
+            evaluations[language] = score_language(task, language, examples, found)
+        name, seed = (path.name, None) if run.config is None else (run.config.model, run.config.seed)
+        result = summary(task, run.model, name, evaluations, seed=seed, split=config.split)
+        kept = (*_OF_A_MODEL, "seed", "average", "average_zero_shot")
+        members.append({"run": path.name, **{key: result[key] for key in kept}})
+        if on_run is not None:
+            on_run(path)
+    evaluations = {
+        language: score_language(task, language, data[language], together(several, config.vote))
+        for language, several in scores.items()
+    }
+    results = summary(
+        task,
+        first.model,
+        members[0]["model"],
+        evaluations,
+        seed=None,
+        split=config.split,
+        ensemble={"by": "vote" if config.vote else "mean probability", "runs": members},
+    )
+    results |= {key: _common([member[key] for member in members]) for key in _OF_A_MODEL}
+    directory.clear()
+    write_predictions(directory.predictions, task, evaluations, config.split)
+    bar_chart(results, directory.chart_file)
+    atomic.write_json(directory.results_file, results)
+    return results
+
+
+def together(several: Sequence[Sequence[Any]], vote: bool) -> list[Any]:
+    """The scores of an ensemble from those of its members.
+
+    Args:
+        several: of each member the scores of every example, as `dlfa.evaluation.example_scores` gives them.
+        vote: count each member's first choice; else average the probabilities.
+
+    Returns:
+        One entry an example, from which the task decides as from one model's: log of the mean probabilities, or the
+        numbers of votes plus half the mean probability, which settles ties and nothing else.
+    """
+    return [_example_together(members, vote) for members in zip(*several, strict=True)]
+
+
+def _example_together(members: Sequence[Any], vote: bool) -> Any:
+    if isinstance(members[0], list):
+        return _spans_together(members, vote)
+    stacked = np.stack(members)
+    mean = logsumexp(stacked, axis=0) - np.log(len(members))
+    if not vote:
+        return mean
+    votes = np.eye(stacked.shape[-1])[stacked.argmax(axis=-1)].sum(axis=0)
+    return votes + np.exp(mean) / 2
+
+
+def _spans_together(members: Sequence[list[Span]], vote: bool) -> list[Span]:
+    """Candidate answers; a member's probabilities are the softmax over its own candidates."""
+    totals: dict[tuple[int, int], float] = {}
+    for spans in members:
+        shares = softmax([span.score for span in spans]) if spans else []
+        for rank, (span, share) in enumerate(zip(spans, shares, strict=True)):
+            place, mean = (span.start, span.stop), float(share) / len(members)
+            totals[place] = totals.get(place, 0.0) + ((rank == 0) + mean / 2 if vote else mean)
+    return sorted((Span(total, *place) for place, total in totals.items()), reverse=True)
+
+
+def _common(values: Sequence[Any]) -> Any:
+    return values[0] if all(value == values[0] for value in values) else None
+
+
+def _names(runs: Sequence[Path]) -> str:
+    return ", ".join(map(str, runs)) or "none"
+
+
+def _task_of(path: Path) -> str:
+    """The task of a run, told without loading its model."""
+    if not path.is_dir():
+        raise ValueError(f"run {path} does not exist")
+    directory = RunDirectory(path)
+    if not directory.run_file.exists():
+        raise ValueError(f"{path} has no run.json, so it is no run of dlfa train")
+    if not (path / "config.json").exists():
+        raise ValueError(f"no model in {path}: the run is not complete, or was made by a sweep without --keep-models")
+    return str(directory.read_run()["config"]["task"])
+
+
+def _data(config: EnsembleConfig, first: SavedRun) -> dict[str, list[Example]]:
+    of_run = first.config
+    data_dir = config.data_dir if config.data_dir is not None or of_run is None else of_run.data_dir
+    size = config.max_eval_examples
+    if size is None and of_run is not None:
+        size = of_run.max_eval_examples
+    wanted = config.languages
+    if wanted is None and config.split == "dev":
+        wanted = (first.task.train_language,)
+    return {
+        language: subset(read_split(first.task, data_dir, config.split, language), size)
+        for language in choose_languages(first.task, data_dir, wanted, config.split)
+    }
+
+
+def _scores(run: SavedRun, examples: Sequence[Example], batch_size: int) -> list[Any]:
+    return example_scores(
+        run.model,
+        run.tokenizer,
+        run.task,
+        examples,
+        max_length=run.max_length,
+        batch_size=batch_size,
+        autocast=None if run.config is None else autocast_dtype(run.config),
+    )
