@@ -81,7 +81,7 @@ CAPS = {
     # matrix products are issued by whole warpgroups, with operands in shared memory
     ("warpgroup", 2): Caps(squeeze=_cap(64, 64, 8, 3), expand=_cap(64, 64, 8, 2), reduce=_cap(64, 32, 8, 2),
                            inputs=_cap(32, 64, 8, 2)),
-    ("warpgroup", 4): _FLOAT32_CAPS,
+    ("warpgroup", 4): replace(_FLOAT32_CAPS, expand=_cap(64, 16, 8, 2)),
     # operands take registers
     ("warp", 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(32, 64, 8, 2),
                       inputs=_cap(64, 16, 8, 1)),
@@ -121,7 +121,7 @@ def choose_tiles(
     if dtype == torch.float32 and squeeze_dim <= 128:  # one block of 64 alone is unrolled, and spills
         inputs = replace(inputs, block_h=min(32, block_h), chunks=-(-squeeze_dim // min(32, block_h)))
     if _family(architecture) == "warp" and dtype.itemsize == 2 and chunks == 4:  # four blocks of 64 spill
-        inputs = replace(inputs, block_h=128, chunks=2)
+        inputs = replace(inputs, block_h=32, chunks=8)
     context_warps = 4 if _family(architecture) == "warpgroup" and chunks <= 2 else 8
     block_e = min(64, widest_e)
     return Tiles(
