@@ -31,11 +31,11 @@ class Language:
 
 
 LANGUAGES = (
-    Language("en", "the source"),
-    Language("order", "verb last, adjectives and adpositions after the noun", order=REORDERED),
-    Language("half", "half of the words in another alphabet", shared=0.5),
-    Language("alphabet", "all words in another alphabet", shared=0.0),
-    Language("distant", "80 % of the words in another alphabet, and the other order", shared=0.2, order=REORDERED),
+    Language("en", "nothing: the training language"),
+    Language("order", "word order", order=REORDERED),
+    Language("half", "half of the words in other letters", shared=0.5),
+    Language("alphabet", "all words in other letters", shared=0.0),
+    Language("distant", "80 % in other letters, and order", shared=0.2, order=REORDERED),
 )
 
 

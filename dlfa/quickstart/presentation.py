@@ -32,20 +32,19 @@ def comparison_table(results: Mapping[str, Any]) -> Table:
         f"frequent tag scores {100 * mean(results['most_frequent_tag'].values()):.0f}",
     )
     table.add_column("language")
-    table.add_column("how it differs from en")
+    table.add_column("what differs from en")
     for name in (LAST, DLFA):
         table.add_column(titles[name], justify="right")
     table.add_column("difference", justify="right", style="bold")
-    for index, language in enumerate(LANGUAGES):
-        title = "fine-tuned on this one" if index == 0 else language.title
-        table.add_row(language.name, title, *_cells(results["languages"][language.name]))
+    for language in LANGUAGES:
+        table.add_row(language.name, language.title, *_cells(results["languages"][language.name]))
     table.add_section()
-    table.add_row("mean", "zero-shot: all but en", *_cells(results["average_zero_shot"]))
+    table.add_row("mean", "zero-shot, without en", *_cells(results["average_zero_shot"]))
     return table
 
 
 def _titles(results: Mapping[str, Any]) -> dict[str, str]:
-    return {LAST: "last layer", DLFA: f"DLFA, last and layer {results['fusion_layer']}"}
+    return {LAST: "last layer", DLFA: f"DLFA, layer {results['fusion_layer']}"}
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

@@ -51,12 +51,18 @@ class Pretraining:
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
     """A WordPiece tokenizer of `vocabulary` pieces over the sentences of all languages, with BERT's special tokens."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]))
+    sentences = list(texts)
+    special = list(SPECIAL_TOKENS.values())
+    letters = sorted(set("".join(sentences)) - {" "})
+    trained = Tokenizer(models.WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]))
+    trained.pre_tokenizer = pre_tokenizers.Whitespace()
+    # The trainer numbers continuing letters in the order of a hash table, another one in each process, and breaks ties
+    # by number; letters that it is given beforehand keep theirs. So that they are nothing special, the pieces move on.
+    fixed = [*special, *(f"##{letter}" for letter in letters)]
+    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=fixed, show_progress=False)
+    trained.train_from_iterator(sentences, trainer)
+    tokenizer = Tokenizer(models.WordPiece(trained.get_vocab(), unk_token=SPECIAL_TOKENS["unk_token"]))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary, special_tokens=list(SPECIAL_TOKENS.values()), show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
     before, after = ((token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]"))
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[before, after])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL_TOKENS)
