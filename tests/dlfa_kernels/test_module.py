@@ -7,7 +7,9 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -160,7 +162,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     calls: list[str] = []
     eager, kernels = functional.gate_and_fused, torch.ops.dlfa.aif
 
-    def note(name: str, function):
+    def note(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *arguments: (calls.append(name), function(*arguments))[1]
 
     monkeypatch.setattr(functional, "gate_and_fused", note("eager", eager))
