@@ -43,7 +43,7 @@ def read_tiles(path: Path) -> dict[str, Tiles]:
         return {bucket: _tiles(value) for bucket, value in content["tiles"].items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError) as error:
         warnings.warn(f"the file of tuned tile sizes {path} is ignored: {error}", stacklevel=2)
         return {}
 
@@ -59,7 +59,12 @@ def add_tiles(path: Path, bucket: str, tiles: Tiles) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-        os.replace(file.name, path)
+            temporary = Path(file.name)
+            try:
+                json.dump(content, file, indent=1)
+                file.flush()
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
     except OSError as error:
         warnings.warn(f"tuned tile sizes could not be kept in {path}: {error}", stacklevel=2)
