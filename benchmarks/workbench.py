@@ -1,0 +1,195 @@
+"""Seconds per 1,000 sentences of training and evaluation: last layer and AIF, whole encoder and frozen encoder.
+
+`python -m benchmarks.workbench` makes a random encoder of 12 layers, 384 wide, and random sentences of 4 to 40 words,
+so it needs no network; `--model` and `--data-dir` measure others. Training is one epoch by the workbench's own way,
+its checkpoint included; evaluation is of test data, scoring included. In the frozen regime the hidden states are there
+already: computing them, once for all runs, has a row of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import transformers
+import typer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, set_seed
+
+from dlfa.evaluation import evaluate
+from dlfa.frozen import StateInputs
+from dlfa.run_config import RunConfig
+from dlfa.training import Materials, fit, load_data, load_materials, prepare
+
+from .output import print_table, write_json
+
+TAGS = ("NOUN", "VERB", "DET", "PUNCT")
+WORDS = 5000
+
+
+def make_encoder(folder: Path, layers: int, width: int) -> Path:
+    """Save a random BERT over a vocabulary of whole words, w0 to w4999, with its tokenizer."""
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{number}" for number in range(WORDS))]
+    tokenizer = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
+        model_max_length=128,
+    ).save_pretrained(folder)  # fmt: skip
+    set_seed(0)
+    config = BertConfig(
+        vocab_size=len(names), hidden_size=width, num_hidden_layers=layers, num_attention_heads=max(1, width // 32),
+        intermediate_size=4 * width, max_position_embeddings=128, pad_token_id=0,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def make_data(folder: Path, sentences: int) -> Path:
+    """Write udpos files of random sentences: train and test in en."""
+    draw = random.Random(0)
+    folder.mkdir(parents=True)
+    for split, count in (("train", sentences), ("dev", 1), ("test", sentences)):
+        blocks = []
+        for _ in range(count):
+            words = [draw.randrange(WORDS) for _ in range(draw.randint(4, 40))]
+            blocks.append("".join(f"w{word}\t{TAGS[word % len(TAGS)]}\n" for word in words))
+        (folder / f"{split}-en.tsv").write_text("\n".join(blocks), encoding="utf-8")
+    return folder
+
+
+def measure(config: RunConfig, repeats: int) -> list[dict[str, Any]]:
+    """Rows of seconds per 1,000 sentences, the fastest of `repeats` each.
+
+    Args:
+        config: task, model, data and sizes; its output directory and cache are emptied by their owner.
+        repeats: of every measurement.
+    """
+    rows: list[dict[str, Any]] = []
+    for frozen in (False, True):
+        regime = dataclasses.replace(config, freeze_encoder=frozen)
+        data = load_data(regime)
+        # One sentence: the development evaluation is not to be measured.
+        data = dataclasses.replace(data, dev=data.dev[:1])
+        materials = load_materials(regime.with_presets(), data)
+        if isinstance(materials.inputs, StateInputs):
+            rows.append(_states_row(materials, materials.inputs, config.model_options["fusion_layer"]))
+        for name, options in (("last", {"fusion_layer": None}), ("aif", {})):
+            run = dataclasses.replace(regime, model_options={**config.model_options, **options})
+            rows.append(
+                {"model": name, "encoder": "frozen" if frozen else "trained"} | _fastest(run, materials, repeats)
+            )
+    return rows
+
+
+def _states_row(materials: Materials, inputs: StateInputs, layer: int) -> dict[str, Any]:
+    data = materials.data
+    parts = [(data.train, True), (data.dev, False), *((examples, False) for examples in data.test.values())]
+    for examples, training in parts:
+        inputs.features(examples, training=training)
+    seconds = _timed(lambda: inputs.compute(parts, (layer,)))[0]
+    count = sum(len(examples) for examples, _ in parts)
+    return {"model": "hidden states", "encoder": "frozen", "once": 1000 * seconds / count}
+
+
+def _fastest(config: RunConfig, materials: Materials, repeats: int) -> dict[str, Any]:
+    data, train, test = materials.data, [], []
+    for repeat in range(repeats):
+        prepared = prepare(
+            dataclasses.replace(config, output_dir=config.output_dir / str(repeat)), overwrite=True, materials=materials
+        )
+        assert prepared is not None
+        results = fit(prepared, keep_model=False)
+        train.append(results["train"]["seconds"])
+        learner = prepared.learner
+        seconds, _ = _timed(
+            lambda learner=learner: evaluate(  # type: ignore[misc]
+                learner, materials.tokenizer, config.task_object, data.test,
+                max_length=config.with_presets().max_length or 0, batch_size=config.eval_batch_size,
+                inputs=materials.inputs,
+            )
+        )  # fmt: skip
+        test.append(seconds)
+        del prepared, learner
+        gc.collect()
+    sentences = sum(map(len, data.test.values()))
+    return {
+        "train": 1000 * min(train) / len(data.train),
+        "evaluate": 1000 * min(test) / sentences,
+        "environment": results["environment"],
+    }
+
+
+def _timed(action: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.monotonic()
+    result = action()
+    return time.monotonic() - start, result
+
+
+def print_rows(rows: Sequence[dict[str, Any]]) -> None:
+    """The rows as a table."""
+    columns = ("encoder", "model", "train", "evaluate", "once")
+    cells = [
+        ([row[name] if isinstance(row.get(name), str) else _seconds(row.get(name)) for name in columns], False)
+        for row in rows
+    ]
+    print_table("seconds per 1,000 sentences", columns, cells)
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def main(
+    sentences: Annotated[int, typer.Option(help="To train on, and of each test set.")] = 200,
+    layers: Annotated[int, typer.Option(help="Of the random encoder.")] = 12,
+    width: Annotated[int, typer.Option(help="Of the random encoder.")] = 384,
+    fusion_layer: Annotated[int | None, typer.Option(help="Default: half-way up.")] = None,
+    model: Annotated[str | None, typer.Option(help="Another encoder; needs --data-dir.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="udpos files; needs --model.")] = None,
+    languages: Annotated[str, typer.Option(help="To evaluate on.")] = "en",
+    batch_size: Annotated[int, typer.Option(help="Of training.")] = 32,
+    repeats: Annotated[int, typer.Option(help="The fastest counts.")] = 2,
+    output: Annotated[Path | None, typer.Option(help="Write the rows here as JSON.")] = None,
+) -> None:
+    """Measure, print a table, and write the rows."""
+    if (model is None) != (data_dir is None):
+        raise typer.BadParameter("--model and --data-dir must be given together")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = RunConfig(
+            task="udpos",
+            model=model or str(make_encoder(folder / "encoder", layers, width)),
+            output_dir=folder / "runs",
+            data_dir=data_dir or make_data(folder / "data", sentences),
+            languages=tuple(languages.split(",")),
+            model_options={"fusion_layer": layers // 2 if fusion_layer is None else fusion_layer},
+            learning_rate=1e-4,
+            epochs=1,
+            batch_size=batch_size,
+            gradient_accumulation=1,
+            max_length=128,
+            max_train_examples=sentences,
+            max_eval_examples=sentences,
+            states_cache=folder / "cache",
+        )
+        rows = [{**row, "threads": torch.get_num_threads(), "sentences": sentences} for row in measure(config, repeats)]
+    print_rows(rows)
+    if output is not None:
+        write_json(output, rows)
+
+
+if __name__ == "__main__":
+    typer.run(main)

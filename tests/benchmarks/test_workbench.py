@@ -1,0 +1,29 @@
+"""The workbench's own timing, at a size that takes seconds."""
+
+import json
+
+from typer.testing import CliRunner
+
+from benchmarks import workbench
+
+
+def test_every_regime_and_model_has_its_seconds(tmp_path):
+    app = workbench.typer.Typer()
+    app.command()(workbench.main)
+    output = tmp_path / "rows.json"
+    arguments = ["--sentences", "16", "--layers", "2", "--width", "32", "--repeats", "1", "--output", str(output)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    rows = json.loads(output.read_text())
+    measured = {(row["encoder"], row["model"]): row for row in rows}
+    assert set(measured) == {
+        ("trained", "last"), ("trained", "aif"), ("frozen", "last"), ("frozen", "aif"), ("frozen", "hidden states")
+    }  # fmt: skip
+    assert measured["frozen", "hidden states"]["once"] > 0
+    for key, row in measured.items():
+        if key[1] != "hidden states":
+            assert row["train"] > 0
+            assert row["evaluate"] > 0
+            assert row["environment"]["device"]
+    assert "seconds per 1,000 sentences" in result.stdout
+    assert "frozen" in result.stdout
