@@ -5,31 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from .encoder_states import encoder_blocks
 
 
 def freeze_layers(model: PreTrainedModel, count: int) -> None:
-    """Keep the embeddings and the first `count` blocks of a DLFA model's encoder as they are.
+    """Keep the embeddings and the first `count` blocks of a DLFA model's encoder, and what these use, as they are.
 
     Raises:
         ValueError: more blocks than the encoder has, or an encoder whose blocks cannot be told.
     """
     encoder: Any = model.encoder
+    read: Any = model.encoder_states
     depth = model.config.num_hidden_layers
     if not 0 <= count <= depth:
         raise ValueError(f"freeze_layers must be in 0..{depth} for an encoder of {depth} layers, got {count}")
     blocks = encoder_blocks(encoder, depth)
     if blocks is None:
         raise ValueError(f"freeze_layers: the blocks of a {type(encoder).__name__} cannot be told apart")
+    # What the first block to be trained gets depends on more than blocks and embedding tables: on their projection, on
+    # position embeddings or a convolution that blocks share. Autograd knows; two tokens are enough to ask it.
+    tokens = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    with torch.enable_grad():
+        states = read(tokens, torch.ones_like(tokens), layers=(min(count, depth - 1),))
+    below = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    reached = torch.autograd.grad(states.lowers[0].float().sum(), below, allow_unused=True)
+    for parameter, gradient in zip(below, reached, strict=True):
+        if gradient is not None:
+            parameter.requires_grad_(False)
     for block in blocks[:count]:
         block.requires_grad_(False)
-    of_blocks = {id(parameter) for parameter in blocks.parameters()}
-    for name, parameter in encoder.named_parameters():
-        # Factorised embeddings have a projection beside their tables: embeddings_project, embedding_hidden_mapping_in.
-        if id(parameter) not in of_blocks and any(part.startswith("embed") for part in name.split(".")):
-            parameter.requires_grad_(False)
 
 
 def add_adapters(model: PreTrainedModel, rank: int, alpha: int | None, targets: Sequence[str] | None) -> None:

@@ -1,0 +1,111 @@
+"""Training a part of the encoder: frozen lower blocks, and LoRA adapters that end up in the weights."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_encoders import FAMILIES, LAYERS, batch, tiny_encoder
+from tiny_tasks import make_encoder, make_udpos
+
+import dlfa.training as training
+from dlfa import DLFAForTokenClassification
+from dlfa.encoder_states import encoder_blocks
+from dlfa.evaluation import evaluate
+from dlfa.partial_training import add_adapters, freeze_layers, merge_adapters
+from dlfa.run_config import RunConfig
+from dlfa.saved_runs import load_run
+from dlfa.training import load_data, train
+
+
+def model_of(family):
+    return DLFAForTokenClassification.from_encoder(tiny_encoder(family), 1, num_labels=4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_frozen_layers_are_the_embeddings_and_the_lowest_blocks(family):
+    model = model_of(family)
+    freeze_layers(model, 2)
+    blocks = encoder_blocks(model.encoder, LAYERS)
+    assert [any(p.requires_grad for p in block.parameters()) for block in blocks] == [False, False, True]
+    assert all(p.requires_grad for p in blocks[2].parameters())
+    assert all(p.requires_grad for name, p in model.named_parameters() if not name.startswith("encoder."))
+    assert not model.encoder.get_input_embeddings().weight.requires_grad
+    # With two blocks frozen, nothing below them may learn: the input of the third carries no gradient.
+    states = model.encoder_states(**batch(), layers=(2,))
+    assert not states.lowers[0].requires_grad
+    assert states.last.requires_grad
+
+
+def test_more_layers_than_the_encoder_has_are_refused():
+    with pytest.raises(ValueError, match=r"freeze_layers must be in 0\.\.3 .* got 4"):
+        freeze_layers(model_of("bert"), 4)
+
+
+def test_merged_adapters_are_the_adapted_model():
+    pytest.importorskip("peft")
+    model = model_of("xlm-roberta").eval()
+    names = set(model.state_dict())
+    torch.manual_seed(0)
+    add_adapters(model, 2, None, ["query", "value"])
+    trained = {name for name, p in model.named_parameters() if p.requires_grad and name.startswith("encoder.")}
+    assert len(trained) == LAYERS * 2 * 2
+    assert all("lora_" in name for name in trained)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    before = model_of("xlm-roberta").eval()(**batch()).logits
+    adapted = model(**batch()).logits
+    merge_adapters(model)
+    assert set(model.state_dict()) == names
+    assert torch.allclose(model(**batch()).logits, adapted, atol=1e-5)
+    assert not torch.allclose(before, adapted, atol=1e-2)
+
+
+def test_names_that_no_layer_has_are_refused():
+    pytest.importorskip("peft")
+    with pytest.raises(ValueError, match="nothing"):
+        add_adapters(model_of("bert"), 2, None, ["nothing"])
+
+
+def test_lora_run_is_saved_as_a_plain_model_and_resumes(tmp_path, monkeypatch):
+    pytest.importorskip("peft")
+    base = RunConfig(
+        task="udpos", model=str(make_encoder(tmp_path / "encoder")), output_dir=tmp_path / "whole",
+        data_dir=make_udpos(tmp_path / "udpos", train=16, dev=4, test=4), model_options={"fusion_layer": 1},
+        learning_rate=1e-2, epochs=2, batch_size=4, gradient_accumulation=1, max_length=32, lora_rank=2,
+    )  # fmt: skip
+    results = train(base)
+    run = load_run(base.output_dir)
+    again = evaluate(run.model, run.tokenizer, run.task, load_data(base).test, max_length=run.max_length)
+    for language, result in again.items():
+        assert result.metrics["accuracy"] == results["languages"][language]["accuracy"]
+    config = dataclasses.replace(base, output_dir=tmp_path / "resumed")
+    original = training.mark_complete
+
+    def stop(checkpoint: Path, facts):
+        original(checkpoint, facts)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "mark_complete", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    monkeypatch.undo()
+    resumed = train(config, resume=True)
+    assert resumed["train"]["loss"] == pytest.approx(results["train"]["loss"], rel=1e-6)
+    assert resumed["languages"] == results["languages"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora_alpha": 4}, "lora_alpha and lora_targets need a lora_rank"),
+        ({"lora_rank": 0}, "lora_rank must be at least 1"),
+        ({"lora_rank": 2, "freeze_layers": 1}, "lora_rank cannot be given together with freeze_layers"),
+        ({"freeze_layers": -1}, "freeze_layers must not be negative"),
+    ],
+)
+def test_bad_options_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        RunConfig(task="udpos", model="any", output_dir=Path("out"), **changes)
