@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .analysis.command import analyze
 from .experiment_commands import ensemble, sweep
 from .report.command import report
 from .run_options import DataDir, Languages, Quiet, run_fields, split_list, with_run_options
@@ -180,7 +181,7 @@ def quickstart(
         run(output_dir, seed, overwrite=overwrite)
 
 
-for command in (ensemble, report, sweep):
+for command in (analyze, ensemble, report, sweep):
     app.command()(command)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..run_options import split_list
 from ..terminal import one_line_errors, print_table
 
 
@@ -33,7 +34,7 @@ def report(
         list[str] | None,
         typer.Option(help="Compare runs that differ in this field of their configuration, such as learning_rate."),
     ] = None,
-    resamples: Annotated[int, typer.Option(help="Of the bootstrap over sentences; 0 for none.")] = 1000,
+    resamples: Annotated[int, typer.Option(help="Of the bootstrap over sentences; 0 for none.")] = 2000,
 ) -> None:
     """Compare runs: tables and plots by layer, language, family and script, with tests and training cost."""
     with one_line_errors():
@@ -45,8 +46,9 @@ def report(
         from .runs import load_runs
         from .tables import choice_table, summary_table
 
+        chosen = None if languages is None else split_list("languages", languages)
         runs, notes = load_runs(results, compare or ())
-        comparisons = compare_runs(runs, metric=metric, languages=_names(languages), baseline=baseline)
+        comparisons = compare_runs(runs, metric=metric, languages=chosen, baseline=baseline)
         folders = _folders(data_dir or [], {item.task for item in comparisons})
         findings = [find(item, resamples=resamples, data_dir=folders.get(item.task)) for item in comparisons]
         written = None if output is None else write_report(output, findings, runs, notes)
@@ -63,15 +65,6 @@ def report(
         typer.echo(f"- {line}")
     if written is not None:
         typer.echo(f"written: {written}")
-
-
-def _names(text: str | None) -> tuple[str, ...] | None:
-    if text is None:
-        return None
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not names:
-        raise ValueError(f"--languages must name at least one language, got {text!r}")
-    return names
 
 
 def _folders(given: list[str], tasks: set[str]) -> dict[str, Path]:

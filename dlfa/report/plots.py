@@ -129,9 +129,9 @@ def language_heat_map(findings: Findings, path: Path) -> bool:
     if not comparison.pairs:
         return False
     values = _gains(findings, groups)
-    figure = new_figure(2.6 + 0.38 * len(groups), 2.6 + 0.3 * len(values))
+    figure = new_figure(max(6.5, 2.6 + 0.38 * len(groups)), 2.6 + 0.3 * len(values))
     axes = figure.add_subplot()
-    _heat(axes, values, findings, groups, size=6.5)
+    _heat(axes, values, list(comparison.baselines))
     for row, (variant, _) in enumerate(comparison.pairs):
         for code in findings.discoveries(variant):
             column = next(index for index, group in enumerate(groups) if group.name == code)
@@ -141,16 +141,15 @@ def language_heat_map(findings: Findings, path: Path) -> bool:
     for start, stop in zip(starts, [*starts[1:], len(groups)], strict=True):
         if start:
             axes.axvline(start - 0.5, color="white", linewidth=2.5)
-        axes.text(
-            (start + stop - 1) / 2 - 0.2, -0.7, families[start], rotation=50, fontsize=7, ha="left", va="bottom"
-        )  # fmt: skip
+        middle = (start + stop - 1) / 2
+        axes.text(middle - 0.2, -0.7, families[start], rotation=50, fontsize=7, ha="left", va="bottom")
     source = comparison.train_language
     names = [f"{group.name}*" if group.name == source else group.name for group in groups]
     axes.set_xticks(range(len(groups)), names, fontsize=8)
-    marks = [
-        f"* training language{'; • holds over sentences at a false discovery rate of 5 %' * bool(findings.resamples)}"
-    ]
-    axes.set_xlabel(marks[0], fontsize=8)
+    marks = ["* training language"] if source in comparison.languages else []
+    if findings.resamples:
+        marks.append("• holds over sentences at a false discovery rate of 5 %")
+    axes.set_xlabel("; ".join(marks), fontsize=8)
     figure.suptitle(_gain_title(findings), fontsize=10)
     write_png(figure, path)
     return True
@@ -166,11 +165,11 @@ def group_heat_map(findings: Findings, path: Path) -> bool:
     kinds = [findings.of_kind(kind) for kind in (FAMILY, SCRIPT)]
     if not comparison.pairs or not any(kinds):
         return False
-    figure = new_figure(2.8 + 0.4 * sum(map(len, kinds)), 2.6 + 0.3 * len(comparison.pairs))
+    figure = new_figure(max(6.5, 2.8 + 0.4 * sum(map(len, kinds))), 2.6 + 0.3 * len(comparison.pairs))
     pairs = figure.subplots(1, 2, sharey=True, width_ratios=[len(groups) for groups in kinds])
     limit = max(np.abs(_gains(findings, groups)).max() for groups in kinds)
     for axes, groups, name in zip(pairs, kinds, ("family", "script"), strict=True):
-        _heat(axes, _gains(findings, groups), findings, groups, size=6.5, limit=limit)
+        _heat(axes, _gains(findings, groups), list(comparison.baselines), limit)
         axes.set_xticks(range(len(groups)), [group.label for group in groups], fontsize=8, rotation=50, ha="right")
         axes.set_title(f"by {name} (number of languages)", fontsize=9)
     figure.suptitle(_gain_title(findings), fontsize=10)
@@ -195,19 +194,15 @@ def _gains(findings: Findings, groups: list[LanguageGroup]) -> np.ndarray:
     return np.array([[100 * findings.effects[variant, group].mean for group in groups] for variant, _ in pairs])
 
 
-def _heat(
-    axes: Axes, values: np.ndarray, findings: Findings, groups: list[LanguageGroup], *, size: float,
-    limit: float | None = None,
-) -> None:  # fmt: skip
-    """A heat map with its numbers, zero in white."""
+def _heat(axes: Axes, values: np.ndarray, variants: list[Variant], limit: float | None = None) -> None:
+    """A heat map with its numbers, zero in white; `limit` is the value of the darkest colour, at least 0.1."""
     bound = max(limit or float(np.abs(values).max()), 0.1)
     axes.imshow(values, cmap="RdBu", vmin=-bound, vmax=bound, aspect="auto")
     for row, column in np.ndindex(values.shape):
-        value = values[row, column]
+        value = round(float(values[row, column]), 1) + 0.0  # no "-0.0"
         colour = "white" if abs(value) > 0.65 * bound else "black"
-        axes.text(column, row, f"{round(value, 1) + 0.0:+.1f}", ha="center", va="center", fontsize=size, color=colour)
-    labels = [variant.label for variant, _ in findings.comparison.pairs]
-    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+        axes.text(column, row, f"{value:+.1f}", ha="center", va="center", fontsize=6.5, color=colour)
+    axes.set_yticks(range(len(variants)), [variant.label for variant in variants], fontsize=8)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 

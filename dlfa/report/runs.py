@@ -13,8 +13,9 @@ from typing import Any
 from .variants import Variant
 
 RESULTS = "results.json"
+_TRACES = (RESULTS, "run.json", "error.txt")  # any of which tells that a run was here
 # Fields of a run's configuration that are no part of its protocol: who it is, what is compared, what changes no result.
-_NOT_PROTOCOL = ("task", "model", "seed", "model_options", "eval_batch_size", "gradient_checkpointing")
+_NOT_PROTOCOL = ("task", "model", "seed", "model_options", "eval_batch_size", "states_cache", "gradient_checkpointing")
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class Run:
 def load_runs(paths: Iterable[Path], compare: Sequence[str] = ()) -> tuple[list[Run], list[str]]:
     """Read results files and every results.json below directories.
 
+    The runs on intermediate tasks that lie within a run belong to it and are not read.
+
     Args:
         paths: files or directories.
         compare: fields of the runs' configuration in which runs are to be compared; they then belong to the variant.
@@ -102,14 +105,13 @@ def load_runs(paths: Iterable[Path], compare: Sequence[str] = ()) -> tuple[list[
             `compare` that no run has.
     """
     files: dict[Path, Path] = {}
-    notes = []
+    notes: list[str] = []
     for path in paths:
         if path.is_dir():
-            found = sorted(path.rglob(RESULTS))
-            unfinished = sorted(
-                folder for folder in {file.parent for file in path.rglob("run.json")} if not (folder / RESULTS).exists()
-            )
-            notes += [f"{folder}: the run is not complete (no {RESULTS}), so it is left out" for folder in unfinished]
+            folders = sorted({file.parent for name in _TRACES for file in path.rglob(name)} - _stages(path))
+            found = [folder / RESULTS for folder in folders if (folder / RESULTS).exists()]
+            unfinished = [folder for folder in folders if not (folder / RESULTS).exists()]
+            notes += map(_unfinished, unfinished)
             if not found and not unfinished:
                 raise ValueError(f"{path}: no {RESULTS} in this directory or below")
         elif path.is_file():
@@ -126,6 +128,19 @@ def load_runs(paths: Iterable[Path], compare: Sequence[str] = ()) -> tuple[list[
             known = sorted({name for run in runs for name in run.protocol})
             raise ValueError(f"--compare: no run has a field {name!r}; fields are {', '.join(known) or 'none'}")
     return runs, notes
+
+
+def _stages(path: Path) -> set[Path]:
+    """The folders of runs on intermediate tasks, which lie in the folder of the run that came after."""
+    return {folder for folder in path.rglob("intermediate") if (folder.parent / "run.json").exists()}
+
+
+def _unfinished(folder: Path) -> str:
+    """Why there is no results.json."""
+    error = folder / "error.txt"
+    lines = error.read_text(encoding="utf-8", errors="replace").strip().splitlines() if error.exists() else []
+    reason = f"failed ({lines[-1].strip()})" if lines else f"is not complete (no {RESULTS})"
+    return f"{folder}: the run {reason}, so it is left out"
 
 
 def load_run(path: Path, compare: Sequence[str] = ()) -> Run:
@@ -159,6 +174,9 @@ def load_run(path: Path, compare: Sequence[str] = ()) -> Run:
             reader.number(f"train.{name}", train[name])
     protocol = {name: value for name, value in config.items() if name not in _NOT_PROTOCOL}
     options = _Reader(path, config, "config.").mapping("model_options", default={})
+    stages = reader.values.get("intermediate")
+    if stages:
+        protocol["intermediate"] = [stage.get("task") if isinstance(stage, dict) else stage for stage in stages]
     label_subword = reader.text("label_subword", default=None)
     if label_subword is not None:
         protocol["label_subword"] = label_subword

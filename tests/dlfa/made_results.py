@@ -56,7 +56,13 @@ def make_run(
         languages[language] = {**kind.score(examples, predictions, language), "examples": len(examples)}
         text = kind.prediction_text(examples, predictions)
         (folder / "predictions" / f"test-{language}{kind.prediction_suffix}").write_text(text, encoding="utf-8")
-    settings = {"learning_rate": 2e-5, "epochs": 1, "seed": seed, "model_options": dict(options or {}), **(config or {})}
+    settings = {
+        "learning_rate": 2e-5,
+        "epochs": 1,
+        "seed": seed,
+        "model_options": dict(options or {}),
+        **(config or {}),
+    }
     results = {
         "task": task,
         "model": "tiny",

@@ -1,0 +1,68 @@
+"""`dlfa analyze`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..run_options import DataDir, Languages, Quiet, split_list
+from ..terminal import one_line_errors, print_table, quiet_libraries
+
+
+def analyze(
+    model: Annotated[str, typer.Argument(help="Output directory of `dlfa train`, or an encoder: Hub id or directory.")],
+    data_dir: DataDir = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="Whose labels are probed for; default: the run's own.")
+    ] = None,
+    languages: Languages = None,
+    max_examples: Annotated[int, typer.Option(help="Sentences a language, a fixed random subset; 0 for all.")] = 200,
+    probe_examples: Annotated[
+        int, typer.Option(help="Training sentences of the label probe, a fixed random subset; 0 for all.")
+    ] = 500,
+    label_subword: Annotated[
+        str | None,
+        typer.Option(help="Probe a word's first or last sub-word, or their mean (default, unless a run tells)."),
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens a sequence; default: as the run.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write analysis.json, analysis.md and its pictures here.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Probe every layer for labels and languages; measure the gates and what each layer adds to the output."""
+    with one_line_errors():
+        for name, value in (("--max-examples", max_examples), ("--probe-examples", probe_examples)):
+            if value < 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
+        if max_length is not None and max_length < 1:
+            raise ValueError(f"--max-length must be at least 1, got {max_length}")
+        quiet_libraries()
+        from rich.console import Console
+
+        from .document import gate_table, layer_table, probe_text, variance_table, write_analysis
+        from .findings import analyze as analyze_subject
+        from .findings import load_probe_data
+        from .subject import load_subject
+
+        chosen = None if languages is None else split_list("languages", languages)
+        subject = load_subject(model, task, max_length=max_length, label_subword=label_subword)
+        data = load_probe_data(
+            subject, data_dir if data_dir is not None else subject.data_dir, chosen,
+            max_examples=max_examples or None, probe_examples=probe_examples or None,
+        )  # fmt: skip
+        with Console(stderr=True, quiet=quiet).status("analyze") as status:
+            findings = analyze_subject(subject, data, lambda what: status.update(f"analyze {what}"))
+        written = None if output is None else write_analysis(output, findings)
+    title = f"{findings['model']}, {findings['task']}"
+    for table, caption in (
+        (layer_table(findings), probe_text(findings)),
+        (gate_table(findings), "the gate by language"),
+        (variance_table(findings), "what the gate varies with"),
+    ):
+        if table is not None:
+            print_table(table.rich(title, caption))
+    for note in findings["notes"]:
+        typer.echo(f"- {note}")
+    if written is not None:
+        typer.echo(f"written: {written}")

@@ -1,0 +1,148 @@
+"""The analysis of one model: probes of every layer, gates, contributions, by language."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.examples import Example
+from ..data.layout import languages_on_disk
+from ..data.loading import choose_languages, read_split, subset
+from ..languages import by_family
+from .gate_statistics import FusionWatcher, gate_summary
+from .probes import FOLDS, STRENGTH, language_probe, score_label_probes, train_label_probes
+from .states import language_states
+from .subject import Subject
+
+
+@dataclass(frozen=True)
+class ProbeData:
+    """What an analysis reads.
+
+    Attributes:
+        train: labelled examples in the training language, for the label probe.
+        test: examples by language.
+        notes: what stands in for what.
+    """
+
+    train: list[Example]
+    test: dict[str, list[Example]]
+    notes: list[str] = field(default_factory=list)
+
+
+def load_probe_data(
+    subject: Subject,
+    data_dir: Path | None,
+    languages: Sequence[str] | None = None,
+    *,
+    max_examples: int | None,
+    probe_examples: int | None,
+) -> ProbeData:
+    """Read and check all data before anything is run.
+
+    The training language is always among the languages; where it has no test data, its development data stand in.
+
+    Args:
+        subject: the model and its task.
+        data_dir: XTREME's layout; None loads from the Hub.
+        languages: None takes all that have test data.
+        max_examples: of each language; None takes all.
+        probe_examples: of the training data; None takes all.
+
+    Raises:
+        DataError: whatever is wrong with the data, or a language that has none.
+    """
+    task, source, notes = subject.task, subject.task.train_language, []
+    tested = task.languages if data_dir is None else languages_on_disk(task, data_dir, "test")
+    asked = None if languages is None else [language for language in languages if language != source]
+    chosen = choose_languages(task, data_dir, asked, "test") if asked is None or asked else []
+    test = {}
+    for language in sorted({source, *chosen}, key=by_family):
+        split = "test"
+        if language not in tested:
+            split = "dev"
+            notes.append(f"{language} has no test data; its development data stand in")
+        test[language] = subset(read_split(task, data_dir, split, language), max_examples)
+    train = [] if task.kind == "qa" else subset(read_split(task, data_dir, "train", source), probe_examples)
+    return ProbeData(train, test, notes)
+
+
+def analyze(subject: Subject, data: ProbeData, on_language: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Run the model over the data once and measure.
+
+    Args:
+        subject: the model.
+        data: as `load_probe_data` reads them.
+        on_language: called with each language before it is run.
+
+    Returns:
+        The content of analysis.json: "label_probe" (scores by language, metric and layer), "language_probe", "gates"
+        (one for each lower input of AIF), "contributions" (by language and layer), and what was analysed.
+    """
+    task, source = subject.task, subject.task.train_language
+    notes, start = list(data.notes), time.monotonic()
+
+    def announce(what: str) -> None:
+        if on_language is not None:
+            on_language(what)
+
+    probes = None
+    if data.train:
+        announce(f"{source}, for the probes")
+        probes = train_label_probes(language_states(subject, data.train))
+    else:
+        notes.append(f"no label probe: {task.name} has no label a word or text")
+    scores, sentences, watchers = {}, {}, {}
+    for language, examples in data.test.items():
+        announce(language)
+        watchers[language] = FusionWatcher()
+        states = language_states(subject, examples, watchers[language])
+        if probes is not None:
+            scores[language] = score_label_probes(probes, states, examples, task, language)
+        sentences[language] = states.sentences
+    announce("language probe")
+    try:
+        languages_told = language_probe(sentences)
+    except ValueError as error:
+        languages_told = None
+        notes.append(f"no language probe: {error}")
+    config = subject.model.config
+    gates = [
+        gate_summary(str(layer), config.fuse, {language: watcher.gates[step] for language, watcher in watchers.items()})
+        for step, layer in enumerate(config.lower_layers)
+        if config.fusion == "aif"
+    ]
+    return {
+        "model": subject.name,
+        "task": task.name,
+        "metric": task.metric,
+        "train_language": source,
+        "fusion": config.fusion,
+        "fusion_layer": config.fusion_layer,
+        "fuse": config.fuse if config.fusion == "aif" else None,
+        "label_subword": subject.label_subword if task.kind == "token" else None,
+        "probe_examples": len(data.train),
+        "probe_strength": STRENGTH,
+        "folds": FOLDS,
+        "examples": {language: len(examples) for language, examples in data.test.items()},
+        "layers": subject.layer_names,
+        "label_probe": scores or None,
+        "language_probe": languages_told,
+        "gates": gates,
+        "contributions": {language: watcher.contributions.summary() for language, watcher in watchers.items()},
+        "notes": notes,
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def zero_shot_mean(findings: dict[str, Any], metric: str) -> list[float] | None:
+    """The label probe's mean over the languages it was not trained on, by layer; None where there is none."""
+    others = [
+        scores[metric] for language, scores in findings["label_probe"].items() if language != findings["train_language"]
+    ]
+    return [float(value) for value in np.mean(others, axis=0)] if others else None

@@ -1,0 +1,79 @@
+"""What each layer adds to the output of a fusion: every fusion is a sum of layers times coefficients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from dlfa_kernels import FusedAIF
+
+from ..fusion import AIFSequence, Fusion, LayerSum, LowerLayer, ScalarMix
+
+LAST = "last"
+
+
+@dataclass(frozen=True)
+class FusionParts:
+    """A fusion's output as a sum.
+
+    Attributes:
+        coefficients: by layer ("last", or the lower layer's number), broadcastable to (B, T, E): m, 1 - m, 1, ...
+        states: by layer, (B, T, E), what the coefficient multiplies.
+        gates: AIF's gates, one a lower input in the order of fusion, (B, T, E).
+    """
+
+    coefficients: dict[str, Tensor]
+    states: dict[str, Tensor]
+    gates: tuple[Tensor, ...] = ()
+
+    def parts(self) -> dict[str, Tensor]:
+        """By layer, (B, T, E): they add up to the output at every real token."""
+        return {name: (self.coefficients[name] * state.float()) for name, state in self.states.items()}
+
+
+def fusion_parts(
+    fusion: Fusion, last: Tensor, lowers: Sequence[Tensor], names: Sequence[str], mask: Tensor | None = None
+) -> FusionParts:
+    """Take a fusion's output apart.
+
+    Args:
+        fusion: of a model in evaluation mode.
+        last: (B, T, E), the last layer.
+        lowers: the lower inputs in the order of fusion, (B, T, E) each.
+        names: of the lower inputs.
+        mask: (B, T), true at real tokens.
+    """
+    one = last.new_ones(1, dtype=last.dtype).float()
+    states = {LAST: last, **dict(zip(names, lowers, strict=True))}
+    if isinstance(fusion, AIFSequence):
+        return _aif_parts(fusion, states, mask)
+    if isinstance(fusion, ScalarMix):
+        if fusion.layer_norm:
+            states = {name: F.layer_norm(state.float(), state.shape[-1:]) for name, state in states.items()}
+        shares = fusion.gamma.float() * fusion.weights()
+        return FusionParts(dict(zip((*names, LAST), shares, strict=True)), states)
+    if isinstance(fusion, LowerLayer):
+        return FusionParts({names[0]: one}, {names[0]: lowers[0]})
+    if isinstance(fusion, LayerSum):
+        return FusionParts(dict.fromkeys(states, one), states)
+    return FusionParts({LAST: one}, {LAST: last})
+
+
+def _aif_parts(fusion: AIFSequence, states: dict[str, Tensor], mask: Tensor | None) -> FusionParts:
+    """Step by step: the gate multiplies all that was fused before, and its own lower input by m or 1 - m."""
+    fused = states[LAST]
+    coefficients: dict[str, Tensor] = {}
+    gates = []
+    final = len(fusion.aif) - 1
+    for step, (aif, name) in enumerate(zip(fusion.aif, [name for name in states if name != LAST], strict=True)):
+        assert isinstance(aif, FusedAIF)
+        gate = aif.gate(fused, states[name], mask).float()
+        gates.append(gate)
+        coefficients = {earlier: value * gate for earlier, value in coefficients.items()} or {LAST: gate}
+        coefficients[name] = gate if aif.fuse == "gate" else 1 - gate
+        if step < final:
+            fused = aif(fused, states[name], mask)
+    return FusionParts(coefficients, states, tuple(gates))

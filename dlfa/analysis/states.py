@@ -1,0 +1,148 @@
+"""The states of every layer over a language's examples, as probes need them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..data.batching import PaddingCollator, by_length
+from ..data.examples import Example, LabelledText, TaggedSentence
+from ..tasks import Encoding, Feature
+from ..words import mean_of_subwords
+from .fusion_parts import FusionParts, fusion_parts
+from .subject import Subject
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class LanguageStates:
+    """States of one language.
+
+    Attributes:
+        units: (layers, N, E) float32, one a label: words in order, or the first token of each text; N is 0 for question
+            answering.
+        labels: N gold labels.
+        lengths: units an example.
+        sentences: (layers, S, E) float32, the mean over each sequence's tokens, special ones left out.
+    """
+
+    units: NDArray[np.float32]
+    labels: list[str]
+    lengths: list[int]
+    sentences: NDArray[np.float32]
+
+
+# Called with each batch: the parts of the fusion's output, and where its gate is used, (B, T) bool.
+Watcher = Callable[[FusionParts, Tensor], None]
+
+
+def language_states(
+    subject: Subject, examples: Sequence[Example], watch: Watcher | None = None, batch_size: int = BATCH_SIZE
+) -> LanguageStates:
+    """Run the encoder and the fusion over `examples` once and keep what probes need of every layer.
+
+    Args:
+        subject: the model.
+        examples: of one language, labelled.
+        watch: sees every batch's fusion.
+        batch_size: sequences a batch.
+
+    Returns:
+        The states of the layers in the order of `subject.layer_names`.
+    """
+    task = subject.task
+    # The mean's encoding tells which word every sub-word belongs to, from which the first and the last follow.
+    features = task.encode(examples, subject.tokenizer, Encoding(subject.max_length, "mean"), training=False)
+    collate = PaddingCollator(subject.tokenizer)
+    units: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(features)
+    sentences: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(features)
+    for places in by_length([len(feature.inputs["input_ids"]) for feature in features], batch_size):
+        inputs = collate([features[place].inputs for place in places])
+        inputs = {name: value.to(subject.model.device) for name, value in inputs.items()}
+        layers, parts = _all_layers(subject, inputs)
+        tokens = _real_tokens(subject, inputs)
+        if watch is not None:
+            used = tokens if task.kind in ("token", "qa") else _first_token(tokens)
+            watch(parts, used)
+        means = torch.stack([mean_of_subwords(layer, tokens.long() - 1, 1)[:, 0] for layer in layers]).cpu().numpy()
+        vectors, counts = _units(subject, layers, inputs, [features[place] for place in places])
+        for row, place in enumerate(places):
+            sentences[place] = means[:, row]
+            units[place] = vectors[:, row, : counts[row]]
+    width = subject.model.config.hidden_size
+    empty = np.zeros((len(subject.layer_names), 0, width), dtype=np.float32)
+    lengths = [0] * len(examples)
+    for feature, vector in zip(features, units, strict=True):
+        lengths[feature.example] += vector.shape[1]
+    return LanguageStates(
+        np.concatenate([empty, *units], axis=1),
+        [label for example in examples for label in _labels(example)],
+        lengths,
+        np.stack(sentences, axis=1) if sentences else empty,
+    )
+
+
+@torch.inference_mode()
+def _all_layers(subject: Subject, inputs: dict[str, Tensor]) -> tuple[list[Tensor], FusionParts]:
+    """Embeddings, every block's output, and the fused states where there is a fusion, all (B, T, E) float32."""
+    model, config = subject.model, subject.model.config
+    given = {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in inputs}
+    states = model.encoder_states(**given, layers=range(config.num_hidden_layers))
+    lowers = [states.lowers[layer] for layer in config.lower_layers]
+    names = [str(layer) for layer in config.lower_layers]
+    parts = fusion_parts(model.fusion, states.last, lowers, names, inputs["attention_mask"])
+    layers = [*states.lowers, states.last]
+    if config.fusion != "last":
+        layers.append(torch.stack(list(parts.parts().values())).sum(0))
+    return [layer.float() for layer in layers], parts
+
+
+def _real_tokens(subject: Subject, inputs: dict[str, Tensor]) -> Tensor:
+    """(B, T) bool: neither padding nor the special tokens around a text."""
+    tokenizer = subject.tokenizer
+    around = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id} - {None}
+    special = torch.tensor(sorted(around), device=inputs["input_ids"].device, dtype=torch.long)
+    return inputs["attention_mask"].bool() & ~torch.isin(inputs["input_ids"], special)
+
+
+def _first_token(tokens: Tensor) -> Tensor:
+    """(B, T) bool: the first token of each sequence, which sentence tasks classify."""
+    first = torch.zeros_like(tokens)
+    first[:, 0] = True
+    return first
+
+
+@torch.inference_mode()
+def _units(
+    subject: Subject, layers: Sequence[Tensor], inputs: dict[str, Tensor], features: Sequence[Feature]
+) -> tuple[NDArray[np.float32], list[int]]:
+    """(layers, B, W, E) states that a head would see, and how many of the W each sequence has."""
+    kind = subject.task.kind
+    if kind == "qa":
+        return np.zeros((len(layers), len(features), 0, layers[0].shape[-1]), dtype=np.float32), [0] * len(features)
+    if kind != "token":
+        return torch.stack([layer[:, :1] for layer in layers]).cpu().numpy(), [1] * len(features)
+    counts = [len(feature.target[1]) for feature in features]
+    index = inputs["word_index"]
+    if subject.label_subword != "mean":
+        index = _one_subword(index, last=subject.label_subword == "last")
+    return torch.stack([mean_of_subwords(layer, index, max(counts)) for layer in layers]).cpu().numpy(), counts
+
+
+def _one_subword(index: Tensor, *, last: bool) -> Tensor:
+    """`index` (B, T) with the first or the last sub-word of each word alone, -1 elsewhere."""
+    other = torch.full_like(index[:, :1], -1)
+    neighbour = torch.cat([index[:, 1:], other], 1) if last else torch.cat([other, index[:, :-1]], 1)
+    return torch.where(index != neighbour, index, -1)
+
+
+def _labels(example: Example) -> tuple[str, ...]:
+    if isinstance(example, TaggedSentence):
+        return example.tags
+    return (str(example.label),) if isinstance(example, LabelledText) else ()

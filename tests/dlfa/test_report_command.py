@@ -1,0 +1,168 @@
+"""`dlfa report` as a user meets it."""
+
+import csv
+import json
+import struct
+
+import pytest
+from made_results import corrupted, make_run
+from typer.testing import CliRunner
+
+from dlfa.cli import app
+from dlfa.data.examples import LabelledText, TaggedSentence
+from dlfa.tasks import TASKS
+
+TAGS = ("NOUN", "VERB", "DET", "PUNCT")
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, ["report", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """A sweep over layers and seeds on udpos, with gold labels, and two runs of sick without any."""
+    root = tmp_path_factory.mktemp("sweep")
+    sentence = TaggedSentence(("the", "dog", "barks", "."), ("DET", "NOUN", "VERB", "PUNCT"))
+    data = {language: [sentence] * 12 for language in ("en", "de", "fr", "zh", "alphabet")}
+    (root / "gold").mkdir()
+    lines = "".join(f"{word}\t{tag}\n" for word, tag in zip(sentence.words, sentence.tags, strict=True)) + "\n"
+    for language in data:
+        (root / "gold" / f"test-{language}.tsv").write_text(lines * 12)
+    runs, task = root / "runs", TASKS["udpos"]
+    for seed in (1, 2):
+        make_run(runs / f"last-{seed}", data, corrupted(task, 0.3), seed=seed, data_dir=root / "gold")
+        for layer in (0, 1, 2, 3):
+            for fuse in ("gate", "select"):
+                make_run(
+                    runs / f"{fuse}-{layer}-{seed}", data, corrupted(task, 0.3 - 0.05 * layer), seed=seed, fusion="aif",
+                    fusion_layer=layer, fuse=fuse, data_dir=root / "gold", train={"best_dev": 0.5 + layer / 10},
+                )  # fmt: skip
+    pairs = {language: [LabelledText(("a", "b"), "neutral")] * 5 for language in ("en", "nl")}
+    make_run(root / "sick" / "last", pairs, corrupted(TASKS["sick"], 0.4), task="sick")
+    make_run(root / "sick" / "sum", pairs, corrupted(TASKS["sick"], 0.1), task="sick", fusion="sum", fusion_layer=3)
+    unfinished = runs / "gate-4-1"
+    unfinished.mkdir()
+    (unfinished / "run.json").write_text("{}")
+    return root
+
+
+@pytest.fixture(scope="module")
+def written(sweep):
+    result = invoke(sweep / "runs", sweep / "sick", "--output", sweep / "report", "--resamples", 100)
+    assert result.exit_code == 0, result.output
+    return sweep / "report", result.stdout
+
+
+def png_size(path):
+    content = path.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", content[16:24])
+
+
+def test_the_terminal_shows_scores_gains_and_what_is_left_out(written, sweep):
+    _, output = written
+    assert "udpos, tiny, seeds 1, 2" in output
+    assert "aif select 3" in output
+    assert "choice of layer" in output
+    assert f"{sweep / 'runs' / 'gate-4-1'}: the run is not complete" in output.replace("\n", "")
+    assert all(len(line) <= 120 for line in output.splitlines() if "│" in line or "─" in line)
+
+
+def test_the_report_holds_every_part(written):
+    folder, _ = written
+    text = (folder / "report.md").read_text()
+    for heading in (
+        "## udpos, tiny, seeds 1, 2", "## sick, tiny, seed 1", "### Scores", "### Differences", "### Choice of layer",
+        "### By language family", "### By script", "### By language", "### Training cost",
+    ):  # fmt: skip
+        assert f"\n{heading}\n" in text
+    scores = json.loads((folder.parent / "sick" / "sum" / "results.json").read_text())
+    assert f"| sum 3 | 90.0 | {100 * scores['languages']['en']['accuracy']:.1f} |" in text
+    assert "| alphabet | alphabet | unknown | unknown | 12 |" in text
+    assert "paired bootstrap, 100 resamples" in text
+    assert "run is not complete" in text
+
+
+def test_every_picture_is_there_and_linked(written):
+    folder, _ = written
+    text = (folder / "report.md").read_text()
+    pictures = sorted(folder.glob("*.png"))
+    assert [path.name for path in pictures] == [
+        "sick-tiny-differences.png", "sick-tiny-families.png", "sick-tiny-languages.png", "sick-tiny-layers.png",
+        "udpos-tiny-differences.png", "udpos-tiny-families.png", "udpos-tiny-languages.png", "udpos-tiny-layers.png",
+    ]  # fmt: skip
+    for path in pictures:
+        assert f"]({path.name})" in text
+        width, height = png_size(path)
+        assert width > 600
+        assert height > 250
+
+
+def test_all_runs_are_in_the_csv(written):
+    folder, _ = written
+    rows = list(csv.DictReader((folder / "runs.csv").open()))
+    assert len(rows) == 20
+    row = next(row for row in rows if row["variant"] == "aif select 3" and row["seed"] == "2")
+    scores = json.loads((folder.parent / "runs" / "select-3-2" / "results.json").read_text())
+    assert float(row["average_zero_shot"]) == pytest.approx(scores["average_zero_shot"], abs=1e-6)
+    assert float(row["zh"]) == pytest.approx(scores["languages"]["zh"]["f1"], abs=1e-6)
+    assert row["nl"] == ""
+    assert json.loads(row["protocol"]) == {"epochs": 1, "learning_rate": 2e-5}
+
+
+def test_without_gold_labels_the_rest_is_there(sweep):
+    result = invoke(sweep / "sick", "--metric", "f1")
+    assert result.exit_code == 0, result.output
+    assert "no bootstrap over sentences" in result.stdout
+    assert "sum 3" in result.stdout
+    quiet = invoke(sweep / "sick", "--resamples", 0)
+    assert "bootstrap" not in quiet.stdout
+
+
+def test_another_baseline_and_other_languages(sweep):
+    result = invoke(
+        sweep / "runs", "--baseline", "aif gate 1", "--languages", "en,de", "--data-dir", sweep / "gold",
+        "--resamples", 50,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    row = next(line for line in result.stdout.splitlines() if line.strip().startswith("aif gate 1 "))
+    assert row.split()[-7:-1] == ["-"] * 6 or "-" in row
+    assert not any("bootstrap" in line for line in result.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent"], "absent: no such file or directory"),
+        (["{}", "--baseline", "lower 9"], "no run is 'lower 9'; there are last, aif gate 0"),
+        (["{}", "--languages", "xx"], "no run was evaluated on 'xx'"),
+        (["{}", "--languages", ","], "--languages must name at least one language"),
+        (["{}", "--metric", "bleu"], "no results hold 'bleu'"),
+        (["{}", "--compare", "colour"], "no run has a field 'colour'"),
+        (["{}", "--resamples", "-1"], "--resamples must not be negative, got -1"),
+        (["{}", "--data-dir", "sick=."], "there are no runs of task 'sick', but of udpos"),
+        (["{}", "--data-dir", "nowhere"], "nowhere is no directory"),
+        (["{}", "--resamples", "0", "--output", "{}/last-1/run.json"], "is a file, not a directory"),
+    ],
+)
+def test_bad_input_is_one_line(sweep, arguments, message):
+    result = invoke(*(argument.replace("{}", str(sweep / "runs")) for argument in arguments))
+    assert result.exit_code == 2
+    assert result.stderr.startswith("dlfa: error: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert message in result.stderr
+
+
+def test_a_malformed_file_is_one_line(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text('{"task": "udpos", "metric": "f1", "languages": {"en": {"f1": "high"}}}')
+    result = invoke(path)
+    assert result.exit_code == 2
+    assert f"{path}: field languages.en.f1 must be a fraction in 0..1, got 'high'" in result.stderr
+
+
+def test_data_dir_needs_a_task_where_there_are_several(sweep):
+    result = invoke(sweep / "runs", sweep / "sick", "--data-dir", sweep / "gold")
+    assert result.exit_code == 2
+    assert "--data-dir must be TASK=DIR where there are several tasks (sick, udpos)" in result.stderr

@@ -1,0 +1,122 @@
+"""Reading results: what is found, what is incomplete, what is malformed and how the error names it."""
+
+import json
+
+import pytest
+from made_results import corrupted, make_run
+
+from dlfa.data.examples import TaggedSentence
+from dlfa.report.runs import load_run, load_runs
+from dlfa.report.variants import Variant
+from dlfa.tasks import TASKS
+
+DATA = {language: [TaggedSentence(("a", "b"), ("NOUN", "VERB"))] * 3 for language in ("en", "de")}
+MINIMAL = {
+    "task": "udpos", "model": "m", "fusion_layer": 8, "fuse": "gate", "seed": 1, "metric": "f1",
+    "train_language": "en",
+    "languages": {"en": {"f1": 0.9, "accuracy": 0.9, "examples": 5}, "de": {"f1": 0.5, "accuracy": 0.6, "examples": 4}},
+    "average": 0.7, "average_zero_shot": 0.5, "train": {"steps": 10, "seconds": 5.0, "loss": 0.1}, "environment": {},
+}  # fmt: skip
+
+
+def write(path, **changes):
+    values = {**MINIMAL, **changes}
+    path.write_text(json.dumps({name: value for name, value in values.items() if value != "absent"}))
+    return path
+
+
+def test_the_documented_fields_are_enough(tmp_path):
+    run = load_run(write(tmp_path / "results.json"))
+    assert (run.variant.label, run.seed, run.split) == ("aif gate 8", 1, "test")
+    assert run.mean("f1", ["de"]) == 0.5
+    assert run.mean("accuracy", ["en", "de"]) == pytest.approx(0.75)
+    assert run.examples == {"en": 5, "de": 4}
+    assert load_run(write(tmp_path / "results.json", fusion_layer=None)).variant == Variant("last")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "absent"}, "field task is missing"),
+        ({"metric": 3}, "field metric must be a text, got 3"),
+        ({"languages": {}}, "field languages must be at least one language"),
+        ({"languages": {"en": {"accuracy": 0.5}}}, "field languages.en.f1 is missing"),
+        ({"languages": {"en": {"f1": 50.0}}}, r"field languages.en.f1 must be a fraction in 0..1, got 50.0"),
+        ({"languages": {"en": {"f1": float("nan")}}}, "field languages.en.f1 must be a fraction"),
+        ({"languages": {"en": 3}}, "field languages.en must be an object"),
+        ({"languages": {"en": {"f1": 0.5, "examples": -1}}}, "field languages.en.examples must be a whole number"),
+        ({"seed": "one"}, "field seed must be a whole number"),
+        ({"fusion_layer": "absent"}, "field fusion_layer is missing"),
+        ({"fusion_layer": "six"}, "field fusion_layer must be a layer"),
+        ({"train": {"seconds": "long"}}, "field train.seconds must be a number"),
+        ({"config": []}, "field config must be an object"),
+        ({"config": {"model_options": 1}}, "field config.model_options must be an object"),
+    ],
+)
+def test_malformed_results_name_file_and_field(tmp_path, changes, message):
+    path = write(tmp_path / "results.json", **changes)
+    with pytest.raises(ValueError, match=message) as error:
+        load_run(path)
+    assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"x"'])
+def test_what_is_no_json_object_names_the_file(tmp_path, text):
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"results\.json: (cannot be read as JSON|needed a JSON object)"):
+        load_run(path)
+
+
+def test_directories_are_searched_and_unfinished_runs_named(tmp_path):
+    task = TASKS["udpos"]
+    for seed in (1, 2):
+        make_run(tmp_path / "sweep" / f"seed{seed}", DATA, corrupted(task, 0.1), seed=seed)
+    unfinished = tmp_path / "sweep" / "seed3"
+    unfinished.mkdir()
+    (unfinished / "run.json").write_text("{}")
+    runs, notes = load_runs([tmp_path / "sweep", tmp_path / "sweep" / "seed1" / "results.json"])
+    assert [run.seed for run in runs] == [1, 2]
+    assert len(notes) == 1
+    assert str(unfinished) in notes[0]
+    assert "not complete" in notes[0]
+
+
+def test_paths_without_runs_are_errors(tmp_path):
+    with pytest.raises(ValueError, match=r"no results\.json in this directory"):
+        load_runs([tmp_path])
+    with pytest.raises(ValueError, match="no such file or directory"):
+        load_runs([tmp_path / "absent"])
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match="no complete run"):
+        load_runs([tmp_path])
+
+
+def test_variants_are_told_by_what_has_a_say(tmp_path):
+    def variant(fusion, layers, **options):
+        return Variant.of(fusion, layers, "gate", options)
+
+    assert variant("aif", (6,), kernel_size=1, label_subword="last") == variant("aif", (6,))
+    assert variant("aif", (6,), kernel_size=3).label == "aif gate 6, kernel_size 3"
+    assert variant("aif", (6, 4)).label == "aif gate 6+4"
+    assert variant("last", (), kernel_size=3) == Variant("last")
+    assert variant("scalar_mix", (), layer_dropout=0.1, kernel_size=3).label == "scalar_mix, layer_dropout 0.1"
+    assert variant("lower", (6,), reduction=16).label == "lower 6"
+    order = [
+        variant("aif", (10,)),
+        variant("aif", (2,)),
+        variant("scalar_mix", ()),
+        variant("lower", (3,)),
+        Variant("last"),
+    ]
+    assert [item.label for item in sorted(order, key=lambda item: item.sort_key)] == [
+        "last", "lower 3", "scalar_mix", "aif gate 2", "aif gate 10",
+    ]  # fmt: skip
+
+
+def test_a_mean_over_missing_languages_is_refused(tmp_path):
+    run = load_run(write(tmp_path / "results.json"))
+    with pytest.raises(ValueError, match="not evaluated on fr, zh"):
+        run.mean("f1", ["de", "fr", "zh"])
+    with pytest.raises(ValueError, match=r"languages\.de\.recall is missing"):
+        run.mean("recall", ["de"])

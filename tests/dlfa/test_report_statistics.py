@@ -1,0 +1,287 @@
+"""Tests and intervals: against scipy on whole samples, and the bootstrap against a plain loop over sentences."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+from made_results import corrupted, make_run
+from scipy import stats
+
+from dlfa.data.examples import LabelledText, Question, TaggedSentence
+from dlfa.report.bootstrap import paired_bootstrap
+from dlfa.report.comparison import compare
+from dlfa.report.findings import find
+from dlfa.report.language_groups import LANGUAGE, all_group, family_groups, groups_of, language_group, zero_shot_group
+from dlfa.report.runs import load_runs
+from dlfa.report.sentence_counts import counted_metric, read_predictions
+from dlfa.report.significance import Interval, adjusted, interval_text, p_text, percent, t_interval
+from dlfa.report.variants import Variant
+from dlfa.tasks import TASKS
+
+DRAW = random.Random(0)
+LAST, AIF = Variant("last"), Variant("aif", (6,), "gate")
+
+
+def sentences(labels, count, longest=9):
+    lengths = [DRAW.randint(1, longest) for _ in range(count)]
+    return [
+        TaggedSentence(tuple("abcdefghi"[:length]), tuple(DRAW.choice(labels) for _ in range(length)))
+        for length in lengths
+    ]
+
+
+def write_tags(path, examples):
+    path.parent.mkdir(exist_ok=True)
+    lines = ["".join(f"{word}\t{tag}\n" for word, tag in zip(item.words, item.tags, strict=True)) for item in examples]
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two seeds of last and of a better aif on three languages, with their gold labels."""
+    root = tmp_path_factory.mktemp("results")
+    task = TASKS["udpos"]
+    data = {language: sentences(task.labels[:5], 60) for language in ("en", "de", "fr")}
+    for language, examples in data.items():
+        write_tags(root / "gold" / f"test-{language}.tsv", examples)
+    for seed in (1, 2):
+        make_run(root / "runs" / f"last{seed}", data, corrupted(task, 0.4), seed=seed, data_dir=root / "gold")
+        make_run(
+            root / "runs" / f"aif{seed}", data, corrupted(task, {"en": 0.4, "de": 0.2, "fr": 0.35}), seed=seed,
+            fusion="aif", fusion_layer=6, data_dir=root / "gold",
+        )  # fmt: skip
+    return root
+
+
+@pytest.fixture(scope="module")
+def comparison(folder):
+    (found,) = compare(load_runs([folder / "runs"])[0])
+    return found
+
+
+def test_t_interval_is_the_paired_t_test():
+    one, other = [0.71, 0.69, 0.73, 0.70], [0.68, 0.69, 0.70, 0.66]
+    interval = t_interval([a - b for a, b in zip(one, other, strict=True)])
+    expected = stats.ttest_rel(one, other)
+    low, high = expected.confidence_interval(0.95)
+    assert interval.p == pytest.approx(expected.pvalue)
+    assert (interval.low, interval.high) == pytest.approx((low, high))
+
+
+def test_no_test_without_spread():
+    assert t_interval([0.5]) is None
+    assert t_interval([0.25, 0.25]) == Interval(0.25, 0.25, None)
+
+
+def test_adjusted_p_values_are_scipys():
+    p = [0.001, 0.02, 0.03, 0.8]
+    assert adjusted(p) == pytest.approx(list(stats.false_discovery_control(p)))
+    assert adjusted([]) == []
+
+
+def test_figures_have_the_digits_of_their_uncertainty():
+    assert percent(0.74612, 0.0027) == "74.61 ± 0.27"
+    assert percent(0.74612, 0.013) == "74.6 ± 1.3"
+    assert percent(0.74612) == "74.6"
+    assert percent(0.0123, 0.004, sign=True) == "+1.23 ± 0.40"
+    assert percent(-0.00001, sign=True) == "+0.0"
+    assert percent(None) == "-"
+    assert interval_text(Interval(-0.001, 0.012, 0.1)) == "[-0.10, +1.20]"
+    assert interval_text(None) == "-"
+    assert (p_text(0.0004), p_text(0.0312), p_text(None)) == ("< 0.001", "0.031", "-")
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics"),
+    [("udpos", ("f1", "accuracy", "xtreme_span_f1")), ("uner", ("f1", "precision", "recall", "accuracy"))],
+)
+def test_counts_of_tags_give_the_metrics(name, metrics):
+    task = TASKS[name]
+    examples = sentences(task.labels[:6], 40)
+    predictions = corrupted(task, 0.3)("en", examples, random.Random(1))
+    scores = task.score(examples, predictions, "en")
+    for metric in metrics:
+        counted = counted_metric(task, metric, "en")
+        rows = counted.counts(examples, predictions)
+        assert len(rows) == 40
+        assert counted.score(rows.sum(axis=0)) == pytest.approx(scores[metric])
+        kept = slice(5, 20)
+        part = task.score(examples[kept], predictions[kept], "en")[metric]
+        assert counted.score(rows[kept].sum(axis=0)) == pytest.approx(part)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1"])
+def test_counts_of_pairs_give_the_metrics(metric):
+    task = TASKS["sick"]
+    examples = [LabelledText(("a", "b"), DRAW.choice(task.labels)) for _ in range(30)]
+    predictions = corrupted(task, 0.5)("nl", examples, random.Random(1))
+    counted = counted_metric(task, metric, "nl")
+    total = counted.counts(examples, predictions).sum(axis=0)
+    assert counted.score(total) == pytest.approx(task.score(examples, predictions, "nl")[metric])
+
+
+def test_counts_of_answers_give_the_metrics(tmp_path):
+    task = TASKS["xquad"]
+    examples = [Question(str(i), "who?", "Ann or Bob went", (("Ann", 0),)) for i in range(4)]
+    path = tmp_path / "test-en.json"
+    path.write_text(task.prediction_text(examples, ["Ann", "Bob", "Ann or Bob", ""]))
+    predictions = read_predictions(task, path, examples)
+    for metric, value in task.score(examples, predictions, "en").items():
+        counted = counted_metric(task, metric, "en")
+        assert counted.score(counted.counts(examples, predictions).sum(axis=0)) == pytest.approx(value)
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="no answer to question 0"):
+        read_predictions(task, path, examples)
+
+
+def test_a_metric_that_is_no_sum_is_refused():
+    with pytest.raises(ValueError, match="bleu of udpos is no sum over sentences"):
+        counted_metric(TASKS["udpos"], "bleu", "en")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("NOUN\n\n", "holds 1 predictions for 2 examples"),
+        ("NOUN\n\nVERB\n\n", "example 2: 1 labels for 2"),
+        ("NOUN\n\nVERB\nDOG\n\n", "example 2: 'DOG' is no label of udpos"),
+    ],
+)
+def test_predictions_that_do_not_fit_are_refused(tmp_path, text, message):
+    examples = [TaggedSentence(("a",), ("NOUN",)), TaggedSentence(("a", "b"), ("NOUN", "VERB"))]
+    path = tmp_path / "test-en.tsv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_predictions(TASKS["udpos"], path, examples)
+    path.write_text("VERB\n\nNOUN\nPUNCT\n\n")
+    assert read_predictions(TASKS["udpos"], path, examples) == [("VERB",), ("NOUN", "PUNCT")]
+
+
+def test_bootstrap_agrees_with_a_plain_loop(folder, comparison):
+    """Quantiles of resamples by both, from other random numbers: within three of their own standard errors."""
+    groups = [language_group("de"), zero_shot_group(comparison)]
+    found = paired_bootstrap(comparison, groups, resamples=1000)
+    task = TASKS["udpos"]
+    draw = np.random.default_rng(7)
+    gold = {language: task.read_file(folder / "gold" / f"test-{language}.tsv") for language in ("de", "fr")}
+    predicted = {
+        (name, seed, language): read_predictions(
+            task, folder / "runs" / f"{name}{seed}" / "predictions" / f"test-{language}.tsv", gold[language]
+        )
+        for name in ("last", "aif") for seed in (1, 2) for language in gold
+    }  # fmt: skip
+    by_language = {language: [] for language in gold}
+    for _ in range(500):
+        for language, examples in gold.items():
+            rows = draw.integers(len(examples), size=len(examples))
+            drawn = [examples[row].tags for row in rows]
+            score = {
+                (name, seed): _macro_f1(drawn, [tags[row] for row in rows])
+                for (name, seed, code), tags in predicted.items()
+                if code == language
+            }
+            by_language[language].append(np.mean([score["aif", seed] - score["last", seed] for seed in (1, 2)]))
+    expected = {"de": by_language["de"], "zero-shot": np.mean([by_language["de"], by_language["fr"]], axis=0)}
+    for group in groups:
+        low, high = np.quantile(expected[group.name], [0.025, 0.975])
+        width = high - low
+        interval = found[AIF, group]
+        assert interval.low == pytest.approx(low, abs=0.12 * width)
+        assert interval.high == pytest.approx(high, abs=0.12 * width)
+    assert found[AIF, groups[1]].p < 0.05
+
+
+def _macro_f1(gold, predicted):
+    true, guess = np.concatenate(gold), np.concatenate(predicted)
+    labels = np.unique(true)
+    right = np.array([((true == label) & (guess == label)).sum() for label in labels])
+    count = np.array([(true == label).sum() + (guess == label).sum() for label in labels])
+    return (2 * right / count).mean()
+
+
+def test_bootstrap_is_repeatable_and_groups_agree(comparison):
+    groups = groups_of(comparison)
+    once, again = (paired_bootstrap(comparison, groups, resamples=50) for _ in range(2))
+    assert once == again
+    germanic = next(group for group in groups if group.name == "IE: Germanic")
+    assert germanic.languages == ("de",)  # zero-shot languages alone
+    assert once[AIF, germanic] == once[AIF, language_group("de")]
+    with pytest.raises(ValueError, match="resamples must be at least 1, got 0"):
+        paired_bootstrap(comparison, groups, resamples=0)
+
+
+def test_findings(comparison):
+    findings = find(comparison, resamples=400)
+    main = findings.main_group
+    assert main.languages == ("de", "fr")
+    effect = findings.effects[AIF, main]
+    pairs = zip(findings.scores(AIF, main), findings.scores(LAST, main), strict=True)
+    assert effect.differences == pytest.approx([a - b for a, b in pairs])
+    assert effect.seeds == t_interval(effect.differences)
+    assert effect.sentences.low < effect.mean < effect.sentences.high
+    assert (LAST, main) not in findings.effects
+    assert findings.notes == ()
+    assert "de" in findings.discoveries(AIF)
+    assert "en" not in findings.discoveries(AIF)
+    cost = findings.cost(AIF)
+    assert cost.seconds_per_step == pytest.approx((0.51, 0.52))
+    assert findings.layer_choices() == []
+    assert [group.name for group in findings.of_kind(LANGUAGE)] == ["de", "en", "fr"]
+    assert [group.label for group in family_groups(comparison)] == ["IE: Germanic (1)", "IE: Romance (1)"]
+    assert all_group(comparison).languages == ("de", "en", "fr")
+
+
+def test_the_layer_is_chosen_on_dev_and_the_oracle_stands_beside(tmp_path):
+    task = TASKS["udpos"]
+    data = {language: sentences(task.labels[:5], 40) for language in ("en", "de")}
+    for layer, rate, dev in ((2, 0.5, 0.80), (4, 0.1, 0.90), (6, 0.3, 0.95)):
+        folder, train = tmp_path / f"l{layer}", {"best_dev": dev}
+        make_run(folder, data, corrupted(task, rate), fusion="aif", fusion_layer=layer, train=train)
+    make_run(tmp_path / "last", data, corrupted(task, 0.4))
+    (comparison,) = compare(load_runs([tmp_path])[0])
+    (choice,) = find(comparison, resamples=0).layer_choices()
+    assert (choice.mode, choice.chosen.layers, choice.oracle.layers) == ("aif gate", (6,), (4,))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda run: (run / "predictions" / "test-de.tsv").unlink(), "cannot be read"),
+        (lambda run: (run / "predictions" / "test-de.tsv").write_text("X\n\n"), "holds 1 predictions for 3"),
+        (lambda run: _rescore(run), "says 0.1234: predictions or data are not those that were scored"),
+        (lambda run: (run / "run.json").unlink(), "no run tells where its data are; give --data-dir"),
+        (lambda run: _move(run), "the data folder nowhere is not there; give --data-dir"),
+    ],
+)
+def test_without_predictions_or_data_a_note_says_why(tmp_path, spoil, message):
+    task = TASKS["udpos"]
+    data = {language: sentences(task.labels[:3], 3) for language in ("en", "de")}
+    for language, examples in data.items():
+        write_tags(tmp_path / "gold" / f"test-{language}.tsv", examples)
+    for name, fusion, layer in (("last", "last", None), ("aif", "aif", 6)):
+        run = make_run(tmp_path / "runs" / name, data, corrupted(task, 0.2), fusion=fusion, fusion_layer=layer)
+        config = json.loads((run / "run.json").read_text())
+        config["config"]["data_dir"] = str(tmp_path / "gold")
+        (run / "run.json").write_text(json.dumps(config))
+        spoil(run)
+    (comparison,) = compare(load_runs([tmp_path / "runs"])[0])
+    findings = find(comparison, resamples=20)
+    (note,) = findings.notes
+    assert note.startswith("no bootstrap over sentences")
+    assert message in note
+    assert findings.effects[AIF, findings.main_group].sentences is None
+    assert findings.resamples == 0
+    assert findings.discoveries(AIF) == set()
+
+
+def _rescore(run):
+    results = json.loads((run / "results.json").read_text())
+    results["languages"]["de"]["f1"] = 0.1234
+    (run / "results.json").write_text(json.dumps(results))
+
+
+def _move(run):
+    values = json.loads((run / "run.json").read_text())
+    values["config"]["data_dir"] = "nowhere"
+    (run / "run.json").write_text(json.dumps(values))
