@@ -16,6 +16,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -133,7 +134,7 @@ def distinct_jobs(setting: Setting, kernels: list[str], calls: list[str]) -> lis
                 arguments = [
                     value.dtype if isinstance(value, torch.Tensor) else value for value in item.arguments.values()
                 ]
-                key = str((kernel_name(item), arguments, item.constants, item.num_warps, item.num_stages))
+                key = str((kernel_name(item), arguments, item.constants, item.options))
                 jobs.setdefault(key, Job(setting, call, index))
     return list(jobs.values())
 
@@ -146,7 +147,7 @@ def compile_launch(item: launch.Launch, chip: Chip) -> tuple[Any, list[str]]:
 
     kernel = item.kernel
     keywords: dict[str, Any] = item.arguments | item.constants
-    keywords |= {"num_warps": item.num_warps, "num_stages": item.num_stages}
+    keywords |= item.options
     target = GPUTarget(chip.backend, chip.arch, chip.warp_size)
     backend = make_backend(target)
     bind = create_function_from_signature(kernel.signature, kernel.params, backend)
@@ -174,6 +175,18 @@ def compile_job(job: Job) -> dict[str, Any]:
         **{kind: code.instructions[kind] for kind in ("tensor_core_ops", *ACCESSES)}, "accesses": code.accesses,
         "num_warps": item.num_warps, "num_stages": item.num_stages,
     }  # fmt: skip
+
+
+def _end_with_parent() -> None:
+    """Let a worker end with the process that started it, even where that one is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _one_of(option: str, values: list[str], choices: Iterable[str]) -> None:
@@ -218,7 +231,7 @@ def main(
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
     with tempfile.TemporaryDirectory() as cache:
         os.environ.setdefault("TRITON_CACHE_DIR", cache)
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
             done = track(pool.map(compile_job, jobs), "compiling", total=len(jobs), console=Console(stderr=True))
             rows = list(done)
     write_json(json_path, rows)
