@@ -1,0 +1,186 @@
+"""What the compiler makes of the kernels: no spill, tensor cores, wide accesses, shared memory within the limit.
+
+Compiled in processes of their own, as this one may run kernels under Triton's interpreter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("triton", reason="triton is there on Linux only")
+
+from benchmarks import codegen
+
+ROOT = Path(__file__).resolve().parents[2]
+# Tensors of the states' size, and the squeezes: rows of neighbouring elements.
+BIG = {f"{name}_ptr" for name in ("x", "y", "z", "dz", "dx", "dy", "squeezed", "squeezed_gradient")}
+# Where nothing wider fits the registers, 8 bytes a thread: blocks of 16 channels by 64 tokens on 256 threads.
+NARROW = {("sm_80", "inputs")}
+WITHOUT_PRODUCT = {"pool", "sums", "token_inputs"}
+PADDED = {"squeeze", "context", "expand", "reduce", "inputs", "weights"}
+TOKEN = {"sums", "token_expand", "token_reduce", "token_branch", "token_inputs", "token_parts"}
+
+Row = dict[str, Any]
+
+
+def run(*command: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def compiled(folder: Path, *options: str) -> list[Row]:
+    """Rows of the command, run with `options`."""
+    table = run("-m", "benchmarks.codegen", "--json", str(folder / "rows.json"), "--workers", "1", *options)
+    rows = json.loads((folder / "rows.json").read_text())
+    assert table.count(options[options.index("--arch") + 1]) == len(rows)
+    return rows
+
+
+def complaints(rows: list[Row]) -> list[str]:
+    """What is wrong with compiled kernels, one line for each fault."""
+    faults = []
+    for row in rows:
+        kernel = "{kernel} ({pass}, {call}) {arch} {dtype} E={embed_dim} H={squeeze_dim}".format(**row)
+        if row["spill_bytes"]:
+            faults.append(f"{kernel}: spills {row['spill_bytes']} bytes at {row['registers']} registers")
+        if row["shared_bytes"] > row["shared_limit"]:
+            faults.append(f"{kernel}: {row['shared_bytes']} bytes of shared memory, {row['shared_limit']} are there")
+        if row["dtype"] == "bfloat16" and (row["tensor_core_ops"] == 0) != (row["kernel"] in WITHOUT_PRODUCT):
+            faults.append(f"{kernel}: {row['tensor_core_ops']} matrix instructions")
+        for argument in BIG & row["accesses"].keys():
+            counts = row["accesses"][argument]
+            if (row["arch"], row["kernel"]) in NARROW and not argument.startswith("squeezed"):
+                continue
+            if counts.get("narrow_loads", 0) + counts.get("narrow_stores", 0):
+                faults.append(f"{kernel}: {argument} is accessed in less than 16 bytes: {counts}")
+        if "unknown" in row["accesses"]:
+            faults.append(f"{kernel}: accesses of no known argument: {row['accesses']['unknown']}")
+    return faults
+
+
+@pytest.fixture(scope="module")
+def toys() -> dict[str, Any]:
+    return json.loads(run(str(Path(__file__).with_name("toy_kernels.py"))))
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
+def test_machine_code_of_known_kernels(toys: dict[str, Any], arch: str) -> None:
+    copy, spilling, product = (toys[f"{kernel} {arch}"] for kernel in ("copy", "spilling", "product"))
+    # 1024 floats by 128 threads: two accesses of 16 bytes, or eight of 4
+    assert copy["accesses"] == {
+        "source_ptr": {"wide_loads": 2},
+        "other_ptr": {"wide_loads": 2},
+        "target_ptr": {"wide_stores": 2},
+        "scattered_ptr": {"narrow_stores": 8},
+    }
+    assert copy["instructions"] == {"wide_loads": 4, "wide_stores": 2, "narrow_stores": 8}
+    assert copy["spill_bytes"] == product["spill_bytes"] == 0
+    assert 16 < copy["registers"] < 64
+    # 512 floats a thread, and at most 255 registers for them
+    assert spilling["spill_bytes"] >= 4 * (512 - 255)
+    assert product["instructions"]["tensor_core_ops"] > 0
+
+
+@pytest.fixture(scope="module")
+def common_rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    """The common call at the base model's size on Hopper, both squeeze widths."""
+    options = ("--arch", "sm_90", "--dtype", "bfloat16", "--embed-dim", "768", "--call", "gate k=1 padded")
+    return compiled(tmp_path_factory.mktemp("codegen"), *options)
+
+
+def test_common_call_compiles_well(common_rows: list[Row]) -> None:
+    assert complaints(common_rows) == []
+    for squeeze_dim in (192, 48):
+        rows = [row for row in common_rows if row["squeeze_dim"] == squeeze_dim]
+        assert {row["kernel"] for row in rows} == PADDED
+        assert sum(row["kernel"] == "context" for row in rows) == 2  # forward and backward
+
+
+def test_big_tensors_are_accessed_by_16_bytes(common_rows: list[Row]) -> None:
+    for row in common_rows:
+        states = {"squeeze": "x y", "expand": "x y", "reduce": "dz x y", "inputs": "dz x y"}.get(
+            row["kernel"], ""
+        ).split()
+        written = {"squeeze": "squeezed", "expand": "z", "reduce": "squeezed_gradient", "inputs": "dx"}
+        for name in states:
+            assert row["accesses"][f"{name}_ptr"]["wide_loads"] > 0
+        if states:
+            assert row["accesses"][f"{written[row['kernel']]}_ptr"]["wide_stores"] > 0
+
+
+def test_rows_hold_totals_and_sizes(common_rows: list[Row]) -> None:
+    for row in common_rows:
+        assert (row["arch"], row["dtype"], row["embed_dim"]) == ("sm_90", "bfloat16", 768)
+        assert 24 <= row["registers"] <= 255
+        assert row["shared_bytes"] > 0
+        assert row["shared_limit"] == 227 * 1024
+        for kind in ("wide_loads", "narrow_loads", "wide_stores", "narrow_stores"):
+            # the assembler, which comes between the two, may merge accesses and copy loop bodies
+            assert (row[kind] > 0) == any(counts.get(kind, 0) for counts in row["accesses"].values())
+
+
+def test_ampere_compiles_well(tmp_path: Path) -> None:
+    options = ("--arch", "sm_80", "--dtype", "bfloat16", "--embed-dim", "768", "--reduction", "4")
+    rows = compiled(tmp_path, *options, "--call", "gate k=1 padded")
+    assert complaints(rows) == []
+    assert {row["kernel"] for row in rows} == PADDED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
+def test_every_kernel_compiles_well(tmp_path: Path, arch: str, dtype: str) -> None:
+    rows = compiled(tmp_path, "--arch", arch, "--dtype", dtype)
+    assert complaints(rows) == []
+    for embed_dim, squeeze_dim in ((768, 192), (768, 48), (1024, 256), (1024, 64)):
+        there = {row["kernel"] for row in rows if (row["embed_dim"], row["squeeze_dim"]) == (embed_dim, squeeze_dim)}
+        assert there == PADDED | TOKEN | {"pool", "taps"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_every_kernel_compiles_for_amd(tmp_path: Path, dtype: str) -> None:
+    rows = compiled(tmp_path, "--arch", "gfx942", "--dtype", dtype)
+    assert {row["kernel"] for row in rows} == PADDED | TOKEN | {"pool", "taps"}
+    assert all(row["registers"] > 0 and row["wide_loads"] + row["narrow_loads"] > 0 for row in rows)
+    assert all(row["tensor_core_ops"] for row in rows if row["kernel"] not in WITHOUT_PRODUCT)
+
+
+@pytest.mark.parametrize(
+    ("options", "interpret", "said"),
+    [
+        (("--arch", "sm_70"), "0", "sm_80, sm_90, sm_100, sm_120, gfx942, got 'sm_70'"),
+        (("--dtype", "float64"), "0", "bfloat16, float16, float32, got 'float64'"),
+        (("--call", "gate"), "0", "gate k=1 padded, select k=1 padded"),
+        ((), "1", "TRITON_INTERPRET: must be unset"),
+    ],
+)
+def test_bad_options_are_refused(
+    options: tuple[str, ...], interpret: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", interpret)
+    monkeypatch.setenv("COLUMNS", "300")
+    result = CliRunner().invoke(codegen.app, ["--json", str(tmp_path / "rows.json"), *options])
+    assert result.exit_code == 2
+    assert said in result.output
+    assert not (tmp_path / "rows.json").exists()
+
+
+def test_unknown_kernel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setenv("COLUMNS", "300")
+    options = ["--json", str(tmp_path / "rows.json"), "--kernel", "fuse", "--call", "gate k=1 padded"]
+    result = CliRunner().invoke(codegen.app, options)
+    assert result.exit_code == 2
+    assert "must be one of context, expand, inputs, reduce, squeeze, weights, got 'fuse'" in result.output

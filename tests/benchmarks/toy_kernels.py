@@ -1,0 +1,61 @@
+"""Kernels whose machine code is known beforehand; as a script: compiles them and prints what was read from it."""
+
+import json
+
+import torch
+import triton
+import triton.language as tl
+
+from benchmarks.codegen import CHIPS, compile_launch
+from benchmarks.machine_code import read_nvidia
+from dlfa_kernels.launch import Launch
+
+
+@triton.jit
+def load(ptr, offsets):
+    return tl.load(ptr + offsets)
+
+
+@triton.jit
+def copy_kernel(source_ptr, other_ptr, target_ptr, scattered_ptr, BLOCK: tl.constexpr):
+    """Neighbouring elements but for the last argument, whose are three apart."""
+    offsets = tl.arange(0, BLOCK)
+    value = load(source_ptr, offsets) + load(other_ptr, offsets)
+    tl.store(target_ptr + offsets, value)
+    tl.store(scattered_ptr + 3 * offsets, value)
+
+
+@triton.jit
+def spilling_kernel(source_ptr, target_ptr, BLOCK: tl.constexpr):
+    """Keeps BLOCK * BLOCK floats over a reduction, more than the registers of one warp hold at BLOCK = 128."""
+    offsets = tl.arange(0, BLOCK)[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
+    value = tl.load(source_ptr + offsets)
+    tl.store(target_ptr + offsets, value / tl.sum(tl.sum(value, axis=1), axis=0))
+
+
+@triton.jit
+def product_kernel(a_ptr, b_ptr, target_ptr, BLOCK: tl.constexpr):
+    """One matrix product of two square blocks."""
+    offsets = tl.arange(0, BLOCK)[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
+    tl.store(target_ptr + offsets, tl.dot(tl.load(a_ptr + offsets), tl.load(b_ptr + offsets)))
+
+
+def launch_of(kernel, block, num_warps, dtype, *names):
+    tensor = torch.empty(3 * block * block, dtype=dtype, device="meta")
+    return Launch(kernel, (1,), dict.fromkeys(names, tensor), {"BLOCK": block}, num_warps, num_stages=2)
+
+
+LAUNCHES = {
+    "copy": launch_of(copy_kernel, 1024, 4, torch.float32, "source_ptr", "other_ptr", "target_ptr", "scattered_ptr"),
+    "spilling": launch_of(spilling_kernel, 128, 1, torch.float32, "source_ptr", "target_ptr"),
+    "product": launch_of(product_kernel, 64, 4, torch.bfloat16, "a_ptr", "b_ptr", "target_ptr"),
+}
+
+if __name__ == "__main__":
+    result = {}
+    for arch in ("sm_80", "sm_90", "sm_100"):
+        for name, item in LAUNCHES.items():
+            compiled, arguments = compile_launch(item, CHIPS[arch])
+            code = read_nvidia(compiled.asm["cubin"], compiled.asm["ptx"], compiled.asm["ttir"], arguments)
+            result[f"{name} {arch}"] = vars(code)
+    print(json.dumps(result))
