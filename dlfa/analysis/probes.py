@@ -92,7 +92,8 @@ def language_probe(sentences: Mapping[str, NDArray[np.float32]], strength: float
     for language, states in sentences.items():
         if (count := states.shape[1]) < FOLDS:
             raise ValueError(f"a language probe needs at least {FOLDS} sentences a language, {language} has {count}")
-    labels = np.concatenate([[language] * states.shape[1] for language, states in sentences.items()])
+    # Numbers, since scikit-learn asks of two classes named by texts which one is positive.
+    labels = np.repeat(np.arange(len(sentences)), [states.shape[1] for states in sentences.values()])
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     scoring = {"accuracy": make_scorer(recall_score, average="macro"), "log_loss": "neg_log_loss"}
     result: dict[str, Any] = {
