@@ -72,7 +72,7 @@ def _cap(block_t: int, block_e: int, num_warps: int, num_stages: int) -> Tile:
     return Tile(block_t=block_t, block_e=block_e, num_warps=num_warps, num_stages=num_stages)
 
 
-_FLOAT32_CAPS = Caps(squeeze=_cap(32, 16, 4, 2), expand=_cap(32, 16, 4, 2), reduce=_cap(16, 32, 4, 1),
+_FLOAT32_CAPS = Caps(squeeze=_cap(32, 16, 4, 2), expand=_cap(32, 16, 4, 2), reduce=_cap(16, 16, 4, 1),
                      inputs=_cap(32, 16, 8, 1))  # fmt: skip
 
 # (family, bytes of a state) -> caps. Chosen so that no kernel spills at E = 768 and 1024, H = E/4 and E/16, for the
@@ -80,7 +80,7 @@ _FLOAT32_CAPS = Caps(squeeze=_cap(32, 16, 4, 2), expand=_cap(32, 16, 4, 2), redu
 CAPS = {
     # matrix products are issued by whole warpgroups, with operands in shared memory
     ("warpgroup", 2): Caps(squeeze=_cap(64, 64, 8, 3), expand=_cap(64, 64, 8, 2), reduce=_cap(64, 32, 8, 2),
-                           inputs=_cap(32, 64, 8, 2)),
+                           inputs=_cap(32, 64, 8, 1)),
     ("warpgroup", 4): replace(_FLOAT32_CAPS, expand=_cap(64, 16, 8, 2), reduce=_cap(16, 32, 8, 1)),
     # operands take registers
     ("warp", 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(32, 64, 8, 2),
