@@ -44,14 +44,14 @@ def report(
         from .document import left_out, section_title, write_report
         from .findings import find
         from .runs import load_runs
-        from .tables import choice_table, summary_table
+        from .tables import choice_table, ensemble_table, summary_table
 
         chosen = None if languages is None else split_list("languages", languages)
-        runs, notes = load_runs(results, compare or ())
+        runs, ensembles, notes = load_runs(results, compare or ())
         comparisons = compare_runs(runs, metric=metric, languages=chosen, baseline=baseline)
         folders = _folders(data_dir or [], {item.task for item in comparisons})
         findings = [find(item, resamples=resamples, data_dir=folders.get(item.task)) for item in comparisons]
-        written = None if output is None else write_report(output, findings, runs, notes)
+        written = None if output is None else write_report(output, findings, runs, ensembles, notes)
     for item in findings:
         print_table(
             summary_table(item).rich(section_title(item), "percent, mean ± deviation over seeds; 95 % intervals")
@@ -61,6 +61,9 @@ def report(
             print_table(choices.rich("choice of layer", "the oracle looks at the test data"))
         for line in left_out(item):
             typer.echo(f"- {line}")
+    several = ensemble_table(ensembles)
+    if several is not None:
+        print_table(several.rich("ensembles", "percent; gain in points over the runs' mean and over the best of them"))
     for line in notes:
         typer.echo(f"- {line}")
     if written is not None:

@@ -7,23 +7,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import atomic
+from .ensembles import Ensemble
 from .findings import Findings
 from .language_groups import FAMILY, LANGUAGE, SCRIPT
 from .plots import difference_plot, group_heat_map, heading, language_heat_map, layer_curve
 from .runs import Run
 from .runs_csv import runs_csv
-from .tables import Table, choice_table, cost_table, difference_table, group_table, score_table
+from .tables import Table, choice_table, cost_table, difference_table, ensemble_table, group_table, score_table
 
 REPORT, RUNS = "report.md", "runs.csv"
 
 
-def write_report(folder: Path, findings: Sequence[Findings], runs: Sequence[Run], notes: Sequence[str] = ()) -> Path:
+def write_report(
+    folder: Path,
+    findings: Sequence[Findings],
+    runs: Sequence[Run],
+    ensembles: Sequence[Ensemble] = (),
+    notes: Sequence[str] = (),
+) -> Path:
     """Write the report to `folder` and return its path; files of an earlier report are replaced, others are kept.
 
     Args:
         folder: made where it is not there.
         findings: one section each.
         runs: for runs.csv.
+        ensembles: for a table at the end.
         notes: on what the report does not hold.
 
     Raises:
@@ -36,6 +44,9 @@ def write_report(folder: Path, findings: Sequence[Findings], runs: Sequence[Run]
     names: set[str] = set()
     for item in findings:
         parts.append(_section(folder, item, _file_name(item, names)))
+    several = ensemble_table(ensembles)
+    if several is not None:
+        parts += ["## Ensembles\n", "Averages over the zero-shot languages, percent.\n", several.markdown()]
     parts.append(f"All runs with all their scores: [{RUNS}]({RUNS}).\n")
     atomic.write_text(folder / RUNS, runs_csv(runs))
     atomic.write_text(folder / REPORT, "\n".join(part for part in parts if part))

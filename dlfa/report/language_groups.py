@@ -37,6 +37,12 @@ def all_group(comparison: Comparison) -> LanguageGroup:
     return LanguageGroup(AVERAGE, "all", comparison.languages)
 
 
+def average_groups(comparison: Comparison) -> list[LanguageGroup]:
+    """The zero-shot average, and that over all languages where it is another."""
+    main, every = zero_shot_group(comparison), all_group(comparison)
+    return [main] if main.languages == every.languages else [main, every]
+
+
 def language_group(code: str) -> LanguageGroup:
     """One language."""
     return LanguageGroup(LANGUAGE, code, (code,))
@@ -54,9 +60,8 @@ def script_groups(comparison: Comparison) -> list[LanguageGroup]:
 
 def groups_of(comparison: Comparison) -> list[LanguageGroup]:
     """Every group: averages, languages with families together, families, scripts."""
-    averages = dict.fromkeys((zero_shot_group(comparison), all_group(comparison)))
     singles = [language_group(code) for code in sorted(comparison.languages, key=by_family)]
-    return [*averages, *singles, *family_groups(comparison), *script_groups(comparison)]
+    return [*average_groups(comparison), *singles, *family_groups(comparison), *script_groups(comparison)]
 
 
 def _grouped(kind: str, named: Iterable[tuple[str, str]]) -> list[LanguageGroup]:

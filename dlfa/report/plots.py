@@ -142,7 +142,10 @@ def language_heat_map(findings: Findings, path: Path) -> bool:
         if start:
             axes.axvline(start - 0.5, color="white", linewidth=2.5)
         middle = (start + stop - 1) / 2
-        axes.text(middle - 0.2, -0.7, families[start], rotation=50, fontsize=7, ha="left", va="bottom")
+        axes.annotate(
+            families[start], (middle, -0.5), xytext=(-5, 4), textcoords="offset points", rotation=50, fontsize=7,
+            ha="left", va="bottom", annotation_clip=False,
+        )  # fmt: skip
     source = comparison.train_language
     names = [f"{group.name}*" if group.name == source else group.name for group in groups]
     axes.set_xticks(range(len(groups)), names, fontsize=8)

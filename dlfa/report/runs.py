@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from .ensembles import Ensemble, read_ensemble
+from .fields import Fields, read_json
 from .variants import Variant
 
 RESULTS = "results.json"
@@ -88,7 +89,15 @@ class Run:
         return self.scores[language][metric]
 
 
-def load_runs(paths: Iterable[Path], compare: Sequence[str] = ()) -> tuple[list[Run], list[str]]:
+class Loaded(NamedTuple):
+    """What results files hold: runs, ensembles of runs, and a line for each run that is not complete."""
+
+    runs: list[Run]
+    ensembles: list[Ensemble]
+    notes: list[str]
+
+
+def load_runs(paths: Iterable[Path], compare: Sequence[str] = ()) -> Loaded:
     """Read results files and every results.json below directories.
 
     The runs on intermediate tasks that lie within a run belong to it and are not read.
@@ -98,7 +107,7 @@ def load_runs(paths: Iterable[Path], compare: Sequence[str] = ()) -> tuple[list[
         compare: fields of the runs' configuration in which runs are to be compared; they then belong to the variant.
 
     Returns:
-        The runs in the order of their paths, and a line for each directory with a run that is not complete.
+        Runs and ensembles in the order of their paths, and notes.
 
     Raises:
         ValueError: a path that is not there or holds no results; a malformed file, named with its field; a field of
@@ -120,14 +129,20 @@ def load_runs(paths: Iterable[Path], compare: Sequence[str] = ()) -> tuple[list[
             raise ValueError(f"{path}: no such file or directory; needed {RESULTS} files, or directories with runs")
         for file in found:
             files.setdefault(file.resolve(), file)
-    runs = [load_run(file, compare) for file in files.values()]
-    if not runs:
+    runs, ensembles = [], []
+    for file in files.values():
+        values = read_json(file)
+        if "ensemble" in values:
+            ensembles.append(read_ensemble(file, values))
+        else:
+            runs.append(read_run(file, values, compare))
+    if not runs and not ensembles:
         raise ValueError("there is no complete run: " + "; ".join(notes))
     for name in compare:
         if not any(name in dict(run.variant.compared) for run in runs):
             known = sorted({name for run in runs for name in run.protocol})
             raise ValueError(f"--compare: no run has a field {name!r}; fields are {', '.join(known) or 'none'}")
-    return runs, notes
+    return Loaded(runs, ensembles, notes)
 
 
 def _stages(path: Path) -> set[Path]:
@@ -143,13 +158,13 @@ def _unfinished(folder: Path) -> str:
     return f"{folder}: the run {reason}, so it is left out"
 
 
-def load_run(path: Path, compare: Sequence[str] = ()) -> Run:
-    """Read one results file, and where there is one the run.json beside it.
+def read_run(path: Path, values: Mapping[str, Any], compare: Sequence[str] = ()) -> Run:
+    """A run from the content of its results file, and where there is one the run.json beside it.
 
     Raises:
-        ValueError: the file is malformed; the message names the field, what it holds and what is needed.
+        ValueError: a malformed field; the message names the file, the field, what it holds and what is needed.
     """
-    reader = _Reader(path, _read_json(path))
+    reader = Fields(path, values)
     task = reader.text("task")
     metric = reader.text("metric")
     languages = reader.mapping("languages")
@@ -173,7 +188,7 @@ def load_run(path: Path, compare: Sequence[str] = ()) -> Run:
         if train.get(name) is not None:
             reader.number(f"train.{name}", train[name])
     protocol = {name: value for name, value in config.items() if name not in _NOT_PROTOCOL}
-    options = _Reader(path, config, "config.").mapping("model_options", default={})
+    options = Fields(path, config, "config.").mapping("model_options", default={})
     stages = reader.values.get("intermediate")
     if stages:
         protocol["intermediate"] = [stage.get("task") if isinstance(stage, dict) else stage for stage in stages]
@@ -216,7 +231,7 @@ def protocol_differences(run: Run, reference: Mapping[str, Any]) -> str:
     )
 
 
-def _variant(reader: _Reader, options: Mapping[str, Any], compared: Mapping[str, Any]) -> Variant:
+def _variant(reader: Fields, options: Mapping[str, Any], compared: Mapping[str, Any]) -> Variant:
     layer = reader.values.get("fusion_layer")
     layers = layer if isinstance(layer, list) else [] if layer is None else [layer]
     if any(isinstance(item, bool) or not isinstance(item, int) or item < 0 for item in layers):
@@ -231,64 +246,6 @@ def _variant(reader: _Reader, options: Mapping[str, Any], compared: Mapping[str,
 def _data_dir(run_file: Path) -> Path | None:
     if not run_file.exists():
         return None
-    config = _Reader(run_file, _read_json(run_file)).mapping("config")
+    config = Fields(run_file, read_json(run_file)).mapping("config")
     value = config.get("data_dir")
     return None if value is None else Path(value)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: needed a JSON object, got {type(values).__name__}")
-    return values
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Fields of a JSON object; what does not fit raises ValueError with file and field."""
-
-    path: Path
-    values: Mapping[str, Any]
-    prefix: str = ""
-
-    def error(self, name: str, needed: str, got: object) -> ValueError:
-        return ValueError(f"{self.path}: field {self.prefix}{name} must be {needed}, got {got!r}")
-
-    def missing(self, name: str) -> ValueError:
-        return ValueError(f"{self.path}: field {self.prefix}{name} is missing")
-
-    def text(self, name: str, default: Any = dataclasses.MISSING) -> Any:
-        value = self.values.get(name)
-        if value is None and default is not dataclasses.MISSING:
-            return default
-        if name not in self.values:
-            raise self.missing(name)
-        if not isinstance(value, str) or not value:
-            raise self.error(name, "a text", value)
-        return value
-
-    def mapping(self, name: str, default: Any = dataclasses.MISSING) -> dict[str, Any]:
-        value = self.values.get(name, default)
-        if value is dataclasses.MISSING:
-            raise self.missing(name)
-        if not isinstance(value, dict):
-            raise self.error(name, "an object", value)
-        return value
-
-    def number(self, name: str, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-            raise self.error(name, "a number that is not negative", value)
-        return float(value)
-
-    def fraction(self, name: str, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise self.error(name, "a fraction in 0..1", value)
-        return float(value)
-
-    def count(self, name: str, value: object) -> int | None:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-            raise self.error(name, "a whole number that is not negative", value)
-        return value

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..languages import language
+from .ensembles import Ensemble
 from .findings import Effect, Findings
-from .language_groups import FAMILY, LANGUAGE, LanguageGroup, all_group, language_group
+from .language_groups import FAMILY, LANGUAGE, LanguageGroup, average_groups, language_group
 from .significance import deviation, interval_text, p_text, percent
 
 if TYPE_CHECKING:
@@ -193,11 +194,36 @@ def summary_table(findings: Findings) -> Table:
     return Table(columns, tuple(rows))
 
 
+def ensemble_table(ensembles: Sequence[Ensemble]) -> Table | None:
+    """One row an ensemble: its zero-shot average beside those of its members."""
+    rows = []
+    for item in ensembles:
+        own, members = item.average, item.member_averages
+        best = max(members)
+        rows.append(
+            (
+                item.name,
+                f"{item.task}, {item.metric}",
+                ", ".join(item.members),
+                item.by,
+                percent(own),
+                _spread(members),
+                percent(best),
+                percent(own - statistics.fmean(members), sign=True),
+                percent(own - best, sign=True),
+            )
+        )
+    columns = (
+        "ensemble", "task", "runs", "by", "zero-shot", "mean of runs", "best run", "gain over mean", "gain over best",
+    )  # fmt: skip
+    return Table(columns, tuple(rows)) if rows else None
+
+
 def _average_groups(findings: Findings) -> list[LanguageGroup]:
     """The training language, the zero-shot average, the average over all; each once, and only where it is there."""
     comparison = findings.comparison
     source = [language_group(comparison.train_language)] if comparison.train_language in comparison.languages else []
-    return [*source, *dict.fromkeys((findings.main_group, all_group(comparison)))]
+    return [*source, *average_groups(comparison)]
 
 
 def _title(group: LanguageGroup, source: str) -> str:

@@ -120,6 +120,20 @@ def test_without_gold_labels_the_rest_is_there(sweep):
     assert "bootstrap" not in quiet.stdout
 
 
+def test_ensembles_have_a_table(sweep, tmp_path):
+    values = json.loads((sweep / "runs" / "gate-3-1" / "results.json").read_text())
+    members = [{"run": name, "average_zero_shot": average} for name, average in (("gate-3-1", 0.5), ("gate-3-2", 0.6))]
+    content = {**values, "seed": None, "average_zero_shot": 0.625, "ensemble": {"by": "vote", "runs": members}}
+    (tmp_path / "pair").mkdir()
+    (tmp_path / "pair" / "results.json").write_text(json.dumps(content))
+    result = invoke(tmp_path / "pair", sweep / "runs", "--resamples", 0, "--output", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    row = "| gate-3-1, gate-3-2 | vote | 62.5 | 55.0 ± 7.1 | 60.0 | +7.5 | +2.5 |"
+    assert row in (tmp_path / "report" / "report.md").read_text()
+    assert "ensembles" in result.stdout
+    assert len(list(csv.DictReader((tmp_path / "report" / "runs.csv").open()))) == 18
+
+
 def test_another_baseline_and_other_languages(sweep):
     result = invoke(
         sweep / "runs", "--baseline", "aif gate 1", "--languages", "en,de", "--data-dir", sweep / "gold",

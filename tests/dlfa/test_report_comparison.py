@@ -31,7 +31,7 @@ def made(tmp_path):
             )
 
         def load(self, *fields):
-            return load_runs([tmp_path], fields)[0]
+            return load_runs([tmp_path], fields).runs
 
     return Maker()
 

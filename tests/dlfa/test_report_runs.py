@@ -6,7 +6,7 @@ import pytest
 from made_results import corrupted, make_run
 
 from dlfa.data.examples import TaggedSentence
-from dlfa.report.runs import load_run, load_runs
+from dlfa.report.runs import load_runs
 from dlfa.report.variants import Variant
 from dlfa.tasks import TASKS
 
@@ -19,6 +19,11 @@ MINIMAL = {
 }  # fmt: skip
 
 
+def load_one(path):
+    (run,) = load_runs([path]).runs
+    return run
+
+
 def write(path, **changes):
     values = {**MINIMAL, **changes}
     path.write_text(json.dumps({name: value for name, value in values.items() if value != "absent"}))
@@ -26,12 +31,12 @@ def write(path, **changes):
 
 
 def test_the_documented_fields_are_enough(tmp_path):
-    run = load_run(write(tmp_path / "results.json"))
+    run = load_one(write(tmp_path / "results.json"))
     assert (run.variant.label, run.seed, run.split) == ("aif gate 8", 1, "test")
     assert run.mean("f1", ["de"]) == 0.5
     assert run.mean("accuracy", ["en", "de"]) == pytest.approx(0.75)
     assert run.examples == {"en": 5, "de": 4}
-    assert load_run(write(tmp_path / "results.json", fusion_layer=None)).variant == Variant("last")
+    assert load_one(write(tmp_path / "results.json", fusion_layer=None)).variant == Variant("last")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +61,7 @@ def test_the_documented_fields_are_enough(tmp_path):
 def test_malformed_results_name_file_and_field(tmp_path, changes, message):
     path = write(tmp_path / "results.json", **changes)
     with pytest.raises(ValueError, match=message) as error:
-        load_run(path)
+        load_one(path)
     assert str(error.value).startswith(str(path))
 
 
@@ -65,7 +70,7 @@ def test_what_is_no_json_object_names_the_file(tmp_path, text):
     path = tmp_path / "results.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"results\.json: (cannot be read as JSON|needed a JSON object)"):
-        load_run(path)
+        load_one(path)
 
 
 def test_directories_are_searched_and_unfinished_runs_named(tmp_path):
@@ -75,11 +80,57 @@ def test_directories_are_searched_and_unfinished_runs_named(tmp_path):
     unfinished = tmp_path / "sweep" / "seed3"
     unfinished.mkdir()
     (unfinished / "run.json").write_text("{}")
-    runs, notes = load_runs([tmp_path / "sweep", tmp_path / "sweep" / "seed1" / "results.json"])
+    runs, _, notes = load_runs([tmp_path / "sweep", tmp_path / "sweep" / "seed1" / "results.json"])
     assert [run.seed for run in runs] == [1, 2]
     assert len(notes) == 1
     assert str(unfinished) in notes[0]
     assert "not complete" in notes[0]
+
+
+def test_failed_cells_tell_why(tmp_path):
+    make_run(tmp_path / "good", DATA, corrupted(TASKS["udpos"], 0.1))
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "error.txt").write_text("Traceback\nFloatingPointError: the loss became nan\n")
+    runs, _, notes = load_runs([tmp_path])
+    assert len(runs) == 1
+    assert notes == [f"{tmp_path / 'bad'}: the run failed (FloatingPointError: the loss became nan), so it is left out"]
+
+
+def test_runs_on_intermediate_tasks_belong_to_the_run_after_them(tmp_path):
+    make_run(tmp_path / "run", DATA, corrupted(TASKS["udpos"], 0.1))
+    make_run(tmp_path / "run" / "intermediate", DATA, corrupted(TASKS["udpos"], 0.1))
+    path = tmp_path / "run" / "results.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "intermediate": [{"task": "sick", "train": {}}]}))
+    (run,) = load_runs([tmp_path]).runs
+    assert run.protocol["intermediate"] == ["sick"]
+
+
+def ensemble(**changes):
+    members = [{"run": "a", "average_zero_shot": 0.6}, {"run": "b", "average_zero_shot": 0.7}]
+    changes = {"runs": members, "by": "vote", **changes}
+    return {**MINIMAL, "model": None, "seed": None, "average_zero_shot": 0.75, "ensemble": changes}
+
+
+def test_ensembles_stand_apart(tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(ensemble()))
+    runs, (found,), _ = load_runs([tmp_path])
+    assert runs == []
+    assert (found.by, found.members, found.average, found.member_averages) == ("vote", ("a", "b"), 0.75, (0.6, 0.7))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"runs": []}, "field ensemble.runs must be a list of objects"),
+        ({"by": None}, "field ensemble.by must be a text"),
+        ({"runs": [{"run": "a"}]}, "field ensemble.runs.0.average_zero_shot must be a fraction"),
+    ],
+)
+def test_malformed_ensembles_name_the_field(tmp_path, changes, message):
+    (tmp_path / "results.json").write_text(json.dumps(ensemble(**changes)))
+    with pytest.raises(ValueError, match=message):
+        load_runs([tmp_path])
 
 
 def test_paths_without_runs_are_errors(tmp_path):
@@ -115,7 +166,7 @@ def test_variants_are_told_by_what_has_a_say(tmp_path):
 
 
 def test_a_mean_over_missing_languages_is_refused(tmp_path):
-    run = load_run(write(tmp_path / "results.json"))
+    run = load_one(write(tmp_path / "results.json"))
     with pytest.raises(ValueError, match="not evaluated on fr, zh"):
         run.mean("f1", ["de", "fr", "zh"])
     with pytest.raises(ValueError, match=r"languages\.de\.recall is missing"):

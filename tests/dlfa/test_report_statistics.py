@@ -56,7 +56,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def comparison(folder):
-    (found,) = compare(load_runs([folder / "runs"])[0])
+    (found,) = compare(load_runs([folder / "runs"]).runs)
     return found
 
 
@@ -239,7 +239,7 @@ def test_the_layer_is_chosen_on_dev_and_the_oracle_stands_beside(tmp_path):
         folder, train = tmp_path / f"l{layer}", {"best_dev": dev}
         make_run(folder, data, corrupted(task, rate), fusion="aif", fusion_layer=layer, train=train)
     make_run(tmp_path / "last", data, corrupted(task, 0.4))
-    (comparison,) = compare(load_runs([tmp_path])[0])
+    (comparison,) = compare(load_runs([tmp_path]).runs)
     (choice,) = find(comparison, resamples=0).layer_choices()
     assert (choice.mode, choice.chosen.layers, choice.oracle.layers) == ("aif gate", (6,), (4,))
 
@@ -265,7 +265,7 @@ def test_without_predictions_or_data_a_note_says_why(tmp_path, spoil, message):
         config["config"]["data_dir"] = str(tmp_path / "gold")
         (run / "run.json").write_text(json.dumps(config))
         spoil(run)
-    (comparison,) = compare(load_runs([tmp_path / "runs"])[0])
+    (comparison,) = compare(load_runs([tmp_path / "runs"]).runs)
     findings = find(comparison, resamples=20)
     (note,) = findings.notes
     assert note.startswith("no bootstrap over sentences")

@@ -1,0 +1,87 @@
+"""Fields of JSON files, checked one by one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ValueError: it cannot be read, or holds something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: needed a JSON object, got {type(values).__name__}")
+    return values
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Fields of a JSON object in a file; what does not fit raises ValueError with file and field.
+
+    Attributes:
+        path: of the file.
+        values: the object.
+        prefix: what its fields are called below the file's own object, such as "config.".
+    """
+
+    path: Path
+    values: Mapping[str, Any]
+    prefix: str = ""
+
+    def error(self, name: str, needed: str, got: object) -> ValueError:
+        """The error of a field that holds `got` in place of what is needed."""
+        return ValueError(f"{self.path}: field {self.prefix}{name} must be {needed}, got {got!r}")
+
+    def missing(self, name: str) -> ValueError:
+        """The error of a field that is not there."""
+        return ValueError(f"{self.path}: field {self.prefix}{name} is missing")
+
+    def text(self, name: str, default: Any = dataclasses.MISSING) -> Any:
+        """A text that is not empty; `default` where there is none or null."""
+        value = self.values.get(name)
+        if value is None and default is not dataclasses.MISSING:
+            return default
+        if name not in self.values:
+            raise self.missing(name)
+        if not isinstance(value, str) or not value:
+            raise self.error(name, "a text", value)
+        return value
+
+    def mapping(self, name: str, default: Any = dataclasses.MISSING) -> dict[str, Any]:
+        """An object; `default` where there is none."""
+        value = self.values.get(name, default)
+        if value is dataclasses.MISSING:
+            raise self.missing(name)
+        if not isinstance(value, dict):
+            raise self.error(name, "an object", value)
+        return value
+
+    def number(self, name: str, value: object) -> float:
+        """`value` as a finite number that is not negative."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            raise self.error(name, "a number that is not negative", value)
+        return float(value)
+
+    def fraction(self, name: str, value: object) -> float:
+        """`value` as a number in 0..1."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise self.error(name, "a fraction in 0..1", value)
+        return float(value)
+
+    def count(self, name: str, value: object) -> int | None:
+        """`value`, which must be a whole number that is not negative, or None."""
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            raise self.error(name, "a whole number that is not negative", value)
+        return value
