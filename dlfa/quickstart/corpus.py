@@ -31,11 +31,11 @@ class Language:
 
 
 LANGUAGES = (
-    Language("en", "nothing: the training language"),
+    Language("en", "nothing: fine-tuned on it"),
     Language("order", "word order", order=REORDERED),
-    Language("half", "half of the words in other letters", shared=0.5),
-    Language("alphabet", "all words in other letters", shared=0.0),
-    Language("distant", "80 % in other letters, and order", shared=0.2, order=REORDERED),
+    Language("half", "letters of half the words", shared=0.5),
+    Language("alphabet", "letters of all words", shared=0.0),
+    Language("distant", "letters of 80 %, word order", shared=0.2, order=REORDERED),
 )
 
 

@@ -29,7 +29,7 @@ FOLDERS = ("data", "encoder", "runs")
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything but the seed; the defaults take a little over a minute on two cores."""
+    """Everything but the seed; the defaults take a minute and a half."""
 
     corpus: CorpusSize = field(default_factory=CorpusSize)
     pretraining: Pretraining = field(default_factory=Pretraining)
@@ -62,7 +62,7 @@ def run(
     claim(output_dir, overwrite)
     facts = {"seed": seed, "settings": dataclasses.asdict(settings)}
     atomic.write_json(output_dir / MARKER, facts)
-    with _two_threads_on_the_cpu():
+    with _one_thread_on_the_cpu():
         results = {**facts, **_measure(output_dir, seed, settings)}
     comparison_chart(results, output_dir / CHART)
     atomic.write_json(output_dir / RESULTS, results)
@@ -160,14 +160,15 @@ class _Clock:
 
 
 @contextmanager
-def _two_threads_on_the_cpu() -> Iterator[None]:
-    """Run on the CPU, GPU or not, on two threads at most.
+def _one_thread_on_the_cpu() -> Iterator[None]:
+    """Run on the CPU, GPU or not, on one thread.
 
-    Matrices this small gain nothing from more, and both would change the order of sums, hence the figures.
+    Matrices this small gain little from more threads and lose much where they share the machine, and either would
+    change the order of sums, hence the figures.
     """
     threads, name = torch.get_num_threads(), "ACCELERATE_USE_CPU"
     before = os.environ.get(name)
-    torch.set_num_threads(min(2, threads))
+    torch.set_num_threads(1)
     os.environ[name] = "true"
     try:
         yield

@@ -35,7 +35,7 @@ def comparison_table(results: Mapping[str, Any]) -> Table:
     table.add_column("what differs from en")
     for name in (LAST, DLFA):
         table.add_column(titles[name], justify="right")
-    table.add_column("difference", justify="right", style="bold")
+    table.add_column("diff.", justify="right", style="bold")
     for language in LANGUAGES:
         table.add_row(language.name, language.title, *_cells(results["languages"][language.name]))
     table.add_section()

@@ -167,8 +167,8 @@ def test_the_command_line_says_no_in_one_line(finished: Path) -> None:
 def test_the_whole_quickstart_transfers(tmp_path: Path) -> None:
     start = time.process_time()
     results = run(tmp_path / "run", 1)
-    # Two minutes on two cores, told by processor time, which other work on the machine does not change.
-    assert time.process_time() - start < 240
+    # Processor time of the one thread, which other work on the machine changes little.
+    assert time.process_time() - start < 120
     for name in ("last", "dlfa"):
         for language in NAMES:
             scores = results["languages"][language][name]
