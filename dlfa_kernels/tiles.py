@@ -81,7 +81,7 @@ CAPS = {
     # matrix products are issued by whole warpgroups, with operands in shared memory
     ("warpgroup", 2): Caps(squeeze=_cap(64, 64, 8, 3), expand=_cap(64, 64, 8, 2), reduce=_cap(64, 32, 8, 2),
                            inputs=_cap(32, 64, 8, 1)),
-    ("warpgroup", 4): replace(_FLOAT32_CAPS, expand=_cap(64, 16, 8, 2), reduce=_cap(16, 32, 8, 1)),
+    ("warpgroup", 4): replace(_FLOAT32_CAPS, expand=_cap(64, 16, 8, 2), reduce=_cap(16, 64, 8, 2)),
     # operands take registers
     ("warp", 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(32, 64, 8, 2),
                       inputs=_cap(64, 16, 8, 1)),
