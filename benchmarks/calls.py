@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dlfa_kernels import launch, token_passes
+from dlfa_kernels import full_passes, token_passes
 from dlfa_kernels.checks import AIFWeights
+from dlfa_kernels.results import BackwardResult, ForwardResult
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,17 @@ def weight_shapes(embed_dim: int, squeeze_dim: int, kernel_size: int) -> AIFWeig
     return AIFWeights._make(torch.empty(shape, device="meta") for shape in shapes)
 
 
-def run_forward(variant: Variant, inputs: Inputs) -> launch.ForwardResult:
+def run_forward(variant: Variant, inputs: Inputs) -> ForwardResult:
     """The forward launches of a call; relu throughout."""
     arguments = (inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens)
     if variant.token is None:
-        return launch.forward(*arguments, variant.fuse, "relu")
+        return full_passes.forward(*arguments, variant.fuse, "relu")
     return token_passes.forward(*arguments, variant.token, variant.fuse, "relu")
 
 
-def run_backward(variant: Variant, inputs: Inputs, saved: launch.ForwardResult) -> launch.BackwardResult:
+def run_backward(variant: Variant, inputs: Inputs, saved: ForwardResult) -> BackwardResult:
     """The backward launches that follow `run_forward`."""
     arguments = (inputs.dz, inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens, saved)
     if variant.token is None:
-        return launch.backward(*arguments, variant.fuse, "relu")
+        return full_passes.backward(*arguments, variant.fuse, "relu")
     return token_passes.backward(*arguments, variant.token, variant.fuse, "relu")

@@ -29,8 +29,9 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from dlfa_kernels import environment, launch
+from dlfa_kernels import environment
 from dlfa_kernels.checks import AIFWeights
+from dlfa_kernels.launches import Launch, record_launches
 from dlfa_kernels.module import default_squeeze_dim
 
 from .calls import Inputs, Variant, run_backward, run_forward, weight_shapes
@@ -96,7 +97,7 @@ class Job:
     index: int
 
 
-def recorded_launches(setting: Setting, variant: Variant) -> list[tuple[str, launch.Launch]]:
+def recorded_launches(setting: Setting, variant: Variant) -> list[tuple[str, Launch]]:
     """("forward" or "backward", launch) of a call of 32 x 128 tokens with a mask, or packed."""
     dtype, embed_dim, batch, length = DTYPES[setting.dtype], setting.embed_dim, 32, 128
 
@@ -113,14 +114,14 @@ def recorded_launches(setting: Setting, variant: Variant) -> list[tuple[str, lau
         mask=None if variant.packed else meta(batch, length, dtype=torch.int64),
         cu_seqlens=meta(batch + 1, dtype=torch.int32) if variant.packed else None,
     )
-    with launch.record_launches(setting.arch) as forward:
+    with record_launches(setting.arch) as forward:
         saved = run_forward(variant, inputs)
-    with launch.record_launches(setting.arch) as backward:
+    with record_launches(setting.arch) as backward:
         run_backward(variant, inputs, saved)
     return [("forward", item) for item in forward] + [("backward", item) for item in backward]
 
 
-def kernel_name(item: launch.Launch) -> str:
+def kernel_name(item: Launch) -> str:
     """The kernel's name as in the table."""
     return str(item.kernel.__name__).removesuffix("_kernel")
 
@@ -139,7 +140,7 @@ def distinct_jobs(setting: Setting, kernels: list[str], calls: list[str]) -> lis
     return list(jobs.values())
 
 
-def compile_launch(item: launch.Launch, chip: Chip) -> tuple[Any, list[str]]:
+def compile_launch(item: Launch, chip: Chip) -> tuple[Any, list[str]]:
     """A recorded launch compiled for `chip`, specialised as at run time; with the names of its run-time arguments."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile, make_backend

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from dlfa_kernels import launch
+from dlfa_kernels.launches import record_launches
 
 from .providers import OURS
 from .timing import synchronise
@@ -18,7 +18,7 @@ NOT_KERNELS = ("Memcpy", "Memset", "Activity Buffer", "Lazy Function Loading")
 def count_launches(provider: str, call: Callable[[], object], device: torch.device) -> int | None:
     """Kernels of one call: ours by the record of launches, others' by the profiler; None where there is none."""
     if provider == OURS:
-        with launch.record_launches() as recorded:
+        with record_launches() as recorded:
             call()
         return len(recorded)
     if device.type != "cuda":

@@ -29,8 +29,9 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from dlfa_kernels import environment, launch
+from dlfa_kernels import environment
 from dlfa_kernels.checks import AIFWeights
+from dlfa_kernels.launches import Launch, record_launches
 from dlfa_kernels.module import default_squeeze_dim
 
 from .calls import Inputs, Variant, run_backward, run_forward, weight_shapes
@@ -113,7 +114,7 @@ def make_inputs(case: Case, dtype: torch.dtype) -> Inputs:
 class Traffic:
     """Bytes moved by each launch of a pass, told apart by the pointer argument whose tensor the address falls in."""
 
-    def __init__(self, launches: list[launch.Launch]) -> None:
+    def __init__(self, launches: list[Launch]) -> None:
         self.launches = launches
         self.moved: dict[tuple[int, str, str], int] = {}  # (launch, argument, "read" or "written") -> bytes
 
@@ -167,7 +168,7 @@ def counted() -> Iterator[Traffic]:
 
         return access
 
-    with launch.record_launches() as launches:
+    with record_launches() as launches:
         traffic = Traffic(launches)
         builder.create_masked_load = counting("read", builder.create_masked_load, 0)
         builder.create_masked_store = counting("written", builder.create_masked_store, 1)

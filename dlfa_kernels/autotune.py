@@ -73,7 +73,8 @@ def _measure_on(
     device: torch.device, embed_dim: int, squeeze_dim: int, dtype: torch.dtype
 ) -> Callable[[Tiles, str], float]:
     """Milliseconds of a forward pass, or of a backward pass for its stages, on made-up states; the median of five."""
-    from . import launch
+    from . import full_passes
+    from .launches import using_tiles
 
     generator = torch.Generator(device).manual_seed(0)  # not the default one, whose state belongs to the user
 
@@ -88,14 +89,14 @@ def _measure_on(
     arguments = (last, lower, weights, None, None)
 
     def measure(tiles: Tiles, stage: str) -> float:
-        with launch.using_tiles(tiles):
-            saved = launch.forward(*arguments, "gate", "relu")
+        with using_tiles(tiles):
+            saved = full_passes.forward(*arguments, "gate", "relu")
 
             def run() -> None:
                 if stage in ("squeeze", "expand"):
-                    launch.forward(*arguments, "gate", "relu")
+                    full_passes.forward(*arguments, "gate", "relu")
                 else:
-                    launch.backward(dz, *arguments, saved, "gate", "relu")
+                    full_passes.backward(dz, *arguments, saved, "gate", "relu")
 
             run()
             times = []

@@ -18,13 +18,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from . import launch, token_passes
+from . import full_passes, token_passes
 from .backends import resolve_backend
 from .checks import AIFWeights
+from .results import ForwardResult, empty_backward
 
 _INPUTS = ("Tensor last", "Tensor? lower", *(f"Tensor {name}" for name in AIFWeights._fields),
            "Tensor? mask", "Tensor? cu_seqlens")  # fmt: skip
-_SAVED = tuple(f"Tensor {name}" for name in launch.ForwardResult._fields)
+_SAVED = tuple(f"Tensor {name}" for name in ForwardResult._fields)
 _WEIGHT_COUNT = len(AIFWeights._fields)
 
 # A namespace can be defined once a process, and the installed package may be there beside a copy of it.
@@ -69,14 +70,12 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes) -> None:
 
     def backward(dz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         inputs, saved = arguments[:tensors], arguments[tensors : tensors + len(_SAVED)]
-        result = passes.backward(
-            dz, *_split(inputs), launch.ForwardResult._make(saved), *arguments[tensors + len(_SAVED) :]
-        )
+        result = passes.backward(dz, *_split(inputs), ForwardResult._make(saved), *arguments[tensors + len(_SAVED) :])
         return result.dx, result.dy, *result.weights
 
     def backward_fake(dz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         last, _, weights, _, _ = _split(arguments[:tensors])
-        result = launch.empty_backward(last, weights, arguments[-2])
+        result = empty_backward(last, weights, arguments[-2])
         return result.dx, result.dy, *result.weights
 
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -114,5 +113,5 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes) -> None:
     torch.library.register_autograd(f"{NAMESPACE}::{name}_backward", _refuse_double_backward, lib=library)
 
 
-_register("aif", ("str fuse", "str activation"), launch)
+_register("aif", ("str fuse", "str activation"), full_passes)
 _register("aif_token", ("int token", "str fuse", "str activation"), token_passes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .call import Call, cdiv
 from .checks import AIFWeights
 from .kernels.token import (
     sums_kernel,
@@ -14,16 +15,8 @@ from .kernels.token import (
     token_parts_kernel,
     token_reduce_kernel,
 )
-from .launch import (
-    BackwardResult,
-    Call,
-    ForwardResult,
-    cdiv,
-    empty_backward,
-    launch_context,
-    launch_weights,
-    pooled_rows,
-)
+from .results import BackwardResult, ForwardResult, empty_backward
+from .shared_stages import launch_context, launch_weights, pooled_rows
 
 
 def empty_forward(last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None) -> ForwardResult:

@@ -20,7 +20,8 @@ import triton.language as tl
 from benchmarks import traffic
 from benchmarks.calls import Variant
 from benchmarks.traffic import Case, measure
-from dlfa_kernels import environment, launch
+from dlfa_kernels import environment
+from dlfa_kernels.launches import Launch
 from dlfa_kernels.tiles import choose_tiles
 
 pytestmark = pytest.mark.skipif(
@@ -55,7 +56,7 @@ def copy_kernel(source_ptr, target_ptr, size, BLOCK: tl.constexpr):
 
 def run_copy(source: torch.Tensor, target: torch.Tensor, size: int) -> dict[tuple[int, str, str], int]:
     with traffic.counted() as counts:
-        item = launch.Launch(
+        item = Launch(
             copy_kernel, (2,), {"source_ptr": source, "target_ptr": target, "size": size}, {"BLOCK": 64}, 1, 1
         )
         counts.launches.append(item)

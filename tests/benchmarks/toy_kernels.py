@@ -8,7 +8,7 @@ import triton.language as tl
 
 from benchmarks.codegen import CHIPS, compile_launch
 from benchmarks.machine_code import read_nvidia
-from dlfa_kernels.launch import Launch
+from dlfa_kernels.launches import Launch
 
 
 @triton.jit

@@ -23,7 +23,7 @@ from aif_cases import (
 from torch import Tensor
 
 from dlfa_kernels import fused_aif
-from dlfa_kernels.launch import record_launches
+from dlfa_kernels.launches import record_launches
 from dlfa_kernels.tiles import choose_tiles
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from dlfa_kernels import environment, fused_aif
 from dlfa_kernels.autotune import STAGES, bucket, candidates, tiles_for, tune
-from dlfa_kernels.launch import using_tiles
+from dlfa_kernels.launches import using_tiles
 from dlfa_kernels.tile_cache import FORMAT, add_tiles, read_tiles
 from dlfa_kernels.tiles import FAMILIES, MAX_HELD_H, Tile, Tiles, choose_tiles
 

@@ -1,0 +1,131 @@
+"""One call of a pass: its arguments as the kernels take them, its buffers, and how its launches are made."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import environment
+from .autotune import tiles_for
+from .checks import AIFWeights
+from .launches import Launch, overrides
+from .tiles import Tile, choose_tiles, device_architecture
+
+MAX_REGISTERS = 255
+
+
+def cdiv(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _channels_contiguous(states: Tensor) -> Tensor:
+    """Any strides over batch and tokens are fine; states whose channels are strided are copied, once."""
+    return states if states.stride(-1) == 1 else states.contiguous()
+
+
+class Call:
+    """What all launches of a pass share: sizes, flags, the rows' strides, and how to launch."""
+
+    def __init__(
+        self,
+        last: Tensor,
+        lower: Tensor | None,
+        dz: Tensor | None,
+        weights: AIFWeights,
+        mask: Tensor | None,
+        cu_seqlens: Tensor | None,
+        fuse: str,
+        activation: str,
+    ) -> None:
+        self.packed = cu_seqlens is not None
+        self.cu_seqlens = None if cu_seqlens is None else cu_seqlens.contiguous()
+        self.batch = last.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+        self.length = 0 if self.packed else last.shape[1]
+        self.rows = last.shape[0] if cu_seqlens is not None else last.shape[0] * last.shape[1]
+        self.embed_dim = last.shape[-1]
+        self.squeeze_dim, _, self.kernel_size = weights.local_squeeze_weight.shape
+        self.device = last.device
+        self.dtype = last.dtype
+        self.mask = None if mask is None else mask.contiguous()
+        if self.mask is not None and self.mask.dtype == torch.bool:
+            self.mask = self.mask.view(torch.uint8)
+        self.last = _channels_contiguous(last)
+        self.lower = None if lower is None else _channels_contiguous(lower)
+        self.dz = None if dz is None else _channels_contiguous(dz)
+        # (k, H, E): the taps' matrices one after the other, as the kernels read them
+        self.squeeze_weight = weights.local_squeeze_weight.permute(2, 0, 1).contiguous()
+        self.weights = AIFWeights._make(weight.contiguous() for weight in weights)
+        overridden = overrides()
+        architecture = overridden.architecture or device_architecture(last.device)
+        if overridden.tiles is not None:
+            self.tiles = overridden.tiles
+        elif overridden.architecture is not None:
+            self.tiles = choose_tiles(self.embed_dim, self.squeeze_dim, self.dtype, architecture)
+        else:
+            self.tiles = tiles_for(self.embed_dim, self.squeeze_dim, self.dtype, self.device)
+        strides = [s for t in (self.last, self.lower, self.dz) if t is not None for s in t.stride()[:-1]]
+        self.align = next(n for n in (16, 8, 4, 1) if all(stride % n == 0 for stride in strides))
+        self.interpreted = environment.triton_interpreted() and last.device.type == "cpu"
+        nvidia = architecture.startswith("sm_") and not self.interpreted
+        # Left alone, the assembler spills a few registers to fit one more program on a multiprocessor.
+        self.maxnreg = MAX_REGISTERS if nvidia else None
+        self.flags = {
+            "SELECT": fuse == "select",
+            "ACTIVATION": activation,
+            "HAS_LOWER": lower is not None,
+            "HAS_MASK": mask is not None,
+            "PACKED": self.packed,
+            "KERNEL_SIZE": self.kernel_size,
+            "ALIGN": self.align,
+            "EMBED_DIM": self.embed_dim,
+            "SQUEEZE_DIM": self.squeeze_dim,
+            "PRECISION": "tf32x3" if nvidia else "ieee",
+            "INTERPRETED": self.interpreted,
+        }
+
+    def slots(self, block_t: int) -> int:
+        """Tiles of all sequences; where lengths are only known on the device, as many as there could be."""
+        if self.packed:
+            return self.rows // block_t + self.batch
+        return self.batch * cdiv(self.length, block_t)
+
+    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def states(self, *names: str) -> dict[str, Tensor | int | None]:
+        """Pointers and strides of the named big inputs, then mask and sequence starts, as the kernels take them."""
+        tensors = {"dz": self.dz, "x": self.last, "y": self.lower}
+        arguments: dict[str, Tensor | int | None] = {f"{name}_ptr": tensors[name] for name in names}
+        arguments |= {
+            "mask_ptr": self.mask,
+            "cu_seqlens_ptr": self.cu_seqlens,
+            "batch": self.batch,
+            "length": self.length,
+        }
+        for name in names:
+            tensor = tensors[name]
+            strides = (0, 0) if tensor is None else tensor.stride()[:-1]
+            arguments[f"{name}_batch_stride"] = 0 if self.packed else strides[0]
+            arguments[f"{name}_row_stride"] = strides[-1]
+        return arguments
+
+    def launch(
+        self, kernel: Any, grid: tuple[int, ...], tile: Tile, arguments: dict[str, Any], **constants: Any
+    ) -> None:
+        """Launch `kernel`, picking of the shared flags those it declares."""
+        blocks = {"BLOCK_T": tile.block_t, "BLOCK_E": tile.block_e, "BLOCK_H": tile.block_h, "CHUNKS": tile.chunks}
+        known = {**self.flags, **blocks, **constants}
+        constants = {name: known[name] for name in kernel.arg_names if name in known}
+        arguments = {name: arguments[name] for name in kernel.arg_names if name in arguments}
+        launch = Launch(kernel, grid, arguments, constants, tile.num_warps, tile.num_stages, self.maxnreg)
+        if (recorded := overrides().recorded) is not None:
+            recorded.append(launch)
+        if self.device.type != "meta":
+            launch.run()
+
+    def on_device(self) -> AbstractContextManager[object]:
+        """Make the tensors' device the current one, which is where Triton launches."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()

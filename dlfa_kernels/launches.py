@@ -1,0 +1,85 @@
+"""One kernel launch, and what a `with` changes for the launches made inside: that they are recorded, or their tiles.
+
+On the meta device, and while `record_launches` is active, launches are noted, which is how they are inspected on a
+machine without a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from .tiles import Tiles
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch: arguments in the kernel's order, then its compile-time constants."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: dict[str, Tensor | int | None]
+    constants: dict[str, Any]
+    num_warps: int
+    num_stages: int
+    maxnreg: int | None = None  # registers a thread may take, on NVIDIA
+
+    @property
+    def options(self) -> dict[str, int]:
+        """The compiler's options, as keywords of the launch."""
+        options = {"num_warps": self.num_warps, "num_stages": self.num_stages}
+        return options if self.maxnreg is None else {**options, "maxnreg": self.maxnreg}
+
+    def run(self) -> None:
+        """Launch on the current device and stream."""
+        self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What holds inside the `with` blocks that are open; None is no change."""
+
+    recorded: list[Launch] | None = None
+    architecture: str | None = None
+    tiles: Tiles | None = None
+
+
+_overrides = Overrides()
+
+
+def overrides() -> Overrides:
+    """What the open `with` blocks change."""
+    return _overrides
+
+
+@contextmanager
+def _changed(changes: Overrides) -> Iterator[None]:
+    global _overrides
+    outer, _overrides = _overrides, changes
+    try:
+        yield
+    finally:
+        _overrides = outer
+
+
+@contextmanager
+def record_launches(architecture: str | None = None) -> Iterator[list[Launch]]:
+    """Collect the launches made inside; on the meta device they are only collected.
+
+    Args:
+        architecture: choose tiles for it, such as "sm_80", whatever device the tensors are on.
+    """
+    recorded: list[Launch] = []
+    with _changed(replace(_overrides, recorded=recorded, architecture=architecture)):
+        yield recorded
+
+
+@contextmanager
+def using_tiles(tiles: Tiles) -> Iterator[None]:
+    """Launch with these tiles inside, whatever the sizes: for tuning and for tests."""
+    with _changed(replace(_overrides, tiles=tiles)):
+        yield

@@ -1,0 +1,39 @@
+"""What the passes over the kernels return."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .checks import AIFWeights
+
+
+class ForwardResult(NamedTuple):
+    """z and what the backward needs besides the inputs; float32 rows but for `squeezed`, in z's dtype."""
+
+    z: Tensor  # as last
+    squeezed: Tensor  # (rows, H), the local squeeze before its activation
+    hidden: Tensor  # (B, H), the global squeeze before its activation
+    pooled: Tensor  # (B, E), p
+    context: Tensor  # (B, E), g
+    tokens: Tensor  # (B,) int32, |V_b|
+
+
+class BackwardResult(NamedTuple):
+    """Gradients; `dy` is empty where dx serves both inputs or there is no second one."""
+
+    dx: Tensor
+    dy: Tensor
+    weights: AIFWeights
+
+
+def empty_backward(last: Tensor, weights: AIFWeights, fuse: str) -> BackwardResult:
+    """Buffers of a backward pass; also its shapes, for tracing."""
+    like = {"dtype": last.dtype, "device": last.device}
+    return BackwardResult(
+        dx=torch.empty(last.shape, **like),  # type: ignore[call-overload]
+        dy=torch.empty(last.shape if fuse == "select" else (0,), **like),  # type: ignore[call-overload]
+        weights=AIFWeights._make(torch.empty(w.shape, dtype=w.dtype, device=w.device) for w in weights),
+    )

@@ -1,0 +1,89 @@
+"""Stages that the full passes and those of the `token=i` form have in common: pooled rows, context, weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from .call import Call, cdiv
+from .kernels.context import context_kernel
+from .kernels.pool import pool_kernel
+from .kernels.weights import weights_kernel
+from .results import BackwardResult, ForwardResult
+
+# Sequences of more tiles than this are pooled by a launch of their own before the context.
+TILES_POOLED_BY_CONTEXT = 4
+
+
+def pooled_rows(
+    call: Call, sums: Tensor, counts: Tensor, tile: int, tokens: Tensor, mean: bool
+) -> tuple[Tensor, dict[str, Any], bool]:
+    """The pooled rows' buffer, the context kernel's arguments for it, and whether it is filled already."""
+    pooled = call.empty(call.batch, call.embed_dim)
+    tiles = 0 if call.packed else cdiv(call.length, tile)
+    early = call.packed or tiles > TILES_POOLED_BY_CONTEXT
+    if early:
+        choice = call.tiles.pool
+        call.launch(
+            pool_kernel,
+            (call.batch, cdiv(call.embed_dim, choice.block_e)),
+            choice,
+            {
+                "sums_ptr": sums, "counts_ptr": counts, "cu_seqlens_ptr": call.cu_seqlens, "pooled_ptr": pooled,
+                "tokens_ptr": tokens, "batch": call.batch, "length": call.length,
+            },
+            MEAN=mean,
+            TILE=tile,
+            BLOCK_TILES=choice.block_t,
+        )  # fmt: skip
+    return pooled, {"sums_ptr": sums, "counts_ptr": counts, "pooled_ptr": pooled, "tiles": tiles}, early
+
+
+def launch_context(call: Call, arguments: dict[str, Any], *, backward: bool, pooled: bool) -> None:
+    """The global branch, or its gradient, on rows that are pooled already or are still sums of tiles."""
+    choice, weights = call.tiles.context, call.weights
+    call.launch(
+        context_kernel,
+        (cdiv(call.batch, choice.block_t), cdiv(call.embed_dim, choice.block_e)),
+        choice,
+        arguments
+        | {
+            "squeeze_weight_ptr": weights.global_squeeze_weight,
+            "squeeze_bias_ptr": weights.global_squeeze_bias,
+            "expand_weight_ptr": weights.global_expand_weight,
+            "expand_bias_ptr": weights.global_expand_bias,
+            "batch": call.batch,
+        },
+        BACKWARD=backward,
+        POOLED=pooled,
+        BLOCK_B=choice.block_t,
+    )
+
+
+def launch_weights(
+    call: Call,
+    saved: ForwardResult,
+    expand_parts: Tensor,
+    squeeze_parts: Tensor,
+    bias_parts: Tensor,
+    context_gradient: Tensor,
+    hidden_gradient: Tensor,
+    result: BackwardResult,
+) -> None:
+    """Fill the eight parameter gradients of `result` from partial sums and per-sequence rows."""
+    tile = call.tiles.weights
+    call.launch(
+        weights_kernel,
+        (cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.block_h)),
+        tile,
+        {
+            "expand_parts_ptr": expand_parts, "squeeze_parts_ptr": squeeze_parts,
+            "bias_parts_ptr": bias_parts, "pooled_ptr": saved.pooled, "hidden_ptr": saved.hidden,
+            "context_gradient_ptr": context_gradient, "hidden_gradient_ptr": hidden_gradient,
+            "batch": call.batch, "splits": expand_parts.shape[0], "bias_rows": bias_parts.shape[0],
+            **{f"{name}_ptr": gradient for name, gradient in result.weights._asdict().items()},
+        },
+        BLOCK_B=tile.block_t,
+        BLOCK_ROWS=128,
+    )  # fmt: skip
