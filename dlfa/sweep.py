@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import statistics
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from importlib import metadata
@@ -159,7 +159,7 @@ def run_sweep(
     record.write()
     if todo:
         materials = _load(config)
-        _compute_states(config, materials, todo)
+        compute_states(materials, ({**config.base.model_options, **cell.model_options} for cell in todo))
         count = min(processes or max(1, torch.cuda.device_count()), len(todo))
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -203,13 +203,13 @@ class _Record:
         directory = self._directory(cell)
         if directory.results_file.exists():
             return "done"
-        if _error_file(directory).exists():
+        if error_file(directory.path).exists():
             return "failed"
         return "interrupted" if directory.run_file.exists() else "to do"
 
     def reason(self, cell: Cell) -> str:
         """The last line of a failed cell's error."""
-        return _error_file(self._directory(cell)).read_text(encoding="utf-8").strip().split("\n")[-1]
+        return failure_reason(self._directory(cell).path)
 
     def write(self) -> dict[str, Any]:
         """Write and return it."""
@@ -250,8 +250,14 @@ def _summary(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _error_file(directory: RunDirectory) -> Path:
-    return directory.path / "error.txt"
+def error_file(run: Path) -> Path:
+    """Where a run that failed, in the directory `run`, has its traceback."""
+    return run / "error.txt"
+
+
+def failure_reason(run: Path) -> str:
+    """The last line of a failed run's traceback."""
+    return error_file(run).read_text(encoding="utf-8").strip().split("\n")[-1]
 
 
 def _load(config: SweepConfig) -> Materials:
@@ -259,17 +265,18 @@ def _load(config: SweepConfig) -> Materials:
     return load_materials(base, load_data(base))
 
 
-def _compute_states(config: SweepConfig, materials: Materials, cells: Sequence[Cell]) -> None:
-    """Compute a frozen encoder's states in one pass for all layers that any cell needs."""
+def compute_states(materials: Materials, several: Iterable[Mapping[str, Any]]) -> None:
+    """Compute a frozen encoder's states in one pass for all layers that any run needs.
+
+    Args:
+        materials: of the runs; where their encoder is not frozen, there is nothing to do.
+        several: the model options of each run.
+    """
     if not isinstance(materials.inputs, StateInputs) or materials.encoder is None:
         return
     encoder_config = materials.encoder.config.encoder_config
     layers = {
-        layer
-        for cell in cells
-        for layer in DLFAConfig(
-            encoder_config=encoder_config, **{**config.base.model_options, **cell.model_options}
-        ).lower_layers
+        layer for options in several for layer in DLFAConfig(encoder_config=encoder_config, **options).lower_layers
     }
     data = materials.data
     parts = [(data.train, True), (data.dev, False), *((examples, False) for examples in data.test.values())]
@@ -306,29 +313,44 @@ def _run_all(
             for future in over:
                 cell = running.pop(future)
                 if (error := future.exception()) is not None:
-                    _write_error(config, cell, error)
+                    _write_error(config.run_config(cell).output_dir, error)
                 yield cell
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _run_cell(config: SweepConfig, cell: Cell, materials: Materials, keep_models: bool) -> None:
-    """Run one cell; whatever goes wrong in it is written down there."""
-    run = config.run_config(cell)
-    failed_before = _error_file(RunDirectory(run.output_dir))
+    run_recorded(config.run_config(cell), lambda: materials, keep_model=keep_models)
+
+
+def run_recorded(run: RunConfig, materials: Callable[[], Materials], *, keep_model: bool) -> bool:
+    """Run, or go on with, one of many runs; whatever goes wrong in it is written down in its directory.
+
+    One that failed before starts anew.
+
+    Args:
+        run: the run.
+        materials: gives what it shares with others.
+        keep_model: write the trained model.
+
+    Returns:
+        Whether the run is complete.
+    """
+    failed_before = error_file(run.output_dir)
     again = failed_before.exists()
     failed_before.unlink(missing_ok=True)
     try:
-        prepared = prepare(run, overwrite=again, resume=not again, materials=materials)
+        prepared = prepare(run, overwrite=again, resume=not again, materials=materials())
         if prepared is not None:
-            fit(prepared, keep_model=keep_models)
+            fit(prepared, keep_model=keep_model)
     except Exception as error:
-        _write_error(config, cell, error)
+        _write_error(run.output_dir, error)
+        return False
+    return True
 
 
-def _write_error(config: SweepConfig, cell: Cell, error: BaseException) -> None:
-    text = "".join(traceback.format_exception(error))
-    atomic.write_text(_error_file(RunDirectory(config.output_dir / "cells" / cell.name)), text)
+def _write_error(run: Path, error: BaseException) -> None:
+    atomic.write_text(error_file(run), "".join(traceback.format_exception(error)))
 
 
 _in_worker: dict[str, Materials] = {}

@@ -1,0 +1,251 @@
+"""What a plan of runs is made of: groups that answer one question each, their variants, and every run's name.
+
+A run's name is GROUP/VARIANT/seedN, such as pos-frozen/aif-select-6-4-h16/seed1: VARIANT is the mode, the lower layers
+and each option in which the run differs from its group's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dlfa.configuration import FUSIONS, DLFAConfig
+from dlfa.run_config import RunConfig
+from dlfa.run_options import split_list
+from dlfa.tasks import get_task
+from dlfa_kernels.checks import FUSE_MODES
+
+Layers = int | tuple[int, ...] | None
+
+REGIMES: dict[str, dict[str, Any]] = {
+    "full": {},
+    "frozen": {"freeze_encoder": True},
+    "few-shot 100": {"max_train_examples": 100},
+    "few-shot 500": {"max_train_examples": 500},
+}
+MODES = (*(fusion for fusion in FUSIONS if fusion != "aif"), *(f"aif {fuse}" for fuse in FUSE_MODES))
+# What an option is called in a name; others go by their own.
+_SHORT = {
+    "squeeze_dim": "h", "reduction": "r", "kernel_size": "k", "gate_bias": "bias", "learning_rate": "lr",
+    "head_learning_rate": "headlr", "weight_decay": "wd", "max_train_examples": "train",
+}  # fmt: skip
+_RUN_FIELDS = {item.name for item in dataclasses.fields(RunConfig)}
+_GIVEN_ELSEWHERE = {"task", "model", "output_dir", "data_dir", "model_options", "seed", "states_cache"}
+_OPTIONS = {
+    *(_RUN_FIELDS - _GIVEN_ELSEWHERE),
+    *({item.name for item in dataclasses.fields(DLFAConfig)} - {"fusion", "fusion_layer", "fuse", "encoder_config"}),
+}
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Ways to fuse that differ in their lower layers alone; see `variant`."""
+
+    mode: str
+    layers: tuple[Layers, ...]
+    seeds: tuple[int, ...] | None
+    options: Mapping[str, Any]
+
+
+def variant(mode: str, *layers: Layers, seeds: Iterable[int] | None = None, **options: Any) -> Variant:
+    """Runs of one mode, for each of `layers` and each seed.
+
+    Args:
+        mode: of `MODES`.
+        layers: each a lower layer, or a tuple of them that are fused at once; none for "last", and for a scalar mix
+            of all layers.
+        seeds: None takes the group's.
+        options: of the model and of RunConfig, in place of the group's.
+
+    Raises:
+        ValueError: an unknown mode or option, or layers where there must be none, or none where there must be some.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+    if mode == "last" and layers:
+        raise ValueError(f"mode 'last' takes no layers, got {layers}")
+    if not layers and mode not in ("last", "scalar_mix"):
+        raise ValueError(f"mode {mode!r} needs at least one layer")
+    _check_options(f"variant {mode}", options)
+    return Variant(mode, layers or (None,), None if seeds is None else tuple(seeds), options)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that answer one question together.
+
+    Args:
+        name: first part of the runs' names.
+        question: one line.
+        task: of `dlfa.tasks`; its data lie in the folder of that name.
+        regime: of `REGIMES`.
+        variants: made by `variant`.
+        seeds: of each variant that names no others.
+        options: of the model and of RunConfig, for all runs; `languages` may be "de,zh"; `intermediate` names tasks.
+        include: patterns of names of other groups' runs that stand in this group's tables too.
+        metric: to compare by; None takes the task's metric of record.
+        keep_models: write the trained models, which ensembles and analyses need.
+
+    Raises:
+        ValueError: an unknown task, regime or option, a name twice or one that no folder can have.
+    """
+
+    name: str
+    question: str
+    task: str
+    regime: str
+    variants: tuple[Variant, ...]
+    seeds: tuple[int, ...] = (1,)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    include: tuple[str, ...] = ()
+    metric: str | None = None
+    keep_models: bool = False
+
+    def __post_init__(self) -> None:
+        if not _SAFE.fullmatch(self.name):
+            raise ValueError(f"a group's name must be letters, digits and + . _ -, got {self.name!r}")
+        get_task(self.task)
+        if self.regime not in REGIMES:
+            raise ValueError(f"group {self.name}: regime must be one of {', '.join(REGIMES)}, got {self.regime!r}")
+        _check_options(f"group {self.name}", self.options)
+        names = [run.name for run in self.runs()]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"group {self.name} has runs of one name: {', '.join(twice)}")
+
+    @property
+    def all_options(self) -> dict[str, Any]:
+        """Those of the regime and the group's own."""
+        return {**REGIMES[self.regime], **self.options}
+
+    @property
+    def varied(self) -> set[str]:
+        """The fields of RunConfig, and the label's sub-word, in which variants differ from the group."""
+        names = {name for run in self.runs() for name in run.changed}
+        return {name for name in names if name in _RUN_FIELDS or name == "label_subword"}
+
+    def runs(self) -> list[PlannedRun]:
+        """All runs, seed by seed, so that a group that is cut short has something of everything."""
+        seeds = dict.fromkeys(seed for each in self.variants for seed in each.seeds or self.seeds)
+        return [
+            PlannedRun(self, each, layers, seed)
+            for seed in seeds
+            for each in self.variants
+            if seed in (each.seeds or self.seeds)
+            for layers in each.layers
+        ]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are on this machine: encoder, data (a folder a task), runs, and kept hidden states."""
+
+    model: str
+    data: Path
+    output_dir: Path
+    states_cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a plan."""
+
+    group: Group
+    variant: Variant
+    layers: Layers
+    seed: int
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The options that differ from the group's."""
+        common = self.group.all_options
+        return {
+            name: value
+            for name, value in self.variant.options.items()
+            if name not in common or common[name] != value
+        }  # fmt: skip
+
+    @property
+    def name(self) -> str:
+        """GROUP/VARIANT/seedN."""
+        parts = [self.variant.mode.replace(" ", "-")]
+        if self.layers is not None:
+            parts += map(str, self.layers if isinstance(self.layers, tuple) else (self.layers,))
+        parts += [_slug(name, value) for name, value in self.changed.items()]
+        label = "-".join(parts)
+        if not _SAFE.fullmatch(label):
+            raise ValueError(f"no folder can be named {label!r} for a variant of group {self.group.name}")
+        return f"{self.group.name}/{label}/seed{self.seed}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the run's record says of it."""
+        return {"name": self.name, "group": self.group.name, "regime": self.group.regime, "changed": self.changed}
+
+    def config(self, places: Places) -> RunConfig:
+        """The run itself.
+
+        Raises:
+            ValueError: an option out of its range.
+        """
+        options = {**self.group.all_options, **self.variant.options}
+        fields = {name: value for name, value in options.items() if name in _RUN_FIELDS}
+        if isinstance(fields.get("languages"), str):
+            fields["languages"] = split_list("languages", fields["languages"])
+        fields["intermediate"] = tuple(f"{task}:{places.data / task}" for task in fields.get("intermediate", ()))
+        fusion, _, fuse = self.variant.mode.partition(" ")
+        model_options = {name: value for name, value in options.items() if name not in _RUN_FIELDS}
+        model_options["fusion"] = fusion
+        model_options["fusion_layer"] = list(self.layers) if isinstance(self.layers, tuple) else self.layers
+        if fuse:
+            model_options["fuse"] = fuse
+        return RunConfig(
+            task=self.group.task,
+            model=places.model,
+            output_dir=places.output_dir / self.name,
+            data_dir=places.data / self.group.task,
+            states_cache=places.states_cache,
+            model_options=model_options,
+            seed=self.seed,
+            **fields,
+        )
+
+
+def planned_runs(plan: Sequence[Group], patterns: Sequence[str] = ("*",)) -> list[PlannedRun]:
+    """The runs whose names match any of the patterns, in the order of the plan.
+
+    Raises:
+        ValueError: two groups of one name, or a pattern that no run matches.
+    """
+    names = [group.name for group in plan]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"the plan has two groups of one name: {', '.join(twice)}")
+    runs = [run for group in plan for run in group.runs()]
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(run.name, pattern) for run in runs):
+            raise ValueError(f"no run's name matches {pattern!r}; groups are {', '.join(names)}")
+    return [run for run in runs if any(fnmatch.fnmatchcase(run.name, pattern) for pattern in patterns)]
+
+
+def _check_options(what: str, options: Mapping[str, Any]) -> None:
+    if unknown := sorted(set(options) - _OPTIONS):
+        raise ValueError(f"{what}: unknown option {', '.join(unknown)}; valid are {', '.join(sorted(_OPTIONS))}")
+
+
+def _slug(name: str, value: Any) -> str:
+    """An option as a part of a name."""
+    short = _SHORT.get(name, name)
+    if isinstance(value, bool):
+        return short if value else f"no-{short}"
+    if isinstance(value, int | float):
+        return f"{short}{value:g}"
+    if isinstance(value, str):
+        return f"{short}-{value.replace(',', '+')}"
+    if isinstance(value, Sequence):
+        return f"{short}-{'+'.join(map(str, value)) or 'none'}"
+    return f"{short}-{'none' if value is None else value}"

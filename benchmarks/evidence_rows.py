@@ -1,0 +1,223 @@
+"""runs.csv: one row a run, everything that tables are made of, and enough to make the run again.
+
+Scores are fractions. A column METRIC:LANGUAGE holds a score of that language; `config` is what has a say in the result
+and is not at its default, as JSON.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dlfa import atomic
+from dlfa.report.runs import Run, read_run
+from dlfa.report.variants import Variant
+from dlfa.run_config import RunConfig
+from dlfa.run_directory import RunDirectory, read_object
+from dlfa.run_options import split_list
+
+from .evidence_directories import finished_directories, protocol, read_record
+from .evidence_groups import Places
+
+Row = dict[str, str]
+
+COLUMNS = (
+    "name", "group", "task", "regime", "variant", "fusion", "layers", "fuse", "changed", "seed", "train_examples",
+    "eval_examples", "model", "metric", "train_language", "dev", "average", "average_zero_shot", "steps",
+    "seconds_per_step", "train_seconds", "total_seconds", "backend", "hardware", "device", "dtype", "threads", "torch",
+    "transformers", "triton", "commit", "config", "examples",
+)  # fmt: skip
+
+
+def collect(output_dir: Path) -> list[Row]:
+    """Rows of all finished runs below a directory, by name.
+
+    Raises:
+        ValueError: a file of a run that is none such.
+    """
+    return [row_of(path) for path in finished_directories(output_dir)]
+
+
+def row_of(path: Path) -> Row:
+    """The row of a finished run's directory.
+
+    Raises:
+        ValueError: as `collect`.
+    """
+    directory, record = RunDirectory(path), read_record(path)
+    results = read_object(directory.results_file, ("languages", "train", "environment", "averages"))
+    config = directory.read_run()["config"]
+    run = read_run(directory.results_file, results)
+    attempts, train, environment = record["attempts"], results["train"], results["environment"]
+    seconds = [attempt.get("seconds") for attempt in attempts]
+    languages = results["languages"]
+    values: dict[str, Any] = {
+        "name": record["name"],
+        "group": record["group"],
+        "task": run.task,
+        "regime": record["regime"],
+        "variant": run.variant.label,
+        "fusion": run.variant.fusion,
+        "layers": "+".join(map(str, run.variant.layers)),
+        "fuse": run.variant.fuse,
+        "changed": _json(record["changed"]),
+        "seed": run.seed,
+        "train_examples": attempts[-1].get("train_examples"),
+        "eval_examples": sum(scores["examples"] for scores in languages.values()),
+        "model": run.model,
+        "metric": run.metric,
+        "train_language": run.train_language,
+        "dev": _fraction(train.get("best_dev")),
+        "average": _fraction(results["average"]),
+        "average_zero_shot": _fraction(results["average_zero_shot"]),
+        "steps": train["steps"],
+        "seconds_per_step": f"{train['seconds'] / train['steps']:.4f}" if train["steps"] else None,
+        "train_seconds": train["seconds"],
+        "total_seconds": None if None in seconds else round(sum(seconds), 1),
+        "hardware": _distinct(attempts, "hardware"),
+        "commit": _distinct(attempts, "commit"),
+        **{name: environment.get(name) for name in ("backend", "device", "dtype", "threads")},
+        **{name: environment.get(name) for name in ("torch", "transformers", "triton")},
+        "config": _json(protocol(config)),
+        "examples": " ".join(f"{language}:{scores['examples']}" for language, scores in languages.items()),
+    }
+    for language, scores in languages.items():
+        values |= {f"{name}:{language}": _fraction(value) for name, value in scores.items() if name != "examples"}
+    return {name: "" if value is None else str(value) for name, value in values.items()}
+
+
+def results_of(row: Mapping[str, str]) -> dict[str, Any]:
+    """The content of results.json, as far as a row of the CSV tells it."""
+    config = json.loads(row["config"])
+    examples = dict(entry.split(":") for entry in row["examples"].split())
+    languages: dict[str, dict[str, Any]] = {code: {"examples": int(count)} for code, count in examples.items()}
+    for column, value in row.items():
+        metric, separator, code = column.partition(":")
+        if separator and value:
+            languages[code][metric] = float(value)
+    layers = [int(layer) for layer in row["layers"].split("+") if layer]
+    train: dict[str, Any] = {"steps": int(row["steps"]), "seconds": float(row["train_seconds"])}
+    if row["dev"]:
+        train["best_dev"] = float(row["dev"])
+    return {
+        "task": row["task"],
+        "model": row["model"],
+        "fusion": row["fusion"],
+        "fusion_layer": layers or None,
+        "fuse": row["fuse"] or None,
+        "seed": int(row["seed"]),
+        "metric": row["metric"],
+        "train_language": row["train_language"],
+        "languages": languages,
+        "train": train,
+        "config": config,
+        "environment": {
+            **{name: row[name] or None for name in ("device", "dtype", "backend", "torch", "transformers", "triton")},
+            "device": row["hardware"],
+        },
+    }
+
+
+def run_of(row: Mapping[str, str], varied: Mapping[str, Any]) -> Run:
+    """A row as a run that `dlfa.report` compares.
+
+    Args:
+        row: of the CSV.
+        varied: fields of RunConfig, and `label_subword`, that variants differ in, with the value that is the usual
+            one; a run with another value is of a variant of its own.
+
+    Raises:
+        ValueError: a malformed field.
+    """
+    results = results_of(row)
+    config = results["config"]
+    label = config["model_options"].get("label_subword")
+    config = {**config, **({} if label is None else {"label_subword": label})}
+    compared = {name: config.pop(name, None) for name in varied}
+    different = {name: value for name, value in compared.items() if value != varied[name]}
+    results["config"] = config | different
+    return read_run(Path(row["name"]) / "results.json", results, sorted(different))
+
+
+def config_of(row: Mapping[str, str], places: Places) -> RunConfig:
+    """The configuration that makes the run of a row again."""
+    values = json.loads(row["config"])
+    values["intermediate"] = [f"{task}:{places.data / task}" for task in values.get("intermediate", ())]
+    layers = [int(layer) for layer in row["layers"].split("+") if layer]
+    options = {**values.pop("model_options"), "fusion": row["fusion"]}
+    options["fusion_layer"] = layers[0] if len(layers) == 1 else layers or None
+    if row["fuse"]:
+        options["fuse"] = row["fuse"]
+    fields = {
+        **values,
+        "task": row["task"],
+        "model": places.model,
+        "data_dir": places.data / row["task"],
+        "languages": split_list("languages", ",".join(languages_of(row))),
+        "model_options": options,
+        "seed": int(row["seed"]),
+        "states_cache": None if places.states_cache is None else str(places.states_cache),
+    }
+    return RunConfig.from_json(fields, places.output_dir / row["name"])
+
+
+def languages_of(row: Mapping[str, str]) -> list[str]:
+    """The languages that the run was tested on."""
+    return [entry.partition(":")[0] for entry in row["examples"].split()]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a CSV file; none where there is no file.
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
+            raise ValueError(f"{path}: needed the columns {', '.join(COLUMNS)}; {', '.join(missing)} are missing")
+        return [{name: value or "" for name, value in row.items()} for row in reader]
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write the CSV file, which is replaced as a whole."""
+    scores = sorted({name for row in rows for name in row if name not in COLUMNS}, key=_score_order)
+    content = io.StringIO()
+    writer = csv.DictWriter(content, [*COLUMNS, *scores], restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic.write_text(path, content.getvalue())
+
+
+def merged(before: Iterable[Row], now: Iterable[Row]) -> list[Row]:
+    """Rows of earlier collections, each replaced by a new one of its name, sorted by name."""
+    rows = {row["name"]: row for row in (*before, *now)}
+    return [rows[name] for name in sorted(rows)]
+
+
+def variant_of(row: Mapping[str, str], varied: Mapping[str, Any]) -> Variant:
+    """Which variant a row is a run of, see `run_of`."""
+    return run_of(row, varied).variant
+
+
+def _score_order(column: str) -> tuple[str, str]:
+    metric, _, code = column.partition(":")
+    return metric, code
+
+
+def _distinct(attempts: Sequence[Mapping[str, Any]], name: str) -> str:
+    return " + ".join(dict.fromkeys(str(attempt[name]) for attempt in attempts))
+
+
+def _json(values: Any) -> str:
+    return json.dumps(values, sort_keys=True, ensure_ascii=False)
+
+
+def _fraction(value: float | None) -> str | None:
+    return None if value is None else f"{value:.5f}"

@@ -1,0 +1,181 @@
+"""Making the runs of a plan, one after the other in one process, by the workbench's own training."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dlfa.run_config import RunConfig
+from dlfa.run_directory import RunDirectory, read_object
+from dlfa.sweep import compute_states, error_file, failure_reason, run_recorded
+from dlfa.training import Materials, load_data, load_materials
+
+from .evidence_directories import (
+    DONE,
+    OTHER,
+    RERUNS,
+    begin_attempt,
+    changes,
+    claim,
+    end_attempt,
+    state_of,
+)
+from .evidence_groups import Places, PlannedRun
+from .evidence_source import hardware, source_commit
+
+# The fields of a run's configuration that `dlfa.training.prepare` wants equal in runs that share materials.
+_SHARED = (
+    "task", "model", "data_dir", "languages", "max_length", "max_train_examples", "max_eval_examples",
+    "eval_batch_size", "bf16", "fp16", "freeze_encoder", "states_dtype", "states_cache",
+)  # fmt: skip
+_KEPT = 2  # sets of materials; one of a frozen encoder holds that encoder
+
+
+class SharedMaterials:
+    """Data, tokenizer and frozen encoder, read once for all runs that have them in common.
+
+    Args:
+        configs: all runs that are to be made; a frozen encoder's states are computed in one pass for all of them.
+    """
+
+    def __init__(self, configs: Sequence[RunConfig]) -> None:
+        self._options: dict[tuple[Any, ...], list[Any]] = {}
+        for config in configs:
+            self._options.setdefault(_key(config), []).append(config.model_options)
+        self._loaded: dict[tuple[Any, ...], Materials] = {}
+
+    def of(self, config: RunConfig) -> Materials:
+        """What `config` shares with others.
+
+        Raises:
+            ValueError: whatever is wrong with data, tokenizer or encoder.
+        """
+        key = _key(config)
+        if key not in self._loaded:
+            while len(self._loaded) >= _KEPT:
+                del self._loaded[next(iter(self._loaded))]
+            gc.collect()
+            resolved = config.with_presets()
+            materials = load_materials(resolved, load_data(resolved))
+            compute_states(materials, self._options.get(key, [config.model_options]))
+            self._loaded[key] = materials
+        return self._loaded[key]
+
+
+def make_runs(runs: Sequence[PlannedRun], places: Places, say: Callable[[str], None]) -> Counter[str]:
+    """Make what is missing of `runs`.
+
+    A finished run is kept, an interrupted one goes on, one that failed before this call starts anew, one that another
+    process is making is left to it.
+
+    Args:
+        runs: in the order in which they are made.
+        places: of encoder, data and runs.
+        say: is told a line for each run that was made or could not be.
+
+    Returns:
+        How many runs are in which state in the end.
+    """
+    begun, commit = time.time(), source_commit()
+    missing = [run for run in runs if state_of(run, places) not in (DONE, OTHER)]
+    shared = SharedMaterials([run.config(places) for run in missing])
+    todo = {run.name for run in missing}
+    for number, run in enumerate(runs, 1):
+        where = f"[{number}/{len(runs)}] {run.name}"
+        if run.name in todo:
+            outcome = _make(run, places, shared, commit, begun)
+            if outcome is not None:
+                say(f"{where}: {outcome}")
+        elif state_of(run, places) == OTHER:
+            say(f"{where}: another protocol lies there ({changes(run, places)}); remove it, or name the group anew")
+    return Counter(state_of(run, places) for run in runs)
+
+
+def _make(run: PlannedRun, places: Places, shared: SharedMaterials, commit: str, begun: float) -> str | None:
+    """Make one run and say what came of it; None where it was made elsewhere in the meantime."""
+    config = run.config(places)
+    path = config.output_dir
+    with claim(path) as mine:
+        if not mine:
+            return "another process is making it"
+        failure = error_file(path)
+        if RunDirectory(path).results_file.exists() or (failure.exists() and failure.stat().st_mtime >= begun):
+            return None
+        if changes(run, places):
+            RunDirectory(path).clear()
+        seconds = _attempt(config, run.identity, shared, commit, keep_model=run.group.keep_models)
+        if seconds is None:
+            return f"failed: {failure_reason(path)}"
+        return describe(read_object(RunDirectory(path).results_file, ("languages",)), seconds)
+
+
+def _attempt(
+    config: RunConfig, identity: Mapping[str, Any], shared: SharedMaterials, commit: str, *, keep_model: bool
+) -> float | None:
+    """Run `config`, whose directory is held, keep the record, and say how many seconds that took; None if it failed."""
+    path = config.output_dir
+    begin_attempt(path, identity, commit=commit, hardware=hardware(), threads=torch.get_num_threads())
+    begun = 0.0
+
+    def materials() -> Materials:
+        nonlocal begun
+        loaded = shared.of(config)
+        begun = time.monotonic()
+        return loaded
+
+    made = run_recorded(config, materials, keep_model=keep_model)
+    gc.collect()
+    if not made:
+        return None
+    seconds = round(time.monotonic() - begun, 1)
+    end_attempt(path, seconds=seconds, train_examples=len(shared.of(config).data.train))
+    return seconds
+
+
+def describe(results: dict[str, Any], seconds: float) -> str:
+    """A finished run in half a line."""
+    parts = [f"dev {_percent(results['train'].get('best_dev'))}"]
+    for name, means in results["averages"].items():
+        parts.append(f"zero-shot {name} {_percent(means['zero_shot'])}")
+    return ", ".join([*parts, f"{seconds:.0f} s"])
+
+
+def repeat(config: RunConfig, recorded: Mapping[str, str], output_dir: Path) -> Path:
+    """Make a run once more and return its directory, a new one below OUTPUT_DIR/reruns.
+
+    Args:
+        config: of the run; its output directory is replaced.
+        recorded: its row of the CSV, which gives name, group and regime.
+        output_dir: of all runs.
+
+    Raises:
+        RuntimeError: it failed; the message says why and where.
+    """
+    number = 1
+    while (output_dir / RERUNS / recorded["name"] / str(number)).exists():
+        number += 1
+    again = dataclasses.replace(config, output_dir=output_dir / RERUNS / recorded["name"] / str(number))
+    identity = {name: recorded[name] for name in ("name", "group", "regime")}
+    identity["changed"] = json.loads(recorded["changed"])
+    with claim(again.output_dir):
+        if _attempt(again, identity, SharedMaterials([again]), source_commit(), keep_model=False) is None:
+            raise RuntimeError(f"the run in {again.output_dir} failed: {failure_reason(again.output_dir)}")
+    return again.output_dir
+
+
+def _key(config: RunConfig) -> tuple[Any, ...]:
+    resolved = config.with_presets()
+    label = config.model_options.get("label_subword", "first")
+    return (label, *(getattr(resolved, name) for name in _SHARED))
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
