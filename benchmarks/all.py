@@ -21,7 +21,7 @@ from .processes import run_limited
 from .results import SUITES
 
 # Shares of the time; what torch.compile is asked to tune takes most of it.
-WEIGHTS = {"aif": 4.5, "launch": 2.0, "step": 1.0, "memory": 0.8, "padding": 0.9, "token": 0.8}
+WEIGHTS = {"aif": 4.5, "launch": 2.0, "step": 1.0, "memory": 0.8, "padding": 0.9, "token": 0.8, "schedule": 0.8}
 # What a process needs before its budget begins and after it ends, and how far beyond that it is let run.
 OVERHEAD_SECONDS = 10.0
 GRACE_SECONDS = 20.0

@@ -8,7 +8,7 @@ import torch
 
 from dlfa_kernels.launches import record_launches
 
-from .providers import OURS
+from .providers import OURS, SCHEDULES
 from .timing import synchronise
 
 # What the profiler lists beside kernels.
@@ -17,7 +17,7 @@ NOT_KERNELS = ("Memcpy", "Memset", "Activity Buffer", "Lazy Function Loading")
 
 def count_launches(provider: str, call: Callable[[], object], device: torch.device) -> int | None:
     """Kernels of one call: ours by the record of launches, others' by the profiler; None where there is none."""
-    if provider == OURS:
+    if provider in (OURS, *SCHEDULES):
         with record_launches() as recorded:
             call()
         return len(recorded)

@@ -15,6 +15,8 @@ from .problems import GRADIENTS, Problem
 OURS = "ours"
 # The module on a machine without a GPU, and the definition that it falls back to there: float32 throughout.
 OURS_EAGER = "ours-eager-backend"
+# The kernels with their launches grouped by a share of L2, which `benchmarks.schedule` sets.
+SCHEDULES = {f"{OURS}-one-group": 0.0, f"{OURS}-l2-25": 0.25, f"{OURS}-l2-50": 0.5, f"{OURS}-l2-75": 0.75}
 EAGER = "eager"
 COMPILE = "compile"
 COMPILE_TUNED = "compile-max-autotune-no-cudagraphs"
@@ -48,8 +50,8 @@ def build(provider: str, problem: Problem) -> Call:
         ValueError: an unknown provider, or one that does not take packed sequences.
     """
     provider = provider.removesuffix(GRAPH)
-    if provider in (OURS, OURS_EAGER):
-        return _fused(problem, "triton" if provider == OURS else "eager")
+    if provider in (OURS, OURS_EAGER, *SCHEDULES):
+        return _fused(problem, "eager" if provider == OURS_EAGER else "triton")
     if provider != EAGER and provider not in COMPILE_MODES:
         raise ValueError(f"provider must be one of {', '.join(PROVIDERS)}, got {provider!r}")
     if problem.mask is None:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import aif, launch, memory, padding, plots, providers, step, token
+from . import aif, launch, memory, padding, plots, providers, schedule, step, token
 from .cases import SHAPES, core_case
 from .floors import PASSES
 from .hardware import ROOT
@@ -25,7 +25,7 @@ from .targets import load_traffic, targets
 
 BEGIN, END = "<!-- performance:begin -->", "<!-- performance:end -->"
 RESULTS = ROOT / "benchmarks" / "results"
-SUITES = {suite.SUITE.name: suite.SUITE for suite in (aif, launch, memory, padding, step, token)}
+SUITES = {suite.SUITE.name: suite.SUITE for suite in (aif, launch, memory, padding, schedule, step, token)}
 NOTHING = (
     "Not measured yet on any GPU. `python -m benchmarks.all` measures speed and memory against eager PyTorch and\n"
     "`torch.compile` on the GPU it finds, within 8 minutes; `python -m benchmarks.report --write` then fills in this\n"

@@ -117,7 +117,7 @@ class Session:
             reason = "took longer than its time"
         except Exception as error:
             reason = f"{type(error).__name__}: {first_line(error)}"
-            self.ours_failed |= provider.removesuffix(providers.GRAPH) == providers.ours(self.device)
+            self.ours_failed |= provider.startswith(providers.ours(self.device))
         finally:
             if provider.startswith(providers.COMPILE):
                 torch.compiler.reset()  # else it gives up on a module that it has seen in too many shapes

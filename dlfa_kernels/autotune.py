@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 
 import torch
 
 from . import environment
 from .checks import AIFWeights
+from .groups import l2_bytes
 from .tile_cache import add_tiles, read_tiles
 from .tiles import Tile, Tiles, choose_tiles, device_architecture, power_of_two
 
@@ -18,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 # The stages that touch the states, in the order in which they are tuned.
 STAGES = ("squeeze", "expand", "reduce", "inputs")
+# Parts of L2 for `Tiles.l2_share`, tried after the stages.
+L2_SHARES = (0.25, 0.5, 0.75)
 TUNING_BATCH, TUNING_LENGTH = 64, 128
 
 _tuned: dict[str, Tiles] = {}
@@ -46,23 +50,25 @@ def tune(default: Tiles, measure: Callable[[Tiles, str], float], seconds: float)
 
     Args:
         default: where to start; kept where nothing is faster.
-        measure: time of a pass, in any unit, with given tiles, as they change in the named stage; raises RuntimeError
-            for tiles that cannot run.
+        measure: time of a pass, in any unit, with given tiles, as they change in the named stage or in "l2_share";
+            raises RuntimeError for tiles that cannot run.
         seconds: stop after this long.
     """
     deadline = time.monotonic() + seconds
     best = default
-    for stage in STAGES:
-        fastest = measure(best, stage)
-        for tile in dict.fromkeys(candidates(getattr(default, stage))):
+    choices: dict[str, Iterable[Tile | float]] = {stage: candidates(getattr(default, stage)) for stage in STAGES}
+    choices["l2_share"] = L2_SHARES
+    for name, values in choices.items():
+        fastest = measure(best, name)
+        for value in dict.fromkeys(values):
             if time.monotonic() > deadline:
-                logger.info("tuning stopped after %.0f s, in stage %s", seconds, stage)
+                logger.info("tuning stopped after %.0f s, in %s", seconds, name)
                 return best
-            trial = replace(best, **{stage: tile})
+            trial = replace(best, **{name: value})  # type: ignore[arg-type]
             try:
-                elapsed = measure(trial, stage)
+                elapsed = measure(trial, name)
             except RuntimeError as error:  # too much shared memory, or a shape the compiler refuses
-                logger.debug("%s %s cannot run: %s", stage, tile, error)
+                logger.debug("%s %s cannot run: %s", name, value, error)
                 continue
             if elapsed < fastest:
                 best, fastest = trial, elapsed
@@ -72,7 +78,10 @@ def tune(default: Tiles, measure: Callable[[Tiles, str], float], seconds: float)
 def _measure_on(
     device: torch.device, embed_dim: int, squeeze_dim: int, dtype: torch.dtype
 ) -> Callable[[Tiles, str], float]:
-    """Milliseconds of a forward pass, or of a backward pass for its stages, on made-up states; the median of five."""
+    """Milliseconds of a forward pass, or of a backward pass for its stages, on made-up states; the median of five.
+
+    Groups are timed in both passes, on states of twice the size of L2.
+    """
     from . import full_passes
     from .launches import using_tiles
 
@@ -81,21 +90,25 @@ def _measure_on(
     def made(*shape: int) -> torch.Tensor:
         return torch.randn(shape, device=device, dtype=dtype, generator=generator)
 
-    states = (TUNING_BATCH, TUNING_LENGTH, embed_dim)
-    last, lower, dz = made(*states), made(*states), made(*states)
+    @cache
+    def states(batch: int) -> list[torch.Tensor]:
+        return [made(batch, TUNING_LENGTH, embed_dim) for _ in range(3)]
+
+    beyond_l2 = 1 + l2_bytes(device) // (TUNING_LENGTH * embed_dim * dtype.itemsize)
     e, h = embed_dim, squeeze_dim
     shapes = ((h, e, 1), (h,), (e, h, 1), (e,), (h, e), (h,), (e, h), (e,))
     weights = AIFWeights._make(made(*shape) * 0.02 for shape in shapes)
-    arguments = (last, lower, weights, None, None)
 
     def measure(tiles: Tiles, stage: str) -> float:
+        last, lower, dz = states(beyond_l2 if stage == "l2_share" else TUNING_BATCH)
+        arguments = (last, lower, weights, None, None)
         with using_tiles(tiles):
             saved = full_passes.forward(*arguments, "gate", "relu")
 
             def run() -> None:
-                if stage in ("squeeze", "expand"):
+                if stage in ("squeeze", "expand", "l2_share"):
                     full_passes.forward(*arguments, "gate", "relu")
-                else:
+                if stage not in ("squeeze", "expand"):
                     full_passes.backward(dz, *arguments, saved, "gate", "relu")
 
             run()
@@ -118,7 +131,7 @@ def _with_squeeze_of(default: Tiles, tuned: Tiles) -> Tiles:
     for stage in STAGES:
         own = getattr(default, stage)
         changes[stage] = replace(getattr(tuned, stage), block_h=own.block_h, chunks=own.chunks)
-    return replace(default, **changes)
+    return replace(default, **changes, l2_share=tuned.l2_share)
 
 
 def tiles_for(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, device: torch.device) -> Tiles:

@@ -11,6 +11,7 @@ from torch import Tensor
 from . import environment
 from .autotune import tiles_for
 from .checks import AIFWeights
+from .groups import Group, sequence_groups
 from .launches import Launch, overrides
 from .tiles import Tile, choose_tiles, device_architecture
 
@@ -86,11 +87,22 @@ class Call:
             "INTERPRETED": self.interpreted,
         }
 
-    def slots(self, block_t: int) -> int:
-        """Tiles of all sequences; where lengths are only known on the device, as many as there could be."""
+    def slots(self, block_t: int, group: Group | None = None) -> range:
+        """Tiles of all sequences, or of a group; where lengths are only known on the device, as many as could be."""
         if self.packed:
-            return self.rows // block_t + self.batch
-        return self.batch * cdiv(self.length, block_t)
+            return range(self.rows // block_t + self.batch)
+        first, end = group or (0, self.batch)
+        tiles = cdiv(self.length, block_t)
+        return range(first * tiles, end * tiles)
+
+    def groups(self, states: int, squeezed: int) -> list[Group]:
+        """Groups of sequences for stages that share this many (B, T, E) and (B, T, H) tensors."""
+        if self.packed:
+            return [Group(0, self.batch)]
+        channels = states * self.embed_dim + squeezed * self.squeeze_dim
+        share = overrides().l2_share
+        share = self.tiles.l2_share if share is None else share
+        return sequence_groups(self.batch, self.length * channels * self.dtype.itemsize, share, self.device)
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)

@@ -1,6 +1,7 @@
 """Host side of the padded and the packed form: buffers, grids and launches of one forward and one backward pass.
 
-Nothing here reads a value back from the device.
+Stages follow each other group of sequences by group (see `groups`), all groups in one order on one stream. Nothing here
+reads a value back from the device.
 """
 
 from __future__ import annotations
@@ -52,49 +53,57 @@ def forward(
     fuse: str,
     activation: str,
 ) -> ForwardResult:
-    """z of the padded or packed form in three launches, four where sequences are long or packed."""
+    """z of the padded or packed form in three launches a group, four where sequences are long or packed."""
     call = Call(last, lower, None, weights, mask, cu_seqlens, fuse, activation)
     result = empty_forward(last, weights, cu_seqlens)
     if call.rows == 0 or call.batch == 0:
         return result._replace(hidden=result.hidden.zero_(), pooled=result.pooled.zero_(),
                                context=result.context.zero_(), tokens=result.tokens.zero_())  # fmt: skip
     with call.on_device():
-        tile = call.tiles.squeeze
-        slots = call.slots(tile.block_t)
+        squeeze, expand = call.tiles.squeeze, call.tiles.expand
+        slots = len(call.slots(squeeze.block_t))
         sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
-        call.launch(
-            squeeze_kernel,
-            (slots, cdiv(call.squeeze_dim, tile.held_h)),
-            tile,
-            call.states("x", "y")
-            | {
-                "weight_ptr": call.squeeze_weight, "bias_ptr": call.weights.local_squeeze_bias,
-                "squeezed_ptr": result.squeezed, "sums_ptr": sums, "counts_ptr": counts,
-            },
-        )  # fmt: skip
-        pooled, arguments, early = pooled_rows(call, sums, counts, tile.block_t, result.tokens, mean=True)
-        launch_context(
-            call,
-            arguments
-            | {
-                "tokens_ptr": result.tokens, "hidden_ptr": result.hidden, "hidden_gradient_ptr": None,
-                "context_ptr": result.context,
-            },
-            backward=False,
-            pooled=early,
-        )  # fmt: skip
-        tile = call.tiles.expand
-        call.launch(
-            expand_kernel,
-            (call.slots(tile.block_t), 1),
-            tile,
-            call.states("x", "y")
-            | {
-                "squeezed_ptr": result.squeezed, "weight_ptr": call.weights.local_expand_weight,
-                "bias_ptr": call.weights.local_expand_bias, "context_ptr": result.context, "z_ptr": result.z,
-            },
-        )  # fmt: skip
-    return result._replace(pooled=pooled)
+        states = call.states("x", "y")
+        for group in call.groups(states=1 if lower is None else 2, squeezed=1):
+            tiles = call.slots(squeeze.block_t, group)
+            call.launch(
+                squeeze_kernel,
+                (len(tiles), cdiv(call.squeeze_dim, squeeze.held_h)),
+                squeeze,
+                states
+                | {
+                    "weight_ptr": call.squeeze_weight, "bias_ptr": call.weights.local_squeeze_bias,
+                    "squeezed_ptr": result.squeezed, "sums_ptr": sums, "counts_ptr": counts,
+                    "first_slot": tiles.start,
+                },
+            )  # fmt: skip
+            rows, pooled = pooled_rows(
+                call, group, sums, counts, squeeze.block_t, result.pooled, result.tokens, mean=True
+            )
+            launch_context(
+                call,
+                group,
+                rows
+                | {
+                    "tokens_ptr": result.tokens, "hidden_ptr": result.hidden, "hidden_gradient_ptr": None,
+                    "context_ptr": result.context,
+                },
+                backward=False,
+                pooled=pooled,
+            )  # fmt: skip
+            tiles = call.slots(expand.block_t, group)
+            call.launch(
+                expand_kernel,
+                (len(tiles), 1),
+                expand,
+                states
+                | {
+                    "squeezed_ptr": result.squeezed, "weight_ptr": call.weights.local_expand_weight,
+                    "bias_ptr": call.weights.local_expand_bias, "context_ptr": result.context, "z_ptr": result.z,
+                    "first_slot": tiles.start,
+                },
+            )  # fmt: skip
+    return result
 
 
 def backward(
@@ -108,7 +117,10 @@ def backward(
     fuse: str,
     activation: str,
 ) -> BackwardResult:
-    """All gradients in four launches; one more where sequences are long or packed, one more for kernel sizes over 1."""
+    """All gradients in three launches a group and one at the end.
+
+    One more a group where sequences are long or packed, one more for kernel sizes over 1.
+    """
     call = Call(last, lower, dz, weights, mask, cu_seqlens, fuse, activation)
     result = empty_backward(last, weights, fuse)
     if call.rows == 0 or call.batch == 0:
@@ -116,72 +128,73 @@ def backward(
             gradient.zero_()
         return result
     with call.on_device():
-        tile = call.tiles.reduce
-        slots = call.slots(tile.block_t)
+        reduce, inputs, taps = call.tiles.reduce, call.tiles.inputs, call.tiles.taps
+        slots = len(call.slots(reduce.block_t))
         sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
-        squeezed_gradient = torch.empty_like(saved.squeezed)
         bias_parts = call.empty(slots, call.squeeze_dim)
+        squeezed_gradient, hidden_gradient = torch.empty_like(saved.squeezed), torch.empty_like(saved.hidden)
+        context_gradient, pooled_gradient = torch.empty_like(saved.pooled), torch.empty_like(saved.pooled)
+        tokens = torch.empty_like(saved.tokens)
         expand_weight, expand_bias = call.weights.local_expand_weight, call.weights.local_expand_bias
-        call.launch(
-            reduce_kernel,
-            (slots, cdiv(call.squeeze_dim, tile.held_h)),
-            tile,
-            call.states("dz", "x", "y")
-            | {
-                "squeezed_ptr": saved.squeezed, "weight_ptr": expand_weight, "bias_ptr": expand_bias,
-                "context_ptr": saved.context, "squeezed_gradient_ptr": squeezed_gradient,
-                "bias_parts_ptr": bias_parts, "sums_ptr": sums, "counts_ptr": counts,
-            },
-        )  # fmt: skip
+        states, groups = call.states("dz", "x", "y"), call.groups(states=2 if lower is None else 3, squeezed=2)
 
-        tokens = call.empty(call.batch, dtype=torch.int32)
-        context_gradient, arguments, early = pooled_rows(call, sums, counts, tile.block_t, tokens, mean=False)
-        hidden_gradient = torch.empty_like(saved.hidden)
-        pooled_gradient = call.empty(call.batch, call.embed_dim)
-        launch_context(
-            call,
-            arguments
-            | {
-                "tokens_ptr": saved.tokens, "hidden_ptr": saved.hidden, "hidden_gradient_ptr": hidden_gradient,
-                "context_ptr": pooled_gradient,
-            },
-            backward=True,
-            pooled=early,
-        )  # fmt: skip
-
-        tile = call.tiles.inputs
-        slots = call.slots(tile.block_t)
-        blocks_e, blocks_h = cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.held_h)
-        splits = max(1, min(slots, _multiprocessors(call.device) // (blocks_e * blocks_h)))
+        blocks_e, blocks_h = cdiv(call.embed_dim, inputs.block_e), cdiv(call.squeeze_dim, inputs.held_h)
+        most_slots = len(call.slots(inputs.block_t, groups[0]))
+        splits = max(1, min(most_slots, _multiprocessors(call.device) // (blocks_e * blocks_h)))
         expand_parts = call.empty(splits, call.embed_dim, call.squeeze_dim)
         squeeze_parts = call.empty(splits, call.kernel_size, call.embed_dim, call.squeeze_dim)
-        call.launch(
-            inputs_kernel,
-            (blocks_e, splits, blocks_h),
-            tile,
-            call.states("dz", "x", "y")
-            | {
-                "squeezed_ptr": saved.squeezed, "squeezed_gradient_ptr": squeezed_gradient,
-                "squeeze_weight_ptr": call.squeeze_weight, "expand_weight_ptr": expand_weight,
-                "expand_bias_ptr": expand_bias, "context_ptr": saved.context,
-                "pooled_gradient_ptr": pooled_gradient, "dx_ptr": result.dx, "dy_ptr": result.dy,
-                "squeeze_parts_ptr": squeeze_parts,
-                "expand_parts_ptr": expand_parts, "slots": slots,
-            },
-        )  # fmt: skip
-        if call.kernel_size > 1:
-            tile = call.tiles.taps
-            blocks = cdiv(call.embed_dim, tile.block_e) * cdiv(call.squeeze_dim, tile.block_h)
+        for group in groups:
+            tiles = call.slots(reduce.block_t, group)
             call.launch(
-                taps_kernel,
-                (blocks, splits, call.kernel_size),
-                tile,
-                call.states("x", "y")
+                reduce_kernel,
+                (len(tiles), cdiv(call.squeeze_dim, reduce.held_h)),
+                reduce,
+                states
                 | {
-                    "squeezed_gradient_ptr": squeezed_gradient, "squeeze_parts_ptr": squeeze_parts,
-                    "slots": call.slots(tile.block_t),
+                    "squeezed_ptr": saved.squeezed, "weight_ptr": expand_weight, "bias_ptr": expand_bias,
+                    "context_ptr": saved.context, "squeezed_gradient_ptr": squeezed_gradient,
+                    "bias_parts_ptr": bias_parts, "sums_ptr": sums, "counts_ptr": counts, "first_slot": tiles.start,
                 },
             )  # fmt: skip
-
+            rows, pooled = pooled_rows(call, group, sums, counts, reduce.block_t, context_gradient, tokens, mean=False)
+            launch_context(
+                call,
+                group,
+                rows
+                | {
+                    "tokens_ptr": saved.tokens, "hidden_ptr": saved.hidden, "hidden_gradient_ptr": hidden_gradient,
+                    "context_ptr": pooled_gradient,
+                },
+                backward=True,
+                pooled=pooled,
+            )  # fmt: skip
+            tiles = call.slots(inputs.block_t, group)
+            call.launch(
+                inputs_kernel,
+                (blocks_e, splits, blocks_h),
+                inputs,
+                states
+                | {
+                    "squeezed_ptr": saved.squeezed, "squeezed_gradient_ptr": squeezed_gradient,
+                    "squeeze_weight_ptr": call.squeeze_weight, "expand_weight_ptr": expand_weight,
+                    "expand_bias_ptr": expand_bias, "context_ptr": saved.context,
+                    "pooled_gradient_ptr": pooled_gradient, "dx_ptr": result.dx, "dy_ptr": result.dy,
+                    "squeeze_parts_ptr": squeeze_parts, "expand_parts_ptr": expand_parts,
+                    "first_slot": tiles.start, "end_slot": tiles.stop,
+                },
+            )  # fmt: skip
+            if call.kernel_size > 1:
+                tiles = call.slots(taps.block_t, group)
+                blocks = cdiv(call.embed_dim, taps.block_e) * cdiv(call.squeeze_dim, taps.block_h)
+                call.launch(
+                    taps_kernel,
+                    (blocks, splits, call.kernel_size),
+                    taps,
+                    states
+                    | {
+                        "squeezed_gradient_ptr": squeezed_gradient, "squeeze_parts_ptr": squeeze_parts,
+                        "first_slot": tiles.start, "end_slot": tiles.stop,
+                    },
+                )  # fmt: skip
         launch_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
     return result

@@ -46,6 +46,7 @@ class Overrides:
     recorded: list[Launch] | None = None
     architecture: str | None = None
     tiles: Tiles | None = None
+    l2_share: float | None = None
 
 
 _overrides = Overrides()
@@ -82,4 +83,17 @@ def record_launches(architecture: str | None = None) -> Iterator[list[Launch]]:
 def using_tiles(tiles: Tiles) -> Iterator[None]:
     """Launch with these tiles inside, whatever the sizes: for tuning and for tests."""
     with _changed(replace(_overrides, tiles=tiles)):
+        yield
+
+
+@contextmanager
+def using_l2_share(share: float) -> Iterator[None]:
+    """Launch by groups of sequences that fit in this share of L2, 0 to 1; 0 is one group. See `groups`.
+
+    Raises:
+        ValueError: a share out of these bounds.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must be from 0 to 1, got {share}")
+    with _changed(replace(_overrides, l2_share=share)):
         yield

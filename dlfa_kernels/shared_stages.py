@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from .call import Call, cdiv
+from .groups import Group
 from .kernels.context import context_kernel
 from .kernels.pool import pool_kernel
 from .kernels.weights import weights_kernel
@@ -17,35 +18,34 @@ TILES_POOLED_BY_CONTEXT = 4
 
 
 def pooled_rows(
-    call: Call, sums: Tensor, counts: Tensor, tile: int, tokens: Tensor, mean: bool
-) -> tuple[Tensor, dict[str, Any], bool]:
-    """The pooled rows' buffer, the context kernel's arguments for it, and whether it is filled already."""
-    pooled = call.empty(call.batch, call.embed_dim)
+    call: Call, group: Group, sums: Tensor, counts: Tensor, tile: int, pooled: Tensor, tokens: Tensor, mean: bool
+) -> tuple[dict[str, Any], bool]:
+    """The context kernel's arguments for the pooled rows of a group, and whether they are filled already."""
     tiles = 0 if call.packed else cdiv(call.length, tile)
     early = call.packed or tiles > TILES_POOLED_BY_CONTEXT
     if early:
         choice = call.tiles.pool
         call.launch(
             pool_kernel,
-            (call.batch, cdiv(call.embed_dim, choice.block_e)),
+            (group.end - group.first, cdiv(call.embed_dim, choice.block_e)),
             choice,
             {
                 "sums_ptr": sums, "counts_ptr": counts, "cu_seqlens_ptr": call.cu_seqlens, "pooled_ptr": pooled,
-                "tokens_ptr": tokens, "batch": call.batch, "length": call.length,
+                "tokens_ptr": tokens, "length": call.length, "first": group.first,
             },
             MEAN=mean,
             TILE=tile,
             BLOCK_TILES=choice.block_t,
         )  # fmt: skip
-    return pooled, {"sums_ptr": sums, "counts_ptr": counts, "pooled_ptr": pooled, "tiles": tiles}, early
+    return {"sums_ptr": sums, "counts_ptr": counts, "pooled_ptr": pooled, "tiles": tiles}, early
 
 
-def launch_context(call: Call, arguments: dict[str, Any], *, backward: bool, pooled: bool) -> None:
-    """The global branch, or its gradient, on rows that are pooled already or are still sums of tiles."""
+def launch_context(call: Call, group: Group, arguments: dict[str, Any], *, backward: bool, pooled: bool) -> None:
+    """The global branch of a group, or its gradient, on rows that are pooled already or are still sums of tiles."""
     choice, weights = call.tiles.context, call.weights
     call.launch(
         context_kernel,
-        (cdiv(call.batch, choice.block_t), cdiv(call.embed_dim, choice.block_e)),
+        (cdiv(group.end - group.first, choice.block_t), cdiv(call.embed_dim, choice.block_e)),
         choice,
         arguments
         | {
@@ -53,7 +53,8 @@ def launch_context(call: Call, arguments: dict[str, Any], *, backward: bool, poo
             "squeeze_bias_ptr": weights.global_squeeze_bias,
             "expand_weight_ptr": weights.global_expand_weight,
             "expand_bias_ptr": weights.global_expand_bias,
-            "batch": call.batch,
+            "first": group.first,
+            "end": group.end,
         },
         BACKWARD=backward,
         POOLED=pooled,

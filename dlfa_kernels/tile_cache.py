@@ -12,7 +12,7 @@ from typing import Any
 
 from .tiles import Tile, Tiles
 
-FORMAT = "dlfa-tiles-1"
+FORMAT = "dlfa-tiles-2"
 
 
 def _tile(value: Any) -> Tile:
@@ -30,8 +30,11 @@ def _tile(value: Any) -> Tile:
 def _tiles(value: Any) -> Tiles:
     names = {field.name for field in fields(Tiles)}
     if not isinstance(value, dict) or set(value) != names:
-        raise ValueError(f"tiles must have the stages {sorted(names)}, got {value!r}")
-    return Tiles(**{name: _tile(tile) for name, tile in value.items()})
+        raise ValueError(f"tiles must have {sorted(names)}, got {value!r}")
+    share = value["l2_share"]
+    if not (type(share) in (int, float) and 0 <= share <= 1):
+        raise ValueError(f"l2_share must be a number from 0 to 1, got {share!r}")
+    return Tiles(**{name: _tile(value[name]) for name in Tiles.stages()}, l2_share=float(share))
 
 
 def read_tiles(path: Path) -> dict[str, Tiles]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 
 import torch
@@ -39,7 +39,11 @@ class Tile:
 
 @dataclass(frozen=True)
 class Tiles:
-    """One `Tile` for each stage; all but the first five work on per-sequence rows and partial sums."""
+    """One `Tile` for each stage, and how the stages follow each other.
+
+    All stages but the first five work on per-sequence rows and partial sums. `l2_share` is the part of L2, 0 to 1, that
+    the sequences which a group of launches works on may fill, 0 for one group; see `groups`.
+    """
 
     squeeze: Tile
     expand: Tile
@@ -51,6 +55,12 @@ class Tiles:
     weights: Tile
     sums: Tile
     token: Tile
+    l2_share: float = 0.0
+
+    @classmethod
+    def stages(cls) -> list[str]:
+        """The names of the stages."""
+        return [field.name for field in fields(cls) if field.name != "l2_share"]
 
 
 def power_of_two(value: int) -> int:
@@ -86,10 +96,14 @@ CAPS = {
     ("warp", 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(32, 64, 8, 2),
                       inputs=_cap(64, 16, 8, 1)),
     ("warp", 4): _FLOAT32_CAPS,
+    # waves of 64 threads: half the registers a thread for the same number of warps, and 64 KiB of shared memory
+    ("wave", 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(16, 64, 8, 1),
+                      inputs=_cap(16, 16, 4, 1)),
+    ("wave", 4): replace(_FLOAT32_CAPS, inputs=_cap(16, 16, 4, 1)),
 }  # fmt: skip
 FAMILIES = {
     "sm_90": "warpgroup", "sm_100": "warpgroup", "sm_103": "warpgroup",
-    "sm_80": "warp", "sm_86": "warp", "sm_89": "warp", "sm_120": "warp", "gfx942": "warp",
+    "sm_80": "warp", "sm_86": "warp", "sm_89": "warp", "sm_120": "warp", "gfx942": "wave",
 }  # fmt: skip
 
 

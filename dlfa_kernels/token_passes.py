@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .call import Call, cdiv
 from .checks import AIFWeights
+from .groups import Group
 from .kernels.token import (
     sums_kernel,
     token_branch_kernel,
@@ -54,7 +55,7 @@ def forward(
         return ForwardResult._make(tensor.zero_() for tensor in result)
     with call.on_device():
         tile = call.tiles.sums
-        slots = call.slots(tile.block_t)
+        slots = len(call.slots(tile.block_t))
         sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
         call.launch(
             sums_kernel,
@@ -62,16 +63,18 @@ def forward(
             tile,
             call.states("x", "y") | {"sums_ptr": sums, "counts_ptr": counts},
         )
-        pooled, arguments, early = pooled_rows(call, sums, counts, tile.block_t, result.tokens, mean=True)
+        group = Group(0, call.batch)
+        rows, pooled = pooled_rows(call, group, sums, counts, tile.block_t, result.pooled, result.tokens, mean=True)
         launch_context(
             call,
-            arguments
+            group,
+            rows
             | {
                 "tokens_ptr": result.tokens, "hidden_ptr": result.hidden, "hidden_gradient_ptr": None,
                 "context_ptr": result.context,
             },
             backward=False,
-            pooled=early,
+            pooled=pooled,
         )  # fmt: skip
         tile = call.tiles.token
         call.launch(
@@ -86,7 +89,7 @@ def forward(
                 "squeezed_ptr": result.squeezed, "z_ptr": result.z, "token": token,
             },
         )  # fmt: skip
-    return result._replace(pooled=pooled)
+    return result
 
 
 def backward(
@@ -129,6 +132,7 @@ def backward(
         )  # fmt: skip
         launch_context(
             call,
+            Group(0, call.batch),
             {
                 "pooled_ptr": context_gradient, "sums_ptr": None, "counts_ptr": None, "tiles": 0,
                 "tokens_ptr": saved.tokens, "hidden_ptr": saved.hidden, "hidden_gradient_ptr": hidden_gradient,
@@ -150,7 +154,7 @@ def backward(
         fill = call.tiles.sums
         call.launch(
             token_inputs_kernel,
-            (call.slots(fill.block_t), cdiv(call.embed_dim, fill.block_e)),
+            (len(call.slots(fill.block_t)), cdiv(call.embed_dim, fill.block_e)),
             fill,
             call.states()
             | rows

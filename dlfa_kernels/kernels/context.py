@@ -6,7 +6,7 @@ import triton.language as tl
 from .arithmetic import activate, activation_slope, dot
 
 
-@triton.jit(do_not_specialize=["batch"])
+@triton.jit(do_not_specialize=["first", "end"])
 def context_kernel(
     pooled_ptr,
     sums_ptr,
@@ -19,7 +19,8 @@ def context_kernel(
     hidden_ptr,
     hidden_gradient_ptr,
     context_ptr,
-    batch,
+    first,
+    end,
     tiles,
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
@@ -35,7 +36,8 @@ def context_kernel(
     """Forward: g_b = W_ge phi(W_gs p_b + b_gs) + b_ge. Backward: dp_b / |V_b| = W_gs^T (phi' * (W_ge^T dg_b)) / |V_b|.
 
     Both squeeze E to H, act, and expand H to E: the backward with the transposed weights of the other layer and no
-    bias. Grid (cdiv(B, BLOCK_B), cdiv(E, BLOCK_E)): each program squeezes anew, which is cheaper than a launch.
+    bias. Grid (cdiv(end - first, BLOCK_B), cdiv(E, BLOCK_E)) over the sequences first .. end - 1: each program squeezes
+    anew, which is cheaper than a launch.
     reads   POOLED: pooled (B, E) float32, p or dg, once a program
             else: sums (B * tiles, E) float32 and counts (B * tiles,) int32, once a program
             squeeze weights (H, E), (E, H): one wholly, of the other a block of E; biases alike
@@ -44,8 +46,8 @@ def context_kernel(
             not POOLED: pooled (B, E) float32; forward also tokens (B,) int32: once
             forward: hidden (B, H) float32, before the activation; backward: hidden_gradient (B, H) float32: once
     """
-    sequences = tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
-    present = sequences < batch
+    sequences = first + tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
+    present = sequences < end
     out_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     first_program = tl.program_id(1) == 0
 

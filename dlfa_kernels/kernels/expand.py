@@ -8,7 +8,7 @@ from .gate import gate_bias, load_u_chunks, local_expand
 from .rows import load_float32, locate_tile, real_tokens, state_offsets
 
 
-@triton.jit(do_not_specialize=["batch", "length"])
+@triton.jit(do_not_specialize=["batch", "length", "first_slot"])
 def expand_kernel(
     x_ptr,
     y_ptr,
@@ -25,6 +25,7 @@ def expand_kernel(
     y_row_stride,
     batch,
     length,
+    first_slot,
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
     SELECT: tl.constexpr,
@@ -42,14 +43,14 @@ def expand_kernel(
 ):
     """m = sigmoid(W_le phi(a) + b_le + g_b); z = m w, or m x + (1 - m) y with SELECT; z = 0 at padding.
 
-    Grid (slots, splits of E). The slots run backwards, so that the rows which the squeeze saw last, and which L2 still
-    holds, come first.
+    Grid (slots of a group, splits of E). The slots run backwards, so that the rows which the squeeze saw last, and
+    which L2 still holds, come first.
     reads   x, y (B, T, E): once; a tile without a real token is not read
             squeezed (rows, H): once a split; mask, cu_seqlens: once a tile
             weight (E, H), bias (E,), context (B, E) float32: once a tile
     writes  z (B, T, E) contiguous: once
     """
-    slot = tl.num_programs(0) - 1 - tl.program_id(0)
+    slot = first_slot + tl.num_programs(0) - 1 - tl.program_id(0)
     sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
     positions = start + tl.arange(0, BLOCK_T)
     real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)

@@ -10,7 +10,7 @@ from .rows import load_float32, load_integrated, locate_tile, real_tokens, state
 from .squeeze import load_squeeze_weight
 
 
-@triton.jit(do_not_specialize=["batch", "length", "slots"])
+@triton.jit(do_not_specialize=["batch", "length", "first_slot", "end_slot"])
 def inputs_kernel(
     dz_ptr,
     x_ptr,
@@ -36,7 +36,8 @@ def inputs_kernel(
     y_row_stride,
     batch,
     length,
-    slots,
+    first_slot,
+    end_slot,
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
     KERNEL_SIZE: tl.constexpr,
@@ -56,7 +57,7 @@ def inputs_kernel(
     """dx = dz m + dw', dy = dz (1-m) + dw' with SELECT; else one gradient dz m + dw' serves both inputs.
 
     dw'_bt = sum_j W_ls[:, :, j]^T da_b,t-j+(k-1)/2 + dp_b / |V_b|. Channel-major: a program keeps a block of channels
-    and walks over every `splits`-th slot, so that dW_le and dW_ls (k = 1; wider kernels: taps_kernel) gather
+    and walks over every `splits`-th slot of a group, so that dW_le and dW_ls (k = 1; wider kernels: taps_kernel) gather
     in registers. Blocks are channels by tokens here, so that every product has the channels as its rows.
 
     Grid (cdiv(E, BLOCK_E), splits, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program:
@@ -65,7 +66,7 @@ def inputs_kernel(
             squeeze_weight (k, H, E), expand_weight (E, H), expand_bias (E,): once a tile, from cache
             context, pooled_gradient (B, E) float32: once a tile; mask, cu_seqlens: once a tile and block of E
     writes  dx (B, T, E), and dy with SELECT: once
-            expand_parts and, at k = 1, squeeze_parts (splits, E, H) float32: once
+            expand_parts and, at k = 1, squeeze_parts (splits, E, H) float32: once; groups after the first add to them
     """
     e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
     first_h = tl.program_id(2) * (CHUNKS * BLOCK_H)
@@ -74,7 +75,7 @@ def inputs_kernel(
     expand_part = zero_chunks(CHUNKS, BLOCK_E, BLOCK_H)
     squeeze_part = zero_chunks(CHUNKS, BLOCK_E, BLOCK_H)
 
-    for slot in range(tl.program_id(1), slots, tl.num_programs(1)):
+    for slot in range(first_slot + tl.program_id(1), end_slot, tl.num_programs(1)):
         sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
         positions = start + tl.arange(0, BLOCK_T)
         real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)
@@ -143,9 +144,17 @@ def inputs_kernel(
         h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
         part_offsets = row[:, None] * SQUEEZE_DIM + h[None, :]
         inside = inside_e[:, None] & (h < SQUEEZE_DIM)[None, :]
-        tl.store(expand_parts_ptr + part_offsets, expand_part[chunk], mask=inside)
+        add_part(expand_parts_ptr + part_offsets, expand_part[chunk], inside, first_slot)
         if KERNEL_SIZE == 1:
-            tl.store(squeeze_parts_ptr + part_offsets, squeeze_part[chunk], mask=inside)
+            add_part(squeeze_parts_ptr + part_offsets, squeeze_part[chunk], inside, first_slot)
+
+
+@triton.jit
+def add_part(pointers, part, inside, first_slot):
+    """Store a group's part of a sum: the first group's as it is, a later one's added to what is there."""
+    if first_slot > 0:
+        part += tl.load(pointers, mask=inside, other=0.0)
+    tl.store(pointers, part, mask=inside)
 
 
 @triton.jit
@@ -155,7 +164,7 @@ def load_da(squeezed_gradient_ptr, rows, real, h, SQUEEZE_DIM: tl.constexpr):
     return tl.load(squeezed_gradient_ptr + rows[:, None] * SQUEEZE_DIM + h[None, :], mask=inside, other=0.0)
 
 
-@triton.jit(do_not_specialize=["batch", "length", "slots"])
+@triton.jit(do_not_specialize=["batch", "length", "first_slot", "end_slot"])
 def taps_kernel(
     x_ptr,
     y_ptr,
@@ -169,7 +178,8 @@ def taps_kernel(
     y_row_stride,
     batch,
     length,
-    slots,
+    first_slot,
+    end_slot,
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
     KERNEL_SIZE: tl.constexpr,
@@ -188,7 +198,7 @@ def taps_kernel(
     Grid (cdiv(E, BLOCK_E) * cdiv(H, BLOCK_H), splits, k).
     reads   x, y (B, T, E): once a tap and block of H; squeezed_gradient (rows, H): once a tap and block of E
             mask, cu_seqlens: once a tile
-    writes  squeeze_parts (splits, k, E, H) float32: once
+    writes  squeeze_parts (splits, k, E, H) float32: once; groups after the first add to them
     """
     blocks_e: tl.constexpr = (EMBED_DIM + BLOCK_E - 1) // BLOCK_E
     e = (tl.program_id(0) % blocks_e) * BLOCK_E + tl.arange(0, BLOCK_E)
@@ -196,7 +206,7 @@ def taps_kernel(
     tap = tl.program_id(2)
     state_dtype: tl.constexpr = x_ptr.dtype.element_ty
     part = tl.zeros((BLOCK_E, BLOCK_H), dtype=tl.float32)
-    for slot in range(tl.program_id(1), slots, tl.num_programs(1)):
+    for slot in range(first_slot + tl.program_id(1), end_slot, tl.num_programs(1)):
         sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
         positions = start + tl.arange(0, BLOCK_T)
         real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)
@@ -212,8 +222,5 @@ def taps_kernel(
             da = load_da(squeezed_gradient_ptr, first_row + seers, seeing, h, SQUEEZE_DIM)
             part = dot(round_to(w, state_dtype, INTERPRETED), da, part, PRECISION, INTERPRETED)
     row = (tl.program_id(1).to(tl.int64) * KERNEL_SIZE + tap) * EMBED_DIM + e
-    tl.store(
-        squeeze_parts_ptr + row[:, None] * SQUEEZE_DIM + h[None, :],
-        part,
-        mask=(e < EMBED_DIM)[:, None] & (h < SQUEEZE_DIM)[None, :],
-    )
+    inside = (e < EMBED_DIM)[:, None] & (h < SQUEEZE_DIM)[None, :]
+    add_part(squeeze_parts_ptr + row[:, None] * SQUEEZE_DIM + h[None, :], part, inside, first_slot)

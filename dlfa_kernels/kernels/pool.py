@@ -25,15 +25,15 @@ def tile_sum(sums_ptr, counts_ptr, first, tiles, channels, inside, EMBED_DIM: tl
     return total, count
 
 
-@triton.jit(do_not_specialize=["batch", "length"])
+@triton.jit(do_not_specialize=["length", "first"])
 def pool_kernel(
     sums_ptr,
     counts_ptr,
     cu_seqlens_ptr,
     pooled_ptr,
     tokens_ptr,
-    batch,
     length,
+    first,
     EMBED_DIM: tl.constexpr,
     MEAN: tl.constexpr,
     PACKED: tl.constexpr,
@@ -43,16 +43,16 @@ def pool_kernel(
 ):
     """The mean (MEAN, forward: p_b) or the sum (backward: dg_b) over a sequence's real tokens.
 
-    Grid (B, cdiv(E, BLOCK_E)); TILE is the BLOCK_T of the stage that wrote the sums.
+    Grid (sequences of a group, cdiv(E, BLOCK_E)), from `first` on; TILE is the BLOCK_T of the stage that wrote sums.
     reads   sums (slots, E) float32, counts (slots,) int32: once
     writes  pooled (B, E) float32, tokens (B,) int32: once
     """
-    sequence = tl.program_id(0)
+    sequence = first + tl.program_id(0)
     first_row, rows = sequence_rows(cu_seqlens_ptr, sequence, length, True, PACKED)
-    first = first_slot(sequence, first_row, length, TILE, PACKED)
+    slot = first_slot(sequence, first_row, length, TILE, PACKED)
     e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     tiles = tl.cdiv(rows, TILE).to(tl.int32)
-    total, count = tile_sum(sums_ptr, counts_ptr, first, tiles, e, e < EMBED_DIM, EMBED_DIM, BLOCK_TILES)
+    total, count = tile_sum(sums_ptr, counts_ptr, slot, tiles, e, e < EMBED_DIM, EMBED_DIM, BLOCK_TILES)
     count = count.to(tl.int32)
     if MEAN:
         total = total / tl.maximum(count, 1).to(tl.float32)

@@ -20,7 +20,7 @@ def gate_gradient(dz, m, x, y, SELECT: tl.constexpr, HAS_LOWER: tl.constexpr):
         return ds * x
 
 
-@triton.jit(do_not_specialize=["batch", "length"])
+@triton.jit(do_not_specialize=["batch", "length", "first_slot"])
 def reduce_kernel(
     dz_ptr,
     x_ptr,
@@ -43,6 +43,7 @@ def reduce_kernel(
     y_row_stride,
     batch,
     length,
+    first_slot,
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
     SELECT: tl.constexpr,
@@ -60,15 +61,16 @@ def reduce_kernel(
 ):
     """da_bt = phi'(a_bt) * (W_le^T ds_bt), and each tile's sums of da (db_ls) and ds (dg_b once pooled).
 
-    Grid (slots, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program:
+    Grid (slots of a group, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program:
     reads   dz, x, y (B, T, E): once
             squeezed (rows, H), mask, cu_seqlens, weight (E, H), bias (E,), context (B, E) float32: once a tile
     writes  squeezed_gradient (rows, H) in x's dtype: real rows only
             bias_parts (slots, H) float32: once
             sums (slots, E) float32, counts (slots,) int32: once; sums only where the count is not 0
     """
-    sequence, start, rows, first_row = locate_tile(tl.program_id(0), cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
-    slot = tl.program_id(0).to(tl.int64)
+    slot = first_slot + tl.program_id(0)
+    sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
+    slot = slot.to(tl.int64)
     first_h = tl.program_id(1) * (CHUNKS * BLOCK_H)
     positions = start + tl.arange(0, BLOCK_T)
     real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)

@@ -25,7 +25,7 @@ def load_squeeze_weight(
     return round_to(tl.load(weight_ptr + offsets, mask=inside, other=0.0), dtype, INTERPRETED)
 
 
-@triton.jit(do_not_specialize=["batch", "length"])
+@triton.jit(do_not_specialize=["batch", "length", "first_slot"])
 def squeeze_kernel(
     x_ptr,
     y_ptr,
@@ -42,6 +42,7 @@ def squeeze_kernel(
     y_row_stride,
     batch,
     length,
+    first_slot,
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
     KERNEL_SIZE: tl.constexpr,
@@ -58,15 +59,16 @@ def squeeze_kernel(
 ):
     """a_bt = sum_j W_ls[:, :, j] w_b,t+j-(k-1)/2 + b_ls, and the sum of w over each tile's real tokens.
 
-    Grid (slots, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program, at k = 1:
+    Grid (slots of a group, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program, at k = 1:
     reads   x, y (B, T, E): once; at k > 1 each of the k taps reads its shifted rows again, from cache
             mask (B, T), cu_seqlens (B+1,): once a tile
             weight (k, H, E), bias (H,): once a tile
     writes  squeezed (rows, H), before the activation, in x's dtype: once; 0 at padding
             sums (slots, E) float32, counts (slots,) int32: once; sums only where the count is not 0
     """
-    sequence, start, rows, first_row = locate_tile(tl.program_id(0), cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
-    slot = tl.program_id(0).to(tl.int64)
+    slot = first_slot + tl.program_id(0)
+    sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
+    slot = slot.to(tl.int64)
     first_h = tl.program_id(1) * (CHUNKS * BLOCK_H)
     positions = start + tl.arange(0, BLOCK_T)
     real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)

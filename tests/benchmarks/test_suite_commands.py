@@ -29,6 +29,7 @@ PASSES = {
     "memory": {"forward", "both"},
     "padding": {"forward", "both"},
     "token": {"forward", "both", "forward-token0", "both-token0"},
+    "schedule": {"forward", "backward", "both"},
 }
 PNG = b"\x89PNG"
 
@@ -79,7 +80,8 @@ def test_suite_on_a_cpu(suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert run(suite, monkeypatch, "--device", "cpu", "--out", str(tmp_path), *only) == 0
     rows = check_file(suite, tmp_path)
     providers = {row["provider"].removesuffix("-packed") for row in rows}
-    assert providers == {"eager", "ours-eager-backend"} | ({"plain-head"} if suite == "step" else set())
+    others = {"step": {"eager", "plain-head"}, "schedule": set()}.get(suite, {"eager"})
+    assert providers == {"ours-eager-backend"} | others
     if suite == "memory":
         assert {row["saved_bytes"] is None for row in rows if row["pass"] == "both"} == {False}
         assert {row["median_us"] for row in rows} == {None}
@@ -196,6 +198,8 @@ def test_kernels_are_timed_on_a_gpu(suite: str, tmp_path: Path, monkeypatch: pyt
     options = ("--out", str(tmp_path), "--provider", "ours", "--budget-seconds", "20")
     if suite == "launch":
         options += ("--provider", "ours+graph")
+    if suite == "schedule":
+        options += ("--provider", "ours-l2-50")
     assert run(suite, monkeypatch, *options) == 0
     rows = json.loads((tmp_path / f"{suite}.json").read_text())["rows"]
     assert rows

@@ -21,7 +21,7 @@ from benchmarks import traffic
 from benchmarks.calls import Variant
 from benchmarks.traffic import Case, measure
 from dlfa_kernels import environment
-from dlfa_kernels.launches import Launch
+from dlfa_kernels.launches import Launch, using_l2_share
 from dlfa_kernels.tiles import choose_tiles
 
 pytestmark = pytest.mark.skipif(
@@ -172,6 +172,20 @@ def test_token_form_pools_once_and_writes_one_row(packed: bool) -> None:
         assert moved(rows, "backward", argument)[0] < 4 * row
     assert all(entry["tensors_written"] <= 0.1 for (pass_, _), entry in rows.items() if pass_ == "forward")
     assert moved(rows, "backward", "dx") == moved(rows, "backward", "dy") == (0, 1)
+
+
+def test_groups_move_the_states_as_often_as_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case((3, 77, 33), True, Variant())
+    whole = measure(case, torch.float32)
+    monkeypatch.setattr("dlfa_kernels.groups.l2_bytes", lambda device: 1 << 12)
+    with using_l2_share(0.5):
+        grouped = measure(case, torch.float32)
+    states = {"x", "y", "dz", "z", "dx", "squeezed"}
+    for before, after in zip(whole, grouped, strict=True):
+        if before["argument"] in states:
+            assert after == {**before, "launches": after["launches"]}
+    # three groups; float32's backward has tiles of 16 tokens, so many that they are pooled by a launch of their own
+    assert {(row["pass"], row["launches"]) for row in grouped} == {("forward", 9), ("backward", 13)}
 
 
 def test_launches_are_counted() -> None:

@@ -7,7 +7,7 @@ import logging
 import multiprocessing
 import tempfile
 import warnings
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,10 @@ def test_shipped_tiles_fit_every_size(architecture: str, dtype: torch.dtype) -> 
     for embed_dim in (1, 8, 24, 768, 1024, 12288):
         for squeeze_dim in (1, 16, 48, 100, 192, 256, 3072):
             tiles = choose_tiles(embed_dim, squeeze_dim, dtype, architecture)
-            for field in fields(Tiles):
-                tile = getattr(tiles, field.name)
+            for stage in Tiles.stages():
+                tile = getattr(tiles, stage)
                 for size in (tile.block_t, tile.block_e, tile.block_h, tile.num_warps):
-                    assert size & (size - 1) == 0, (field.name, tile)
+                    assert size & (size - 1) == 0, (stage, tile)
                 assert min(tile.block_t, tile.block_e, tile.block_h) >= 16
                 assert tile.held_h <= MAX_HELD_H
             assert tiles.squeeze.held_h >= min(squeeze_dim, MAX_HELD_H - tiles.squeeze.block_h)
@@ -75,6 +75,8 @@ def test_other_tiles_give_the_same_numbers(case: Case, sizes: dict[str, dict[str
 
 def test_tuning_keeps_what_is_fastest() -> None:
     def measure(tiles: Tiles, stage: str) -> float:
+        if stage == "l2_share":
+            return abs(tiles.l2_share - 0.5)
         tile = getattr(tiles, stage)
         if tile.block_t == 128:
             raise RuntimeError("out of shared memory")
@@ -87,7 +89,8 @@ def test_tuning_keeps_what_is_fastest() -> None:
             for tile in candidates(getattr(TILES, stage))
             if tile.block_t != 128
         )
-    untouched = {field.name for field in fields(Tiles)} - set(STAGES)
+    assert tuned.l2_share == 0.5
+    untouched = set(Tiles.stages()) - set(STAGES)
     assert all(getattr(tuned, stage) == getattr(TILES, stage) for stage in untouched)
 
 
@@ -162,12 +165,13 @@ def with_tile(**changes: Any) -> dict[str, Any]:
 
 
 NOT_TILES: list[Any] = [
-    {**GOOD, "format": "dlfa-tiles-0"},
+    {**GOOD, "format": "dlfa-tiles-1"},
     {"format": FORMAT},
     {"format": FORMAT, "tiles": [1]},
     {"format": FORMAT, "tiles": {"a": 1}},
     {"format": FORMAT, "tiles": {"a": {}}},
     {"format": FORMAT, "tiles": {"a": {**asdict(TILES), "other": asdict(Tile())}}},
+    *({"format": FORMAT, "tiles": {"a": {**asdict(TILES), "l2_share": share}}} for share in (-0.1, 2, True, "0", None)),
     *(with_tile(**change) for change in (
         {"block_t": 63}, {"block_t": 0}, {"block_e": -64}, {"block_h": 2**20}, {"block_t": 64.0}, {"num_warps": True},
         {"num_warps": None}, {"extra": 1},

@@ -1,0 +1,59 @@
+"""Which sequences a stage's launch works on: all of the batch, or groups that stay in L2 from one stage to the next.
+
+The pooling makes every stage touch the states that the stage before it touched. With one group, the second touch comes
+from DRAM but for what L2 still holds; with groups whose tensors fit in a part of L2 it all comes from L2, so that DRAM
+moves the least: 3 tensors forward instead of up to 5, and 5 instead of up to 8 backward. A group costs the latency of
+its stages, each of which waits for the last program of the one before, and smaller groups fill the device worse. The
+second touch of one group already begins with the rows that were touched last (see `expand_kernel`).
+
+Chosen so far, not measured: one group, `Tiles.l2_share` = 0. What a group can save is the time in which DRAM delivers
+one part of L2; what it costs is three more stages that start and drain, among them the context, a chain of small
+products that does not get shorter with the group. On chips with some tens of MB of L2 and some TB/s these are alike, so
+the simpler schedule stands until `python -m benchmarks.schedule` says otherwise. Batches that L2 holds are one group
+whatever the share: at most 3 launches forward, 4 backward.
+
+Packed sequences are one group always: where they start is known on the device alone.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+
+# Of devices that do not tell, when launches are inspected or interpreted: that of Hopper.
+DEFAULT_L2_BYTES = 50 << 20
+
+
+class Group(NamedTuple):
+    """Consecutive sequences, `first` to `end` - 1."""
+
+    first: int
+    end: int
+
+
+@cache
+def l2_bytes(device: torch.device) -> int:
+    """Size of a device's L2 cache."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).L2_cache_size)
+    return DEFAULT_L2_BYTES
+
+
+def sequence_groups(batch: int, sequence_bytes: int, share: float, device: torch.device) -> list[Group]:
+    """The fewest groups of nearly equal size whose bytes fit in `share` of L2; a longer sequence is a group by itself.
+
+    Args:
+        batch: B, at least 1.
+        sequence_bytes: what the stages touch of one sequence more than once.
+        share: of L2, 0 to 1; 0 makes one group, and so does a batch that fits in L2 as a whole.
+        device: whose L2.
+    """
+    l2 = l2_bytes(device)
+    if share == 0 or batch * sequence_bytes <= l2:
+        return [Group(0, batch)]
+    fitting = max(1, int(share * l2) // max(1, sequence_bytes))
+    groups = -(-batch // fitting)
+    size = -(-batch // groups)
+    return [Group(first, min(first + size, batch)) for first in range(0, batch, size)]
