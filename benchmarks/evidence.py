@@ -2,7 +2,7 @@
 
     python -m benchmarks.evidence --list
     python -m benchmarks.evidence --run 'pos-frozen/*' --model ENCODER --data ROOT
-    python -m benchmarks.evidence --collect
+    python -m benchmarks.evidence --collect --write
     python -m benchmarks.evidence --rerun pos-frozen/aif-select-6/seed1 --model ENCODER --data ROOT
 
 ROOT holds a folder a task (udpos, uner, sick). Several processes may run at once, and collect meanwhile. The plan is
@@ -45,6 +45,7 @@ def main(
         str | None, typer.Option(metavar="NAME", help="Make a run once more and compare it with what is recorded.")
     ] = None,
     collect_runs: Annotated[bool, typer.Option("--collect", help="Put all finished runs into runs.csv.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Make RESULTS.md from runs.csv and the plan.")] = False,
     model: Annotated[str | None, typer.Option(help="Encoder: Hub id or directory.")] = None,
     data: Annotated[Path | None, typer.Option(help="A folder that holds a folder a task.")] = None,
     output_dir: Annotated[Path, typer.Option(help="Of the runs.")] = Path("runs/evidence"),
@@ -57,8 +58,8 @@ def main(
     """List, make, repeat, collect and publish the runs of the plan."""
     quiet_libraries()
     with one_line_errors():
-        if not (list_runs or run or rerun or collect_runs):
-            raise ValueError("nothing to do: give --list, --run PATTERN, --rerun NAME or --collect")
+        if not (list_runs or run or rerun or collect_runs or write):
+            raise ValueError("nothing to do: give --list, --run PATTERN, --rerun NAME, --collect or --write")
         if threads is not None:
             if threads < 1:
                 raise ValueError(f"--threads must be at least 1, got {threads}")
@@ -75,6 +76,10 @@ def main(
             everything = merged(read_rows(table), rows)
             write_rows(table, everything)
             typer.echo(f"{table}: {len(everything)} runs, {len(rows)} of them from {output_dir}")
+        if write:
+            from .evidence_document import write_document
+
+            typer.echo(f"written: {write_document(root, PLAN, read_rows(table))}")
 
 
 def _places(model: str | None, data: Path | None, output_dir: Path, states_cache: Path | None) -> Places:

@@ -15,7 +15,6 @@ from typing import Any
 
 from dlfa import atomic
 from dlfa.report.runs import Run, read_run
-from dlfa.report.variants import Variant
 from dlfa.run_config import RunConfig
 from dlfa.run_directory import RunDirectory, read_object
 from dlfa.run_options import split_list
@@ -138,7 +137,11 @@ def run_of(row: Mapping[str, str], varied: Mapping[str, Any]) -> Run:
     label = config["model_options"].get("label_subword")
     config = {**config, **({} if label is None else {"label_subword": label})}
     compared = {name: config.pop(name, None) for name in varied}
-    different = {name: value for name, value in compared.items() if value != varied[name]}
+    different = {
+        name: "+".join(value) if isinstance(value, list) else value
+        for name, value in compared.items()
+        if value != varied[name]
+    }
     results["config"] = config | different
     return read_run(Path(row["name"]) / "results.json", results, sorted(different))
 
@@ -199,11 +202,6 @@ def merged(before: Iterable[Row], now: Iterable[Row]) -> list[Row]:
     """Rows of earlier collections, each replaced by a new one of its name, sorted by name."""
     rows = {row["name"]: row for row in (*before, *now)}
     return [rows[name] for name in sorted(rows)]
-
-
-def variant_of(row: Mapping[str, str], varied: Mapping[str, Any]) -> Variant:
-    """Which variant a row is a run of, see `run_of`."""
-    return run_of(row, varied).variant
 
 
 def _score_order(column: str) -> tuple[str, str]:

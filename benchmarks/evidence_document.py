@@ -1,0 +1,243 @@
+"""RESULTS.md, made from runs.csv, the plan and findings.md alone; the same files give the same document."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from dlfa import atomic
+from dlfa.report.language_groups import FAMILY, LANGUAGE, SCRIPT
+from dlfa.report.plots import language_heat_map, layer_curve
+from dlfa.report.tables import Table as MarkdownTable
+from dlfa.report.tables import group_table
+from dlfa.report.variants import Variant
+
+from .evidence_comparisons import LAST, GroupEvidence, Table, gather
+from .evidence_groups import Group
+from .evidence_pictures import draw
+from .evidence_prose import LIMITS, PROTOCOL, SUMMARY, UNDERSTANDING, read_prose
+from .evidence_rows import Row
+from .evidence_tables import choice_table, layer_table, overview_table, pace_table, shown_variants, variant_table
+
+DOCUMENT = "RESULTS.md"
+FOLDER = Path("benchmarks/results/evidence")
+PICTURES = Path("docs/images/evidence")
+_COLUMNS, _ROWS = 6, 12  # variants in a table of languages, and in a heat map
+_READING = """\
+Scores are percent; ± is the standard deviation over seeds. *zero-shot* is the unweighted mean over all test languages
+but English, *dev* the score on English development data (the metric that the checkpoint was chosen by). Gains are in
+points, each seed against the same seed: *95 %* is a confidence interval over languages and seeds at once (crossed
+random effects, Clark 1973, with Satterthwaite's degrees of freedom), *p* its two-sided test, *up* the number of
+languages that gain. *Chosen on dev* is what English development data alone choose; the *oracle* looks at the test
+data. *single layer* is one layer alone, the last one among them."""
+
+
+def write_document(root: Path, plan: Sequence[Group], rows: Sequence[Row]) -> Path:
+    """Write RESULTS.md and its pictures below `root`, and return its path.
+
+    Raises:
+        ValueError: no rows, or a section of findings.md that has no place.
+    """
+    if not rows:
+        raise ValueError(f"{root / FOLDER / 'runs.csv'}: there are no runs to write about; --collect comes first")
+    prose = read_prose(root / FOLDER / "findings.md", [group.name for group in plan])
+    by_name = {row["name"]: row for row in rows}
+    several = [gather(group, plan, by_name) for group in plan]
+    used = {row["name"]: row for evidence in several for row in evidence.rows}
+    _Pictures(root).clear()
+    parts = [
+        "# Results",
+        f"Made by `python -m benchmarks.evidence --write` from [runs.csv]({FOLDER}/runs.csv), the plan and "
+        f"[findings.md]({FOLDER}/findings.md).",
+        _prose(prose, SUMMARY),
+        *_titled("## Overview", overview_table(several)),
+        _READING,
+        "## Protocol",
+        _prose(prose, PROTOCOL),
+        _facts(list(used.values())),
+        _protocol_table(several).markdown(),
+        _commands(),
+        _bullets(_unplanned(plan, rows)),
+        *[part for evidence in several for part in _section(root, evidence, prose)],
+        *_titled("## Which layer wins", layer_table(several)),
+        *_titled(
+            "## Seconds per training step",
+            pace_table(several),
+            "Medians over runs (their number), wall-clock of the whole training through the number of steps, "
+            "development evaluations and checkpoints included, on machines that did other work beside.",
+        ),
+        "## Understanding",
+        _prose(prose, UNDERSTANDING),
+        "## Limits",
+        _prose(prose, LIMITS),
+    ]
+    text = "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
+    atomic.write_text(root / DOCUMENT, text)
+    return root / DOCUMENT
+
+
+class _Pictures:
+    """The folder of pictures; its names start with those of groups."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / PICTURES
+
+    def clear(self) -> None:
+        """Remove what an earlier document showed."""
+        for path in self.folder.glob("*.png"):
+            path.unlink()
+
+
+def _section(root: Path, evidence: GroupEvidence, prose: dict[str, str]) -> list[str]:
+    group = evidence.group
+    parts = [
+        f"## {group.name}",
+        f"**{group.question}**",
+        _prose(prose, group.name),
+        f"{len(evidence.rows)} of {evidence.planned} runs: `python -m benchmarks.evidence --run '{group.name}/*'`.",
+        _bullets(evidence.notes),
+    ]
+    for number, table in enumerate(evidence.tables):
+        name = group.name if number == 0 else f"{group.name}-{number + 1}"
+        if len(evidence.tables) > 1:
+            comparison = table.comparison
+            parts.append(f"### {group.name}, {comparison.model}, seeds {', '.join(map(str, comparison.seeds))}")
+        parts += _table_parts(root, table, name)
+    return parts
+
+
+def _table_parts(root: Path, table: Table, name: str) -> list[str]:
+    comparison = table.comparison
+    languages = " ".join(comparison.languages)
+    parts = [f"Languages: {languages}. Metric: {comparison.metric}. Seeds: {', '.join(map(str, comparison.seeds))}."]
+    parts.append(variant_table(table).markdown())
+    parts += _titled("", choice_table(table))
+    if draw(layer_curve, table.findings, root / PICTURES / f"{name}-layers.png"):
+        parts.append(_picture(f"{name}: scores by layer", f"{name}-layers.png"))
+    references = [LAST] if LAST in comparison.runs else []
+    if table.single is not None and table.single.oracle not in references:
+        references.append(table.single.oracle)
+    for reference in references:
+        parts += _against(root, table, reference, name)
+    return parts
+
+
+def _against(root: Path, table: Table, reference: Variant, name: str) -> list[str]:
+    """Gains by language, family and script over one variant."""
+    parts: list[str] = []
+    findings = table.against(reference, shown_variants(table, _COLUMNS))
+    if not findings.comparison.pairs:
+        return parts
+    suffix = "" if reference == LAST else "-single"
+    few = " Of many variants, those that development data choose in each mode." if _cut(table, _COLUMNS) else ""
+    text = f"Gains over {reference.label}, points ± deviation over seeds.{few}"
+    for kind, title in ((LANGUAGE, "language"), (FAMILY, "language family"), (SCRIPT, "script")):
+        found = group_table(findings, kind)
+        if found.rows:
+            body = found.markdown()
+            parts.append(
+                f"<details><summary>Gains over {reference.label} by {title}</summary>\n\n{text}\n\n{body}\n</details>"
+            )
+    shown = table.against(reference, shown_variants(table, _ROWS))
+    if draw(language_heat_map, shown, root / PICTURES / f"{name}-languages{suffix}.png"):
+        parts.append(_picture(f"{name}: gains over {reference.label}", f"{name}-languages{suffix}.png"))
+    return parts
+
+
+def _cut(table: Table, most: int) -> bool:
+    return len(table.comparison.runs) > most
+
+
+def _facts(rows: Sequence[Row]) -> str:
+    """Encoder, hardware, versions and time of all runs that stand in the tables."""
+    if not rows:
+        return "No run of the plan is there."
+    hours = sum(float(row["total_seconds"] or row["train_seconds"]) for row in rows) / 3600
+    dirty = sum("-dirty" in row["commit"] for row in rows)
+    lines = [
+        f"{len(rows)} runs, {hours:.1f} hours of training and evaluation.",
+        *(
+            f"{title}: {_counted(rows, name)}."
+            for title, name in (
+                ("Encoder", "model"), ("Hardware", "hardware"), ("Torch threads", "threads"), ("Precision", "dtype"),
+                ("AIF backend (runs without AIF have none)", "backend"), ("torch", "torch"),
+                ("transformers", "transformers"),
+            )
+        ),
+        f"Source: {len({row['commit'] for row in rows})} commits, in runs.csv; {dirty} of {len(rows)} runs were made "
+        "from files that differed from the commit (marked -dirty there).",
+    ]  # fmt: skip
+    return _bullets(lines)
+
+
+def _counted(rows: Sequence[Row], name: str) -> str:
+    counts = Counter(row[name] or "none" for row in rows)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{value} ({count} runs)" for value, count in counts.most_common())
+
+
+def _protocol_table(several: Sequence[GroupEvidence]) -> MarkdownTable:
+    rows = []
+    for evidence in several:
+        group, runs = evidence.group, evidence.rows
+        train = sorted({row["train_examples"] for row in runs})
+        tested = sorted({row["eval_examples"] for row in runs})
+        options = ", ".join(f"{name} {_value(value)}" for name, value in group.all_options.items())
+        rows.append(
+            (
+                group.name,
+                group.task,
+                group.regime,
+                " / ".join(train) or "-",
+                " / ".join(tested) or "-",
+                ", ".join(map(str, group.seeds)),
+                f"{len(runs)}/{evidence.planned}",
+                options,
+            )
+        )
+    columns = (
+        "group", "task", "regime", "English examples", "test examples, all languages", "seeds", "runs",
+        "options of all runs",
+    )  # fmt: skip
+    return MarkdownTable(columns, tuple(rows))
+
+
+def _value(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def _commands() -> str:
+    return """\
+```
+python -m benchmarks.evidence --run PATTERN --model ENCODER --data ROOT    # makes what is missing
+python -m benchmarks.evidence --rerun NAME --model ENCODER --data ROOT     # repeats a row of runs.csv, shows both
+python -m benchmarks.evidence --collect --write                            # runs.csv, this page
+```"""
+
+
+def _unplanned(plan: Sequence[Group], rows: Sequence[Row]) -> list[str]:
+    planned = {run.name for group in plan for run in group.runs()}
+    groups = Counter(row["group"] for row in rows if row["name"] not in planned)
+    return [
+        f"{count} runs of {name} in runs.csv are not in the plan, so they stand in no table"
+        for name, count in sorted(groups.items())
+    ]
+
+
+def _prose(prose: dict[str, str], name: str) -> str:
+    return prose.get(name) or f"_Nothing has been written here yet (findings.md, `## {name}`)._"
+
+
+def _titled(title: str, table: MarkdownTable | None, text: str = "") -> list[str]:
+    return [] if table is None else [title, text, table.markdown()]
+
+
+def _picture(title: str, name: str) -> str:
+    return f"![{re.sub(r'[^a-zA-Z0-9:,+ -]', '', title)}]({PICTURES}/{name})"
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "".join(f"- {line}\n" for line in lines)

@@ -1,0 +1,51 @@
+"""The pictures of RESULTS.md, as the report draws them, small enough to be kept with the source."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from dlfa import atomic
+from dlfa.report.findings import Findings
+
+MOST_BYTES = 120_000
+_COLOURS = (256, 64, 32, 16)
+
+
+def draw(plot: Callable[[Findings, Path], bool], findings: Findings, path: Path) -> bool:
+    """Draw one of `dlfa.report.plots` to `path`, with as few colours as it takes to stay below `MOST_BYTES`.
+
+    Returns:
+        Whether there was something to draw.
+
+    Raises:
+        ValueError: it stays too large.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not plot(findings, path):
+        path.unlink(missing_ok=True)
+        return False
+    shrink(path)
+    return True
+
+
+def shrink(path: Path) -> None:
+    """Write a PNG anew with a palette of fewer colours until it is smaller than `MOST_BYTES`.
+
+    Raises:
+        ValueError: it stays too large.
+    """
+    if path.stat().st_size < MOST_BYTES:
+        return
+    with Image.open(path) as image:
+        picture = image.convert("RGB")
+    for colours in _COLOURS:
+        content = io.BytesIO()
+        picture.quantize(colours, dither=Image.Dither.NONE).save(content, format="PNG", optimize=True)
+        if content.tell() < MOST_BYTES:
+            atomic.write_bytes(path, content.getvalue())
+            return
+    raise ValueError(f"{path} has {path.stat().st_size:,} bytes and does not get below {MOST_BYTES:,}; show less in it")

@@ -1,0 +1,241 @@
+"""What RESULTS.md shows of the comparisons, as tables."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+from dlfa.report.language_groups import language_group
+from dlfa.report.significance import deviation, interval_text, p_text, percent
+from dlfa.report.tables import Table as MarkdownTable
+from dlfa.report.variants import Variant
+
+from .evidence_comparisons import LAST, Choice, Gain, GroupEvidence, Table
+from .evidence_rows import Row
+
+_NONE = "-"
+
+
+def variant_table(table: Table) -> MarkdownTable:
+    """One row a variant: development score, English, zero-shot average, gains over the last and the best single layer.
+
+    The best single layer is the oracle's, by test average: the hardest to beat.
+    """
+    comparison, findings, main = table.comparison, table.findings, table.main_group
+    source = comparison.train_language
+    with_source = source in comparison.languages and main.name != source
+    others = _other_metrics(table)
+    references = [LAST] if LAST in comparison.runs else []
+    if table.single is not None and table.single.oracle not in references:
+        references.append(table.single.oracle)
+    rows = []
+    for variant in comparison.runs:
+        cells = [_spread(findings.dev_scores(variant))]
+        if with_source:
+            cells.append(_spread(findings.scores(variant, language_group(source))))
+        cells.append(_spread(findings.scores(variant, main)))
+        for metric in others:
+            cells.append(_spread([run.mean(metric, main.languages) for run in comparison.runs[variant]]))
+        for reference in references:
+            cells += [_NONE] * 4 if variant == reference else gain_cells(table.gain(variant, reference))
+        rows.append((variant.label, *cells))
+    columns = ["variant", f"dev, {source}", *([source] if with_source else []), f"{main.name}, {comparison.metric}"]
+    columns += [f"{main.name}, {metric}" for metric in others]
+    for reference in references:
+        columns += [f"over {reference.label}", "95 %", "p", "up"]
+    return MarkdownTable(tuple(columns), tuple(rows))
+
+
+def choice_table(table: Table) -> MarkdownTable | None:
+    """One row a mode: the layer that development data choose, and the oracle, each against the like single layer."""
+    choices = table.choices
+    if not choices:
+        return None
+    rows = []
+    for choice in choices:
+        cells: list[str] = []
+        for oracle in (False, True):
+            variant = choice.oracle if oracle else choice.chosen
+            if variant is None:
+                cells += ["no dev scores", *[_NONE] * 3]
+                continue
+            single = _single_of(table, oracle=oracle)
+            cells += [_layers(variant), _spread(table.findings.scores(variant, table.main_group))]
+            cells += [_short_gain(table, variant, LAST), _short_gain(table, variant, single)]
+        rows.append((choice.mode, *cells))
+    main = table.main_group.name
+    columns = (
+        "mode", "layer chosen on dev", main, "over last", "over the single layer chosen on dev",
+        "oracle: best by test average", main, "over last", "over the best single layer",
+    )  # fmt: skip
+    return MarkdownTable(columns, tuple(rows))
+
+
+def overview_table(several: Sequence[GroupEvidence]) -> MarkdownTable | None:
+    """One row a table: last layer, single layer and best fusion, both chosen on development data, with the gains."""
+    rows = []
+    for evidence, table in _each(several):
+        fused = fused_choice(table)
+        single = _single_of(table, oracle=False)
+        cells = [_score(table, LAST), _named_score(table, single), _NONE, _NONE, _NONE]
+        if fused is not None and fused.chosen is not None:
+            cells[2:] = [
+                _named_score(table, fused.chosen),
+                _short_gain(table, fused.chosen, LAST),
+                _short_gain(table, fused.chosen, single),
+            ]
+        group = evidence.group
+        rows.append((f"[{group.name}](#{group.name})", group.task, group.regime, *_size(table), *cells))
+    columns = (
+        "group", "task", "regime", "zero-shot languages", "seeds", "last", "single layer", "fusion", "over last",
+        "over the single layer",
+    )  # fmt: skip
+    return MarkdownTable(columns, tuple(rows)) if rows else None
+
+
+def layer_table(several: Sequence[GroupEvidence]) -> MarkdownTable | None:
+    """Which layer wins: one row a mode that was run with several layers."""
+    rows = []
+    for evidence, table in _each(several):
+        for choice in table.choices:
+            of_mode = [item for item in table.comparison.runs if item.mode == choice.mode]
+            if len(of_mode) < 2 and choice.mode != "single layer":
+                continue
+            chosen = "no dev scores" if choice.chosen is None else _layers(choice.chosen)
+            rows.append(
+                (
+                    evidence.group.task,
+                    evidence.group.regime,
+                    evidence.group.name,
+                    choice.mode,
+                    chosen,
+                    _NONE if choice.chosen is None else percent(table.score(choice.chosen)),
+                    _layers(choice.oracle),
+                    percent(table.score(choice.oracle)),
+                )
+            )
+    columns = (
+        "task", "regime", "group", "mode", "layer chosen on dev", "zero-shot", "best layer by test average",
+        "zero-shot",
+    )  # fmt: skip
+    return MarkdownTable(columns, tuple(rows)) if rows else None
+
+
+def pace_table(several: Sequence[GroupEvidence]) -> MarkdownTable | None:
+    """Seconds a training step of the last layer and of AIF: medians over the runs of a group on one hardware."""
+    rows = []
+    for evidence in several:
+        places = dict.fromkeys(map(_place, evidence.rows))
+        for place in places:
+            here = [row for row in evidence.rows if _place(row) == place and row["seconds_per_step"]]
+            last = _paces(row for row in here if row["fusion"] == "last")
+            aif = _paces(row for row in here if row["fusion"] == "aif")
+            if not last or not aif:
+                continue
+            backends = ", ".join(sorted({row["backend"] for row in here if row["backend"]}))
+            ratio = f"{statistics.median(aif) / statistics.median(last):.2f}"
+            rows.append((evidence.group.name, _pace(last), _pace(aif), ratio, backends, *place))
+    columns = ("group", "last", "aif", "aif / last", "AIF backend", "hardware", "threads", "dtype")
+    return MarkdownTable(columns, tuple(rows)) if rows else None
+
+
+def fused_choice(table: Table) -> Choice | None:
+    """Of all modes that fuse layers, the one with the best development score; the oracle by test average."""
+    choices = [choice for choice in table.choices if _fuses(choice.oracle)]
+    if not choices:
+        return None
+    dev = {choice.chosen: table.dev(choice.chosen) for choice in choices if choice.chosen is not None}
+    scores = {variant: score for variant, score in dev.items() if score is not None}
+    chosen = max(scores, key=lambda variant: scores[variant]) if len(scores) == len(choices) else None
+    return Choice("fusion", chosen, max((choice.oracle for choice in choices), key=table.score))
+
+
+def shown_variants(table: Table, most: int) -> list[Variant]:
+    """What a table of languages has room for: all, or of each mode the chosen layer alone, the best `most` of them."""
+    variants = list(table.comparison.runs)
+    if len(variants) <= most:
+        return variants
+    chosen = [choice.chosen or choice.oracle for choice in table.choices]
+    best = sorted(dict.fromkeys(chosen), key=table.score, reverse=True)[:most]
+    return [variant for variant in variants if variant in best]
+
+
+def gain_cells(gain: Gain) -> list[str]:
+    """Points, the interval, p, and how many languages gain."""
+    interval = gain.interval
+    return [
+        percent(gain.mean, sign=True) if interval is None else _points(gain.mean),
+        interval_text(interval),
+        p_text(interval.p if interval else None),
+        f"{gain.up}/{gain.of}",
+    ]
+
+
+def _points(value: float) -> str:
+    return f"{round(100 * value, 2) + 0.0:+.2f}"
+
+
+def _short_gain(table: Table, variant: Variant, reference: Variant | None) -> str:
+    if reference is None or reference not in table.comparison.runs or reference == variant:
+        return _NONE
+    gain = table.gain(variant, reference)
+    return f"{_points(gain.mean)} {interval_text(gain.interval)}"
+
+
+def _single_of(table: Table, *, oracle: bool) -> Variant | None:
+    if table.single is None:
+        return None
+    return table.single.oracle if oracle else table.single.chosen
+
+
+def _score(table: Table, variant: Variant) -> str:
+    if variant not in table.comparison.runs:
+        return _NONE
+    return _spread(table.findings.scores(variant, table.main_group))
+
+
+def _named_score(table: Table, variant: Variant | None) -> str:
+    return _NONE if variant is None else f"{variant.label}: {_score(table, variant)}"
+
+
+def _size(table: Table) -> tuple[str, str]:
+    return str(len(table.main_group.languages)), str(len(table.comparison.seeds))
+
+
+def _layers(variant: Variant) -> str:
+    if variant.fusion == "last":
+        return "last"
+    return "+".join(map(str, variant.layers)) or "all"
+
+
+def _fuses(variant: Variant) -> bool:
+    return variant.fusion not in ("last", "lower")
+
+
+def _other_metrics(table: Table) -> list[str]:
+    """What every run tells beside the metric of the comparison: of tagging, accuracy or the macro F1."""
+    runs = [run for several in table.comparison.runs.values() for run in several]
+    known = [set(scores) for run in runs for scores in run.scores.values()]
+    return [
+        name for name in ("accuracy", "f1") if name != table.comparison.metric and all(name in each for each in known)
+    ]
+
+
+def _each(several: Sequence[GroupEvidence]) -> list[tuple[GroupEvidence, Table]]:
+    return [(evidence, table) for evidence in several for table in evidence.tables]
+
+
+def _place(row: Row) -> tuple[str, str, str]:
+    return row["hardware"], row["threads"], row["dtype"]
+
+
+def _paces(rows: Iterable[Row]) -> list[float]:
+    return [float(row["seconds_per_step"]) for row in rows]
+
+
+def _pace(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.3f} ({len(values)})"
+
+
+def _spread(values: Sequence[float] | None) -> str:
+    return _NONE if values is None else percent(statistics.fmean(values), deviation(values))

@@ -1,0 +1,55 @@
+"""Uncertainty of a mean over languages and seeds at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from .significance import CONFIDENCE, Interval, t_interval
+
+
+def crossed_interval(differences: Sequence[Sequence[float]]) -> Interval | None:
+    """A confidence interval of the mean difference where both seeds and languages are drawn from many.
+
+    Seeds and languages are crossed random effects, as subjects and items are in Clark (1973): with mean squares MS of
+    seeds (S of them), languages (L) and their interaction e, the mean's variance is (MS_S + MS_L - MS_e) / (S L), with
+    degrees of freedom after Satterthwaite (1946); its test against 0 is Clark's quasi-F. An effect whose variance
+    would come out negative is taken as absent. With a single seed, or a single language, it is the t interval over the
+    other.
+
+    Args:
+        differences: (S, L) of paired runs, each list one seed's, the languages always in one order.
+
+    Returns:
+        The interval at `CONFIDENCE` with the p-value of "no difference"; None of a single number, and without p where
+        nothing varies.
+    """
+    from scipy.stats import t as student
+
+    values = np.asarray(differences, dtype=float)
+    seeds, languages = values.shape
+    if seeds == 1 or languages == 1:
+        return t_interval(values.ravel().tolist())
+    mean, by_seed, by_language = values.mean(), values.mean(axis=1), values.mean(axis=0)
+    residual = values - by_seed[:, None] - by_language[None, :] + mean
+    interaction = float((residual**2).sum()), (seeds - 1) * (languages - 1)
+    terms = [(interaction[0] / interaction[1], 1.0, interaction[1])]
+    for square, freedom in (
+        (languages * float(((by_seed - mean) ** 2).sum()) / (seeds - 1), seeds - 1),
+        (seeds * float(((by_language - mean) ** 2).sum()) / (languages - 1), languages - 1),
+    ):
+        if square > interaction[0] / interaction[1]:
+            terms.append((square, 1.0, freedom))
+    if len(terms) > 1:  # the interaction is in every mean square: counted once more or less than there are effects
+        terms[0] = (terms[0][0], 2.0 - len(terms), interaction[1])
+    variance = sum(sign * square for square, sign, _ in terms)
+    spread = sum((sign * square) ** 2 / freedom for square, sign, freedom in terms)
+    if variance <= 0 or spread <= 0:
+        return Interval(float(mean), float(mean), None)
+    freedom = variance**2 / spread
+    error = math.sqrt(variance / values.size)
+    half = float(student.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    p = 2 * float(student.sf(abs(mean) / error, freedom))
+    return Interval(float(mean) - half, float(mean) + half, p)
