@@ -25,10 +25,10 @@ from dlfa.run_directory import RunDirectory
 from dlfa.terminal import fail, one_line_errors, quiet_libraries
 
 from .evidence_directories import state_of
-from .evidence_groups import Places, PlannedRun, planned_runs
+from .evidence_groups import Places, PlannedEnsemble, PlannedRun, planned_runs
 from .evidence_plan import PLAN
-from .evidence_rows import Row, collect, config_of, merged, read_rows, row_of, write_rows
-from .evidence_runner import make_runs, repeat
+from .evidence_rows import ENSEMBLE, Row, collect, config_of, merged, read_rows, row_of, write_rows
+from .evidence_runner import make_ensembles, make_runs, repeat
 from .output import print_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,9 +66,9 @@ def main(
             torch.set_num_threads(threads)
         table = root / RESULTS_DIR / "runs.csv"
         if list_runs:
-            _list(planned_runs(PLAN), Places(model or "unset", data or NOWHERE, output_dir, states_cache))
+            _list(*planned_runs(PLAN), Places(model or "unset", data or NOWHERE, output_dir, states_cache))
         if run:
-            _make(planned_runs(PLAN, run), _places(model, data, output_dir, states_cache))
+            _make(*planned_runs(PLAN, run), _places(model, data, output_dir, states_cache))
         if rerun:
             _repeat(rerun, _places(model, data, output_dir, states_cache), read_rows(table))
         if collect_runs:
@@ -90,12 +90,13 @@ def _places(model: str | None, data: Path | None, output_dir: Path, states_cache
     return Places(model, data, output_dir, states_cache)
 
 
-def _list(runs: list[PlannedRun], places: Places) -> None:
+def _list(runs: list[PlannedRun], ensembles: list[PlannedEnsemble], places: Places) -> None:
     by_group: dict[str, Counter[str]] = {}
-    for run in runs:
-        state = state_of(run, places)
-        by_group.setdefault(run.group.name, Counter())[state] += 1
-        typer.echo(f"{state:15} {run.name}")
+    everything: list[PlannedRun | PlannedEnsemble] = [*runs, *ensembles]
+    for each in everything:
+        state = state_of(each, places)
+        by_group.setdefault(each.group.name, Counter())[state] += 1
+        typer.echo(f"{state:15} {each.name}")
     for name, states in by_group.items():
         typer.echo(f"{name}: {_counts(states)}")
 
@@ -104,11 +105,18 @@ def _counts(states: Counter[str]) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(states.items()) if count)
 
 
-def _make(runs: list[PlannedRun], places: Places) -> None:
-    states = make_runs(runs, places, lambda line: typer.echo(f"{time.strftime('%H:%M:%S')} {line}"))
+def _say(line: str) -> None:
+    typer.echo(f"{time.strftime('%H:%M:%S')} {line}")
+
+
+def _make(runs: list[PlannedRun], ensembles: list[PlannedEnsemble], places: Places) -> None:
+    states = make_runs(runs, places, _say) + make_ensembles(ensembles, places, _say)
     typer.echo(_counts(states))
     if states["failed"]:
-        fail(f"{states['failed']} of {len(runs)} runs failed; error.txt in a run's directory tells why", status=1)
+        fail(
+            f"{states['failed']} of {len(runs) + len(ensembles)} runs failed; error.txt in a run's directory tells why",
+            status=1,
+        )
 
 
 def _repeat(name: str, places: Places, rows: list[Row]) -> None:
@@ -118,6 +126,8 @@ def _repeat(name: str, places: Places, rows: list[Row]) -> None:
         before = row_of(places.output_dir / name)
     if before is None:
         raise ValueError(f"--rerun: no finished run is named {name!r}, neither in runs.csv nor in {places.output_dir}")
+    if before["fusion"] == ENSEMBLE:
+        raise ValueError(f"--rerun: {name} is an ensemble; it is made again by --run once its directory is removed")
     config: RunConfig = config_of(before, places)
     try:
         path = repeat(config, before, places.output_dir)

@@ -14,7 +14,8 @@ from dlfa.report.comparison import Comparison, compare
 from dlfa.report.crossed_interval import crossed_interval
 from dlfa.report.findings import Findings, find
 from dlfa.report.language_groups import LanguageGroup, zero_shot_group
-from dlfa.report.significance import Interval
+from dlfa.report.runs import Run
+from dlfa.report.significance import Interval, t_interval
 from dlfa.report.variants import Variant
 
 from .evidence_directories import planned_protocol, protocol_changes
@@ -24,6 +25,8 @@ from .evidence_rows import Row, languages_of, run_of
 LAST = Variant("last")
 _NOWHERE = Places("unset", Path("unset"), Path("unset"))
 _NAMED = 12  # missing variants that a line names
+# Of fewer languages, hardly anything can be said about others: an interval is then one over seeds, for these languages.
+FEWEST_LANGUAGES = 5
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Gain:
 
     Attributes:
         mean: over all of them, a fraction.
-        interval: over languages and seeds, with the test's p; None of a single seed and language.
+        interval: over languages and seeds, with the test's p; over seeds alone where the languages are few. None
+            where there is one figure alone.
         up, of: languages whose mean over the seeds is the higher, and how many there are.
     """
 
@@ -83,9 +87,9 @@ class Table:
         pairs = list(zip(comparison.runs[variant_], comparison.runs[reference], strict=True))
         values = [[a.score(metric, code) - b.score(metric, code) for code in languages] for a, b in pairs]
         by_language = [statistics.fmean(column) for column in zip(*values, strict=True)]
-        return Gain(
-            statistics.fmean(by_language), crossed_interval(values), sum(x > 0 for x in by_language), len(by_language)
-        )
+        few = len(languages) < FEWEST_LANGUAGES
+        interval = t_interval([statistics.fmean(row) for row in values]) if few else crossed_interval(values)
+        return Gain(statistics.fmean(by_language), interval, sum(x > 0 for x in by_language), len(by_language))
 
     @property
     def singles(self) -> list[Variant]:
@@ -117,11 +121,11 @@ class Table:
         chosen = max(dev, key=lambda item: dev[item]) if len(dev) == len(members) else None
         return Choice(mode, chosen, max(members, key=self.score))
 
-    def against(self, reference: Variant, variants: Sequence[Variant]) -> Findings:
-        """The findings of some variants alone, compared with `reference`."""
+    def against(self, reference: Variant | None, variants: Sequence[Variant]) -> Findings:
+        """The findings of some variants alone, compared with `reference`, which is then one of them, or with none."""
         kept = [item for item in self.comparison.runs if item == reference or item in variants]
         runs = {item: self.comparison.runs[item] for item in kept}
-        baselines = {item: reference for item in kept if item != reference}
+        baselines = {} if reference is None else {item: reference for item in kept if item != reference}
         return find(replace(self.comparison, runs=runs, baselines=baselines), resamples=0)
 
 
@@ -132,13 +136,15 @@ class GroupEvidence:
     Attributes:
         group: of the plan.
         rows: of its finished runs that are of the planned protocol, included ones too.
-        planned: how many there would be.
+        ensembles: rows of the group's ensembles.
+        planned: how many runs there would be.
         tables: one for each set of seeds that several variants have, the largest set first.
         notes: a line for everything that is missing or left out, and why.
     """
 
     group: Group
     rows: tuple[Row, ...]
+    ensembles: tuple[Row, ...]
     planned: int
     tables: tuple[Table, ...]
     notes: tuple[str, ...]
@@ -172,14 +178,35 @@ def gather(group: Group, plan: Sequence[Group], rows: Mapping[str, Row]) -> Grou
         count = sum(map(len, missing.values()))
         notes.append(f"{count} of {len(planned)} planned runs are not there: {'; '.join(named[:_NAMED])}{more}")
     usual = _usual_values(group)
-    runs = [run_of(row, usual) for row in kept]
+    runs = _without_common_options([run_of(row, usual) for row in kept])
     tables: list[Table] = []
     if runs:
         baseline = LAST.label if any(run.variant == LAST for run in runs) else None
         comparisons = compare(runs, metric=group.metric, baseline=baseline)
         tables = [Table(find(item, resamples=0)) for item in comparisons]
         notes += dict.fromkeys(line for item in comparisons for line in item.left_out)
-    return GroupEvidence(group, tuple(kept), len(planned), tuple(tables), tuple(notes))
+    ensembles = [rows[each.name] for each in group.planned_ensembles() if each.name in rows]
+    names = {row["name"] for row in kept}
+    for each in group.planned_ensembles():
+        if each.name not in rows:
+            notes.append(f"{each.name} is not there")
+        elif absent := [name for name in each.members if name not in names]:
+            notes.append(f"{each.name} is left out: {', '.join(absent)} not there, or of another protocol")
+    return GroupEvidence(group, tuple(kept), tuple(ensembles), len(planned), tuple(tables), tuple(notes))
+
+
+def _without_common_options(runs: Sequence[Run]) -> list[Run]:
+    """The runs with options that all of AIF have left out of their variants: they tell none from another."""
+    of_aif = [set(run.variant.options) for run in runs if run.variant.fusion == "aif"]
+    common = set.intersection(*of_aif) if of_aif else set()
+    return [
+        replace(
+            run, variant=replace(run.variant, options=tuple(item for item in run.variant.options if item not in common))
+        )
+        if run.variant.fusion == "aif"
+        else run
+        for run in runs
+    ]
 
 
 def _included(group: Group, plan: Sequence[Group]) -> list[PlannedRun]:

@@ -21,7 +21,7 @@ from dlfa.run_config import RunConfig
 from dlfa.run_directory import RunDirectory, read_object
 from dlfa.sweep import error_file
 
-from .evidence_groups import Places, PlannedRun
+from .evidence_groups import Places, PlannedEnsemble, PlannedRun
 
 RECORD = "evidence.json"
 RERUNS = "reruns"
@@ -77,13 +77,13 @@ def changes(run: PlannedRun, places: Places) -> str:
     return protocol_changes(protocol(found), planned_protocol(run, places))
 
 
-def state_of(run: PlannedRun, places: Places) -> str:
+def state_of(run: PlannedRun | PlannedEnsemble, places: Places) -> str:
     """One of the states above, as the run's directory tells."""
     path = places.output_dir / run.name
     if not path.is_dir():
         return TO_DO
     if RunDirectory(path).results_file.exists():
-        return OTHER if changes(run, places) else DONE
+        return OTHER if isinstance(run, PlannedRun) and changes(run, places) else DONE
     if _is_claimed(path):
         return RUNNING
     if error_file(path).exists():

@@ -15,11 +15,21 @@ from dlfa.report.tables import group_table
 from dlfa.report.variants import Variant
 
 from .evidence_comparisons import LAST, GroupEvidence, Table, gather
-from .evidence_groups import Group
+from .evidence_groups import Group, planned_runs
 from .evidence_pictures import draw
 from .evidence_prose import LIMITS, PROTOCOL, SUMMARY, UNDERSTANDING, read_prose
 from .evidence_rows import Row
-from .evidence_tables import choice_table, layer_table, overview_table, pace_table, shown_variants, variant_table
+from .evidence_tables import (
+    choice_table,
+    curve_variants,
+    ensemble_rows,
+    layer_table,
+    mode_table,
+    overview_table,
+    pace_table,
+    shown_variants,
+    variant_table,
+)
 
 DOCUMENT = "RESULTS.md"
 FOLDER = Path("benchmarks/results/evidence")
@@ -29,7 +39,8 @@ _READING = """\
 Scores are percent; ± is the standard deviation over seeds. *zero-shot* is the unweighted mean over all test languages
 but English, *dev* the score on English development data (the metric that the checkpoint was chosen by). Gains are in
 points, each seed against the same seed: *95 %* is a confidence interval over languages and seeds at once (crossed
-random effects, Clark 1973, with Satterthwaite's degrees of freedom), *p* its two-sided test, *up* the number of
+random effects, Clark 1973, with Satterthwaite's degrees of freedom), or where the languages are fewer than five over
+seeds alone (Student's t), *p* its two-sided test, *up* the number of
 languages that gain. *Chosen on dev* is what English development data alone choose; the *oracle* looks at the test
 data. *single layer* is one layer alone, the last one among them."""
 
@@ -62,6 +73,7 @@ def write_document(root: Path, plan: Sequence[Group], rows: Sequence[Row]) -> Pa
         _bullets(_unplanned(plan, rows)),
         *[part for evidence in several for part in _section(root, evidence, prose)],
         *_titled("## Which layer wins", layer_table(several)),
+        *_titled("## Ensembles", ensemble_rows(several), "Zero-shot averages, percent; gains in points."),
         *_titled(
             "## Seconds per training step",
             pace_table(several),
@@ -114,7 +126,11 @@ def _table_parts(root: Path, table: Table, name: str) -> list[str]:
     parts = [f"Languages: {languages}. Metric: {comparison.metric}. Seeds: {', '.join(map(str, comparison.seeds))}."]
     parts.append(variant_table(table).markdown())
     parts += _titled("", choice_table(table))
-    if draw(layer_curve, table.findings, root / PICTURES / f"{name}-layers.png"):
+    parts += _titled(
+        "", mode_table(table), "Modes against each other, each with the layer that development data choose."
+    )
+    curves = curve_variants(table)
+    if curves and draw(layer_curve, table.against(None, curves), root / PICTURES / f"{name}-layers.png"):
         parts.append(_picture(f"{name}: scores by layer", f"{name}-layers.png"))
     references = [LAST] if LAST in comparison.runs else []
     if table.single is not None and table.single.oracle not in references:
@@ -219,7 +235,8 @@ python -m benchmarks.evidence --collect --write                            # run
 
 
 def _unplanned(plan: Sequence[Group], rows: Sequence[Row]) -> list[str]:
-    planned = {run.name for group in plan for run in group.runs()}
+    runs, ensembles = planned_runs(plan)
+    planned = {run.name for run in runs} | {ensemble.name for ensemble in ensembles}
     groups = Counter(row["group"] for row in rows if row["name"] not in planned)
     return [
         f"{count} runs of {name} in runs.csv are not in the plan, so they stand in no table"

@@ -77,6 +77,21 @@ def variant(mode: str, *layers: Layers, seeds: Iterable[int] | None = None, **op
 
 
 @dataclass(frozen=True)
+class Ensemble:
+    """Several runs of a group that decide together.
+
+    Args:
+        name: the ensemble is called GROUP/ensemble-NAME.
+        members: names of runs without their group, such as "last/seed1"; at least two.
+        vote: by vote instead of the mean probability.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    vote: bool = False
+
+
+@dataclass(frozen=True)
 class Group:
     """Runs that answer one question together.
 
@@ -91,9 +106,11 @@ class Group:
         include: patterns of names of other groups' runs that stand in this group's tables too.
         metric: to compare by; None takes the task's metric of record.
         keep_models: write the trained models, which ensembles and analyses need.
+        ensembles: of runs of this group, whose models it must keep.
 
     Raises:
-        ValueError: an unknown task, regime or option, a name twice or one that no folder can have.
+        ValueError: an unknown task, regime or option, a name twice or one that no folder can have, an ensemble of
+            runs that are not there or keep no models.
     """
 
     name: str
@@ -106,6 +123,7 @@ class Group:
     include: tuple[str, ...] = ()
     metric: str | None = None
     keep_models: bool = False
+    ensembles: tuple[Ensemble, ...] = ()
 
     def __post_init__(self) -> None:
         if not _SAFE.fullmatch(self.name):
@@ -117,6 +135,15 @@ class Group:
         names = [run.name for run in self.runs()]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"group {self.name} has runs of one name: {', '.join(twice)}")
+        for ensemble in self.planned_ensembles():
+            unknown = [name for name in ensemble.members if name not in names]
+            if unknown or len(ensemble.members) < 2 or not _SAFE.fullmatch(ensemble.ensemble.name):
+                raise ValueError(
+                    f"{ensemble.name} must have a name of letters and digits and at least two runs of its group as "
+                    f"members, got {', '.join(unknown or ensemble.members) or 'none'}"
+                )
+            if not self.keep_models:
+                raise ValueError(f"{ensemble.name} needs keep_models in its group")
 
     @property
     def all_options(self) -> dict[str, Any]:
@@ -139,6 +166,10 @@ class Group:
             if seed in (each.seeds or self.seeds)
             for layers in each.layers
         ]
+
+    def planned_ensembles(self) -> list[PlannedEnsemble]:
+        """All ensembles."""
+        return [PlannedEnsemble(self, each) for each in self.ensembles]
 
 
 @dataclass(frozen=True)
@@ -216,8 +247,34 @@ class PlannedRun:
         )
 
 
-def planned_runs(plan: Sequence[Group], patterns: Sequence[str] = ("*",)) -> list[PlannedRun]:
-    """The runs whose names match any of the patterns, in the order of the plan.
+@dataclass(frozen=True)
+class PlannedEnsemble:
+    """One ensemble of a plan."""
+
+    group: Group
+    ensemble: Ensemble
+
+    @property
+    def name(self) -> str:
+        """GROUP/ensemble-NAME."""
+        return f"{self.group.name}/ensemble-{self.ensemble.name}"
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The runs' names."""
+        return tuple(f"{self.group.name}/{member}" for member in self.ensemble.members)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """As of a run."""
+        changed = {"members": list(self.members)}
+        return {"name": self.name, "group": self.group.name, "regime": self.group.regime, "changed": changed}
+
+
+def planned_runs(
+    plan: Sequence[Group], patterns: Sequence[str] = ("*",)
+) -> tuple[list[PlannedRun], list[PlannedEnsemble]]:
+    """The runs and ensembles whose names match any of the patterns, in the order of the plan.
 
     Raises:
         ValueError: two groups of one name, or a pattern that no run matches.
@@ -226,10 +283,15 @@ def planned_runs(plan: Sequence[Group], patterns: Sequence[str] = ("*",)) -> lis
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"the plan has two groups of one name: {', '.join(twice)}")
     runs = [run for group in plan for run in group.runs()]
+    ensembles = [ensemble for group in plan for ensemble in group.planned_ensembles()]
+    every = {run.name for run in runs} | {ensemble.name for ensemble in ensembles}
+    wanted: set[str] = set()
     for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(run.name, pattern) for run in runs):
+        found = set(fnmatch.filter(every, pattern))
+        if not found:
             raise ValueError(f"no run's name matches {pattern!r}; groups are {', '.join(names)}")
-    return [run for run in runs if any(fnmatch.fnmatchcase(run.name, pattern) for pattern in patterns)]
+        wanted |= found
+    return [each for each in runs if each.name in wanted], [each for each in ensembles if each.name in wanted]
 
 
 def _check_options(what: str, options: Mapping[str, Any]) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dlfa import atomic
+from dlfa.report.ensembles import read_ensemble
 from dlfa.report.runs import Run, read_run
 from dlfa.run_config import RunConfig
 from dlfa.run_directory import RunDirectory, read_object
@@ -23,6 +25,7 @@ from .evidence_directories import finished_directories, protocol, read_record
 from .evidence_groups import Places
 
 Row = dict[str, str]
+ENSEMBLE = "ensemble"  # in the column of the fusion
 
 COLUMNS = (
     "name", "group", "task", "regime", "variant", "fusion", "layers", "fuse", "changed", "seed", "train_examples",
@@ -48,45 +51,66 @@ def row_of(path: Path) -> Row:
         ValueError: as `collect`.
     """
     directory, record = RunDirectory(path), read_record(path)
-    results = read_object(directory.results_file, ("languages", "train", "environment", "averages"))
+    results = read_object(directory.results_file, ("languages", "environment", "averages"))
+    if "ensemble" in results:
+        return _ensemble_row(path, record, results)
     config = directory.read_run()["config"]
     run = read_run(directory.results_file, results)
     attempts, train, environment = record["attempts"], results["train"], results["environment"]
-    seconds = [attempt.get("seconds") for attempt in attempts]
-    languages = results["languages"]
     values: dict[str, Any] = {
-        "name": record["name"],
-        "group": record["group"],
-        "task": run.task,
-        "regime": record["regime"],
+        **_common(record, results),
         "variant": run.variant.label,
         "fusion": run.variant.fusion,
         "layers": "+".join(map(str, run.variant.layers)),
         "fuse": run.variant.fuse,
-        "changed": _json(record["changed"]),
         "seed": run.seed,
         "train_examples": attempts[-1].get("train_examples"),
-        "eval_examples": sum(scores["examples"] for scores in languages.values()),
-        "model": run.model,
-        "metric": run.metric,
-        "train_language": run.train_language,
         "dev": _fraction(train.get("best_dev")),
-        "average": _fraction(results["average"]),
-        "average_zero_shot": _fraction(results["average_zero_shot"]),
         "steps": train["steps"],
         "seconds_per_step": f"{train['seconds'] / train['steps']:.4f}" if train["steps"] else None,
         "train_seconds": train["seconds"],
+        **{name: environment.get(name) for name in ("backend", "dtype")},
+        "config": _json(protocol(config)),
+    }
+    return _texts(values)
+
+
+def _ensemble_row(path: Path, record: Mapping[str, Any], results: Mapping[str, Any]) -> Row:
+    """The row of an ensemble: what tells of one model's training is empty."""
+    several = read_ensemble(path / "results.json", results)
+    changed = {**record["changed"], "by": several.by}
+    return _texts({**_common(record, results), "variant": "ensemble", "fusion": ENSEMBLE, "changed": _json(changed)})
+
+
+def _common(record: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run and an ensemble have in common."""
+    attempts, languages, environment = record["attempts"], results["languages"], results["environment"]
+    seconds = [attempt.get("seconds") for attempt in attempts]
+    values = {
+        "name": record["name"],
+        "group": record["group"],
+        "task": results["task"],
+        "regime": record["regime"],
+        "changed": _json(record["changed"]),
+        "eval_examples": sum(scores["examples"] for scores in languages.values()),
+        "model": results["model"],
+        "metric": results["metric"],
+        "train_language": results["train_language"],
+        "average": _fraction(results["average"]),
+        "average_zero_shot": _fraction(results["average_zero_shot"]),
         "total_seconds": None if None in seconds else round(sum(seconds), 1),
         "hardware": _distinct(attempts, "hardware"),
         "commit": _distinct(attempts, "commit"),
-        **{name: environment.get(name) for name in ("backend", "device", "dtype", "threads")},
-        **{name: environment.get(name) for name in ("torch", "transformers", "triton")},
-        "config": _json(protocol(config)),
+        **{name: environment.get(name) for name in ("device", "threads", "torch", "transformers", "triton")},
         "examples": " ".join(f"{language}:{scores['examples']}" for language, scores in languages.items()),
     }
     for language, scores in languages.items():
         values |= {f"{name}:{language}": _fraction(value) for name, value in scores.items() if name != "examples"}
-    return {name: "" if value is None else str(value) for name, value in values.items()}
+    return values
+
+
+def _texts(values: Mapping[str, Any]) -> Row:
+    return {name: "" if values.get(name) is None else str(values[name]) for name in dict.fromkeys((*COLUMNS, *values))}
 
 
 def results_of(row: Mapping[str, str]) -> dict[str, Any]:
@@ -171,6 +195,18 @@ def config_of(row: Mapping[str, str], places: Places) -> RunConfig:
 def languages_of(row: Mapping[str, str]) -> list[str]:
     """The languages that the run was tested on."""
     return [entry.partition(":")[0] for entry in row["examples"].split()]
+
+
+def zero_shot_mean(row: Mapping[str, str], metric: str) -> float:
+    """The mean of a metric over the languages of a row but the training one, over all where there is no other.
+
+    Raises:
+        ValueError: a language without that metric; a mean over the others would not be the same.
+    """
+    languages = [code for code in languages_of(row) if code != row["train_language"]] or languages_of(row)
+    if missing := [code for code in languages if not row.get(f"{metric}:{code}")]:
+        raise ValueError(f"{row['name']}: no {metric} of {', '.join(missing)}")
+    return math.fsum(float(row[f"{metric}:{code}"]) for code in languages) / len(languages)
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from dlfa import atomic
+from dlfa.ensemble import EnsembleConfig, run_ensemble
 from dlfa.run_config import RunConfig
 from dlfa.run_directory import RunDirectory, read_object
 from dlfa.sweep import compute_states, error_file, failure_reason, run_recorded
@@ -28,7 +30,7 @@ from .evidence_directories import (
     end_attempt,
     state_of,
 )
-from .evidence_groups import Places, PlannedRun
+from .evidence_groups import Places, PlannedEnsemble, PlannedRun
 from .evidence_source import hardware, source_commit
 
 # The fields of a run's configuration that `dlfa.training.prepare` wants equal in runs that share materials.
@@ -138,6 +140,51 @@ def _attempt(
     seconds = round(time.monotonic() - begun, 1)
     end_attempt(path, seconds=seconds, train_examples=len(shared.of(config).data.train))
     return seconds
+
+
+def make_ensembles(ensembles: Sequence[PlannedEnsemble], places: Places, say: Callable[[str], None]) -> Counter[str]:
+    """Make what is missing of `ensembles`; one whose runs are not all there waits for them.
+
+    Returns:
+        How many ensembles are in which state in the end.
+    """
+    commit = source_commit()
+    for ensemble in ensembles:
+        path = places.output_dir / ensemble.name
+        absent = [name for name in ensemble.members if not (places.output_dir / name / "config.json").exists()]
+        if state_of(ensemble, places) == DONE:
+            continue
+        if absent:
+            say(f"{ensemble.name} waits for the models of {', '.join(absent)}")
+            continue
+        with claim(path) as mine:
+            if mine and not RunDirectory(path).results_file.exists():
+                say(f"{ensemble.name}: {_make_ensemble(ensemble, places, path, commit)}")
+    return Counter(state_of(ensemble, places) for ensemble in ensembles)
+
+
+def _make_ensemble(ensemble: PlannedEnsemble, places: Places, path: Path, commit: str) -> str:
+    begun = time.monotonic()
+    begin_attempt(path, ensemble.identity, commit=commit, hardware=hardware(), threads=torch.get_num_threads())
+    members = [places.output_dir / name for name in ensemble.members]
+    first = RunDirectory(members[0]).read_run()["config"]
+    error_file(path).unlink(missing_ok=True)
+    try:
+        results = run_ensemble(
+            EnsembleConfig(
+                runs=tuple(members),
+                output_dir=path,
+                data_dir=places.data / ensemble.group.task,
+                languages=tuple(first["languages"]),
+                vote=ensemble.ensemble.vote,
+                max_eval_examples=first["max_eval_examples"],
+            )
+        )
+    except (ValueError, OSError) as error:
+        atomic.write_text(error_file(path), f"{error}\n")
+        return f"failed: {error}"
+    end_attempt(path, seconds=round(time.monotonic() - begun, 1))
+    return f"zero-shot {results['metric']} {_percent(results['average_zero_shot'])}"
 
 
 def describe(results: dict[str, Any], seconds: float) -> str:

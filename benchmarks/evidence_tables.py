@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from dlfa.report.ensembles import Ensemble
 from dlfa.report.language_groups import language_group
 from dlfa.report.significance import deviation, interval_text, p_text, percent
 from dlfa.report.tables import Table as MarkdownTable
+from dlfa.report.tables import ensemble_table
 from dlfa.report.variants import Variant
 
 from .evidence_comparisons import LAST, Choice, Gain, GroupEvidence, Table
-from .evidence_rows import Row
+from .evidence_rows import Row, zero_shot_mean
 
 _NONE = "-"
 
@@ -39,7 +43,13 @@ def variant_table(table: Table) -> MarkdownTable:
         for reference in references:
             cells += [_NONE] * 4 if variant == reference else gain_cells(table.gain(variant, reference))
         rows.append((variant.label, *cells))
-    columns = ["variant", f"dev, {source}", *([source] if with_source else []), f"{main.name}, {comparison.metric}"]
+    of_record = next(iter(comparison.runs.values()))[0].metric
+    columns = [
+        "variant",
+        f"dev {source}, {of_record}",
+        *([source] if with_source else []),
+        f"{main.name}, {comparison.metric}",
+    ]
     columns += [f"{main.name}, {metric}" for metric in others]
     for reference in references:
         columns += [f"over {reference.label}", "95 %", "p", "up"]
@@ -69,6 +79,51 @@ def choice_table(table: Table) -> MarkdownTable | None:
         "oracle: best by test average", main, "over last", "over the best single layer",
     )  # fmt: skip
     return MarkdownTable(columns, tuple(rows))
+
+
+def mode_table(table: Table, most: int = 8) -> MarkdownTable | None:
+    """Modes against each other, each with the layer that development data choose: the row's gain over the column's.
+
+    Args:
+        table: of one group.
+        most: modes; of more, those of the highest scores stand in the table.
+    """
+    chosen = [choice.chosen for choice in table.choices if choice.chosen is not None]
+    if LAST in table.comparison.runs:
+        chosen.insert(0, LAST)
+    variants = list(dict.fromkeys(chosen))
+    best = sorted(variants, key=table.score, reverse=True)[:most]
+    variants = [variant for variant in variants if variant in best]
+    if len(variants) < 3:
+        return None
+    rows = []
+    for variant in variants:
+        cells = []
+        for other in variants:
+            gain = None if other == variant else table.gain(variant, other)
+            p = None if gain is None or gain.interval is None else gain.interval.p
+            cells.append(_NONE if gain is None else _points(gain.mean) + ("" if p is None else f" (p {p_text(p)})"))
+        rows.append((variant.label, percent(table.score(variant)), *cells))
+    columns = ("gain of", table.main_group.name, *(f"over {variant.label}" for variant in variants))
+    return MarkdownTable(columns, tuple(rows))
+
+
+def ensemble_rows(several: Sequence[GroupEvidence]) -> MarkdownTable | None:
+    """One row an ensemble beside its members alone; one whose members are not all there is left out."""
+    found = []
+    for evidence in several:
+        rows = {row["name"]: row for row in evidence.rows}
+        for row in evidence.ensembles:
+            members = json.loads(row["changed"])
+            if not all(name in rows for name in members["members"]):
+                continue
+            metric = evidence.group.metric or row["metric"]
+            averages = tuple(zero_shot_mean(rows[name], metric) for name in members["members"])
+            names = tuple(name.partition("/")[2] for name in members["members"])
+            found.append(
+                Ensemble(row["name"], row["task"], metric, members["by"], names, zero_shot_mean(row, metric), averages)
+            )
+    return ensemble_table(found)
 
 
 def overview_table(several: Sequence[GroupEvidence]) -> MarkdownTable | None:
@@ -158,6 +213,15 @@ def shown_variants(table: Table, most: int) -> list[Variant]:
     chosen = [choice.chosen or choice.oracle for choice in table.choices]
     best = sorted(dict.fromkeys(chosen), key=table.score, reverse=True)[:most]
     return [variant for variant in variants if variant in best]
+
+
+def curve_variants(table: Table) -> list[Variant]:
+    """What a curve over layers shows: modes with several layers, and those that take no layer; none without a curve."""
+    variants = list(table.comparison.runs)
+    modes = Counter(variant.mode for variant in variants if len(variant.layers) == 1)
+    curves = [variant for variant in variants if len(variant.layers) == 1 and modes[variant.mode] > 1]
+    flat = [variant for variant in variants if not variant.layers and not variant.compared and not variant.options]
+    return [*flat, *curves] if curves else []
 
 
 def gain_cells(gain: Gain) -> list[str]:
