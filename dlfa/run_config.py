@@ -54,6 +54,7 @@ class RunConfig:
         bf16: train and evaluate under bfloat16 autocast.
         fp16: train and evaluate under float16 autocast, with loss scaling; needs a GPU.
         gradient_checkpointing: recompute activations in the backward pass.
+        group_by_length: batches of sequences of like length, in random order: less padding.
         freeze_encoder: train fusion and head alone, on hidden states that are computed once; without dropout in the
             encoder. `learning_rate` is then 1e-3 where it is None.
         freeze_layers: N keeps the embeddings and the first N blocks of the encoder as they are.
@@ -91,6 +92,7 @@ class RunConfig:
     bf16: bool = False
     fp16: bool = False
     gradient_checkpointing: bool = False
+    group_by_length: bool = False
     freeze_encoder: bool = False
     freeze_layers: int | None = None
     lora_rank: int | None = None

@@ -80,6 +80,9 @@ def run_fields(
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")
     ] = False,
+    group_by_length: Annotated[
+        bool, typer.Option("--group-by-length", help="Batches of sequences of like length: less padding.")
+    ] = False,
 ) -> dict[str, Any]:
     """The options as fields of RunConfig.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import Sampler
 from transformers import (
     AutoTokenizer,
     PreTrainedModel,
@@ -32,6 +33,7 @@ from .data.loading import TaskData, choose_languages, load_task_data
 from .evaluation import LanguageEvaluation, evaluate, model_for
 from .frozen import StateInputs, StatesHead, StateStore
 from .intermediate import Predecessor
+from .length_batches import LengthGroupedSampler
 from .model_card import write_model_card
 from .model_inputs import ModelInputs
 from .modeling import DLFAModel
@@ -424,6 +426,13 @@ class _TaskTrainer(Trainer):
             groups = parameter_groups(trained, self.prepared.config, decayed)
             self.optimizer = optimizer_class(groups, **arguments)
         return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        if not self.prepared.config.group_by_length:
+            sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
+            return sampler
+        lengths = [len(feature.inputs["input_ids"]) for feature in self.prepared.features]
+        return LengthGroupedSampler(lengths, self.args.train_batch_size * self.args.world_size, self.args.seed)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The task's metrics on the development data."""

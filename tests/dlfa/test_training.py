@@ -336,9 +336,11 @@ def test_only_complete_checkpoints_are_resumed(tmp_path):
     assert state["best_model_checkpoint"] == str(directory.checkpoints / "checkpoint-9")
 
 
-def test_killed_run_resumes_to_the_same_result(base, tmp_path):
+@pytest.mark.parametrize("grouped", [False, True])
+def test_killed_run_resumes_to_the_same_result(base, tmp_path, grouped):
     """SIGTERM in the middle of training; --resume ends where an uninterrupted run ends, to the last bit."""
-    config = dataclasses.replace(base, epochs=30, save_steps=20, output_dir=tmp_path / "killed")
+    options = {"epochs": 30, "save_steps": 20, "group_by_length": grouped}
+    config = dataclasses.replace(base, **options, output_dir=tmp_path / "killed")
     whole = train(dataclasses.replace(config, output_dir=tmp_path / "whole"))
     flags = {
         "task": "udpos", "model": config.model, "data-dir": config.data_dir, "output-dir": config.output_dir,
@@ -347,6 +349,7 @@ def test_killed_run_resumes_to_the_same_result(base, tmp_path):
     }  # fmt: skip
     command = [sys.executable, "-m", "dlfa", "train", "--quiet"]
     command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+    command += ["--group-by-length"] * grouped
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
     try:
         deadline = time.monotonic() + 120
