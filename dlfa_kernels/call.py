@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from functools import cache
+from math import gcd
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +27,38 @@ def cdiv(a: int, b: int) -> int:
 def _channels_contiguous(states: Tensor) -> Tensor:
     """Any strides over batch and tokens are fine; states whose channels are strided are copied, once."""
     return states if states.stride(-1) == 1 else states.contiguous()
+
+
+class Flags(NamedTuple):
+    """Compile-time constants that the launches of a pass share, each by the name that kernels give it."""
+
+    SELECT: bool
+    ACTIVATION: str
+    HAS_LOWER: bool
+    HAS_MASK: bool
+    PACKED: bool
+    KERNEL_SIZE: int
+    ALIGN: int  # divides the strides of all states' rows
+    EMBED_DIM: int
+    SQUEEZE_DIM: int
+    PRECISION: str
+    INTERPRETED: bool
+
+
+class Variant(NamedTuple):
+    """A kernel with given constants: names of its arguments, constants in its order, and `Launch.compiled`."""
+
+    arguments: tuple[str, ...]
+    constants: dict[str, Any]
+    compiled: dict[tuple[Any, ...], Any]
+
+
+@cache
+def _variant(kernel: Any, tile: Tile, flags: Flags, constants: tuple[tuple[str, Any], ...]) -> Variant:
+    blocks = {"BLOCK_T": tile.block_t, "BLOCK_E": tile.block_e, "BLOCK_H": tile.block_h, "CHUNKS": tile.chunks}
+    known = {**flags._asdict(), **blocks, **dict(constants)}
+    arguments = tuple(name for name in kernel.arg_names if not name.isupper())
+    return Variant(arguments, {name: known[name] for name in kernel.arg_names if name.isupper()}, {})
 
 
 class Call:
@@ -67,25 +101,27 @@ class Call:
             self.tiles = choose_tiles(self.embed_dim, self.squeeze_dim, self.dtype, architecture)
         else:
             self.tiles = tiles_for(self.embed_dim, self.squeeze_dim, self.dtype, self.device)
-        strides = [s for t in (self.last, self.lower, self.dz) if t is not None for s in t.stride()[:-1]]
-        self.align = next(n for n in (16, 8, 4, 1) if all(stride % n == 0 for stride in strides))
-        self.interpreted = environment.triton_interpreted() and last.device.type == "cpu"
-        nvidia = architecture.startswith("sm_") and not self.interpreted
+        states = (tensor for tensor in (self.last, self.lower, self.dz) if tensor is not None)
+        divisor = gcd(*(stride for tensor in states for stride in tensor.stride()[:-1]))
+        interpreted = last.device.type == "cpu" and environment.triton_interpreted()
+        nvidia = architecture.startswith("sm_") and not interpreted
+        # Under other backends Triton compiles for more than `Launch` tells apart.
+        self.keeps_compiled = nvidia and torch.version.hip is None
         # Left alone, the assembler spills a few registers to fit one more program on a multiprocessor.
         self.maxnreg = MAX_REGISTERS if nvidia else None
-        self.flags = {
-            "SELECT": fuse == "select",
-            "ACTIVATION": activation,
-            "HAS_LOWER": lower is not None,
-            "HAS_MASK": mask is not None,
-            "PACKED": self.packed,
-            "KERNEL_SIZE": self.kernel_size,
-            "ALIGN": self.align,
-            "EMBED_DIM": self.embed_dim,
-            "SQUEEZE_DIM": self.squeeze_dim,
-            "PRECISION": "tf32x3" if nvidia else "ieee",
-            "INTERPRETED": self.interpreted,
-        }
+        self.flags = Flags(
+            SELECT=fuse == "select",
+            ACTIVATION=activation,
+            HAS_LOWER=lower is not None,
+            HAS_MASK=mask is not None,
+            PACKED=self.packed,
+            KERNEL_SIZE=self.kernel_size,
+            ALIGN=next(n for n in (16, 8, 4, 1) if divisor % n == 0),
+            EMBED_DIM=self.embed_dim,
+            SQUEEZE_DIM=self.squeeze_dim,
+            PRECISION="tf32x3" if nvidia else "ieee",
+            INTERPRETED=interpreted,
+        )
 
     def slots(self, block_t: int, group: Group | None = None) -> range:
         """Tiles of all sequences, or of a group; where lengths are only known on the device, as many as could be."""
@@ -127,16 +163,16 @@ class Call:
     def launch(
         self, kernel: Any, grid: tuple[int, ...], tile: Tile, arguments: dict[str, Any], **constants: Any
     ) -> None:
-        """Launch `kernel`, picking of the shared flags those it declares."""
-        blocks = {"BLOCK_T": tile.block_t, "BLOCK_E": tile.block_e, "BLOCK_H": tile.block_h, "CHUNKS": tile.chunks}
-        known = {**self.flags, **blocks, **constants}
-        constants = {name: known[name] for name in kernel.arg_names if name in known}
-        arguments = {name: arguments[name] for name in kernel.arg_names if name in arguments}
-        launch = Launch(kernel, grid, arguments, constants, tile.num_warps, tile.num_stages, self.maxnreg)
+        """Launch `kernel`, picking of the arguments and the shared flags those it declares."""
+        variant = _variant(kernel, tile, self.flags, tuple(constants.items()))
+        launch = Launch(
+            kernel, grid, {name: arguments[name] for name in variant.arguments}, variant.constants,
+            tile.num_warps, tile.num_stages, self.maxnreg, variant.compiled if self.keeps_compiled else None,
+        )  # fmt: skip
         if (recorded := overrides().recorded) is not None:
             recorded.append(launch)
         if self.device.type != "meta":
-            launch.run()
+            launch.run(self.device)
 
     def on_device(self) -> AbstractContextManager[object]:
         """Make the tensors' device the current one, which is where Triton launches."""

@@ -182,6 +182,7 @@ def backward(
                     "squeeze_parts_ptr": squeeze_parts, "expand_parts_ptr": expand_parts,
                     "first_slot": tiles.start, "end_slot": tiles.stop,
                 },
+                ADD=group.first > 0,
             )  # fmt: skip
             if call.kernel_size > 1:
                 tiles = call.slots(taps.block_t, group)
@@ -195,6 +196,7 @@ def backward(
                         "squeezed_gradient_ptr": squeezed_gradient, "squeeze_parts_ptr": squeeze_parts,
                         "first_slot": tiles.start, "end_slot": tiles.stop,
                     },
+                    ADD=group.first > 0,
                 )  # fmt: skip
         launch_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
     return result

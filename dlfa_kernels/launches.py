@@ -9,16 +9,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from .tiles import Tiles
 
 
-@dataclass(frozen=True)
-class Launch:
-    """One kernel launch: arguments in the kernel's order, then its compile-time constants."""
+def _specialised(value: Tensor | int | None) -> tuple[Any, ...] | None:
+    """What Triton compiles for, of one argument; for integers finer than need be, but never their value."""
+    if value is None:
+        return None
+    if isinstance(value, int):
+        return value == 1, value % 16 == 0, value < 1 << 31
+    return value.dtype, value.data_ptr() % 16 == 0
+
+
+class Launch(NamedTuple):
+    """One kernel launch: arguments in the kernel's order, then its compile-time constants in that order.
+
+    `compiled` is shared by all launches of one kernel with the same constants and options, and keeps what the compiler
+    made of them: Triton itself takes longer to find that again than all else that a launch costs the host.
+    """
 
     kernel: Any
     grid: tuple[int, ...]
@@ -27,6 +40,7 @@ class Launch:
     num_warps: int
     num_stages: int
     maxnreg: int | None = None  # registers a thread may take, on NVIDIA
+    compiled: dict[tuple[Any, ...], Any] | None = None
 
     @property
     def options(self) -> dict[str, int]:
@@ -34,9 +48,18 @@ class Launch:
         options = {"num_warps": self.num_warps, "num_stages": self.num_stages}
         return options if self.maxnreg is None else {**options, "maxnreg": self.maxnreg}
 
-    def run(self) -> None:
-        """Launch on the current device and stream."""
-        self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
+    def run(self, device: torch.device | None = None) -> None:
+        """Launch on the current device, which is `device` if `compiled` is to be used, and the current stream."""
+        if self.compiled is None:
+            self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
+            return
+        values = self.arguments.values()
+        key = (device, *map(_specialised, values))
+        compiled = self.compiled.get(key)
+        if compiled is None:
+            self.compiled[key] = self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
+        else:
+            compiled[(*self.grid, 1, 1)](*values, *self.constants.values())
 
 
 @dataclass(frozen=True)

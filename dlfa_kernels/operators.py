@@ -78,25 +78,44 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes) -> None:
         result = empty_backward(last, weights, arguments[-2])
         return result.dx, result.dy, *result.weights
 
-    def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.settings = inputs[tensors:]
-        # z itself is not read by the backward: an empty tensor stands for it, so that z need not be kept.
-        ctx.save_for_backward(*inputs[:tensors], output[0].new_empty(0), *output[1:])
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)
+    class Differentiated(torch.autograd.Function):
+        """The forward operator below autograd, and the backward operator as its derivative."""
 
-    def differentiate(ctx: Any, dz: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        undifferentiated = (None,) * (2 + len(settings))  # mask, cu_seqlens and the settings
-        if dz is None:
-            return (None,) * (2 + _WEIGHT_COUNT) + undifferentiated
-        operator = getattr(ops, f"{name}_backward")
-        saved = ctx.saved_tensors  # read once: activation checkpointing recomputes it at each reading
-        dx, dy, *weights = operator(dz, *saved, *ctx.settings)
-        if saved[1] is None:
-            dy = None
-        elif ctx.settings[fuse_setting] == "gate":
-            dy = dx
-        return dx, dy, *weights, *undifferentiated
+        @staticmethod
+        def forward(ctx: Any, keys: Any, *inputs: Any) -> tuple[Tensor, ...]:
+            output = run_below_autograd(keys, inputs)
+            ctx.settings = inputs[tensors:]
+            # z itself is not read by the backward: an empty tensor stands for it, so that z need not be kept.
+            ctx.save_for_backward(*inputs[:tensors], output[0].new_empty(0), *output[1:])
+            ctx.mark_non_differentiable(*output[1:])
+            ctx.set_materialize_grads(False)
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, dz: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+            undifferentiated = (None,) * (2 + len(settings))  # mask, cu_seqlens and the settings
+            if dz is None:
+                return (None,) * (3 + _WEIGHT_COUNT) + undifferentiated
+            saved = ctx.saved_tensors  # read once: activation checkpointing recomputes it at each reading
+            dx, dy, *weights = backward_operator(dz, *saved, *ctx.settings)
+            if saved[1] is None:
+                dy = None
+            elif ctx.settings[fuse_setting] == "gate":
+                dy = dx
+            return None, dx, dy, *weights, *undifferentiated
+
+    # As torch.library.register_autograd does it, without looking up the schema's defaults, of which there are none, at
+    # every call: that takes the host longer than all checks of the arguments.
+    def run_below_autograd(keys: Any, inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            output: tuple[Tensor, ...] = operator.redispatch(keys & torch._C._after_autograd_keyset, *inputs)
+        return output
+
+    def autograd(keys: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs):
+            outputs: tuple[Tensor, ...] = Differentiated.apply(keys, *inputs)
+            return outputs
+        return run_below_autograd(keys, inputs)
 
     inputs, outputs = ", ".join(_INPUTS), ", ".join(["Tensor"] * len(_SAVED))
     library.define(f"{name}({inputs}, {', '.join(settings)}) -> ({outputs})")
@@ -104,12 +123,13 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes) -> None:
         f"{name}_backward(Tensor dz, {inputs}, {', '.join(_SAVED)}, {', '.join(settings)})"
         f" -> ({', '.join(['Tensor'] * (2 + _WEIGHT_COUNT))})"
     )
+    operator, backward_operator = getattr(ops, name).default, getattr(ops, f"{name}_backward").default
     for device in ("CPU", "CUDA"):
         library.impl(name, forward, device)
         library.impl(f"{name}_backward", backward, device)
     torch.library.register_fake(f"{NAMESPACE}::{name}", forward_fake, lib=library)
     torch.library.register_fake(f"{NAMESPACE}::{name}_backward", backward_fake, lib=library)
-    torch.library.register_autograd(f"{NAMESPACE}::{name}", differentiate, setup_context=save, lib=library)
+    library.impl(name, autograd, "Autograd", with_keyset=True)
     torch.library.register_autograd(f"{NAMESPACE}::{name}_backward", _refuse_double_backward, lib=library)
 
 

@@ -114,6 +114,7 @@ def _family(architecture: str) -> str:
     return FAMILIES.get(architecture, "warp")
 
 
+@cache
 def choose_tiles(
     embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: str = DEFAULT_ARCHITECTURE
 ) -> Tiles:

@@ -41,6 +41,7 @@ def inputs_kernel(
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
     KERNEL_SIZE: tl.constexpr,
+    ADD: tl.constexpr,
     SELECT: tl.constexpr,
     ACTIVATION: tl.constexpr,
     HAS_LOWER: tl.constexpr,
@@ -66,7 +67,7 @@ def inputs_kernel(
             squeeze_weight (k, H, E), expand_weight (E, H), expand_bias (E,): once a tile, from cache
             context, pooled_gradient (B, E) float32: once a tile; mask, cu_seqlens: once a tile and block of E
     writes  dx (B, T, E), and dy with SELECT: once
-            expand_parts and, at k = 1, squeeze_parts (splits, E, H) float32: once; groups after the first add to them
+            expand_parts and, at k = 1, squeeze_parts (splits, E, H) float32: once; groups after the first ADD to them
     """
     e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
     first_h = tl.program_id(2) * (CHUNKS * BLOCK_H)
@@ -144,15 +145,15 @@ def inputs_kernel(
         h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
         part_offsets = row[:, None] * SQUEEZE_DIM + h[None, :]
         inside = inside_e[:, None] & (h < SQUEEZE_DIM)[None, :]
-        add_part(expand_parts_ptr + part_offsets, expand_part[chunk], inside, first_slot)
+        add_part(expand_parts_ptr + part_offsets, expand_part[chunk], inside, ADD)
         if KERNEL_SIZE == 1:
-            add_part(squeeze_parts_ptr + part_offsets, squeeze_part[chunk], inside, first_slot)
+            add_part(squeeze_parts_ptr + part_offsets, squeeze_part[chunk], inside, ADD)
 
 
 @triton.jit
-def add_part(pointers, part, inside, first_slot):
-    """Store a group's part of a sum: the first group's as it is, a later one's added to what is there."""
-    if first_slot > 0:
+def add_part(pointers, part, inside, ADD: tl.constexpr):
+    """Store a group's part of a sum: the first group's as it is, a later one's (ADD) added to what is there."""
+    if ADD:
         part += tl.load(pointers, mask=inside, other=0.0)
     tl.store(pointers, part, mask=inside)
 
@@ -183,6 +184,7 @@ def taps_kernel(
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
     KERNEL_SIZE: tl.constexpr,
+    ADD: tl.constexpr,
     HAS_LOWER: tl.constexpr,
     HAS_MASK: tl.constexpr,
     PACKED: tl.constexpr,
@@ -198,7 +200,7 @@ def taps_kernel(
     Grid (cdiv(E, BLOCK_E) * cdiv(H, BLOCK_H), splits, k).
     reads   x, y (B, T, E): once a tap and block of H; squeezed_gradient (rows, H): once a tap and block of E
             mask, cu_seqlens: once a tile
-    writes  squeeze_parts (splits, k, E, H) float32: once; groups after the first add to them
+    writes  squeeze_parts (splits, k, E, H) float32: once; groups after the first ADD to them
     """
     blocks_e: tl.constexpr = (EMBED_DIM + BLOCK_E - 1) // BLOCK_E
     e = (tl.program_id(0) % blocks_e) * BLOCK_E + tl.arange(0, BLOCK_E)
@@ -223,4 +225,4 @@ def taps_kernel(
             part = dot(round_to(w, state_dtype, INTERPRETED), da, part, PRECISION, INTERPRETED)
     row = (tl.program_id(1).to(tl.int64) * KERNEL_SIZE + tap) * EMBED_DIM + e
     inside = (e < EMBED_DIM)[:, None] & (h < SQUEEZE_DIM)[None, :]
-    add_part(squeeze_parts_ptr + row[:, None] * SQUEEZE_DIM + h[None, :], part, inside, first_slot)
+    add_part(squeeze_parts_ptr + row[:, None] * SQUEEZE_DIM + h[None, :], part, inside, ADD)

@@ -1,0 +1,83 @@
+"""What the compiler made of a kernel is found again without Triton, and only where Triton would find the same."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton", reason="triton is there on Linux only")
+
+from triton.backends.compiler import GPUTarget
+from triton.compiler import make_backend
+from triton.runtime.jit import JITFunction, create_function_from_signature
+
+from dlfa_kernels.launches import Launch
+
+MEMORY = torch.zeros(1024, dtype=torch.uint8)
+
+
+class Compiler:
+    """Stands for a kernel, and for what is compiled from it: notes which of the two is launched, and with what."""
+
+    def __init__(self) -> None:
+        self.launched: list[tuple[Any, ...]] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        def launch(*arguments: Any, **named: Any) -> Compiler:
+            self.launched.append((grid, arguments, named))
+            return self
+
+        return launch
+
+
+def tensor(dtype: torch.dtype, offset: int) -> Tensor:
+    """A tensor whose data begins `offset` bytes behind a multiple of 16."""
+    begin = -MEMORY.data_ptr() % 16 + offset
+    return MEMORY[begin : begin + 64].view(dtype)
+
+
+def test_compiled_once_for_each_kind_of_arguments() -> None:
+    kernel, compiled, device = Compiler(), {}, torch.device("cuda", 0)
+
+    def run(value: Tensor | None, size: int, device: torch.device = device) -> None:
+        arguments = {"x_ptr": value, "size": size}
+        Launch(kernel, (3,), arguments, {"BLOCK": 16}, 4, 2, 255, compiled).run(device)
+
+    run(MEMORY, 5)
+    assert kernel.launched == [
+        ((3,), (), {"x_ptr": MEMORY, "size": 5, "BLOCK": 16, "num_warps": 4, "num_stages": 2, "maxnreg": 255})
+    ]
+    run(MEMORY, 7)
+    assert kernel.launched[1:] == [((3, 1, 1), (MEMORY, 7, 16), {})]
+    assert len(compiled) == 1
+    for count, (value, size) in enumerate(
+        [(None, 5), (MEMORY.float(), 5), (tensor(torch.uint8, 1), 5), (MEMORY, 1), (MEMORY, 32), (MEMORY, 2**31)]
+    ):
+        run(value, size)
+        assert len(compiled) == count + 2
+    run(MEMORY, 5, torch.device("cuda", 1))
+    assert len(compiled) == 8
+
+
+def arguments_kernel(x_ptr, y_ptr, stride, count):  # type: ignore[no-untyped-def]
+    pass
+
+
+def test_arguments_of_one_kind_are_one_to_triton() -> None:
+    function = JITFunction(arguments_kernel, do_not_specialize=["count"])
+    backend = make_backend(GPUTarget("cuda", 90, 32))
+    bind = create_function_from_signature(function.signature, function.params, backend)
+    states = [None, *(tensor(dtype, 4 * n) for dtype, n in product((torch.float32, torch.bfloat16), range(5)))]
+    sizes = (0, 1, 2, 15, 16, 17, 768, 2**31 - 1, 2**31, 2**31 + 16, 2**40)
+    by_key: dict[Any, set[str]] = {}
+    for x, stride, count in product(states, sizes, sizes):
+        arguments = {"x_ptr": x, "y_ptr": MEMORY, "stride": stride, "count": count}
+        single: dict[Any, Any] = {}
+        Launch(Compiler(), (1,), arguments, {}, 4, 2, None, single).run(torch.device("cpu"))
+        by_key.setdefault(next(iter(single)), set()).add(str(bind(**arguments)[1]))
+    assert all(len(specialisations) == 1 for specialisations in by_key.values())
+    assert len(by_key) > 20
