@@ -2,43 +2,287 @@
 
 `python -m benchmarks.evidence --list` shows the runs. Where a group's options change after some of its runs were made,
 these are of another protocol and count no more: give the group another name, or remove their directories.
+
+Sizes are what two CPU cores manage: `max_train_examples` and `max_eval_examples` are fixed random subsets.
 """
 
 from __future__ import annotations
 
-from .evidence_groups import Group, variant
+from typing import Any
 
-# Every family and script of the 33 languages, in 12.
+from .evidence_groups import Ensemble, Group, variant
+
+# Families and scripts of the 33 languages, in 12: where a group has many runs.
 TWELVE = "en,de,es,ru,hi,zh,ja,th,tr,vi,ar,fi"
 
-PLAN = (
-    Group(
-        name="pos-frozen",
-        question="Frozen encoder: does fusing a lower layer beat the last layer, and the best single layer?",
+PAIR = (6, 4)  # fused in sequence: the last layer with 6, the result with 4
+FIVE = (1, 2, 3, 4, 5)
+TWO = (1, 2)
+
+_TRAINING: dict[str, Any] = {"gradient_accumulation": 1, "group_by_length": True}
+_TAGGING: dict[str, Any] = {**_TRAINING, "label_subword": "last", "max_eval_examples": 100}
+_FROZEN: dict[str, Any] = {"learning_rate": 1e-3, "batch_size": 32, "epochs": 6, "states_dtype": "float16"}
+_FULL: dict[str, Any] = {"learning_rate": 2e-5, "head_learning_rate": 1e-3, "batch_size": 16, "epochs": 2, "bf16": True}
+
+POS_FROZEN = Group(
+    name="pos-frozen",
+    question="POS, frozen encoder: does fusing lower layers beat the last layer, and the best single layer?",
+    task="udpos",
+    regime="frozen",
+    metric="accuracy",
+    seeds=TWO,
+    options={**_TAGGING, **_FROZEN, "max_train_examples": 2000},
+    variants=(
+        variant("last", seeds=FIVE),
+        variant("lower", 4, 5, 6, seeds=FIVE),
+        variant("sum", PAIR, seeds=FIVE),
+        variant("scalar_mix", seeds=FIVE),
+        variant("aif gate", 6, PAIR, seeds=FIVE),
+        variant("aif select", 6, PAIR, seeds=FIVE),
+        variant("lower", 0, 1, 2, 3, 7, 8, 9, 10, 11),
+        variant("sum", 4, 6),
+        variant("aif gate", 0, 2, 3, 4, 5, 7, 8, 10),
+        variant("aif select", 0, 2, 3, 4, 5, 7, 8, 10, (8, 6, 4)),
+    ),
+)
+
+POS_ENSEMBLES = Group(
+    name="pos-ensembles",
+    question="POS, frozen encoder: what do ensembles of seeds and of fusion layers gain over one model?",
+    task="udpos",
+    regime="frozen",
+    metric="accuracy",
+    seeds=(1,),
+    options=POS_FROZEN.options,
+    variants=(
+        variant("last", seeds=(1, 2, 3)),
+        variant("aif select", PAIR, seeds=(1, 2, 3)),
+        variant("aif select", 4, 5, 6),
+        variant("lower", 4, 5, 6),
+    ),
+    keep_models=True,
+    ensembles=(
+        Ensemble("last-3-seeds", tuple(f"last/seed{seed}" for seed in (1, 2, 3))),
+        Ensemble("select-6-4-3-seeds", tuple(f"aif-select-6-4/seed{seed}" for seed in (1, 2, 3))),
+        Ensemble("select-3-layers", tuple(f"aif-select-{layer}/seed1" for layer in (4, 5, 6))),
+        Ensemble("lower-3-layers", tuple(f"lower-{layer}/seed1" for layer in (4, 5, 6))),
+    ),
+)
+
+POS_FROZEN_RATES = Group(
+    name="pos-frozen-rates",
+    question="POS, frozen encoder: does the result depend on the learning rate?",
+    task="udpos",
+    regime="frozen",
+    metric="accuracy",
+    seeds=TWO,
+    options={**_TAGGING, **_FROZEN, "max_train_examples": 2000, "learning_rate": 3e-3},
+    variants=(
+        variant("last"),
+        variant("lower", 4, 5, 6),
+        variant("sum", PAIR),
+        variant("scalar_mix"),
+        variant("aif gate", PAIR),
+        variant("aif select", PAIR),
+        variant("aif select", PAIR, learning_rate=5e-4),
+        variant("aif select", PAIR, learning_rate=2e-3, head_learning_rate=5e-4),
+        variant("lower", 4, 5, 6, learning_rate=1e-2),
+    ),
+)  # fmt: skip
+
+POS_FROZEN_MODULE = Group(
+    name="pos-frozen-module",
+    question="POS, frozen encoder: what in AIF matters (kernel size, squeeze width, gate bias, activation, decay)?",
+    task="udpos",
+    regime="frozen",
+    metric="accuracy",
+    seeds=(1, 2, 3),
+    options=POS_FROZEN.options,
+    include=("pos-frozen/last/*", "pos-frozen/lower-5/*", "pos-frozen/aif-select-6-4/*"),
+    variants=(
+        variant("aif select", PAIR, kernel_size=3),
+        variant("aif select", PAIR, reduction=16),
+        variant("aif select", PAIR, gate_bias=2.0),
+        variant("aif select", PAIR, gate_bias=-2.0),
+        variant("aif select", PAIR, activation="gelu"),
+        variant("aif select", PAIR, weight_decay=0.1),
+        variant("aif select", (4, 6)),
+    ),
+)
+
+POS_FULL = Group(
+    name="pos-full",
+    question="POS, full fine-tuning: does fusing lower layers beat the last layer, and the best single layer?",
+    task="udpos",
+    regime="full",
+    metric="accuracy",
+    seeds=TWO,
+    options={**_TAGGING, **_FULL, "max_train_examples": 2000},
+    variants=(
+        variant("last", seeds=(1, 2, 3)),
+        variant("aif select", PAIR, seeds=(1, 2, 3)),
+        variant("lower", 6, seeds=(1, 2, 3)),
+        variant("aif gate", PAIR),
+        variant("aif gate", 6),
+        variant("aif select", 6),
+        variant("scalar_mix"),
+        variant("sum", PAIR),
+        variant("lower", 8, seeds=(1,)),
+        variant("lower", 4, seeds=(1,)),
+        variant("aif select", 8, 4, seeds=(1,)),
+        variant("aif gate", 8, 4, seeds=(1,)),
+    ),
+)
+
+POS_FULL_RATES = Group(
+    name="pos-full-rates",
+    question="POS, full fine-tuning: does the encoder's learning rate change the picture?",
+    task="udpos",
+    regime="full",
+    metric="accuracy",
+    options={**_TAGGING, **_FULL, "learning_rate": 1e-4, "max_train_examples": 2000},
+    variants=(
+        variant("last"),
+        variant("lower", 8, 6),
+        variant("aif select", PAIR),
+        variant("aif gate", 6),
+        variant("last", learning_rate=5e-5),
+        variant("aif select", PAIR, learning_rate=5e-5),
+        variant("aif select", PAIR, learning_rate=2e-5, head_learning_rate=2e-5),
+    ),
+)
+
+
+def _few(sentences: int, epochs: int) -> Group:
+    return Group(
+        name=f"pos-few-{sentences}",
+        question=f"POS, full fine-tuning on {sentences} sentences: does fusing lower layers help where data are few?",
         task="udpos",
-        regime="frozen",
+        regime=f"few-shot {sentences}",
         metric="accuracy",
-        seeds=(1, 2, 3),
-        options={
-            "max_train_examples": 2000,
-            "max_eval_examples": 200,
-            "languages": TWELVE,
-            "label_subword": "last",
-            "epochs": 5,
-            "learning_rate": 1e-3,
-            "batch_size": 32,
-            "gradient_accumulation": 1,
-            "squeeze_dim": 96,
-        },
+        seeds=TWO,
+        options={**_TAGGING, **_FULL, "epochs": epochs, "languages": TWELVE},
         variants=(
             variant("last"),
-            variant("lower", *range(12)),
-            variant("sum", 4, 6, 8),
+            variant("lower", 4, 6, 8),
+            variant("sum", PAIR),
             variant("scalar_mix"),
-            variant("aif gate", 4, 6, 8),
-            variant("aif select", 2, 4, 6, 8, 10),
-            variant("aif select", 4, 6, squeeze_dim=16),
-            variant("aif select", 6, squeeze_dim=16, gate_bias=-2.0),
+            variant("aif gate", 6, PAIR),
+            variant("aif select", 6, PAIR),
         ),
+    )
+
+
+NER_FROZEN = Group(
+    name="ner-frozen",
+    question="NER, frozen encoder: does fusing lower layers help?",
+    task="uner",
+    regime="frozen",
+    seeds=TWO,
+    options={**_TAGGING, **_FROZEN, "max_train_examples": 2000, "max_eval_examples": 300},
+    variants=(
+        variant("last"),
+        variant("lower", 2, 4, 5, 6, 7, 8, 10),
+        variant("sum", PAIR),
+        variant("scalar_mix"),
+        variant("aif gate", 4, 6, 8, PAIR),
+        variant("aif select", 2, 4, 6, 8, 10, PAIR),
     ),
+)
+
+NER_FULL = Group(
+    name="ner-full",
+    question="NER, full fine-tuning: does fusing lower layers help?",
+    task="uner",
+    regime="full",
+    options={**_TAGGING, **_FULL, "max_train_examples": 2000, "max_eval_examples": 300},
+    variants=(
+        variant("last"),
+        variant("aif select", PAIR),
+        variant("lower", 6),
+        variant("aif gate", PAIR),
+        variant("scalar_mix"),
+        variant("sum", PAIR),
+    ),
+)
+
+NLI_FROZEN = Group(
+    name="nli-frozen",
+    question="NLI (SICK), frozen encoder: does fusing lower layers help the first token?",
+    task="sick",
+    regime="frozen",
+    seeds=TWO,
+    options={**_TRAINING, **_FROZEN, "max_train_examples": 2000, "max_eval_examples": 300},
+    variants=(
+        variant("last"),
+        variant("lower", 2, 4, 6, 8, 10),
+        variant("sum", PAIR, (10, 8)),
+        variant("scalar_mix"),
+        variant("aif gate", 6, 8, 10, PAIR, (10, 8)),
+        variant("aif select", 6, 8, 10, PAIR, (10, 8)),
+    ),
+)
+
+NLI_FULL = Group(
+    name="nli-full",
+    question="NLI (SICK), full fine-tuning: does fusing lower layers help?",
+    task="sick",
+    regime="full",
+    options={**_TRAINING, **_FULL, "max_train_examples": 2000, "max_eval_examples": 300, "epochs": 3},
+    variants=(
+        variant("last"),
+        variant("aif select", PAIR),
+        variant("aif gate", 6),
+        variant("lower", 8),
+        variant("scalar_mix"),
+        variant("sum", PAIR),
+    ),
+)
+
+_AFTER: dict[str, Any] = {
+    **_TAGGING, **_FULL, "epochs": 1, "max_train_examples": 1000, "languages": TWELVE,
+}  # fmt: skip
+
+POS_AFTER = Group(
+    name="pos-after",
+    question="POS, full fine-tuning: do intermediate English tasks help, and fusion after them?",
+    task="udpos",
+    regime="full",
+    metric="accuracy",
+    options=_AFTER,
+    variants=tuple(
+        variant(mode, *layers, **options)
+        for options in ({}, {"intermediate": ("sick",)}, {"intermediate": ("sick", "uner")})
+        for mode, layers in (("last", ()), ("aif select", (PAIR,)))
+    ),
+)
+
+NER_AFTER = Group(
+    name="ner-after",
+    question="NER, full fine-tuning: does POS as an intermediate task help, and fusion after it?",
+    task="uner",
+    regime="full",
+    options={name: value for name, value in _AFTER.items() if name != "languages"},
+    variants=tuple(
+        variant(mode, *layers, **options)
+        for options in ({}, {"intermediate": ("udpos",)})
+        for mode, layers in (("last", ()), ("aif select", (PAIR,)))
+    ),
+)
+
+PLAN = (
+    POS_FROZEN,
+    POS_ENSEMBLES,
+    POS_FROZEN_RATES,
+    POS_FROZEN_MODULE,
+    POS_FULL,
+    POS_FULL_RATES,
+    _few(100, 10),
+    _few(500, 4),
+    NER_FROZEN,
+    NER_FULL,
+    NLI_FROZEN,
+    NLI_FULL,
+    POS_AFTER,
+    NER_AFTER,
 )
