@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import json
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from dlfa import atomic
+from dlfa.configuration import DLFAConfig
 from dlfa.ensemble import EnsembleConfig, run_ensemble
 from dlfa.run_config import RunConfig
 from dlfa.run_directory import RunDirectory, read_object
@@ -67,7 +69,7 @@ class SharedMaterials:
             gc.collect()
             resolved = config.with_presets()
             materials = load_materials(resolved, load_data(resolved))
-            compute_states(materials, self._options.get(key, [config.model_options]))
+            compute_states(materials, _valid(self._options.get(key, [config.model_options]), materials))
             self._loaded[key] = materials
         return self._loaded[key]
 
@@ -216,6 +218,17 @@ def repeat(config: RunConfig, recorded: Mapping[str, str], output_dir: Path) -> 
         if _attempt(again, identity, SharedMaterials([again]), source_commit(), keep_model=False) is None:
             raise RuntimeError(f"the run in {again.output_dir} failed: {failure_reason(again.output_dir)}")
     return again.output_dir
+
+
+def _valid(several: Sequence[Mapping[str, Any]], materials: Materials) -> list[Mapping[str, Any]]:
+    """Those that fit the frozen encoder: a run with others fails by itself."""
+    valid: list[Mapping[str, Any]] = []
+    encoder = materials.encoder
+    for options in several if encoder is not None else ():
+        with contextlib.suppress(ValueError, TypeError):
+            DLFAConfig(encoder_config=encoder.config.encoder_config, **options)  # type: ignore[union-attr]
+            valid.append(options)
+    return valid
 
 
 def _key(config: RunConfig) -> tuple[Any, ...]:

@@ -1,0 +1,194 @@
+"""RESULTS.md from rows with known scores: the figures, what is left out and why, pictures, and prose."""
+
+import json
+import random
+
+import pytest
+from evidence_rows_made import made_row
+from PIL import Image
+
+from benchmarks.evidence_comparisons import gather
+from benchmarks.evidence_document import write_document
+from benchmarks.evidence_groups import Ensemble, Group, planned_runs, variant
+from benchmarks.evidence_pictures import MOST_BYTES, shrink
+from benchmarks.evidence_tables import choice_table, mode_table, pace_table, variant_table
+from dlfa.report.variants import Variant
+
+LANGUAGES = ("en", "de", "es", "fi", "hi", "ru", "zh")
+# Zero-shot scores by variant; development data would choose layer 1 in each mode, test data layer 2.
+SCORES = {
+    "last": 0.60, "lower-1": 0.63, "lower-2": 0.66, "scalar_mix": 0.64, "aif-select-1": 0.65, "aif-select-2": 0.68,
+}  # fmt: skip
+DEV = {"lower-1": 0.95, "aif-select-1": 0.96}
+GROUP = Group(
+    "pos", "Does it help?", "udpos", "frozen",
+    (variant("last"), variant("lower", 1, 2), variant("scalar_mix"), variant("aif select", 1, 2)),
+    (1, 2, 3), {"label_subword": "last", "squeeze_dim": 96, "learning_rate": 1e-3}, metric="accuracy",
+)  # fmt: skip
+
+
+def scores_of(run, languages=LANGUAGES):
+    name = run.name.split("/")[1]
+    draw = random.Random(run.name)
+    base = SCORES.get(name, 0.62)
+    spread = {code: 0.05 * number for number, code in enumerate(LANGUAGES[1:], -3)}
+    spread["zh"] -= sum(spread.values())
+    return {code: 0.93 if code == "en" else base + spread[code] + draw.uniform(-1e-3, 1e-3) for code in languages}
+
+
+def rows_of(*groups):
+    runs = planned_runs(groups)[0]
+    return {
+        run.name: made_row(
+            run, scores_of(run), dev=DEV.get(run.name.split("/")[1], 0.9),
+            seconds=20.0 if run.variant.mode.startswith("aif") else 10.0,
+        )
+        for run in runs
+    }  # fmt: skip
+
+
+def cells(table, first):
+    return dict(zip(table.columns, next(row for row in table.rows if row[0] == first), strict=True))
+
+
+def test_gains_over_last_and_best_single_layer():
+    (table,) = gather(GROUP, (GROUP,), rows_of(GROUP)).tables
+    shown = variant_table(table)
+    assert shown.columns[:5] == ("variant", "dev en, f1", "en", "zero-shot, accuracy", "zero-shot, f1")
+    row = next(row for row in shown.rows if row[0] == "aif select 2")
+    over_last, over_single = shown.columns.index("over last"), shown.columns.index("over lower 2")
+    assert float(row[over_last]) == pytest.approx(8.0, abs=0.15)
+    assert row[over_last + 3] == "6/6"
+    assert float(row[over_single]) == pytest.approx(2.0, abs=0.15)
+    low, high = map(float, row[over_single + 1].strip("[]").split(","))
+    assert 1.8 < low < 2.0 < high < 2.2
+    assert row[over_single + 2] == "< 0.001"
+    gain = table.gain(Variant("last"), Variant("lower", (1,)))
+    assert (gain.up, gain.of) == (0, 6)
+
+
+def test_the_layer_is_chosen_on_development_data_beside_the_oracle():
+    (table,) = gather(GROUP, (GROUP,), rows_of(GROUP)).tables
+    single, fused = (cells(choice_table(table), name) for name in ("single layer", "aif select"))
+    assert (single["layer chosen on dev"], single["oracle: best by test average"]) == ("1", "2")
+    assert (fused["layer chosen on dev"], fused["oracle: best by test average"]) == ("1", "2")
+    assert float(fused["over the single layer chosen on dev"].split()[0]) == pytest.approx(2.0, abs=0.15)
+    assert float(fused["over the best single layer"].split()[0]) == pytest.approx(2.0, abs=0.15)
+    against = cells(mode_table(table), "aif select 1")
+    assert float(against["over scalar_mix"].split()[0]) == pytest.approx(1.0, abs=0.15)
+    assert float(against["over lower 1"].split()[0]) == pytest.approx(2.0, abs=0.15)
+
+
+def test_few_languages_leave_the_seeds():
+    few = ("en", "de", "zh")
+    rows = {run.name: made_row(run, scores_of(run, few)) for run in planned_runs((GROUP,))[0]}
+    (table,) = gather(GROUP, (GROUP,), rows).tables
+    gain = table.gain(Variant("scalar_mix"), Variant("last"))
+    differences = []
+    for seed in (1, 2, 3):
+        mix, last = (json.loads(json.dumps(rows[f"pos/{name}/seed{seed}"])) for name in ("scalar_mix", "last"))
+        differences.append(sum(float(mix[f"accuracy:{c}"]) - float(last[f"accuracy:{c}"]) for c in ("de", "zh")) / 2)
+    mean = sum(differences) / 3
+    deviation = (sum((value - mean) ** 2 for value in differences) / 2) ** 0.5
+    assert gain.interval.high - gain.mean == pytest.approx(4.302653 * deviation / 3**0.5, rel=1e-4)
+
+
+def test_seconds_a_step_of_last_and_aif():
+    row = pace_table([gather(GROUP, (GROUP,), rows_of(GROUP))]).rows[0]
+    assert row == ("pos", "0.100 (3)", "0.200 (6)", "2.00", "eager", "a processor, 2 cores", "1", "float32")
+
+
+def test_what_does_not_belong_is_left_out_and_named():
+    rows = rows_of(GROUP)
+    del rows["pos/scalar_mix/seed2"]
+    old = rows["pos/lower-1/seed1"]
+    rows["pos/lower-1/seed1"] = {**old, "config": json.dumps({**json.loads(old["config"]), "learning_rate": 1e-2})}
+    run = next(run for run in planned_runs((GROUP,))[0] if run.name == "pos/aif-select-1/seed3")
+    rows[run.name] = made_row(run, scores_of(run, LANGUAGES[:-1]))
+    evidence = gather(GROUP, (GROUP,), rows)
+    notes = "\n".join(evidence.notes)
+    assert "1 of 18 planned runs are not there: pos/scalar_mix (seed 2)" in notes
+    assert "pos/lower-1/seed1 is left out: another protocol (learning_rate 0.01 instead of 0.001)" in notes
+    assert "pos/aif-select-1/seed3 (aif select 1, seed 3): not evaluated on zh" in notes
+    assert "a mean over unequal sets of languages is refused" in notes
+    first = evidence.tables[0]
+    assert first.comparison.seeds == (1, 2, 3)
+    assert {item.label for item in first.comparison.runs} == {"last", "lower 2", "aif select 2"}
+    assert "scalar_mix is left out: seeds 1, 3, this comparison needs 1, 2, 3" in notes
+    assert any("scalar_mix" in {item.label for item in table.comparison.runs} for table in evidence.tables[1:])
+
+
+def test_options_of_the_run_tell_variants_apart_and_other_groups_can_be_included():
+    more = Group(
+        "rates", "Which rate?", "udpos", "frozen",
+        (variant("aif select", 2, head_learning_rate=1e-2), variant("last", intermediate=("sick",))),
+        (1, 2, 3), GROUP.options, include=("pos/last/*", "pos/aif-select-2/*"), metric="accuracy",
+    )  # fmt: skip
+    (table,) = gather(more, (GROUP, more), rows_of(GROUP, more)).tables
+    labels = {item.label for item in table.comparison.runs}
+    assert labels == {"last", "last, intermediate sick", "aif select 2", "aif select 2, head_learning_rate 0.01"}
+    assert "over last" in variant_table(table).columns
+    with pytest.raises(ValueError, match="no run of another group matches 'neg"):
+        gather(Group(**{**more.__dict__, "include": ("neg/*",)}), (GROUP, more), rows_of(more))
+
+
+def test_document_holds_tables_pictures_and_prose(tmp_path):
+    ensemble = Group(
+        "together", "Do several help?", "udpos", "full", (variant("last"), variant("aif gate", 1)), (1, 2),
+        keep_models=True, ensembles=(Ensemble("seeds", ("last/seed1", "last/seed2")),),
+    )  # fmt: skip
+    plan = (GROUP, ensemble)
+    rows = rows_of(*plan)
+    member = rows["together/last/seed1"]
+    changed = json.dumps({"members": ["together/last/seed1", "together/last/seed2"], "by": "vote"})
+    rows["together/ensemble-seeds"] = {
+        **member, "name": "together/ensemble-seeds", "fusion": "ensemble", "changed": changed,
+        "steps": "", "config": "",
+    }  # fmt: skip
+    rows["gone/last/seed1"] = {**member, "name": "gone/last/seed1", "group": "gone"}
+    folder = tmp_path / "benchmarks/results/evidence"
+    folder.mkdir(parents=True)
+    (folder / "findings.md").write_text("For writers.\n\n## summary\n\nIt helps.\n\n## pos\nLayer 2 | wins.\n")
+    text = write_document(tmp_path, plan, list(rows.values())).read_text()
+    assert "It helps." in text
+    assert "Layer 2 | wins." in text
+    assert "For writers" not in text
+    assert "_Nothing has been written here yet (findings.md, `## together`)._" in text
+    assert "| [pos](#pos) | udpos | frozen | 6 | 3 |" in text
+    assert "1 runs of gone in runs.csv are not in the plan" in text
+    assert "| together/ensemble-seeds | udpos, f1 | last/seed1, last/seed2 | vote |" in text
+    assert "0 of 22 runs were made from files that differed" in text
+    for part in ("Gains over last by language family", "Gains over lower 2 by script", "Which layer wins"):
+        assert part in text
+    pictures = {path.name for path in (tmp_path / "docs/images/evidence").glob("*.png")}
+    assert pictures == {"pos-layers.png", "pos-languages.png", "pos-languages-single.png", "together-languages.png"}
+    for name in pictures:
+        assert f"](docs/images/evidence/{name})" in text
+        assert (tmp_path / "docs/images/evidence" / name).stat().st_size < MOST_BYTES
+    again = write_document(tmp_path, plan, list(rows.values())).read_text()
+    assert again == text
+
+
+def test_prose_without_a_place_is_refused(tmp_path):
+    folder = tmp_path / "benchmarks/results/evidence"
+    folder.mkdir(parents=True)
+    rows = list(rows_of(GROUP).values())
+    (folder / "findings.md").write_text("## poss\nWritten.\n")
+    with pytest.raises(ValueError, match="no place for a section 'poss'; there are summary, "):
+        write_document(tmp_path, (GROUP,), rows)
+    (folder / "findings.md").write_text("## pos\na\n## pos\nb\n")
+    with pytest.raises(ValueError, match="two sections 'pos'"):
+        write_document(tmp_path, (GROUP,), rows)
+    assert not (tmp_path / "RESULTS.md").exists()
+
+
+def test_large_pictures_shrink(tmp_path):
+    draw = random.Random(0)
+    image = Image.new("RGB", (400, 300))
+    image.putdata([(draw.randrange(256), draw.randrange(256), 0) for _ in range(400 * 300)])
+    image.save(tmp_path / "noise.png")
+    assert (tmp_path / "noise.png").stat().st_size > MOST_BYTES
+    shrink(tmp_path / "noise.png")
+    assert (tmp_path / "noise.png").stat().st_size < MOST_BYTES
+    with Image.open(tmp_path / "noise.png") as small:
+        assert small.size == (400, 300)
