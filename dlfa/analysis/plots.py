@@ -111,7 +111,8 @@ def gate_plot(findings: dict[str, Any], path: Path) -> bool:
         right.set_xlabel("channels, sorted by their mean gate", fontsize=8)
         right.tick_params(labelsize=8)
         figure.colorbar(image, ax=right, fraction=0.04).ax.tick_params(labelsize=7)
-        left.set_title(f"{gate['fuse']} of layer {gate['layer']}", fontsize=10)
+        ends = f" (0: layer {gate['layer']} alone, 1: the last alone)" if gate["fuse"] == "select" else ""
+        left.set_title(f"{gate['fuse']} of layer {gate['layer']}{ends}", fontsize=10)
         right.set_title("mean gate by channel", fontsize=10)
     figure.suptitle(f"{findings['model']}: the gate by language", fontsize=11)
     write_png(figure, path)

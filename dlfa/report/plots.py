@@ -26,14 +26,14 @@ def layer_curve(findings: Findings, path: Path) -> bool:
     """Scores by fusion layer: a line a mode, with deviation and points of the seeds; variants without a layer lie flat.
 
     Returns:
-        Whether there was a variant with one layer, without which nothing is drawn.
+        Whether some mode was run with several layers, one at a time, without which nothing is drawn.
     """
     comparison = findings.comparison
     modes: dict[str, list[Variant]] = {}
     for variant in comparison.runs:
         if len(variant.layers) == 1:
             modes.setdefault(variant.mode, []).append(variant)
-    if not modes:
+    if all(len(members) < 2 for members in modes.values()):
         return False
     flat = [variant for variant in comparison.runs if not variant.layers]
     groups = [findings.main_group]
@@ -66,7 +66,8 @@ def layer_curve(findings: Findings, path: Path) -> bool:
     figure.legend(
         handles, labels, loc="outside lower center", ncols=min(3 * len(groups), len(labels)), fontsize=8, frameon=False
     )
-    figure.suptitle(f"{heading(comparison)}: mean ± deviation over seeds", fontsize=11)
+    spread_shown = ": mean ± deviation over seeds" if len(comparison.seeds) > 1 else ""
+    figure.suptitle(f"{heading(comparison)}{spread_shown}", fontsize=11)
     write_png(figure, path)
     return True
 
@@ -107,12 +108,15 @@ def difference_plot(findings: Findings, path: Path) -> bool:
     _bare(axes)
     from matplotlib.lines import Line2D
 
-    handles: list[Any] = [
-        Line2D([], [], color=COLOURS[0], marker="o", linestyle="", label="mean"),
-        Line2D([], [], color="#30343a", marker="|", linestyle="", label="one seed"),
-        Line2D([], [], color="#30343a", linewidth=1.2, label="95 % over seeds (t)"),
-        Line2D([], [], color=COLOURS[0], alpha=0.4, linewidth=6, label="95 % over sentences (bootstrap)"),
-    ]
+    handles: list[Any] = [Line2D([], [], color=COLOURS[0], marker="o", linestyle="", label="mean")]
+    if any(effect.seeds is not None for effect in effects):
+        handles += [
+            Line2D([], [], color="#30343a", marker="|", linestyle="", label="one seed"),
+            Line2D([], [], color="#30343a", linewidth=1.2, label="95 % over seeds (t)"),
+        ]
+    if any(effect.sentences is not None for effect in effects):
+        label = "95 % over sentences (bootstrap)"
+        handles.append(Line2D([], [], color=COLOURS[0], alpha=0.4, linewidth=6, label=label))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     write_png(figure, path)
     return True

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     import rich.table
 
 
+_NUMBERS = "0123456789+-[<"  # what they begin with
+
+
 @dataclass(frozen=True)
 class Table:
-    """Rows of text below a header; the first column is aligned to the left, the others to the right."""
+    """Rows of text below a header; columns of numbers are aligned to the right, others, and the first, to the left."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -27,7 +30,7 @@ class Table:
     def markdown(self) -> str:
         """As a Markdown table."""
         cells = [[cell.replace("|", r"\|") for cell in row] for row in (self.columns, *self.rows)]
-        rule = ["---", *["---:"] * (len(self.columns) - 1)]
+        rule = ["---:" if number else "---" for number in self._numbers()]
         return "".join(f"| {' | '.join(row)} |\n" for row in (cells[0], rule, *cells[1:]))
 
     def rich(self, title: str, caption: str) -> rich.table.Table:
@@ -36,11 +39,16 @@ class Table:
         from rich.table import Table as RichTable
 
         table = RichTable(title=title, caption=caption, box=SIMPLE, padding=0)
-        for index, name in enumerate(self.columns):
-            table.add_column(name, justify="right" if index else "left", overflow="fold")
+        for name, number in zip(self.columns, self._numbers(), strict=True):
+            table.add_column(name, justify="right" if number else "left", overflow="fold")
         for row in self.rows:
             table.add_row(*row)
         return table
+
+    def _numbers(self) -> list[bool]:
+        """Whether each column holds numbers, intervals of them, or nothing."""
+        columns = range(1, len(self.columns))
+        return [False, *(all(row[index][:1] in _NUMBERS for row in self.rows) for index in columns)]
 
 
 def score_table(findings: Findings) -> Table:
