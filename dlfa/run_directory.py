@@ -133,7 +133,10 @@ def step_of(checkpoint: Path) -> int:
 
 
 def mark_complete(checkpoint: Path, facts: dict[str, Any]) -> None:
-    """Mark a checkpoint as written to its end, with facts to be read again on resuming."""
+    """Mark a checkpoint as written to its end, on the disk too, with facts to be read again on resuming."""
+    for path in checkpoint.rglob("*"):
+        if path.is_file():
+            atomic.sync(path)
     atomic.write_json(checkpoint / _COMPLETE, facts)
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import multiprocessing
 import os
 import statistics
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -26,6 +27,7 @@ from transformers import AutoConfig
 from . import atomic
 from .configuration import DLFAConfig
 from .frozen import StateInputs
+from .intermediate import Predecessor
 from .run_config import RunConfig, differences
 from .run_directory import RunDirectory, read_object
 from .training import Materials, fit, load_data, load_materials, prepare
@@ -86,10 +88,11 @@ class SweepConfig:
                 raise ValueError(f"{name} must name at least one, and none twice, got {','.join(map(str, values))}")
 
     def resolved(self) -> SweepConfig:
-        """The same sweep with presets, all layers named, and every layer checked against the encoder.
+        """The same sweep with all layers named as 0..L-1, and every run's options checked against the encoder.
 
         Raises:
-            ValueError: a layer that the encoder does not have, or no encoder.
+            ValueError: a layer that the encoder does not have, or twice the same, an option out of its range, or no
+                encoder.
         """
         try:
             encoder = AutoConfig.from_pretrained(self.base.model)
@@ -97,10 +100,12 @@ class SweepConfig:
             reason = str(error).strip().split("\n")[0]
             raise ValueError(f"no encoder can be loaded from {self.base.model!r}: {reason}") from error
         depth = encoder.num_hidden_layers
-        layers = tuple(range(depth)) if self.fusion_layers is None else self.fusion_layers
+        named = tuple(range(depth)) if self.fusion_layers is None else self.fusion_layers
+        # A negative index and what it stands for are one layer; one that there is not is refused below.
+        layers = tuple(layer + depth + 1 if -depth - 1 <= layer < 0 else layer for layer in named)
         resolved = dataclasses.replace(self, fusion_layers=layers)
         for cell in resolved.cells():
-            DLFAConfig(encoder_config=encoder, **{**self.base.model_options, **cell.model_options})
+            DLFAConfig(encoder_config=encoder, **self.run_config(cell).model_options)
         return resolved
 
     def cells(self) -> list[Cell]:
@@ -153,12 +158,15 @@ def run_sweep(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a sweep starts its own processes, one a GPU; run it without torchrun or accelerate launch")
     config = config.resolved()
-    _claim(config)
+    _check_directory(config)
     record = _Record(config)
     todo = [cell for cell in config.cells() if record.state_of(cell) != "done"]
-    record.write()
     if todo:
+        # All data are read and checked before the directory is claimed for this configuration.
+        if (predecessor := Predecessor.of(config.base)) is not None:
+            predecessor.check()
         materials = _load(config)
+        record.write()
         compute_states(materials, ({**config.base.model_options, **cell.model_options} for cell in todo))
         count = min(processes or max(1, torch.cuda.device_count()), len(todo))
         console = Console(stderr=True)
@@ -177,7 +185,7 @@ def _describer(bar: Progress, task: Any) -> Callable[[Cell], None]:
     return lambda cell: bar.update(task, description=cell.name)
 
 
-def _claim(config: SweepConfig) -> None:
+def _check_directory(config: SweepConfig) -> None:
     """Refuse a directory that holds something else."""
     path, now = config.output_dir / "sweep.json", config.to_json()
     if path.exists():
@@ -358,6 +366,7 @@ _in_worker: dict[str, Materials] = {}
 
 def _start_worker(numbers: Any, processes: int, gpus: int) -> None:
     """Give this process its own GPU, or its share of the cores, before anything touches either."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     number = numbers.get()
     if gpus > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
@@ -368,6 +377,14 @@ def _start_worker(numbers: Any, processes: int, gpus: int) -> None:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, however it went: the same command again is then alone in the cells."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run_in_worker(config: SweepConfig, cell: Cell, keep_models: bool) -> None:

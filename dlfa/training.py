@@ -337,6 +337,8 @@ def write_model(path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
     tokenizer.save_pretrained(partial)
     model.save_pretrained(partial)
     for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
+        if file.is_file():
+            atomic.sync(file)
         file.replace(path / file.name)
     partial.rmdir()
 

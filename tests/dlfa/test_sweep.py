@@ -172,11 +172,17 @@ def test_directory_of_something_else_is_refused(config):
         ({"modes": ("aif",)}, "modes must be of last, lower, sum, scalar_mix, aif:gate, aif:select, got 'aif'"),
         ({"seeds": (1, 1)}, "seeds must name at least one, and none twice"),
         ({"fusion_layers": (2,)}, r"fusion_layer must be in 0\.\.1"),
+        ({"fusion_layers": (-2, 1)}, "fusion_layers must name at least one, and none twice, got 1,1"),
+        ({"seeds": (-1,)}, "seed must be in"),
+        ({"intermediate": ("sick:nowhere",)}, "nowhere: no such folder"),
+        ({"languages": ("en", "xx")}, "language 'xx' is not in"),
     ],
 )
 def test_bad_sweeps_are_refused_before_anything_is_written(config, changes, message):
+    of_base = {name: value for name, value in changes.items() if not hasattr(config, name)}
+    own = {name: value for name, value in changes.items() if hasattr(config, name)}
     with pytest.raises(ValueError, match=message):
-        run_sweep(dataclasses.replace(config, **changes))
+        run_sweep(dataclasses.replace(config, base=dataclasses.replace(config.base, **of_base), **own))
     assert not config.output_dir.exists()
 
 
@@ -184,6 +190,10 @@ def test_modes_without_a_layer_run_once_a_seed(config):
     every = dataclasses.replace(config, modes=sweep_module.MODES, fusion_layers=None).resolved()
     assert len(every.cells()) == 2 * (2 + 4 * 2)
     assert Cell("scalar_mix", None, 2) in every.cells()
+
+
+def test_negative_layers_are_the_layers_they_stand_for(config):
+    assert dataclasses.replace(config, fusion_layers=(-3, -2)).resolved() == config.resolved()
 
 
 @pytest.mark.slow

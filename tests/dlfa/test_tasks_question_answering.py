@@ -183,7 +183,8 @@ def test_native_file_names_are_found(tmp_path, task, files):
         find_file(task, tmp_path, "test", "zh")
 
 
-def test_run_from_files_to_scores(tmp_path):
+@pytest.mark.parametrize("frozen", [False, True])
+def test_run_from_files_to_scores(tmp_path, frozen):
     encoder = make_encoder(tmp_path / "encoder")
     data = tmp_path / "data"
     questions = [Question(str(number), "who", f"a b n{number} c", ((f"n{number}", 4),)) for number in range(12)]
@@ -193,6 +194,7 @@ def test_run_from_files_to_scores(tmp_path):
     config = RunConfig(
         task="xquad", model=str(encoder), output_dir=tmp_path / "run", data_dir=data, model_options={"fusion_layer": 0},
         learning_rate=1e-2, epochs=15, batch_size=4, gradient_accumulation=1, max_length=32, warmup_steps=0,
+        freeze_encoder=frozen, states_cache=tmp_path / "cache",
     )  # fmt: skip
     results = train(config)
     assert (results["metric"], set(results["languages"])) == ("f1", {"en", "de"})
