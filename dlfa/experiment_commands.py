@@ -71,7 +71,7 @@ def ensemble(
         from .tables import language_table
 
         config = EnsembleConfig(tuple(runs), output_dir, data_dir, wanted, vote, split, max_eval_examples, batch_size)
-        with Progress(console=Console(stderr=True), disable=quiet) as bar:
+        with Progress(console=Console(stderr=True), disable=quiet, transient=True) as bar:
             done = bar.add_task("evaluate", total=len(runs))
             results = run_ensemble(config, overwrite=overwrite, on_run=lambda _: bar.advance(done))
     print_table(language_table(results))

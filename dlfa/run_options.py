@@ -30,6 +30,9 @@ def run_fields(
     reduction: Annotated[int | None, typer.Option(help="AIF: squeeze width is hidden size / reduction.")] = None,
     gate_bias: Annotated[float | None, typer.Option(help="AIF: initial bias of the gate.")] = None,
     activation: Annotated[str | None, typer.Option(help="AIF: relu (default), gelu or silu.")] = None,
+    layer_dropout: Annotated[
+        float | None, typer.Option(help="Scalar mix: probability, in training, that a layer is left out.")
+    ] = None,
     label_subword: Annotated[
         str | None, typer.Option(help="Tagging: a word's label sits on its first (default) or last sub-word, or mean.")
     ] = None,
@@ -90,7 +93,7 @@ def run_fields(
         ValueError: a list without an entry.
     """
     fields = dict(locals())
-    names = ("kernel_size", "reduction", "gate_bias", "activation", "label_subword")
+    names = ("kernel_size", "reduction", "gate_bias", "activation", "layer_dropout", "label_subword")
     options = {name: fields.pop(name) for name in names}
     fields["model_options"] = {name: value for name, value in options.items() if value is not None}
     fields["languages"] = None if languages is None else split_list("languages", languages)

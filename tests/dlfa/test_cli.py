@@ -174,6 +174,7 @@ def one_line_error(result):
         (("--fusion", "mix"), "fusion must be one of"),
         (("--label-subword", "middle"), "label_subword must be one of 'first', 'last', 'mean'"),
         (("--epochs", "0"), "epochs must be a positive number, got 0.0"),
+        (("--layer-dropout", "1"), "layer_dropout must be in [0, 1), got 1.0"),
         (("--overwrite", "--resume"), "--overwrite and --resume cannot be given together"),
         (("--data-dir", "nowhere"), "nowhere: no such folder"),
     ],

@@ -96,6 +96,7 @@ def test_command_averages_and_prints(runs, data_dir, tmp_path):
     again = CliRunner().invoke(app, [*arguments, "--quiet"])
     assert again.exit_code == 2
     assert "holds results; give --overwrite" in again.stderr
+    assert len(again.stderr.strip().split("\n")) == 1
 
 
 def test_bad_ensembles_are_refused(runs, data_dir, tmp_path):
