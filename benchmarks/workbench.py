@@ -21,11 +21,12 @@ import torch
 import transformers
 import typer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, set_seed
+from transformers import AutoConfig, BertConfig, BertModel, PreTrainedTokenizerFast, set_seed
 
 from dlfa.evaluation import evaluate
 from dlfa.frozen import StateInputs
 from dlfa.run_config import RunConfig
+from dlfa.terminal import one_line_errors
 from dlfa.training import Materials, fit, load_data, load_materials, prepare
 
 from .output import print_table, write_json
@@ -163,19 +164,24 @@ def main(
     output: Annotated[Path | None, typer.Option(help="Write the rows here as JSON.")] = None,
 ) -> None:
     """Measure, print a table, and write the rows."""
+    if repeats < 1:
+        raise typer.BadParameter(f"--repeats must be at least 1, got {repeats}")
     if (model is None) != (data_dir is None):
         raise typer.BadParameter("--model and --data-dir must be given together")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    with tempfile.TemporaryDirectory() as name:
+    with one_line_errors(), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        encoder = model or str(make_encoder(folder / "encoder", layers, width))
+        if fusion_layer is None:
+            fusion_layer = AutoConfig.from_pretrained(encoder).num_hidden_layers // 2
         config = RunConfig(
             task="udpos",
-            model=model or str(make_encoder(folder / "encoder", layers, width)),
+            model=encoder,
             output_dir=folder / "runs",
             data_dir=data_dir or make_data(folder / "data", sentences),
             languages=tuple(languages.split(",")),
-            model_options={"fusion_layer": layers // 2 if fusion_layer is None else fusion_layer},
+            model_options={"fusion_layer": fusion_layer},
             learning_rate=1e-4,
             epochs=1,
             batch_size=batch_size,

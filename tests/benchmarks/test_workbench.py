@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from typer.testing import CliRunner
 
 from benchmarks import workbench
@@ -27,3 +28,19 @@ def test_every_regime_and_model_has_its_seconds(tmp_path):
             assert row["environment"]["device"]
     assert "seconds per 1,000 sentences" in result.stdout
     assert "frozen" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--fusion-layer", "2"), "fusion_layer must be in 0..1"),
+        (("--repeats", "0"), "--repeats must be at least 1, got 0"),
+        (("--model", "somewhere"), "--model and --data-dir must be given together"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    app = workbench.typer.Typer()
+    app.command()(workbench.main)
+    result = CliRunner().invoke(app, ["--sentences", "2", "--layers", "2", "--width", "32", *arguments])
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.replace("│", " ").split())
