@@ -37,11 +37,13 @@ class Gain:
         mean: over all of them, a fraction.
         interval: over languages and seeds, with the test's p; over seeds alone where the languages are few. None
             where there is one figure alone.
+        p_languages: of the paired t-test over languages, each with its mean over these seeds.
         up, of: languages whose mean over the seeds is the higher, and how many there are.
     """
 
     mean: float
     interval: Interval | None
+    p_languages: float | None
     up: int
     of: int
 
@@ -89,7 +91,14 @@ class Table:
         by_language = [statistics.fmean(column) for column in zip(*values, strict=True)]
         few = len(languages) < FEWEST_LANGUAGES
         interval = t_interval([statistics.fmean(row) for row in values]) if few else crossed_interval(values)
-        return Gain(statistics.fmean(by_language), interval, sum(x > 0 for x in by_language), len(by_language))
+        over_languages = t_interval(by_language)
+        return Gain(
+            statistics.fmean(by_language),
+            interval,
+            None if over_languages is None else over_languages.p,
+            sum(x > 0 for x in by_language),
+            len(by_language),
+        )
 
     @property
     def singles(self) -> list[Variant]:

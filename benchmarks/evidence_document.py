@@ -37,12 +37,13 @@ PICTURES = Path("docs/images/evidence")
 _COLUMNS, _ROWS = 6, 12  # variants in a table of languages, and in a heat map
 _READING = """\
 Scores are percent; ± is the standard deviation over seeds. *zero-shot* is the unweighted mean over all test languages
-but English, *dev* the score on English development data (the metric that the checkpoint was chosen by). Gains are in
-points, each seed against the same seed: *95 %* is a confidence interval over languages and seeds at once (crossed
-random effects, Clark 1973, with Satterthwaite's degrees of freedom), or where the languages are fewer than five over
-seeds alone (Student's t), *p* its two-sided test, *up* the number of
-languages that gain. *Chosen on dev* is what English development data alone choose; the *oracle* looks at the test
-data. *single layer* is one layer alone, the last one among them."""
+but English, *dev* the score on English development data, by the metric that checkpoints are chosen by. Gains are in
+points, each seed against the same seed. *95 %* is a confidence interval over languages and seeds at once (crossed
+random effects, Clark 1973, with Satterthwaite's degrees of freedom; of two or three seeds it is wide), or where the
+languages are fewer than five one over seeds alone (Student's t); *p* is its two-sided test. *p languages* is the paired
+t-test over languages for these very seeds, *up* the number of languages that gain. *Chosen on dev* is what English
+development data alone choose; the *oracle* looks at the test data. *single layer* is one layer alone, the last one
+among them."""
 
 
 def write_document(root: Path, plan: Sequence[Group], rows: Sequence[Row]) -> Path:
@@ -170,10 +171,9 @@ def _facts(rows: Sequence[Row]) -> str:
     """Encoder, hardware, versions and time of all runs that stand in the tables."""
     if not rows:
         return "No run of the plan is there."
-    hours = sum(float(row["total_seconds"] or row["train_seconds"]) for row in rows) / 3600
     dirty = sum("-dirty" in row["commit"] for row in rows)
     lines = [
-        f"{len(rows)} runs, {hours:.1f} hours of training and evaluation.",
+        f"{len(rows)} runs, {_hours(rows):.1f} hours of training and evaluation.",
         *(
             f"{title}: {_counted(rows, name)}."
             for title, name in (
@@ -186,6 +186,11 @@ def _facts(rows: Sequence[Row]) -> str:
         "from files that differed from the commit (marked -dirty there).",
     ]  # fmt: skip
     return _bullets(lines)
+
+
+def _hours(rows: Sequence[Row]) -> float:
+    """Wall-clock of training and evaluation; of a run that was interrupted, training alone is known."""
+    return sum(float(row["total_seconds"] or row["train_seconds"]) for row in rows) / 3600
 
 
 def _counted(rows: Sequence[Row], name: str) -> str:
@@ -211,12 +216,13 @@ def _protocol_table(several: Sequence[GroupEvidence]) -> MarkdownTable:
                 " / ".join(tested) or "-",
                 ", ".join(map(str, group.seeds)),
                 f"{len(runs)}/{evidence.planned}",
+                f"{_hours(runs):.2f}",
                 options,
             )
         )
     columns = (
         "group", "task", "regime", "English examples", "test examples, all languages", "seeds", "runs",
-        "options of all runs",
+        "hours", "options of all runs",
     )  # fmt: skip
     return MarkdownTable(columns, tuple(rows))
 

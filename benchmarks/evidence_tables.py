@@ -41,7 +41,7 @@ def variant_table(table: Table) -> MarkdownTable:
         for metric in others:
             cells.append(_spread([run.mean(metric, main.languages) for run in comparison.runs[variant]]))
         for reference in references:
-            cells += [_NONE] * 4 if variant == reference else gain_cells(table.gain(variant, reference))
+            cells += [_NONE] * 5 if variant == reference else gain_cells(table.gain(variant, reference))
         rows.append((variant.label, *cells))
     of_record = next(iter(comparison.runs.values()))[0].metric
     columns = [
@@ -52,7 +52,7 @@ def variant_table(table: Table) -> MarkdownTable:
     ]
     columns += [f"{main.name}, {metric}" for metric in others]
     for reference in references:
-        columns += [f"over {reference.label}", "95 %", "p", "up"]
+        columns += [f"over {reference.label}", "95 %", "p", "p languages", "up"]
     return MarkdownTable(tuple(columns), tuple(rows))
 
 
@@ -225,12 +225,13 @@ def curve_variants(table: Table) -> list[Variant]:
 
 
 def gain_cells(gain: Gain) -> list[str]:
-    """Points, the interval, p, and how many languages gain."""
+    """Points, the interval, p, p over languages alone, and how many languages gain."""
     interval = gain.interval
     return [
         percent(gain.mean, sign=True) if interval is None else _points(gain.mean),
         interval_text(interval),
         p_text(interval.p if interval else None),
+        p_text(gain.p_languages),
         f"{gain.up}/{gain.of}",
     ]
 

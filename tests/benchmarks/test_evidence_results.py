@@ -58,7 +58,8 @@ def test_gains_over_last_and_best_single_layer():
     row = next(row for row in shown.rows if row[0] == "aif select 2")
     over_last, over_single = shown.columns.index("over last"), shown.columns.index("over lower 2")
     assert float(row[over_last]) == pytest.approx(8.0, abs=0.15)
-    assert row[over_last + 3] == "6/6"
+    assert row[over_last + 3] == "< 0.001"
+    assert row[over_last + 4] == "6/6"
     assert float(row[over_single]) == pytest.approx(2.0, abs=0.15)
     low, high = map(float, row[over_single + 1].strip("[]").split(","))
     assert 1.8 < low < 2.0 < high < 2.2
