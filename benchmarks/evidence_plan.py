@@ -264,7 +264,7 @@ NER_AFTER = Group(
     regime="full",
     options={name: value for name, value in _AFTER.items() if name != "languages"},
     variants=tuple(
-        variant(mode, *layers, **options)
+        variant(mode, *layers, **options)  # type: ignore[arg-type]
         for options in ({}, {"intermediate": ("udpos",)})
         for mode, layers in (("last", ()), ("aif select", (PAIR,)))
     ),
