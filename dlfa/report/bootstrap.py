@@ -33,7 +33,9 @@ def paired_bootstrap(
     """Percentile intervals of the differences to the baseline, each a mean over seeds and over a group of languages.
 
     Every resample draws as many sentences of each language as there are, with replacement, the same for both variants
-    and for all seeds; the languages are fixed. So the interval tells of the choice of sentences, not of seeds.
+    and for all seeds; the languages are fixed. So the interval tells of the choice of sentences, not of seeds. The
+    resamples of a language are shifted so that their mean is the difference itself: in a macro average, where a rare
+    label may not be drawn, they would be off to one side, and over many languages that would outweigh their spread.
 
     Args:
         comparison: the runs; their predictions lie beside their results.
@@ -93,7 +95,9 @@ def _language_differences(
         (np.arange(len(examples)),), differences, n_resamples=resamples, batch=_BATCH, vectorized=True, axis=-1,
         method="percentile", rng=np.random.default_rng([seed, *language.encode()]),
     )  # fmt: skip
-    return result.bootstrap_distribution
+    resampled = result.bootstrap_distribution
+    own = differences(np.arange(len(examples))[None], -1)
+    return resampled + (own - resampled.mean(axis=1, keepdims=True))
 
 
 def _contrasts(comparison: Comparison) -> NDArray[np.float64]:

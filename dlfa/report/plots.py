@@ -45,6 +45,7 @@ def layer_curve(findings: Findings, path: Path) -> bool:
     for axes, group in zip(np.atleast_1d(figure.subplots(1, len(groups))), groups, strict=True):
         for index, variant in enumerate(flat):
             _level(axes, findings.scores(variant, group), COLOURS[-1 - index % 3], variant.label, index)
+        bounds: list[float] = []
         for index, (mode, members) in enumerate(modes.items()):
             shift = (index - (len(modes) - 1) / 2) * 0.12
             scores = [[100 * score for score in findings.scores(variant, group)] for variant in members]
@@ -52,6 +53,8 @@ def layer_curve(findings: Findings, path: Path) -> bool:
             x = [variant.layers[0] + shift for variant in members]
             means = [statistics.fmean(values) for values in scores]
             spread = [deviation(values) or 0 for values in scores]
+            bounds += [mean + sign * width for mean, width in zip(means, spread, strict=True) for sign in (-1, 1)]
+            bounds += [value for values in scores for value in values]
             axes.errorbar(x, means, yerr=spread, color=colour, marker="o", markersize=4, capsize=2, label=mode)
             for place, values in zip(x, scores, strict=True):
                 axes.plot([place] * len(values), values, ".", color=colour, alpha=0.35, markersize=4)
@@ -61,6 +64,8 @@ def layer_curve(findings: Findings, path: Path) -> bool:
         axes.set_ylabel(f"{comparison.metric}, %")
         axes.set_xticks(range(layers[0], layers[-1] + 1))
         axes.margins(x=0.08)
+        levels = {variant.label: 100 * statistics.fmean(findings.scores(variant, group)) for variant in flat}
+        _show_curves(axes, bounds, levels)
         _bare(axes)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(
@@ -220,6 +225,24 @@ def _level(axes: Axes, scores: list[float], colour: str, label: str, index: int)
     axes.axhline(centre, color=colour, linestyle=("--", ":", "-.")[index % 3], linewidth=1.3, label=label)
     if spread:
         axes.axhspan(centre - spread, centre + spread, color=colour, alpha=0.12, linewidth=0)
+
+
+def _show_curves(axes: Axes, bounds: list[float], levels: dict[str, float]) -> None:
+    """Fit the vertical axis to the curves and to the levels near them; a level far off is told in words."""
+    low, high = min(bounds), max(bounds)
+    reach = 2 * max(high - low, 1.0)
+    near = [level for level in levels.values() if low - reach <= level <= high + reach]
+    far = {label: level for label, level in levels.items() if level not in near}
+    low, high = min([low, *near]), max([high, *near])
+    margin = 0.08 * max(high - low, 0.5)
+    axes.set_ylim(low - margin, high + margin)
+    for place, arrow, labels in (
+        (0.02, "↓", [label for label, level in far.items() if level < low]),
+        (0.94, "↑", [label for label, level in far.items() if level > high]),
+    ):
+        if labels:
+            text = ", ".join(f"{label} {far[label]:.1f}" for label in labels)
+            axes.text(0.02, place, f"{arrow} {text}", transform=axes.transAxes, fontsize=8)
 
 
 def _bare(axes: Axes) -> None:
