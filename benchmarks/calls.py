@@ -14,17 +14,22 @@ from dlfa_kernels.results import BackwardResult, ForwardResult
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to call AIF that changes which kernels run, or what is compiled."""
+    """A way to call AIF that changes which kernels run, or what is compiled.
+
+    `autocast` is its dtype, under which states and parameters are float32.
+    """
 
     fuse: str = "gate"
     kernel_size: int = 1
     packed: bool = False
     lower: bool = True
     token: int | None = None
+    autocast: torch.dtype | None = None
 
     def __str__(self) -> str:
         form = ("packed" if self.packed else "padded") + ("" if self.token is None else f" token={self.token}")
-        return f"{self.fuse} k={self.kernel_size} {form}" + ("" if self.lower else " one input")
+        details = ("" if self.lower else " one input") + ("" if self.autocast is None else " autocast")
+        return f"{self.fuse} k={self.kernel_size} {form}{details}"
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ def run_forward(variant: Variant, inputs: Inputs) -> ForwardResult:
     """The forward launches of a call; relu throughout."""
     arguments = (inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens)
     if variant.token is None:
-        return full_passes.forward(*arguments, variant.fuse, "relu")
+        return full_passes.forward(*arguments, variant.fuse, "relu", variant.autocast)
     return token_passes.forward(*arguments, variant.token, variant.fuse, "relu")
 
 

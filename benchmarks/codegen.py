@@ -19,7 +19,7 @@ import tempfile
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,7 +68,14 @@ REDUCTIONS = [4, 16]
 # Calls whose launches are compiled, each distinct one once: every kernel, and what changes its code most.
 VARIANTS = {
     str(variant): variant
-    for variant in (Variant(), Variant(fuse="select"), Variant(kernel_size=3), Variant(packed=True), Variant(token=0))
+    for variant in (
+        Variant(),
+        Variant(fuse="select"),
+        Variant(kernel_size=3),
+        Variant(packed=True),
+        Variant(token=0),
+        Variant(autocast=torch.bfloat16),
+    )
 }
 CALLS = list(VARIANTS)
 
@@ -98,8 +105,13 @@ class Job:
 
 
 def recorded_launches(setting: Setting, variant: Variant) -> list[tuple[str, Launch]]:
-    """("forward" or "backward", launch) of a call of 32 x 128 tokens with a mask, or packed."""
+    """("forward" or "backward", launch) of a call of 32 x 128 tokens with a mask, or packed.
+
+    Under autocast, which is to the setting's dtype, states and parameters are float32.
+    """
     dtype, embed_dim, batch, length = DTYPES[setting.dtype], setting.embed_dim, 32, 128
+    if variant.autocast is not None:
+        variant, dtype = replace(variant, autocast=dtype), torch.float32
 
     def meta(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")

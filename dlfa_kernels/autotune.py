@@ -134,14 +134,17 @@ def _with_squeeze_of(default: Tiles, tuned: Tiles) -> Tiles:
     return replace(default, **changes, l2_share=tuned.l2_share)
 
 
-def tiles_for(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, device: torch.device) -> Tiles:
+def tiles_for(
+    embed_dim: int, squeeze_dim: int, dtype: torch.dtype, device: torch.device, products: torch.dtype | None = None
+) -> Tiles:
     """The shipped tiles, or with DLFA_AUTOTUNE=1 on a GPU the tuned ones of the bucket, tuned now if there are none.
 
-    Nothing is tuned while a CUDA graph is captured.
+    Where `products` have another dtype than the states the shipped ones serve. Nothing is tuned while a CUDA graph is
+    captured.
     """
     architecture = device_architecture(device)
-    default = choose_tiles(embed_dim, squeeze_dim, dtype, architecture)
-    if device.type != "cuda" or not environment.autotune():
+    default = choose_tiles(embed_dim, squeeze_dim, dtype, architecture, products)
+    if device.type != "cuda" or not environment.autotune() or products not in (None, dtype):
         return default
     key = bucket(embed_dim, squeeze_dim, dtype, architecture)
     if key not in _tuned:

@@ -74,6 +74,7 @@ class Call:
         cu_seqlens: Tensor | None,
         fuse: str,
         activation: str,
+        products: torch.dtype | None = None,
     ) -> None:
         self.packed = cu_seqlens is not None
         self.cu_seqlens = None if cu_seqlens is None else cu_seqlens.contiguous()
@@ -98,9 +99,9 @@ class Call:
         if overridden.tiles is not None:
             self.tiles = overridden.tiles
         elif overridden.architecture is not None:
-            self.tiles = choose_tiles(self.embed_dim, self.squeeze_dim, self.dtype, architecture)
+            self.tiles = choose_tiles(self.embed_dim, self.squeeze_dim, self.dtype, architecture, products)
         else:
-            self.tiles = tiles_for(self.embed_dim, self.squeeze_dim, self.dtype, self.device)
+            self.tiles = tiles_for(self.embed_dim, self.squeeze_dim, self.dtype, self.device, products)
         states = (tensor for tensor in (self.last, self.lower, self.dz) if tensor is not None)
         divisor = gcd(*(stride for tensor in states for stride in tensor.stride()[:-1]))
         interpreted = last.device.type == "cpu" and environment.triton_interpreted()

@@ -28,7 +28,9 @@ def _multiprocessors(device: torch.device) -> int:
     return 132 if device.type == "meta" else 2
 
 
-def empty_forward(last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None) -> ForwardResult:
+def empty_forward(
+    last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None, products: torch.dtype | None = None
+) -> ForwardResult:
     """Buffers of a forward pass; also its shapes, for tracing."""
     batch = last.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
     rows = last.shape[0] if cu_seqlens is not None else last.shape[0] * last.shape[1]
@@ -36,7 +38,7 @@ def empty_forward(last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None) 
     float32 = {"dtype": torch.float32, "device": last.device}
     return ForwardResult(
         z=torch.empty(last.shape, dtype=last.dtype, device=last.device),
-        squeezed=torch.empty((rows, squeeze_dim), dtype=last.dtype, device=last.device),
+        squeezed=torch.empty((rows, squeeze_dim), dtype=products or last.dtype, device=last.device),
         hidden=torch.empty((batch, squeeze_dim), **float32),  # type: ignore[call-overload]
         pooled=torch.empty((batch, embed_dim), **float32),  # type: ignore[call-overload]
         context=torch.empty((batch, embed_dim), **float32),  # type: ignore[call-overload]
@@ -52,10 +54,14 @@ def forward(
     cu_seqlens: Tensor | None,
     fuse: str,
     activation: str,
+    products: torch.dtype | None = None,
 ) -> ForwardResult:
-    """z of the padded or packed form in three launches a group, four where sequences are long or packed."""
-    call = Call(last, lower, None, weights, mask, cu_seqlens, fuse, activation)
-    result = empty_forward(last, weights, cu_seqlens)
+    """z of the padded or packed form in three launches a group, four where sequences are long or packed.
+
+    `products` is the dtype in which products over tokens are taken, here and in the backward; None for the states'.
+    """
+    call = Call(last, lower, None, weights, mask, cu_seqlens, fuse, activation, products)
+    result = empty_forward(last, weights, cu_seqlens, products)
     if call.rows == 0 or call.batch == 0:
         return result._replace(hidden=result.hidden.zero_(), pooled=result.pooled.zero_(),
                                context=result.context.zero_(), tokens=result.tokens.zero_())  # fmt: skip
@@ -121,7 +127,7 @@ def backward(
 
     One more a group where sequences are long or packed, one more for kernel sizes over 1.
     """
-    call = Call(last, lower, dz, weights, mask, cu_seqlens, fuse, activation)
+    call = Call(last, lower, dz, weights, mask, cu_seqlens, fuse, activation, saved.squeezed.dtype)
     result = empty_backward(last, weights, fuse)
     if call.rows == 0 or call.batch == 0:
         for gradient in result.weights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .backends import TRITON_AVAILABLE, resolve_backend
@@ -10,6 +11,20 @@ from .reference import gate_and_fused
 
 if TRITON_AVAILABLE:
     from . import operators
+
+
+def product_dtype(last: Tensor) -> torch.dtype | None:
+    """The dtype in which the kernels take products over tokens of float32 states under autocast; None for the states'.
+
+    This is what AIF of torch's own layers does: they multiply in autocast's dtype, and what is added and gated element
+    by element stays float32, as the layer norm of an encoder's last layer hands it over. To cast the states would move
+    more bytes than it saves, and leave copies to keep for the backward.
+    """
+    device = last.device.type
+    if last.dtype != torch.float32 or device == "meta" or not torch.is_autocast_enabled(device):
+        return None
+    dtype = torch.get_autocast_dtype(device)
+    return dtype if dtype in (torch.bfloat16, torch.float16) else None
 
 
 def fused_aif(
@@ -52,7 +67,8 @@ def fused_aif(
         backend: "auto", "triton" or "eager".
 
     Returns:
-        z in the shape and dtype of `last`, or (B, E) with `token`.
+        z in the shape and dtype of `last`, or (B, E) with `token`. Under autocast too; float32 states are then
+        multiplied in its dtype by the kernels, and in float32 by the eager path and with `token`.
 
     Raises:
         ValueError, TypeError: an argument that does not fit, see `checks.check_inputs`.
@@ -66,6 +82,6 @@ def fused_aif(
     if resolve_backend(backend, last) == "triton":
         inputs = (last, lower, *weights, mask, cu_seqlens)
         if token is None:
-            return operators.ops.aif(*inputs, fuse, activation)[0]
+            return operators.ops.aif(*inputs, fuse, activation, product_dtype(last))[0]
         return operators.ops.aif_token(*inputs, token, fuse, activation)[0]
     return gate_and_fused(last, lower, weights, mask, cu_seqlens, token, fuse, activation)[1]

@@ -2,8 +2,8 @@
 
 A copy of the package under another name, as Hugging Face's `kernels` loads it, has a namespace of that name instead.
 
-    dlfa::aif        (last, lower?, eight weights, mask?, cu_seqlens?, fuse, activation) -> ForwardResult
-    dlfa::aif_token  the same with `token` before `fuse`
+    dlfa::aif        (last, lower?, eight weights, mask?, cu_seqlens?, fuse, activation, products?) -> ForwardResult
+    dlfa::aif_token  the same with `token` before `fuse` and without `products`
     dlfa::aif_backward, dlfa::aif_token_backward
                      (dz, the tensors above, the six outputs, the other arguments) -> (dx, dy, eight gradients)
 
@@ -54,8 +54,11 @@ def _refuse_double_backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, 
     )
 
 
-def _register(name: str, settings: tuple[str, ...], passes: _Passes) -> None:
-    """Define the operators `name` and `name`_backward over the passes of one input form."""
+def _register(name: str, settings: tuple[str, ...], passes: _Passes, forward_settings: tuple[str, ...] = ()) -> None:
+    """Define the operators `name` and `name`_backward over the passes of one input form.
+
+    The forward takes `forward_settings` after `settings`; they show in what it saves.
+    """
     tensors = len(_INPUTS)
     fuse_setting = len(settings) - 2  # settings end with fuse, activation
 
@@ -66,7 +69,7 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes) -> None:
 
     def forward_fake(*arguments: Any) -> tuple[Tensor, ...]:
         last, _, weights, _, cu_seqlens = _split(arguments[:tensors])
-        return tuple(passes.empty_forward(last, weights, cu_seqlens))
+        return tuple(passes.empty_forward(last, weights, cu_seqlens, *arguments[tensors + len(settings) :]))
 
     def backward(dz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         inputs, saved = arguments[:tensors], arguments[tensors : tensors + len(_SAVED)]
@@ -84,7 +87,7 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes) -> None:
         @staticmethod
         def forward(ctx: Any, keys: Any, *inputs: Any) -> tuple[Tensor, ...]:
             output = run_below_autograd(keys, inputs)
-            ctx.settings = inputs[tensors:]
+            ctx.settings = inputs[tensors : tensors + len(settings)]
             # z itself is not read by the backward: an empty tensor stands for it, so that z need not be kept.
             ctx.save_for_backward(*inputs[:tensors], output[0].new_empty(0), *output[1:])
             ctx.mark_non_differentiable(*output[1:])
@@ -93,7 +96,7 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes) -> None:
 
         @staticmethod
         def backward(ctx: Any, dz: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-            undifferentiated = (None,) * (2 + len(settings))  # mask, cu_seqlens and the settings
+            undifferentiated = (None,) * (2 + len(settings) + len(forward_settings))  # the 2 are mask and cu_seqlens
             if dz is None:
                 return (None,) * (3 + _WEIGHT_COUNT) + undifferentiated
             saved = ctx.saved_tensors  # read once: activation checkpointing recomputes it at each reading
@@ -118,7 +121,7 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes) -> None:
         return run_below_autograd(keys, inputs)
 
     inputs, outputs = ", ".join(_INPUTS), ", ".join(["Tensor"] * len(_SAVED))
-    library.define(f"{name}({inputs}, {', '.join(settings)}) -> ({outputs})")
+    library.define(f"{name}({inputs}, {', '.join(settings + forward_settings)}) -> ({outputs})")
     library.define(
         f"{name}_backward(Tensor dz, {inputs}, {', '.join(_SAVED)}, {', '.join(settings)})"
         f" -> ({', '.join(['Tensor'] * (2 + _WEIGHT_COUNT))})"
@@ -133,5 +136,5 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes) -> None:
     torch.library.register_autograd(f"{NAMESPACE}::{name}_backward", _refuse_double_backward, lib=library)
 
 
-_register("aif", ("str fuse", "str activation"), full_passes)
+_register("aif", ("str fuse", "str activation"), full_passes, ("ScalarType? products",))
 _register("aif_token", ("int token", "str fuse", "str activation"), token_passes)

@@ -11,10 +11,10 @@ from .checks import AIFWeights
 
 
 class ForwardResult(NamedTuple):
-    """z and what the backward needs besides the inputs; float32 rows but for `squeezed`, in z's dtype."""
+    """z and what the backward needs besides the inputs; float32 rows but for `squeezed`."""
 
     z: Tensor  # as last
-    squeezed: Tensor  # (rows, H), the local squeeze before its activation
+    squeezed: Tensor  # (rows, H) in the dtype of products, the local squeeze before its activation
     hidden: Tensor  # (B, H), the global squeeze before its activation
     pooled: Tensor  # (B, E), p
     context: Tensor  # (B, E), g

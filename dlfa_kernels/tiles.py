@@ -116,10 +116,20 @@ def _family(architecture: str) -> str:
 
 @cache
 def choose_tiles(
-    embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: str = DEFAULT_ARCHITECTURE
+    embed_dim: int,
+    squeeze_dim: int,
+    dtype: torch.dtype,
+    architecture: str = DEFAULT_ARCHITECTURE,
+    products: torch.dtype | None = None,
 ) -> Tiles:
-    """Tile sizes for (E, H, dtype of the states, architecture such as "sm_90" or "gfx942")."""
+    """Tile sizes for (E, H, dtype of the states, architecture such as "sm_90" or "gfx942").
+
+    With `products` of another dtype than the states', the stage that holds most of them takes that dtype's tiles; up to
+    64 bytes a thread are spilled there.
+    """
+    products = products or dtype
     caps = CAPS[_family(architecture), dtype.itemsize]
+    caps = replace(caps, inputs=CAPS[_family(architecture), products.itemsize].inputs)
     widest_e = power_of_two(embed_dim)
     block_h = min(64, power_of_two(squeeze_dim))
     chunks = min(MAX_HELD_H, -(-squeeze_dim // block_h) * block_h) // block_h
@@ -133,9 +143,9 @@ def choose_tiles(
     squeeze, inputs = narrow(caps.squeeze), fitted(caps.inputs)
     if dtype == torch.float32 and chunks == 4:  # four warps spill here
         squeeze = replace(squeeze, block_e=min(32, widest_e), num_warps=8)
-    if dtype == torch.float32 and squeeze_dim <= 128:  # one block of 64 alone is unrolled, and spills
+    if products == torch.float32 and squeeze_dim <= 128:  # one block of 64 alone is unrolled, and spills
         inputs = replace(inputs, block_h=min(32, block_h), chunks=-(-squeeze_dim // min(32, block_h)))
-    if _family(architecture) == "warp" and dtype.itemsize == 2 and chunks == 4:  # four blocks of 64 spill
+    if _family(architecture) == "warp" and products.itemsize == 2 and chunks == 4:  # four blocks of 64 spill
         inputs = replace(inputs, block_h=32, chunks=8)
     context_warps = 4 if _family(architecture) == "warpgroup" and chunks <= 2 else 8
     block_e = min(64, widest_e)

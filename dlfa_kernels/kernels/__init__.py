@@ -5,5 +5,6 @@ Backward: reduce (ds summed, gradient of the squeeze) -> pool -> context (gradie
 
 Names: `*_ptr` points to a tensor, `*_offsets` are int64 element offsets into one, `*_inside` masks accesses; a block
 value is called as in the equations of `aif_reference`: x, y, w, u, s, m, dz, ds. A `slot` numbers a tile of BLOCK_T
-consecutive rows of one sequence; it is also the row of that tile's partial sums.
+consecutive rows of one sequence; it is also the row of that tile's partial sums. Operands of products over tokens are
+rounded to the dtype of `squeezed`, which is that of the states, or under autocast a shorter one than theirs.
 """

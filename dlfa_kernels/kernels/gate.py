@@ -29,7 +29,7 @@ def load_squeezed(squeezed_ptr, rows, real, h, SQUEEZE_DIM: tl.constexpr):
 
 @triton.jit
 def load_u(squeezed_ptr, rows, real, h, SQUEEZE_DIM: tl.constexpr, ACTIVATION: tl.constexpr, INTERPRETED: tl.constexpr):
-    """u = phi(a), (BLOCK_T, BLOCK_H) in the dtype of the states."""
+    """u = phi(a), (BLOCK_T, BLOCK_H) in the dtype of products, that of `squeezed`."""
     u = activate(load_squeezed(squeezed_ptr, rows, real, h, SQUEEZE_DIM), ACTIVATION)
     return round_to(u, squeezed_ptr.dtype.element_ty, INTERPRETED)
 

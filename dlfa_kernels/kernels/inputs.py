@@ -73,6 +73,7 @@ def inputs_kernel(
     first_h = tl.program_id(2) * (CHUNKS * BLOCK_H)
     inside_e = e < EMBED_DIM
     state_dtype: tl.constexpr = x_ptr.dtype.element_ty
+    product_dtype: tl.constexpr = squeezed_ptr.dtype.element_ty
     expand_part = zero_chunks(CHUNKS, BLOCK_E, BLOCK_H)
     squeeze_part = zero_chunks(CHUNKS, BLOCK_E, BLOCK_H)
 
@@ -96,7 +97,7 @@ def inputs_kernel(
                 w = x + y
             branches = tl.zeros((BLOCK_E, BLOCK_T), dtype=tl.float32)
             branches += load_float32(pooled_gradient_ptr, sequence * EMBED_DIM + e, inside_e)[:, None]
-            w = round_to(w, state_dtype, INTERPRETED)
+            w = round_to(w, product_dtype, INTERPRETED)
             if KERNEL_SIZE == 1:
                 accumulated = ()
                 for chunk in tl.static_range(CHUNKS):
@@ -112,7 +113,7 @@ def inputs_kernel(
                 seeing = real_tokens(mask_ptr, sequence, seers, rows, length, HAS_MASK)
                 da = load_da(squeezed_gradient_ptr, first_row + seers, seeing, h, SQUEEZE_DIM)
                 weight = load_squeeze_weight(
-                    squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED
+                    squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED
                 )
                 branches = dot(tl.trans(weight), tl.trans(da), branches, PRECISION, INTERPRETED)
             # da above and u below are read once more: held, they would cost the weight gradients' registers.
@@ -122,7 +123,7 @@ def inputs_kernel(
             )  # fmt: skip
             m = tl.sigmoid(local + gate_bias(expand_bias_ptr, context_ptr, sequence, e, EMBED_DIM)[:, None])
             dz = load_float32(dz_ptr, dz_rows[None, :] + e[:, None], inside)
-            ds = round_to(gate_gradient(dz, m, x, y, SELECT, HAS_LOWER), state_dtype, INTERPRETED)
+            ds = round_to(gate_gradient(dz, m, x, y, SELECT, HAS_LOWER), product_dtype, INTERPRETED)
             accumulated = ()
             for chunk in tl.static_range(CHUNKS):
                 h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
@@ -160,7 +161,7 @@ def add_part(pointers, part, inside, ADD: tl.constexpr):
 
 @triton.jit
 def load_da(squeezed_gradient_ptr, rows, real, h, SQUEEZE_DIM: tl.constexpr):
-    """da, (BLOCK_T, BLOCK_H) in the dtype of the states; zero at padding, whose rows are never written."""
+    """da, (BLOCK_T, BLOCK_H) in the dtype of products; zero at padding, whose rows are never written."""
     inside = real[:, None] & (h < SQUEEZE_DIM)[None, :]
     return tl.load(squeezed_gradient_ptr + rows[:, None] * SQUEEZE_DIM + h[None, :], mask=inside, other=0.0)
 
@@ -206,7 +207,7 @@ def taps_kernel(
     e = (tl.program_id(0) % blocks_e) * BLOCK_E + tl.arange(0, BLOCK_E)
     h = (tl.program_id(0) // blocks_e) * BLOCK_H + tl.arange(0, BLOCK_H)
     tap = tl.program_id(2)
-    state_dtype: tl.constexpr = x_ptr.dtype.element_ty
+    product_dtype: tl.constexpr = squeezed_gradient_ptr.dtype.element_ty
     part = tl.zeros((BLOCK_E, BLOCK_H), dtype=tl.float32)
     for slot in range(first_slot + tl.program_id(1), end_slot, tl.num_programs(1)):
         sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
@@ -222,7 +223,7 @@ def taps_kernel(
             seers = positions - (tap - (KERNEL_SIZE - 1) // 2)
             seeing = real_tokens(mask_ptr, sequence, seers, rows, length, HAS_MASK)
             da = load_da(squeezed_gradient_ptr, first_row + seers, seeing, h, SQUEEZE_DIM)
-            part = dot(round_to(w, state_dtype, INTERPRETED), da, part, PRECISION, INTERPRETED)
+            part = dot(round_to(w, product_dtype, INTERPRETED), da, part, PRECISION, INTERPRETED)
     row = (tl.program_id(1).to(tl.int64) * KERNEL_SIZE + tap) * EMBED_DIM + e
     inside = (e < EMBED_DIM)[:, None] & (h < SQUEEZE_DIM)[None, :]
     add_part(squeeze_parts_ptr + row[:, None] * SQUEEZE_DIM + h[None, :], part, inside, ADD)

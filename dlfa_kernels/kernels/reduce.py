@@ -64,7 +64,7 @@ def reduce_kernel(
     Grid (slots of a group, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program:
     reads   dz, x, y (B, T, E): once
             squeezed (rows, H), mask, cu_seqlens, weight (E, H), bias (E,), context (B, E) float32: once a tile
-    writes  squeezed_gradient (rows, H) in x's dtype: real rows only
+    writes  squeezed_gradient (rows, H) in the dtype of squeezed: real rows only
             bias_parts (slots, H) float32: once
             sums (slots, E) float32, counts (slots,) int32: once; sums only where the count is not 0
     """
@@ -79,7 +79,7 @@ def reduce_kernel(
         tl.store(counts_ptr + slot, count)
     if count > 0:
         packed_rows = first_row + positions
-        state_dtype: tl.constexpr = x_ptr.dtype.element_ty
+        product_dtype: tl.constexpr = squeezed_ptr.dtype.element_ty
         dz_rows = state_offsets(sequence, positions, first_row, dz_batch_stride, dz_row_stride, PACKED, ALIGN)
         x_rows = state_offsets(sequence, positions, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
         y_rows = state_offsets(sequence, positions, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
@@ -103,11 +103,11 @@ def reduce_kernel(
             ds = gate_gradient(dz, m, x, y, SELECT, HAS_LOWER)
             if first_h == 0:
                 tl.store(sums_ptr + slot * EMBED_DIM + e, tl.sum(ds, axis=0), mask=e < EMBED_DIM)
-            ds = round_to(ds, state_dtype, INTERPRETED)
+            ds = round_to(ds, product_dtype, INTERPRETED)
             accumulated = ()
             for chunk in tl.static_range(CHUNKS):
                 h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-                weight = load_expand_weight(weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED)
+                weight = load_expand_weight(weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED)
                 accumulated = accumulated + (dot(ds, weight, du[chunk], PRECISION, INTERPRETED),)
             du = accumulated
         for chunk in tl.static_range(CHUNKS):
@@ -117,7 +117,7 @@ def reduce_kernel(
             tl.store(bias_parts_ptr + slot * SQUEEZE_DIM + h, tl.sum(da, axis=0), mask=h < SQUEEZE_DIM)
             tl.store(
                 squeezed_gradient_ptr + packed_rows[:, None] * SQUEEZE_DIM + h[None, :],
-                round_to(da, state_dtype, INTERPRETED),
+                round_to(da, product_dtype, INTERPRETED),
                 mask=real[:, None] & (h < SQUEEZE_DIM)[None, :],
             )
     else:

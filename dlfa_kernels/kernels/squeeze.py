@@ -63,7 +63,7 @@ def squeeze_kernel(
     reads   x, y (B, T, E): once; at k > 1 each of the k taps reads its shifted rows again, from cache
             mask (B, T), cu_seqlens (B+1,): once a tile
             weight (k, H, E), bias (H,): once a tile
-    writes  squeezed (rows, H), before the activation, in x's dtype: once; 0 at padding
+    writes  squeezed (rows, H), before the activation, in the dtype of products: once; 0 at padding
             sums (slots, E) float32, counts (slots,) int32: once; sums only where the count is not 0
     """
     slot = first_slot + tl.program_id(0)
@@ -75,7 +75,7 @@ def squeeze_kernel(
     count = tl.sum(real.to(tl.int32), axis=0)
     if first_h == 0:
         tl.store(counts_ptr + slot, count)
-    state_dtype: tl.constexpr = x_ptr.dtype.element_ty
+    product_dtype: tl.constexpr = squeezed_ptr.dtype.element_ty
     a = zero_chunks(CHUNKS, BLOCK_T, BLOCK_H)
     if count > 0:
         # One loop over blocks of E and, within them, taps: so that it is pipelined whatever k is.
@@ -97,11 +97,11 @@ def squeeze_kernel(
             if tap == (KERNEL_SIZE - 1) // 2:
                 if first_h == 0:
                     tl.store(sums_ptr + slot * EMBED_DIM + e, tl.sum(w, axis=0), mask=e < EMBED_DIM)
-            w = round_to(w, state_dtype, INTERPRETED)
+            w = round_to(w, product_dtype, INTERPRETED)
             accumulated = ()
             for chunk in tl.static_range(CHUNKS):
                 h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-                weight = load_squeeze_weight(weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED)
+                weight = load_squeeze_weight(weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED)
                 accumulated = accumulated + (dot(w, tl.trans(weight), a[chunk], PRECISION, INTERPRETED),)
             a = accumulated
     squeezed_rows = (first_row + positions) * SQUEEZE_DIM
@@ -110,6 +110,6 @@ def squeeze_kernel(
         biased = a[chunk] + load_float32(bias_ptr, h, h < SQUEEZE_DIM)[None, :]
         tl.store(
             squeezed_ptr + squeezed_rows[:, None] + h[None, :],
-            round_to(tl.where(real[:, None], biased, 0.0), state_dtype, INTERPRETED),
+            round_to(tl.where(real[:, None], biased, 0.0), product_dtype, INTERPRETED),
             mask=(positions < rows)[:, None] & (h < SQUEEZE_DIM)[None, :],
         )

@@ -142,7 +142,7 @@ def test_autocast_keeps_float32_parameters_and_the_states_dtype(
     with torch.autocast(device.type, dtype=torch.bfloat16):
         z = aif(inputs.last, inputs.lower, inputs.mask)
     assert z.dtype == dtype
-    assert torch.equal(z, plain)
+    assert torch.equal(z, plain) == (backend == "eager" or dtype != torch.float32)  # see test_autocast
     z.sum().backward()
     assert all(parameter.grad.dtype == torch.float32 for parameter in aif.parameters())
 

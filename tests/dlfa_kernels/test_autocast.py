@@ -1,0 +1,95 @@
+"""float32 states under autocast: the kernels multiply in its dtype, and hand back float32."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from aif_cases import Case, exact, make_inputs, relative_errors, run
+from torch import Tensor
+
+from dlfa_kernels import fused_aif
+from dlfa_kernels.launches import record_launches
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
+
+triton_aif = partial(fused_aif, backend="triton")
+# Of z, and of a gradient, relative and in norm: those of states in the dtype of autocast.
+LIMITS = {torch.bfloat16: (1e-2, 2e-2), torch.float16: (2e-3, 4e-3)}
+
+
+def autocast_aif(dtype: torch.dtype) -> Any:
+    """`fused_aif` by the kernels under autocast to `dtype`."""
+
+    def fused(last: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        with torch.autocast(last.device.type, dtype=dtype):
+            return triton_aif(last, *arguments, **options)
+
+    return fused
+
+
+@pytest.mark.parametrize("dtype", LIMITS, ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(batch=2, length=40, activation="gelu"),
+        Case(batch=2, length=9, kernel_size=3, fuse="select", activation="silu", mask="empty"),
+        Case(batch=1, length=9, squeeze_dim=264, lower=False, activation="gelu"),
+        Case(lengths=(5, 0, 33), activation="gelu"),
+    ],
+    ids=str,
+)
+def test_float32_states_are_multiplied_in_the_dtype_of_autocast(
+    case: Case, dtype: torch.dtype, device: torch.device
+) -> None:
+    inputs = make_inputs(case, device)
+    with record_launches() as launches:
+        results = run(autocast_aif(dtype), inputs, **case.options)
+    assert {result.dtype for result in results.values()} == {torch.float32}
+    squeezed = [item.arguments["squeezed_ptr"] for item in launches if "squeezed_ptr" in item.arguments]
+    assert {tensor.dtype for tensor in squeezed} == {dtype}
+    errors = relative_errors(results, exact(inputs, case))
+    forward_limit, gradient_limit = LIMITS[dtype]
+    assert errors.pop("z") <= forward_limit
+    assert max(errors.values()) <= gradient_limit, errors
+
+
+@pytest.mark.parametrize(
+    "case",
+    [Case(length=5, dtype=torch.float16), Case(length=5, token=1), Case(length=5, dtype=torch.bfloat16)],
+    ids=str,
+)
+def test_other_calls_are_as_without_autocast(case: Case, device: torch.device) -> None:
+    inputs = make_inputs(case, device)
+    expected = run(triton_aif, inputs, **case.options)
+    for name, value in run(autocast_aif(torch.bfloat16), inputs, **case.options).items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_autocast_to_float32_or_off_changes_nothing(device: torch.device) -> None:
+    case = Case(length=5)
+    inputs = make_inputs(case, device)
+    expected = run(triton_aif, inputs, **case.options)["z"]
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=False):
+        assert torch.equal(run(triton_aif, inputs, **case.options)["z"], expected)
+
+
+def test_opcheck_with_other_products(device: torch.device) -> None:
+    inputs = make_inputs(Case(batch=1, length=5, embed_dim=16, mask="full"), device)
+    states = [inputs.last.requires_grad_(), inputs.lower.requires_grad_()]
+    torch.library.opcheck(
+        torch.ops.dlfa.aif, (*states, *inputs.weights, inputs.mask, None, "gate", "relu", torch.bfloat16)
+    )
+
+
+def test_compiled_under_autocast_with_float32_states(device: torch.device) -> None:
+    case = Case(length=5, activation="gelu")
+    inputs = make_inputs(case, device)
+    torch._dynamo.reset()
+    compiled = torch.compile(autocast_aif(torch.bfloat16), fullgraph=True, backend="aot_eager")
+    expected = run(autocast_aif(torch.bfloat16), inputs, **case.options)
+    for name, value in run(compiled, inputs, **case.options).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
+    torch._dynamo.reset()
