@@ -62,8 +62,22 @@ def bar_chart(results: Mapping[str, Any], path: Path) -> None:
 
 def title(results: Mapping[str, Any]) -> str:
     """What was run, in one line."""
-    fusion = results.get("fusion", "last")
-    detail = "last layer" if fusion == "last" else f"{fusion} with layer {results.get('fusion_layer')}"
-    if fusion == "aif":
-        detail += f", {results.get('fuse')}"
-    return f"{results['task']}, {results['model']}, {detail}"
+    parts = [results["task"], results["model"]]  # an ensemble of several models has no one name
+    if "ensemble" in results:
+        parts.append(f"ensemble of {len(results['ensemble']['runs'])} runs")
+    else:
+        parts.append(_fusion(results))
+    return ", ".join(part for part in parts if part is not None)
+
+
+def _fusion(results: Mapping[str, Any]) -> str:
+    fusion, layers = results.get("fusion", "last"), results.get("fusion_layer")
+    if fusion == "last":
+        return "last layer"
+    if layers is None:
+        where = "all layers" if fusion == "scalar_mix" else "an external input"
+    elif isinstance(layers, list):
+        where = f"layers {', '.join(map(str, layers))}"
+    else:
+        where = f"layer {layers}"
+    return f"{fusion} with {where}" + (f", {results.get('fuse')}" if fusion == "aif" else "")

@@ -90,6 +90,7 @@ def test_command_averages_and_prints(runs, data_dir, tmp_path):
     result = CliRunner().invoke(app, [*arguments, "--languages", "de,fr", "--quiet"])
     assert result.exit_code == 0, result.output
     assert "average, zero-shot" in result.stdout
+    assert "ensemble of 2 runs" in result.stdout
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(results["languages"]) == {"de", "fr"}
     assert (tmp_path / "out" / "languages.png").exists()

@@ -8,6 +8,10 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from dlfa import DLFAForSequenceClassification, DLFAForTokenClassification
+from dlfa.evaluation import evaluate
+from dlfa.run_config import RunConfig
+from dlfa.saved_runs import load_run
+from dlfa.training import load_data, train
 
 TEXTS = ["The cat sleeps on the warm roof.", "Die Katze schläft auf dem warmen Dach.", "猫が屋根で寝ている。"]
 
@@ -50,3 +54,22 @@ def test_saving_and_padding(me5: Path, tmp_path: Path) -> None:
         together = loaded(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
         alone = torch.cat([model(**tokenizer(text, return_tensors="pt")).logits for text in TEXTS])
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "languages"), [("udpos", 33), ("uner", 12), ("sick", 3)])
+def test_frozen_training_on_real_data(me5: Path, shared: Path, tmp_path: Path, task: str, languages: int) -> None:
+    config = RunConfig(
+        task=task, model=str(me5), output_dir=tmp_path / "run", data_dir=shared / "data" / task,
+        model_options={"fusion_layer": 6, "label_subword": "last"}, freeze_encoder=True, epochs=3, batch_size=8,
+        gradient_accumulation=1, states_cache=tmp_path / "cache", max_train_examples=40, max_eval_examples=4,
+    )  # fmt: skip
+    results = train(config)
+    assert len(results["languages"]) == languages
+    assert {scores["examples"] for scores in results["languages"].values()} == {4}
+    run = load_run(tmp_path / "run")
+    language = "ja" if task == "sick" else "zh"
+    examples = load_data(config).test[language]
+    again = evaluate(run.model, run.tokenizer, run.task, {language: examples}, max_length=run.max_length)[language]
+    written = (tmp_path / "run" / "predictions" / f"test-{language}.tsv").read_text()
+    assert run.task.prediction_text(examples, again.predictions) == written

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from dlfa import atomic
-from dlfa.charts import bar_chart
+from dlfa.charts import bar_chart, title
 from dlfa.evaluation import LanguageEvaluation
 from dlfa.results import environment, summary
 from dlfa.tables import language_table, task_table
@@ -113,3 +113,18 @@ def test_task_table_names_every_task():
     assert all(name in text for name in TASKS)
     assert "google/xtreme" in text
     assert "--data-dir only" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"fusion": "last", "fusion_layer": None}, "udpos, some/encoder, last layer"),
+        ({}, "udpos, some/encoder, aif with layer 6, select"),
+        ({"fusion_layer": [4, 6]}, "udpos, some/encoder, aif with layers 4, 6, select"),
+        ({"fusion": "scalar_mix", "fusion_layer": None}, "udpos, some/encoder, scalar_mix with all layers"),
+        ({"model": None, "fuse": None, "ensemble": {"runs": [{}, {}]}}, "udpos, ensemble of 2 runs"),
+    ],
+)
+def test_title_tells_what_was_run(changes, told):
+    described = {"task": "udpos", "model": "some/encoder", "fusion": "aif", "fusion_layer": 6, "fuse": "select"}
+    assert title({**described, **changes}) == told
