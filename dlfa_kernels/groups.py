@@ -13,6 +13,10 @@ the simpler schedule stands until `python -m benchmarks.schedule` says otherwise
 whatever the share: at most 3 launches forward, 4 backward.
 
 Packed sequences are one group always: where they start is known on the device alone.
+
+The other way to the same traffic, one persistent launch whose programs wait for counters of the sequences that they
+need, is not taken: it ends only if the programs that are waited for run at the same time or before, which no test
+without a GPU can show, as the interpreter runs programs one after the other.
 """
 
 from __future__ import annotations
