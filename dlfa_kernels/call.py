@@ -29,6 +29,13 @@ def _channels_contiguous(states: Tensor) -> Tensor:
     return states if states.stride(-1) == 1 else states.contiguous()
 
 
+def _operand(weight: Tensor, products: torch.dtype | None) -> Tensor:
+    """A wider weight in the dtype of products: cast once, for every program reads all of it, and holds it too."""
+    if products is not None and weight.dtype.itemsize > products.itemsize:
+        weight = weight.to(products)
+    return weight.contiguous()
+
+
 class Flags(NamedTuple):
     """Compile-time constants that the launches of a pass share, each by the name that kernels give it."""
 
@@ -92,8 +99,9 @@ class Call:
         self.lower = None if lower is None else _channels_contiguous(lower)
         self.dz = None if dz is None else _channels_contiguous(dz)
         # (k, H, E): the taps' matrices one after the other, as the kernels read them
-        self.squeeze_weight = weights.local_squeeze_weight.permute(2, 0, 1).contiguous()
+        self.squeeze_weight = _operand(weights.local_squeeze_weight.permute(2, 0, 1), products)
         self.weights = AIFWeights._make(weight.contiguous() for weight in weights)
+        self.expand_weight = _operand(self.weights.local_expand_weight, products)
         overridden = overrides()
         architecture = overridden.architecture or device_architecture(last.device)
         if overridden.tiles is not None:

@@ -60,7 +60,7 @@ def forward(
 
     `products` is the dtype in which products over tokens are taken, here and in the backward; None for the states'.
     """
-    call = Call(last, lower, None, weights, mask, cu_seqlens, fuse, activation, products)
+    call = Call(last, lower, None, weights, mask, cu_seqlens, fuse, activation, products or last.dtype)
     result = empty_forward(last, weights, cu_seqlens, products)
     if call.rows == 0 or call.batch == 0:
         return result._replace(hidden=result.hidden.zero_(), pooled=result.pooled.zero_(),
@@ -104,7 +104,7 @@ def forward(
                 expand,
                 states
                 | {
-                    "squeezed_ptr": result.squeezed, "weight_ptr": call.weights.local_expand_weight,
+                    "squeezed_ptr": result.squeezed, "weight_ptr": call.expand_weight,
                     "bias_ptr": call.weights.local_expand_bias, "context_ptr": result.context, "z_ptr": result.z,
                     "first_slot": tiles.start,
                 },
@@ -141,7 +141,7 @@ def backward(
         squeezed_gradient, hidden_gradient = torch.empty_like(saved.squeezed), torch.empty_like(saved.hidden)
         context_gradient, pooled_gradient = torch.empty_like(saved.pooled), torch.empty_like(saved.pooled)
         tokens = torch.empty_like(saved.tokens)
-        expand_weight, expand_bias = call.weights.local_expand_weight, call.weights.local_expand_bias
+        expand_weight, expand_bias = call.expand_weight, call.weights.local_expand_bias
         states, groups = call.states("dz", "x", "y"), call.groups(states=2 if lower is None else 3, squeezed=2)
 
         blocks_e, blocks_h = cdiv(call.embed_dim, inputs.block_e), cdiv(call.squeeze_dim, inputs.held_h)

@@ -124,8 +124,8 @@ def choose_tiles(
 ) -> Tiles:
     """Tile sizes for (E, H, dtype of the states, architecture such as "sm_90" or "gfx942").
 
-    With `products` of another dtype than the states', the stage that holds most of them takes that dtype's tiles; up to
-    64 bytes a thread are spilled there.
+    With `products` of another dtype than the states', the stage that holds most of them takes that dtype's tiles, and
+    half of them where the states are wider.
     """
     products = products or dtype
     caps = CAPS[_family(architecture), dtype.itemsize]
@@ -147,6 +147,10 @@ def choose_tiles(
         inputs = replace(inputs, block_h=min(32, block_h), chunks=-(-squeeze_dim // min(32, block_h)))
     if _family(architecture) == "warp" and products.itemsize == 2 and chunks == 4:  # four blocks of 64 spill
         inputs = replace(inputs, block_h=32, chunks=8)
+    if products.itemsize < dtype.itemsize and _family(architecture) == "warpgroup":
+        inputs = replace(inputs, block_t=inputs.block_t // 2)
+    elif products.itemsize < dtype.itemsize:
+        inputs = replace(inputs, block_h=min(32, block_h), chunks=min(4, -(-squeeze_dim // min(32, block_h))))
     context_warps = 4 if _family(architecture) == "warpgroup" and chunks <= 2 else 8
     block_e = min(64, widest_e)
     return Tiles(
