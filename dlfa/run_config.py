@@ -56,7 +56,8 @@ class RunConfig:
         gradient_checkpointing: recompute activations in the backward pass.
         group_by_length: batches of sequences of like length, in random order: less padding.
         freeze_encoder: train fusion and head alone, on hidden states that are computed once; without dropout in the
-            encoder. `learning_rate` is then 1e-3 where it is None.
+            encoder. `learning_rate` is then 1e-3 where it is None, and a step is one batch where neither `batch_size`
+            nor `gradient_accumulation` is given.
         freeze_layers: N keeps the embeddings and the first N blocks of the encoder as they are.
         lora_rank: train adapters of this rank (peft's LoRA) in place of the encoder's weights; they are merged into
             the weights when the model is saved. `learning_rate` is then 2e-4 where it is None.
@@ -149,6 +150,9 @@ class RunConfig:
         preset = self.task_object.preset
         names = ("learning_rate", "epochs", "batch_size", "gradient_accumulation", "max_length", "warmup_steps")
         values = {name: getattr(preset, name) for name in names if getattr(self, name) is None}
+        if self.freeze_encoder and {"batch_size", "gradient_accumulation"} <= values.keys():
+            # Without the encoder's activations there is room for a whole step's sequences at once.
+            values |= {"batch_size": preset.batch_size * preset.gradient_accumulation, "gradient_accumulation": 1}
         if "learning_rate" in values and self.freeze_encoder:
             values["learning_rate"] = _FROZEN_LEARNING_RATE
         elif "learning_rate" in values and self.lora_rank is not None:

@@ -173,6 +173,16 @@ def test_learning_rate_without_a_choice_is_one_for_new_parameters(base):
     assert dataclasses.replace(base, learning_rate=None, freeze_encoder=False).with_presets().learning_rate == 2e-5
 
 
+@pytest.mark.parametrize(
+    ("frozen", "batch_size", "accumulation", "expected"),
+    [(True, None, None, (32, 1)), (False, None, None, (8, 4)), (True, 16, None, (16, 4)), (True, None, 1, (8, 1))],
+)
+def test_a_step_over_a_frozen_encoder_is_one_batch(base, frozen, batch_size, accumulation, expected):
+    given = {"freeze_encoder": frozen, "batch_size": batch_size, "gradient_accumulation": accumulation}
+    resolved = dataclasses.replace(base, **given).with_presets()
+    assert (resolved.batch_size, resolved.gradient_accumulation) == expected
+
+
 def test_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("DLFA_CACHE", str(tmp_path / "here"))
     assert cache_directory() == tmp_path / "here"
