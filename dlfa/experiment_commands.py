@@ -21,7 +21,9 @@ def sweep(
         str, typer.Option(help="Of last, lower, sum, scalar_mix, aif:gate, aif:select; the first once a seed.")
     ] = "last,aif:gate",
     keep_models: Annotated[bool, typer.Option("--keep-models", help="Save every cell's model.")] = False,
-    processes: Annotated[int | None, typer.Option(help="Runs at a time; default: one a GPU.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Runs at a time; default: one a GPU; over a frozen encoder on a CPU one a core.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """One run for each fusion mode, lower layer and seed; the same command again goes on where it was."""

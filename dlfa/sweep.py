@@ -34,6 +34,8 @@ from .training import Materials, fit, load_data, load_materials, prepare
 
 MODES = ("last", "lower", "sum", "scalar_mix", "aif:gate", "aif:select")
 _WITHOUT_LAYER = ("last", "scalar_mix")
+# A process takes as long to start as a few runs over a frozen encoder.
+_RUNS_WORTH_A_PROCESS = 8
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,8 @@ def run_sweep(
     Args:
         config: the sweep.
         keep_models: write each cell's model.
-        processes: how many run at a time; None takes one for each GPU.
+        processes: how many run at a time; None takes one for each GPU. Without a GPU it takes one, but over a frozen
+            encoder, whose runs gain nothing from several threads, up to one a thread where there are many runs.
         progress: show a bar on standard error.
 
     Returns:
@@ -168,7 +171,7 @@ def run_sweep(
         materials = _load(config)
         record.write()
         compute_states(materials, ({**config.base.model_options, **cell.model_options} for cell in todo))
-        count = min(processes or max(1, torch.cuda.device_count()), len(todo))
+        count = min(processes or _default_processes(config, len(todo)), len(todo))
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console, disable=not progress) as bar:
@@ -179,6 +182,12 @@ def run_sweep(
                 if record.state_of(cell) == "failed":
                     console.print(f"{cell.name} failed: {record.reason(cell)}", markup=False, highlight=False)
     return record.write()
+
+
+def _default_processes(config: SweepConfig, runs: int) -> int:
+    if config.base.freeze_encoder and not torch.accelerator.is_available():
+        return max(1, min(torch.get_num_threads(), runs // _RUNS_WORTH_A_PROCESS))
+    return max(1, torch.cuda.device_count())
 
 
 def _describer(bar: Progress, task: Any) -> Callable[[Cell], None]:
