@@ -85,7 +85,7 @@ POS_FROZEN_RATES = Group(
         variant("aif gate", PAIR),
         variant("aif select", PAIR),
         variant("aif select", PAIR, learning_rate=5e-4),
-        variant("aif select", PAIR, learning_rate=2e-3, head_learning_rate=5e-4),
+        variant("aif select", PAIR, learning_rate=1e-2),
         variant("lower", 4, 5, 6, learning_rate=1e-2),
     ),
 )  # fmt: skip
