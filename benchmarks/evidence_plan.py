@@ -161,7 +161,14 @@ def _few(sentences: int, epochs: int) -> Group:
         regime=f"few-shot {sentences}",
         metric="accuracy",
         seeds=TWO,
-        options={**_TAGGING, **_FULL, "epochs": epochs, "languages": TWELVE},
+        # A checkpoint at the end alone: an epoch is a few seconds, writing one is not.
+        options={
+            **_TAGGING,
+            **_FULL,
+            "epochs": epochs,
+            "save_steps": -(-sentences // 16) * epochs,
+            "languages": TWELVE,
+        },
         variants=(
             variant("last"),
             variant("lower", 4, 6, 8),
