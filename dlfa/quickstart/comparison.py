@@ -24,7 +24,7 @@ class FineTuning:
     """How both models are fine-tuned: chosen for the last-layer baseline, and the same for DLFA."""
 
     fusion_layer: int = 2
-    runs: int = 3
+    runs: int = 2
     epochs: int = 6
     batch: int = 32
     learning_rate: float = 1e-4
