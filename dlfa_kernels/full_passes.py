@@ -18,7 +18,7 @@ from .kernels.inputs import inputs_kernel, taps_kernel
 from .kernels.reduce import reduce_kernel
 from .kernels.squeeze import squeeze_kernel
 from .results import BackwardResult, ForwardResult, empty_backward
-from .shared_stages import launch_context, launch_weights, pooled_rows
+from .shared_stages import launch_context, launch_forward_context, launch_weights, pooled_rows
 
 
 @cache
@@ -83,20 +83,7 @@ def forward(
                     "first_slot": tiles.start,
                 },
             )  # fmt: skip
-            rows, pooled = pooled_rows(
-                call, group, sums, counts, squeeze.block_t, result.pooled, result.tokens, mean=True
-            )
-            launch_context(
-                call,
-                group,
-                rows
-                | {
-                    "tokens_ptr": result.tokens, "hidden_ptr": result.hidden, "hidden_gradient_ptr": None,
-                    "context_ptr": result.context,
-                },
-                backward=False,
-                pooled=pooled,
-            )  # fmt: skip
+            launch_forward_context(call, group, sums, counts, squeeze.block_t, result)
             tiles = call.slots(expand.block_t, group)
             call.launch(
                 expand_kernel,

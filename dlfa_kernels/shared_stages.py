@@ -62,6 +62,24 @@ def launch_context(call: Call, group: Group, arguments: dict[str, Any], *, backw
     )
 
 
+def launch_forward_context(
+    call: Call, group: Group, sums: Tensor, counts: Tensor, tile: int, result: ForwardResult
+) -> None:
+    """Fill a group's rows of pooled, tokens, hidden and context of `result`, from sums over tiles of `tile` tokens."""
+    rows, pooled = pooled_rows(call, group, sums, counts, tile, result.pooled, result.tokens, mean=True)
+    launch_context(
+        call,
+        group,
+        rows
+        | {
+            "tokens_ptr": result.tokens, "hidden_ptr": result.hidden, "hidden_gradient_ptr": None,
+            "context_ptr": result.context,
+        },
+        backward=False,
+        pooled=pooled,
+    )  # fmt: skip
+
+
 def launch_weights(
     call: Call,
     saved: ForwardResult,

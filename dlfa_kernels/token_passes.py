@@ -17,7 +17,7 @@ from .kernels.token import (
     token_reduce_kernel,
 )
 from .results import BackwardResult, ForwardResult, empty_backward
-from .shared_stages import launch_context, launch_weights, pooled_rows
+from .shared_stages import launch_context, launch_forward_context, launch_weights
 
 
 def empty_forward(last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None) -> ForwardResult:
@@ -63,19 +63,7 @@ def forward(
             tile,
             call.states("x", "y") | {"sums_ptr": sums, "counts_ptr": counts},
         )
-        group = Group(0, call.batch)
-        rows, pooled = pooled_rows(call, group, sums, counts, tile.block_t, result.pooled, result.tokens, mean=True)
-        launch_context(
-            call,
-            group,
-            rows
-            | {
-                "tokens_ptr": result.tokens, "hidden_ptr": result.hidden, "hidden_gradient_ptr": None,
-                "context_ptr": result.context,
-            },
-            backward=False,
-            pooled=pooled,
-        )  # fmt: skip
+        launch_forward_context(call, Group(0, call.batch), sums, counts, tile.block_t, result)
         tile = call.tiles.token
         call.launch(
             token_expand_kernel,
