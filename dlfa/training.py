@@ -30,6 +30,7 @@ from . import atomic
 from .cache_directory import cache_directory
 from .charts import bar_chart
 from .data.loading import TaskData, choose_languages, load_task_data
+from .embedding_rows import merge_rows, train_rows
 from .evaluation import LanguageEvaluation, evaluate, model_for
 from .frozen import StateInputs, StatesHead, StateStore
 from .intermediate import Predecessor
@@ -277,9 +278,12 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
         prepared.predecessor.hand_over(model)
         set_seed(config.seed)
         limit_training(model, config)
+    if config.weight_decay == 0:
+        train_rows(model, (feature.inputs["input_ids"] for feature in prepared.features))
     trainer = _trainer(prepared)
     learner = trainer.learner
     trainer.train(resume_from_checkpoint=None if prepared.checkpoint is None else str(prepared.checkpoint))
+    merge_rows(model)
     train_facts = trainer.record.facts(trainer.state)
     evaluations = evaluate(
         learner,

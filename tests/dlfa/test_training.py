@@ -152,7 +152,8 @@ def test_best_model_on_dev_is_kept(base, tmp_path, monkeypatch):
     def fake(model, tokenizer, task, data, **options):
         results = real(model, tokenizer, task, data, **options)
         if list(data) == ["en"]:
-            seen.append({name: value.clone() for name, value in model.state_dict().items()})
+            state = model.state_dict().items()  # the embedding table is in two parts as long as it is trained
+            seen.append({name: value.clone() for name, value in state if "word_embeddings" not in name})
             results["en"].metrics["f1"] = next(scores)
         return results
 
@@ -160,6 +161,7 @@ def test_best_model_on_dev_is_kept(base, tmp_path, monkeypatch):
     results = train(dataclasses.replace(base, output_dir=tmp_path, languages=("de",)))
     assert (results["train"]["best_step"], results["train"]["best_dev"]) == (24, 0.9)
     saved = DLFAForTokenClassification.from_pretrained(tmp_path).state_dict()
+    assert len(seen[1]) == len(saved) - 1
     assert all(torch.equal(saved[name], value) for name, value in seen[1].items())
     assert not all(torch.equal(saved[name], value) for name, value in seen[3].items())
 

@@ -1,0 +1,78 @@
+"""Training the rows of the embedding table that the training data look up, and leaving the others alone.
+
+Most of a multilingual encoder's parameters are its embedding table (192 of XLM-R base's 278 million), and English data
+look up a few thousand of its 250,000 rows. The gradient of the other rows is zero at every step, and so, without weight
+decay, is what AdamW makes of it: m = v = 0 and an update of 0 / (0 + eps). Gradients, moments and updates of these rows
+are therefore neither kept nor computed; the model learned is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+
+class RowEmbedding(nn.Module):
+    """An embedding table of which some rows are trained: the lookup of `nn.Embedding`, for (...) ids (..., E).
+
+    Args:
+        table: (V, E), with its `padding_idx`, whose row is never trained. Its weight becomes part of this module, is
+            kept from gradients, and holds the old values of the trained rows until `merged`.
+        rows: (R,) int64, distinct, ascending: the rows to be trained.
+    """
+
+    row_of: Tensor
+
+    def __init__(self, table: nn.Embedding, rows: Tensor) -> None:
+        super().__init__()
+        self.padding_idx = table.padding_idx
+        self.weight = nn.Parameter(table.weight.detach(), requires_grad=False)
+        self.trained = nn.Parameter(self.weight[rows].clone())
+        row_of = torch.full((len(self.weight),), -1, dtype=torch.int32, device=self.weight.device)
+        row_of[rows] = torch.arange(len(rows), dtype=torch.int32, device=self.weight.device)
+        self.register_buffer("row_of", row_of, persistent=False)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """The embeddings (..., E) of `input_ids` (...), int64."""
+        rows = self.row_of[input_ids]
+        trained = functional.embedding(rows.clamp(min=0), self.trained)
+        return torch.where((rows >= 0)[..., None], trained, functional.embedding(input_ids, self.weight))
+
+    @torch.no_grad()
+    def merged(self) -> nn.Embedding:
+        """The ordinary table, with the trained rows in their places."""
+        self.weight[self.row_of >= 0] = self.trained
+        num_embeddings, dim = self.weight.shape
+        return nn.Embedding(num_embeddings, dim, self.padding_idx, _weight=self.weight.requires_grad_())
+
+
+def train_rows(model: PreTrainedModel, inputs: Iterable[Sequence[int]]) -> None:
+    """Put a `RowEmbedding` for the ids in `inputs` into a DLFA model's encoder; without weight decay only.
+
+    An encoder whose table is frozen, has two places, or is no plain `nn.Embedding`, is left as it is.
+
+    Args:
+        model: its `encoder` is changed in place, until `merge_rows`.
+        inputs: the input_ids of every training sequence.
+    """
+    table = model.encoder.get_input_embeddings()  # type: ignore[operator,union-attr]
+    if type(table) is not nn.Embedding or not table.weight.requires_grad:
+        return
+    if table.max_norm is not None or table.scale_grad_by_freq or table.sparse:
+        return
+    if sum(module is table for _, module in model.named_modules(remove_duplicate=False)) > 1:
+        return
+    ids = {int(index) for sequence in inputs for index in sequence} - {table.padding_idx}
+    rows = torch.tensor(sorted(ids), dtype=torch.long, device=table.weight.device)
+    model.encoder.set_input_embeddings(RowEmbedding(table, rows))  # type: ignore[operator,union-attr]
+
+
+def merge_rows(model: PreTrainedModel) -> None:
+    """Undo `train_rows`, keeping what was learned; nothing happens to a model that it left as it is."""
+    table = model.encoder.get_input_embeddings()  # type: ignore[operator,union-attr]
+    if isinstance(table, RowEmbedding):
+        model.encoder.set_input_embeddings(table.merged())  # type: ignore[operator,union-attr]
