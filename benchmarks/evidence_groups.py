@@ -33,8 +33,11 @@ MODES = (*(fusion for fusion in FUSIONS if fusion != "aif"), *(f"aif {fuse}" for
 _SHORT = {
     "squeeze_dim": "h", "reduction": "r", "kernel_size": "k", "gate_bias": "bias", "learning_rate": "lr",
     "head_learning_rate": "headlr", "weight_decay": "wd", "max_train_examples": "train",
+    "classifier_pooling": "pool",
 }  # fmt: skip
 _RUN_FIELDS = {item.name for item in dataclasses.fields(RunConfig)}
+# Options of the model that belong to the protocol, not to the fusion.
+PROTOCOL_OPTIONS = ("label_subword", "classifier_pooling")
 _GIVEN_ELSEWHERE = {"task", "model", "output_dir", "data_dir", "model_options", "seed", "states_cache"}
 _OPTIONS = {
     *(_RUN_FIELDS - _GIVEN_ELSEWHERE),
@@ -152,9 +155,9 @@ class Group:
 
     @property
     def varied(self) -> set[str]:
-        """The fields of RunConfig, and the label's sub-word, in which variants differ from the group."""
+        """The fields of RunConfig, and the options of the head's input, in which variants differ from the group."""
         names = {name for run in self.runs() for name in run.changed}
-        return {name for name in names if name in _RUN_FIELDS or name == "label_subword"}
+        return {name for name in names if name in _RUN_FIELDS or name in PROTOCOL_OPTIONS}
 
     def runs(self) -> list[PlannedRun]:
         """All runs, seed by seed, so that a group that is cut short has something of everything."""

@@ -18,6 +18,7 @@ TWELVE = "en,de,es,ru,hi,zh,ja,th,tr,vi,ar,fi"
 PAIR = (6, 4)  # fused in sequence: the last layer with 6, the result with 4
 FIVE = (1, 2, 3, 4, 5)
 TWO = (1, 2)
+THREE = (1, 2, 3)
 
 _TRAINING: dict[str, Any] = {"gradient_accumulation": 1, "group_by_length": True}
 _TAGGING: dict[str, Any] = {**_TRAINING, "label_subword": "last", "max_eval_examples": 100}
@@ -116,19 +117,18 @@ POS_FULL = Group(
     task="udpos",
     regime="full",
     metric="accuracy",
-    seeds=TWO,
+    seeds=THREE,
     options={**_TAGGING, **_FULL, "max_train_examples": 2000},
     variants=(
-        variant("last", seeds=(1, 2, 3)),
-        variant("aif select", PAIR, seeds=(1, 2, 3)),
-        variant("lower", 6, seeds=(1, 2, 3)),
+        variant("last"),
+        variant("aif select", PAIR),
+        variant("lower", 6),
         variant("aif gate", PAIR),
         variant("aif gate", 6),
         variant("aif select", 6),
         variant("scalar_mix"),
         variant("sum", PAIR),
-        variant("lower", 8, seeds=(1,)),
-        variant("lower", 4, seeds=(1,)),
+        variant("lower", 8, 4, seeds=(1,)),
         variant("aif select", 8, 4, seeds=(1,)),
         variant("aif gate", 8, 4, seeds=(1,)),
     ),
@@ -188,12 +188,15 @@ NER_FROZEN = Group(
     seeds=TWO,
     options={**_TAGGING, **_FROZEN, "max_train_examples": 2000, "max_eval_examples": 300},
     variants=(
-        variant("last"),
-        variant("lower", 2, 4, 5, 6, 7, 8, 10),
-        variant("sum", PAIR),
-        variant("scalar_mix"),
-        variant("aif gate", 4, 6, 8, PAIR),
-        variant("aif select", 2, 4, 6, 8, 10, PAIR),
+        variant("last", seeds=FIVE),
+        variant("lower", 6, seeds=FIVE),
+        variant("sum", PAIR, seeds=FIVE),
+        variant("scalar_mix", seeds=FIVE),
+        variant("aif gate", PAIR, seeds=FIVE),
+        variant("aif select", PAIR, seeds=FIVE),
+        variant("lower", 2, 4, 5, 7, 8, 10),
+        variant("aif gate", 4, 6, 8),
+        variant("aif select", 2, 4, 6, 8, 10),
     ),
 )
 
@@ -202,6 +205,7 @@ NER_FULL = Group(
     question="NER, full fine-tuning: does fusing lower layers help?",
     task="uner",
     regime="full",
+    seeds=TWO,
     options={**_TAGGING, **_FULL, "max_train_examples": 2000, "max_eval_examples": 300},
     variants=(
         variant("last"),
@@ -221,12 +225,35 @@ NLI_FROZEN = Group(
     seeds=TWO,
     options={**_TRAINING, **_FROZEN, "max_train_examples": 2000, "max_eval_examples": 300},
     variants=(
-        variant("last"),
-        variant("lower", 2, 4, 6, 8, 10),
-        variant("sum", PAIR, (10, 8)),
-        variant("scalar_mix"),
-        variant("aif gate", 6, 8, 10, PAIR, (10, 8)),
-        variant("aif select", 6, 8, 10, PAIR, (10, 8)),
+        variant("last", seeds=FIVE),
+        variant("lower", 8, seeds=FIVE),
+        variant("sum", PAIR, seeds=FIVE),
+        variant("scalar_mix", seeds=FIVE),
+        variant("aif gate", PAIR, seeds=FIVE),
+        variant("aif select", PAIR, seeds=FIVE),
+        variant("lower", 2, 4, 6, 10),
+        variant("sum", (10, 8)),
+        variant("aif gate", 6, 8, 10, (10, 8)),
+        variant("aif select", 6, 8, 10, (10, 8)),
+    ),
+)
+
+NLI_FROZEN_MEAN = Group(
+    name="nli-frozen-mean",
+    question="NLI (SICK), frozen encoder: is the mean of all fused tokens better than the first fused token?",
+    task="sick",
+    regime="frozen",
+    seeds=TWO,
+    options={**NLI_FROZEN.options, "classifier_pooling": "mean"},
+    variants=(
+        variant("last", seeds=FIVE),
+        variant("lower", 8, seeds=FIVE),
+        variant("sum", PAIR, seeds=FIVE),
+        variant("scalar_mix", seeds=FIVE),
+        variant("aif gate", PAIR, seeds=FIVE),
+        variant("aif select", PAIR, seeds=FIVE),
+        variant("lower", 2, 4, 6, 10),
+        variant("aif select", 6, 8, 10, (10, 8)),
     ),
 )
 
@@ -235,11 +262,14 @@ NLI_FULL = Group(
     question="NLI (SICK), full fine-tuning: does fusing lower layers help?",
     task="sick",
     regime="full",
+    seeds=TWO,
     options={**_TRAINING, **_FULL, "max_train_examples": 2000, "max_eval_examples": 300, "epochs": 3},
     variants=(
         variant("last"),
         variant("aif select", PAIR),
-        variant("aif gate", 6),
+        variant("last", classifier_pooling="mean"),
+        variant("aif select", PAIR, classifier_pooling="mean"),
+        variant("aif gate", PAIR),
         variant("lower", 8),
         variant("scalar_mix"),
         variant("sum", PAIR),
@@ -289,6 +319,7 @@ PLAN = (
     NER_FROZEN,
     NER_FULL,
     NLI_FROZEN,
+    NLI_FROZEN_MEAN,
     NLI_FULL,
     POS_AFTER,
     NER_AFTER,

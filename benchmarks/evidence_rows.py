@@ -22,7 +22,7 @@ from dlfa.run_directory import RunDirectory, read_object
 from dlfa.run_options import split_list
 
 from .evidence_directories import finished_directories, protocol, read_record
-from .evidence_groups import Places
+from .evidence_groups import PROTOCOL_OPTIONS, Places
 
 Row = dict[str, str]
 ENSEMBLE = "ensemble"  # in the column of the fusion
@@ -150,7 +150,7 @@ def run_of(row: Mapping[str, str], varied: Mapping[str, Any]) -> Run:
 
     Args:
         row: of the CSV.
-        varied: fields of RunConfig, and `label_subword`, that variants differ in, with the value that is the usual
+        varied: fields of RunConfig, and `PROTOCOL_OPTIONS`, that variants differ in, with the value that is the usual
             one; a run with another value is of a variant of its own.
 
     Raises:
@@ -158,8 +158,8 @@ def run_of(row: Mapping[str, str], varied: Mapping[str, Any]) -> Run:
     """
     results = results_of(row)
     config = results["config"]
-    label = config["model_options"].get("label_subword")
-    config = {**config, **({} if label is None else {"label_subword": label})}
+    options = config["model_options"]
+    config = {**config, **{name: options[name] for name in PROTOCOL_OPTIONS if options.get(name) is not None}}
     compared = {name: config.pop(name, None) for name in varied}
     different = {
         name: "+".join(value) if isinstance(value, list) else value

@@ -14,6 +14,7 @@ from dlfa_kernels.checks import ACTIVATIONS, FUSE_MODES, odd_kernel_size, one_of
 
 FUSIONS = ("last", "lower", "sum", "scalar_mix", "aif")
 LABEL_SUBWORDS = ("first", "last", "mean")
+CLASSIFIER_POOLINGS = ("first", "mean")
 
 _LOADER = "modeling_dlfa"
 _AUTO_CLASSES = {
@@ -60,6 +61,8 @@ class DLFAConfig(PreTrainedConfig):
             the external input is optional, without one it is required.
         label_subword: the sub-word that carries a word's label, "first" or "last", or "mean": the mean of the word's
             sub-words is classified. Token classification only; kept here so that a saved model knows it.
+        classifier_pooling: what of a sequence is classified, its fused "first" token, or the "mean" of the fused states
+            of its real tokens, for encoders that were trained so. Sequence classification only.
         classifier_dropout: dropout before the task head; None takes the encoder's own.
         **kwargs: as PreTrainedConfig: `num_labels`, `id2label`, `label2id`, `problem_type`, ...
 
@@ -85,6 +88,7 @@ class DLFAConfig(PreTrainedConfig):
     scalar_mix_layer_norm: bool = False
     feature_dim: int | None = None
     label_subword: str = "first"
+    classifier_pooling: str = "first"
     classifier_dropout: float | int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -108,6 +112,7 @@ class DLFAConfig(PreTrainedConfig):
         one_of("activation", self.activation, ACTIVATIONS)
         one_of("aif_backend", self.aif_backend, BACKENDS)
         one_of("label_subword", self.label_subword, LABEL_SUBWORDS)
+        one_of("classifier_pooling", self.classifier_pooling, CLASSIFIER_POOLINGS)
         odd_kernel_size(self.kernel_size)
         for name in ("reduction", "squeeze_dim", "feature_dim"):
             _positive(name, getattr(self, name))

@@ -22,7 +22,7 @@ from .tasks.question_answering import Span
 from .training import autocast_dtype, write_predictions
 
 # What results.json tells of one model; of an ensemble where all of its runs agree.
-_OF_A_MODEL = ("model", "fusion", "fusion_layer", "fuse", "label_subword")
+_OF_A_MODEL = ("model", "fusion", "fusion_layer", "fuse", "label_subword", "classifier_pooling")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dlfa_kernels import environment
 from .configuration import DLFAConfig
 from .outputs import DLFAQuestionAnsweringOutput, DLFASequenceClassifierOutput, DLFATokenClassifierOutput
 from .pretrained import DLFAPreTrainedModel, project
-from .words import check_word_index, mean_of_subwords
+from .words import check_word_index, mean_of_subwords, mean_of_tokens
 
 
 def _dropout(config: DLFAConfig) -> nn.Dropout:
@@ -118,10 +118,11 @@ class DLFAForTokenClassification(DLFAPreTrainedModel):
 
 
 class DLFAForSequenceClassification(DLFAPreTrainedModel):
-    """Classify, or score, a sentence or pair by its fused first token: dropout and a linear layer.
+    """Classify, or score, a sentence or pair: dropout and a linear layer over its first token or its tokens' mean.
 
-    Only the first token is fused (`token=0` of FusedAIF), so it must be a real one: tokenizers that pad on the left are
-    not supported. That is checked where it costs no host sync: on the CPU, or on a GPU under DLFA_VALIDATE=1.
+    With `config.classifier_pooling="first"` the first token alone is fused (`token=0` of FusedAIF), so it must be a
+    real one: tokenizers that pad on the left are not supported. That is checked where it costs no host sync: on the
+    CPU, or on a GPU under DLFA_VALIDATE=1. With "mean" every token is fused; a sequence without a real one has mean 0.
     """
 
     def __init__(self, config: DLFAConfig, encoder: PreTrainedModel | None = None) -> None:
@@ -147,7 +148,8 @@ class DLFAForSequenceClassification(DLFAPreTrainedModel):
 
         Args:
             input_ids: (B, T) int64.
-            attention_mask: (B, T), bool or integer 0/1, true at real tokens, the first of every sequence among them.
+            attention_mask: (B, T), bool or integer 0/1, true at real tokens; the first of every sequence must be one
+                unless `config.classifier_pooling` is "mean".
             token_type_ids: (B, T) int64.
             inputs_embeds: (B, T, E), in place of `input_ids`.
             labels: (B,) int64 classes, or float values for regression, or (B, C) float for several labels; as
@@ -171,7 +173,8 @@ class DLFAForSequenceClassification(DLFAPreTrainedModel):
         super()._check_arguments(shape, mask, **arguments)
         if labels is not None and labels.shape[:1] != shape[:1]:
             raise ValueError(f"labels must have B = {shape[0]} rows, got {tuple(labels.shape)}")
-        _first_token_is_real(mask)
+        if self.config.classifier_pooling == "first":
+            _first_token_is_real(mask)
 
     def _head(
         self,
@@ -183,9 +186,12 @@ class DLFAForSequenceClassification(DLFAPreTrainedModel):
         output_gate: bool = False,
         **loss_arguments: Any,
     ) -> DLFASequenceClassifierOutput:
-        logits = project(self.classifier, self.dropout(self.fusion(last, lowers, mask, token=0)))
+        token = 0 if self.config.classifier_pooling == "first" else None
+        fused = self.fusion(last, lowers, mask, token)
+        pooled = fused if token is not None else mean_of_tokens(fused, mask)
+        logits = project(self.classifier, self.dropout(pooled))
         loss = None if labels is None else self.loss_function(labels, logits, self.config, **loss_arguments)
-        gate = self._gates(last, lowers, mask, token=0) if output_gate else None
+        gate = self._gates(last, lowers, mask, token) if output_gate else None
         return DLFASequenceClassifierOutput(loss=loss, logits=logits, gate=gate)
 
 

@@ -36,7 +36,10 @@ class DLFATokenClassifierOutput(TokenClassifierOutput):
 
 @dataclass
 class DLFASequenceClassifierOutput(SequenceClassifierOutput):
-    """As SequenceClassifierOutput; `logits` (B, C). `gate` as in DLFAModelOutput, of the first token alone: (B, E)."""
+    """As SequenceClassifierOutput; `logits` (B, C).
+
+    `gate` as in DLFAModelOutput, but (B, E), of the first token, where that alone is classified.
+    """
 
     gate: tuple[Tensor, ...] | None = None
 

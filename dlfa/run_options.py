@@ -36,6 +36,9 @@ def run_fields(
     label_subword: Annotated[
         str | None, typer.Option(help="Tagging: a word's label sits on its first (default) or last sub-word, or mean.")
     ] = None,
+    classifier_pooling: Annotated[
+        str | None, typer.Option(help="Sentences: classify the first token (default) or the mean of all.")
+    ] = None,
     freeze_encoder: Annotated[
         bool,
         typer.Option("--freeze-encoder", help="Train fusion and head alone, on hidden states computed once and kept."),
@@ -93,7 +96,9 @@ def run_fields(
         ValueError: a list without an entry.
     """
     fields = dict(locals())
-    names = ("kernel_size", "reduction", "gate_bias", "activation", "layer_dropout", "label_subword")
+    names = (
+        "kernel_size", "reduction", "gate_bias", "activation", "layer_dropout", "label_subword", "classifier_pooling",
+    )  # fmt: skip
     options = {name: fields.pop(name) for name in names}
     fields["model_options"] = {name: value for name, value in options.items() if value is not None}
     fields["languages"] = None if languages is None else split_list("languages", languages)

@@ -1,4 +1,4 @@
-"""From sub-words to words: the mean of each word's pieces."""
+"""Means of sub-words: of each word's pieces, of a whole sequence."""
 
 from __future__ import annotations
 
@@ -47,3 +47,12 @@ def mean_of_subwords(states: Tensor, word_index: Tensor, num_words: int | None =
     membership = (word_index[:, None, :] == words).to(states.dtype)
     pieces = membership.sum(-1, keepdim=True, dtype=torch.float32)
     return (membership @ states / pieces.clamp(min=1)).to(states.dtype)
+
+
+def mean_of_tokens(states: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean (B, E) of states (B, T, E) over the real tokens, summed in float32; 0 where a sequence has none."""
+    if mask is None:
+        return states.float().mean(dim=1).to(states.dtype)
+    real = (mask != 0).unsqueeze(-1)
+    total = torch.where(real, states.float(), 0.0).sum(dim=1)
+    return (total / real.sum(dim=1).clamp(min=1)).to(states.dtype)

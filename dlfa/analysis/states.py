@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.batching import PaddingCollator, by_length
 from ..data.examples import Example, LabelledText, TaggedSentence
 from ..tasks import Encoding, Feature
-from ..words import mean_of_subwords
+from ..words import mean_of_subwords, mean_of_tokens
 from .fusion_parts import FusionParts, fusion_parts
 from .subject import Subject
 
@@ -25,8 +25,8 @@ class LanguageStates:
     """States of one language.
 
     Attributes:
-        units: (layers, N, E) float32, one a label: words in order, or the first token of each text; N is 0 for question
-            answering.
+        units: (layers, N, E) float32, one a label: words in order, or what of each text is classified, its first token
+            or the mean of all; N is 0 for question answering.
         labels: N gold labels.
         lengths: units an example.
         sentences: (layers, S, E) float32, the mean over each sequence's tokens, special ones left out.
@@ -68,8 +68,7 @@ def language_states(
         layers, parts = _all_layers(subject, inputs)
         tokens = _real_tokens(subject, inputs)
         if watch is not None:
-            used = tokens if task.kind in ("token", "qa") else _first_token(tokens)
-            watch(parts, used)
+            watch(parts, _first_token(tokens) if _reads_first_token(subject) else tokens)
         means = torch.stack([mean_of_subwords(layer, tokens.long() - 1, 1)[:, 0] for layer in layers]).cpu().numpy()
         vectors, counts = _units(subject, layers, inputs, [features[place] for place in places])
         for row, place in enumerate(places):
@@ -111,6 +110,11 @@ def _real_tokens(subject: Subject, inputs: dict[str, Tensor]) -> Tensor:
     return inputs["attention_mask"].bool() & ~torch.isin(inputs["input_ids"], special)
 
 
+def _reads_first_token(subject: Subject) -> bool:
+    """Whether the first token of each sequence is all that the head sees."""
+    return subject.task.kind in ("sequence", "pair") and subject.model.config.classifier_pooling == "first"
+
+
 def _first_token(tokens: Tensor) -> Tensor:
     """(B, T) bool: the first token of each sequence, which sentence tasks classify."""
     first = torch.zeros_like(tokens)
@@ -127,7 +131,9 @@ def _units(
     if kind == "qa":
         return np.zeros((len(layers), len(features), 0, layers[0].shape[-1]), dtype=np.float32), [0] * len(features)
     if kind != "token":
-        return torch.stack([layer[:, :1] for layer in layers]).cpu().numpy(), [1] * len(features)
+        mask, first = inputs["attention_mask"], _reads_first_token(subject)
+        vectors = [layer[:, 0] if first else mean_of_tokens(layer, mask) for layer in layers]
+        return torch.stack(vectors).unsqueeze(2).cpu().numpy(), [1] * len(features)
     counts = [len(feature.target[1]) for feature in features]
     index = inputs["word_index"]
     if subject.label_subword != "mean":

@@ -195,6 +195,9 @@ def read_run(path: Path, values: Mapping[str, Any], compare: Sequence[str] = ())
     label_subword = reader.text("label_subword", default=None)
     if label_subword is not None:
         protocol["label_subword"] = label_subword
+    pooling = reader.text("classifier_pooling", default=None)
+    if pooling not in (None, "first"):  # runs from before there was a choice do not say
+        protocol["classifier_pooling"] = pooling
     variant = _variant(reader, options, {name: protocol.pop(name) for name in compare if name in protocol})
     run_file = path.parent / "run.json"
     return Run(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # What a fusion makes use of; AIF's options are all the others.
-_UNUSED = {"label_subword", "classifier_dropout", "aif_backend", "fusion", "fusion_layer"}
+_UNUSED = {"label_subword", "classifier_pooling", "classifier_dropout", "aif_backend", "fusion", "fusion_layer"}
 _MIX = {"layer_dropout", "scalar_mix_layer_norm"}
 _ORDER = ("last", "lower", "sum", "scalar_mix", "aif")
 

@@ -1,18 +1,20 @@
 """Parts of a fusion, gate statistics and probes: against their definitions on small random models."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from tiny_encoders import batch, tiny_encoder
 from tiny_tasks import make_encoder, make_udpos
 
-from dlfa import DLFAModel
+from dlfa import DLFAForSequenceClassification, DLFAModel
 from dlfa.analysis.fusion_parts import fusion_parts
 from dlfa.analysis.gate_statistics import Contributions, GateStatistics, variance_shares
 from dlfa.analysis.probes import language_probe, score_label_probes, train_label_probes
 from dlfa.analysis.states import LanguageStates, language_states
 from dlfa.analysis.subject import load_subject
-from dlfa.data.examples import TaggedSentence
+from dlfa.data.examples import LabelledText, TaggedSentence
 from dlfa.data.loading import read_split
 from dlfa.tasks import TASKS, Encoding
 
@@ -179,6 +181,30 @@ def test_units_are_the_words_states(encoder, tmp_path, label_subword):
             row += 1
         np.testing.assert_allclose(states.sentences[:, number], hidden[:, 1:-1].mean(1), rtol=1e-4, atol=1e-5)
     assert row == sum(states.lengths)
+
+
+@pytest.mark.parametrize("pooling", ["first", "mean"])
+def test_units_are_what_of_a_sequence_is_classified(encoder, pooling):
+    examples = [
+        LabelledText(("nab vak .", "the nab"), "neutral"),
+        LabelledText(("that nidu vosi !", "nebo ."), "neutral"),
+    ]
+    plain = load_subject(str(encoder), "xnli")
+    model = DLFAForSequenceClassification.from_encoder(encoder, 1, classifier_pooling=pooling, num_labels=3).eval()
+    seen = []
+    states = language_states(
+        dataclasses.replace(plain, model=model), examples, watch=lambda _, used: seen.extend(used.sum(1).tolist())
+    )
+    assert states.units.shape == (4, 2, 32)
+    counts = []
+    for row, example in enumerate(examples):
+        inputs = plain.tokenizer(*example.texts, return_tensors="pt")
+        with torch.inference_mode():
+            hidden = torch.stack(model.encoder(**inputs, output_hidden_states=True).hidden_states)[:, 0]
+        expected = hidden[:, 0] if pooling == "first" else hidden.mean(1)
+        np.testing.assert_allclose(states.units[:3, row], expected, rtol=1e-4, atol=1e-5)
+        counts.append(1 if pooling == "first" else inputs["input_ids"].shape[1] - 3)  # without [CLS] and [SEP]
+    assert sorted(seen) == sorted(counts)
 
 
 def test_a_plain_encoder_has_its_layers_and_no_fusion(encoder):

@@ -68,6 +68,7 @@ def test_fusion_and_layers(
         ({"fuse": "add"}, "fuse must be one of 'gate', 'select', got 'add'"),
         ({"activation": "tanh"}, "activation must be one of 'relu', 'gelu', 'silu', got 'tanh'"),
         ({"aif_backend": "cuda"}, "aif_backend must be one of 'auto', 'triton', 'eager', got 'cuda'"),
+        ({"classifier_pooling": "max"}, "classifier_pooling must be one of 'first', 'mean', got 'max'"),
         ({"label_subword": "middle"}, "label_subword must be one of 'first', 'last', 'mean', got 'middle'"),
         ({"kernel_size": 2}, "kernel_size must be odd"),
         ({"reduction": 0}, "reduction must be positive, got 0"),
@@ -108,6 +109,7 @@ def test_saved_configuration_is_whole_and_names_its_code(tmp_path: Path) -> None
     made = config(
         fusion_layer=-3, fuse="select", reduction=8, squeeze_dim=48, kernel_size=3, activation="silu", gate_bias=-2.0,
         aif_backend="eager", label_subword="mean", classifier_dropout=0.2, id2label={0: "A", 1: "B", 2: "C"},
+        classifier_pooling="mean",
     )  # fmt: skip
     made.save_pretrained(tmp_path)
     loaded = DLFAConfig.from_pretrained(tmp_path)

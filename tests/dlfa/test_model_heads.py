@@ -140,6 +140,29 @@ def test_regression_and_several_labels() -> None:
     torch.testing.assert_close(output.loss, F.binary_cross_entropy_with_logits(output.logits, wanted))
 
 
+@pytest.mark.parametrize("fusion", ["aif", "sum", "last"])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_sequences_are_classified_by_the_mean_of_their_tokens(fusion: str, side: str) -> None:
+    model = build(DLFAForSequenceClassification, num_labels=3, fusion=fusion, classifier_pooling="mean")
+    inputs = batch()
+    if side == "left":
+        inputs = {name: values.flip(1) for name, values in inputs.items()}
+    mask = inputs["attention_mask"]
+    with torch.no_grad():
+        states = model.encoder_states(**inputs)
+        fused = model.fusion(states.last, states.lowers, mask)
+        means = torch.stack([states[real == 1].mean(0) for states, real in zip(fused, mask, strict=True)])
+        torch.testing.assert_close(model(**inputs).logits, model.classifier(means))
+        whole = {"input_ids": inputs["input_ids"][:1]}
+        alone = model(**whole, attention_mask=torch.ones_like(whole["input_ids"])).logits
+        torch.testing.assert_close(model(**whole).logits, alone)
+        empty = model.head_from_states(states.last, states.lowers, torch.zeros_like(mask)).logits
+        torch.testing.assert_close(empty, model.classifier.bias.expand(2, 3))
+    if fusion == "aif":
+        (gate,) = model(**inputs, output_gate=True).gate
+        assert gate.shape == (2, 7, WIDTH)
+
+
 WORDS = torch.tensor([[-1, 0, 0, 1, 2, 2, -1], [-1, 0, 1, -1, -1, -1, -1]])
 
 

@@ -106,6 +106,17 @@ def test_runs_on_intermediate_tasks_belong_to_the_run_after_them(tmp_path):
     assert run.protocol["intermediate"] == ["sick"]
 
 
+def test_what_of_a_sequence_is_classified_belongs_to_the_protocol(tmp_path):
+    for name, pooling in (("before", None), ("first", "first"), ("mean", "mean")):
+        results = {**MINIMAL, "classifier_pooling": pooling}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(results))
+    before, first, mean = (load_runs([tmp_path / name]).runs[0] for name in ("before", "first", "mean"))
+    assert before.protocol == first.protocol
+    assert {**first.protocol, "classifier_pooling": "mean"} == mean.protocol
+    assert mean.variant == first.variant
+
+
 def ensemble(**changes):
     members = [{"run": "a", "average_zero_shot": 0.6}, {"run": "b", "average_zero_shot": 0.7}]
     changes = {"runs": members, "by": "vote", **changes}
