@@ -17,8 +17,9 @@ from typing import Any
 
 from dlfa import atomic
 from dlfa.configuration import DLFAConfig
+from dlfa.json_files import read_object
 from dlfa.run_config import RunConfig
-from dlfa.run_directory import RunDirectory, read_object
+from dlfa.run_directory import RunDirectory
 from dlfa.sweep import error_file
 
 from .evidence_groups import Places, PlannedEnsemble, PlannedRun

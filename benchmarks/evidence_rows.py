@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from dlfa import atomic
+from dlfa.json_files import read_object
 from dlfa.report.ensembles import read_ensemble
 from dlfa.report.runs import Run, read_run
 from dlfa.run_config import RunConfig
-from dlfa.run_directory import RunDirectory, read_object
+from dlfa.run_directory import RunDirectory
 from dlfa.run_options import split_list
 
 from .evidence_directories import finished_directories, protocol, read_record

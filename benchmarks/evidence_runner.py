@@ -17,8 +17,9 @@ import torch
 from dlfa import atomic
 from dlfa.configuration import DLFAConfig
 from dlfa.ensemble import EnsembleConfig, run_ensemble
+from dlfa.json_files import read_object
 from dlfa.run_config import RunConfig
-from dlfa.run_directory import RunDirectory, read_object
+from dlfa.run_directory import RunDirectory
 from dlfa.sweep import compute_states, error_file, failure_reason, run_recorded
 from dlfa.training import Materials, load_data, load_materials
 

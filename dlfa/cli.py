@@ -56,7 +56,8 @@ def train(
 
         config = RunConfig(output_dir=output_dir, seed=seed, **fields)
         quiet_libraries()
-        from .run_directory import RunDirectory, read_object
+        from .json_files import read_object
+        from .run_directory import RunDirectory
         from .training import fit, prepare
 
         prepared = prepare(config, overwrite=overwrite, resume=resume, progress=not quiet)

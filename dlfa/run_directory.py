@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import atomic
+from .json_files import read_object
 from .run_config import differences
 
 _COMPLETE = "complete.json"
@@ -142,26 +143,10 @@ def mark_complete(checkpoint: Path, facts: dict[str, Any]) -> None:
 
 def complete_facts(checkpoint: Path) -> dict[str, Any]:
     """What `mark_complete` wrote."""
-    return read_object(checkpoint / _COMPLETE, ())
+    return read_object(checkpoint / _COMPLETE)
 
 
 def remove_checkpoint(checkpoint: Path) -> None:
     """Remove a checkpoint; one that is removed half-way no longer counts as complete."""
     (checkpoint / _COMPLETE).unlink(missing_ok=True)
     shutil.rmtree(checkpoint, ignore_errors=True)
-
-
-def read_object(path: Path, needed: tuple[str, ...]) -> dict[str, Any]:
-    """A JSON file that must hold an object with the fields `needed`.
-
-    Raises:
-        ValueError: it cannot be read, or is none such.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    missing = [name for name in needed if not isinstance(values, dict) or name not in values]
-    if missing or not isinstance(values, dict):
-        raise ValueError(f"{path} is no such file of this package: it lacks {', '.join(missing) or 'an object'}")
-    return values

@@ -28,8 +28,9 @@ from . import atomic
 from .configuration import DLFAConfig
 from .frozen import StateInputs
 from .intermediate import Predecessor
+from .json_files import read_object
 from .run_config import RunConfig, differences
-from .run_directory import RunDirectory, read_object
+from .run_directory import RunDirectory
 from .training import Materials, fit, load_data, load_materials, prepare
 
 MODES = ("last", "lower", "sum", "scalar_mix", "aif:gate", "aif:select")

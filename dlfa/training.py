@@ -34,6 +34,7 @@ from .embedding_rows import merge_rows, train_rows
 from .evaluation import LanguageEvaluation, evaluate, model_for
 from .frozen import StateInputs, StatesHead, StateStore
 from .intermediate import Predecessor
+from .json_files import read_object
 from .length_batches import LengthGroupedSampler
 from .model_card import write_model_card
 from .model_inputs import ModelInputs
@@ -46,7 +47,6 @@ from .run_directory import (
     RunDirectory,
     complete_facts,
     mark_complete,
-    read_object,
     remove_checkpoint,
     step_of,
 )

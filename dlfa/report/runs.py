@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..json_files import read_object
 from .ensembles import Ensemble, read_ensemble
-from .fields import Fields, read_json
+from .fields import Fields
 from .variants import Variant
 
 RESULTS = "results.json"
@@ -131,7 +132,7 @@ def load_runs(paths: Iterable[Path], compare: Sequence[str] = ()) -> Loaded:
             files.setdefault(file.resolve(), file)
     runs, ensembles = [], []
     for file in files.values():
-        values = read_json(file)
+        values = read_object(file)
         if "ensemble" in values:
             ensembles.append(read_ensemble(file, values))
         else:
@@ -249,6 +250,6 @@ def _variant(reader: Fields, options: Mapping[str, Any], compared: Mapping[str, 
 def _data_dir(run_file: Path) -> Path | None:
     if not run_file.exists():
         return None
-    config = Fields(run_file, read_json(run_file)).mapping("config")
+    config = Fields(run_file, read_object(run_file)).mapping("config")
     value = config.get("data_dir")
     return None if value is None else Path(value)

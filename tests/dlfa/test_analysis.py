@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_encoders import batch, tiny_encoder
-from tiny_tasks import make_encoder, make_udpos
+from tiny_tasks import make_udpos
 
 from dlfa import DLFAForSequenceClassification, DLFAModel
 from dlfa.analysis.fusion_parts import fusion_parts
@@ -149,11 +149,6 @@ def test_a_language_probe_finds_the_layer_that_tells():
         language_probe({"a": states["a"]})
     with pytest.raises(ValueError, match="at least 5 sentences a language, b has 3"):
         language_probe({"a": states["a"], "b": states["b"][:, :3]})
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    return make_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.mark.parametrize("label_subword", ["first", "last", "mean"])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tiny_tasks import make_encoder, make_tokenizer, make_udpos, sentences, token_text
+from tiny_tasks import make_tokenizer, sentences, token_text
 from typer.testing import CliRunner
 
 from dlfa import DLFAForSequenceClassification, DLFAForTokenClassification
@@ -16,16 +16,6 @@ PICTURES = ("probes.png", "probe-languages.png", "gates.png", "contributions.png
 
 def invoke(*arguments):
     return CliRunner().invoke(app, ["analyze", *map(str, arguments), "--quiet"])
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    return make_encoder(tmp_path_factory.mktemp("encoder"))
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return make_udpos(tmp_path_factory.mktemp("udpos"))
 
 
 def save(model_class, encoder, folder, labels, **options):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_tasks import make_encoder, make_udpos, sentences
+from tiny_tasks import make_udpos, sentences
 from typer.testing import CliRunner
 
 from dlfa.cli import app
@@ -16,16 +16,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def invoke(*arguments, stdin=None):
     return CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    return make_encoder(tmp_path_factory.mktemp("encoder"))
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return make_udpos(tmp_path_factory.mktemp("udpos"))
 
 
 def train_arguments(encoder, data_dir, out, *more):

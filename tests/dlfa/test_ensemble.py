@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from tiny_tasks import make_encoder, make_udpos
+from tiny_tasks import make_encoder
 from typer.testing import CliRunner
 
 from dlfa.cli import app
@@ -15,11 +15,6 @@ from dlfa.run_config import RunConfig
 from dlfa.tasks import get_task
 from dlfa.tasks.question_answering import Span
 from dlfa.training import train
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return make_udpos(tmp_path_factory.mktemp("udpos"))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tiny_tasks import make_encoder, make_tokenizer, make_udpos
+from tiny_tasks import make_tokenizer, make_udpos
 from transformers import AutoTokenizer
 
 from dlfa import DLFAForSequenceClassification, DLFAForTokenClassification
@@ -15,11 +15,6 @@ from dlfa.evaluation import evaluate, example_scores, model_for, score_language
 from dlfa.tasks import Encoding, get_task
 
 UDPOS, XNLI = get_task("udpos"), get_task("xnli")
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    return make_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from tiny_tasks import make_encoder, make_udpos
+from tiny_tasks import make_encoder
 from transformers import BertModel
 
 import dlfa.frozen.store as store_module
@@ -18,16 +18,6 @@ from dlfa.evaluation import evaluate
 from dlfa.run_config import RunConfig
 from dlfa.saved_runs import load_run
 from dlfa.training import fit, load_data, prepare, train
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    return make_encoder(tmp_path_factory.mktemp("encoder"))
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return make_udpos(tmp_path_factory.mktemp("udpos"))
 
 
 @pytest.fixture(scope="module")

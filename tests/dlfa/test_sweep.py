@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_tasks import make_encoder, make_udpos
 from typer.testing import CliRunner
 
 import dlfa.sweep as sweep_module
@@ -13,16 +12,6 @@ from dlfa.cli import app
 from dlfa.run_config import RunConfig
 from dlfa.sweep import Cell, SweepConfig, run_sweep
 from dlfa.training import train
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    return make_encoder(tmp_path_factory.mktemp("encoder"))
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return make_udpos(tmp_path_factory.mktemp("udpos"))
 
 
 @pytest.fixture(scope="module")

@@ -23,16 +23,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory):
-    return make_encoder(tmp_path_factory.mktemp("encoder"))
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return make_udpos(tmp_path_factory.mktemp("udpos"))
-
-
-@pytest.fixture(scope="module")
 def base(encoder, data_dir):
     """A run that learns the made-up tags in a second."""
     return RunConfig(
