@@ -3,7 +3,8 @@
 `python -m benchmarks.evidence --list` shows the runs. Where a group's options change after some of its runs were made,
 these are of another protocol and count no more: give the group another name, or remove their directories.
 
-Sizes are what two CPU cores manage: `max_train_examples` and `max_eval_examples` are fixed random subsets.
+Sizes are what two CPU cores manage: `max_train_examples` and `max_eval_examples` are fixed random subsets; without the
+first all of the training data are used (udpos: 12,544 sentences).
 """
 
 from __future__ import annotations
@@ -24,6 +25,15 @@ _TRAINING: dict[str, Any] = {"gradient_accumulation": 1, "group_by_length": True
 _TAGGING: dict[str, Any] = {**_TRAINING, "label_subword": "last", "max_eval_examples": 100}
 _FROZEN: dict[str, Any] = {"learning_rate": 1e-3, "batch_size": 32, "epochs": 6, "states_dtype": "float16"}
 _FULL: dict[str, Any] = {"learning_rate": 2e-5, "head_learning_rate": 1e-3, "batch_size": 16, "epochs": 2, "bf16": True}
+
+# A few runs where each is long: the baselines, and the best of each mode.
+_BEST = (
+    variant("last"),
+    variant("aif select", PAIR),
+    variant("lower", 6),
+    variant("sum", PAIR),
+    variant("aif gate", PAIR),
+)
 
 POS_FROZEN = Group(
     name="pos-frozen",
@@ -117,7 +127,7 @@ POS_FULL = Group(
     task="udpos",
     regime="full",
     metric="accuracy",
-    seeds=THREE,
+    seeds=FIVE,
     options={**_TAGGING, **_FULL, "max_train_examples": 2000},
     variants=(
         variant("last"),
@@ -132,6 +142,27 @@ POS_FULL = Group(
         variant("aif select", 8, 4, seeds=(1,)),
         variant("aif gate", 8, 4, seeds=(1,)),
     ),
+)
+
+POS_FROZEN_ALL = Group(
+    name="pos-frozen-all",
+    question="POS, frozen encoder, all of the English training data: what is left of the gains?",
+    task="udpos",
+    regime="frozen",
+    metric="accuracy",
+    seeds=THREE,
+    options={**_TAGGING, **_FROZEN},
+    variants=_BEST,
+)
+
+POS_FULL_ALL = Group(
+    name="pos-full-all",
+    question="POS, full fine-tuning, all of the English training data: what is left of the gains?",
+    task="udpos",
+    regime="full",
+    metric="accuracy",
+    options={**_TAGGING, **_FULL},
+    variants=_BEST,
 )
 
 POS_FULL_RATES = Group(
@@ -160,7 +191,7 @@ def _few(sentences: int, epochs: int) -> Group:
         task="udpos",
         regime=f"few-shot {sentences}",
         metric="accuracy",
-        seeds=TWO,
+        seeds=THREE,
         # A checkpoint at the end alone: an epoch is a few seconds, writing one is not.
         options={
             **_TAGGING,
@@ -314,6 +345,8 @@ PLAN = (
     POS_FROZEN_MODULE,
     POS_FULL,
     POS_FULL_RATES,
+    POS_FROZEN_ALL,
+    POS_FULL_ALL,
     _few(100, 10),
     _few(500, 4),
     NER_FROZEN,
