@@ -19,7 +19,7 @@ from dlfa.report.significance import Interval, t_interval
 from dlfa.report.variants import Variant
 
 from .evidence_directories import planned_protocol, protocol_changes
-from .evidence_groups import Group, Places, PlannedRun, variant
+from .evidence_groups import PROTOCOL_OPTIONS, Group, Places, PlannedRun, variant
 from .evidence_rows import Row, languages_of, run_of
 
 LAST = Variant("last")
@@ -241,5 +241,5 @@ def _difference(row: Row, run: PlannedRun) -> str:
 def _usual_values(group: Group) -> dict[str, Any]:
     """The group's own value of each field in which its variants, or runs that it includes, may differ."""
     plain = planned_protocol(PlannedRun(group, variant("last"), None, 1), _NOWHERE)
-    values = {**plain, "label_subword": plain["model_options"].get("label_subword")}
+    values = {**plain, **{name: plain["model_options"].get(name) for name in PROTOCOL_OPTIONS}}
     return {name: values.get(name) for name in group.varied}

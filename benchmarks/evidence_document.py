@@ -34,6 +34,7 @@ from .evidence_tables import (
 DOCUMENT = "RESULTS.md"
 FOLDER = Path("benchmarks/results/evidence")
 PICTURES = Path("docs/images/evidence")
+PAGES = Path("docs/evidence")  # gains by language, a page a group
 _COLUMNS, _ROWS = 6, 12  # variants in a table of languages, and in a heat map
 _READING = """\
 Scores are percent; ± is the standard deviation over seeds. *zero-shot* is the unweighted mean over all test languages
@@ -58,7 +59,8 @@ def write_document(root: Path, plan: Sequence[Group], rows: Sequence[Row]) -> Pa
     by_name = {row["name"]: row for row in rows}
     several = [gather(group, plan, by_name) for group in plan]
     used = {row["name"]: row for evidence in several for row in evidence.rows}
-    _Pictures(root).clear()
+    for made in (*(root / PICTURES).glob("*.png"), *(root / PAGES).glob("*.md")):
+        made.unlink()  # of an earlier document
     parts = [
         "# Results",
         f"Made by `python -m benchmarks.evidence --write` from [runs.csv]({FOLDER}/runs.csv), the plan and "
@@ -91,18 +93,6 @@ def write_document(root: Path, plan: Sequence[Group], rows: Sequence[Row]) -> Pa
     return root / DOCUMENT
 
 
-class _Pictures:
-    """The folder of pictures; its names start with those of groups."""
-
-    def __init__(self, root: Path) -> None:
-        self.folder = root / PICTURES
-
-    def clear(self) -> None:
-        """Remove what an earlier document showed."""
-        for path in self.folder.glob("*.png"):
-            path.unlink()
-
-
 def _section(root: Path, evidence: GroupEvidence, prose: dict[str, str]) -> list[str]:
     group = evidence.group
     parts = [
@@ -112,12 +102,21 @@ def _section(root: Path, evidence: GroupEvidence, prose: dict[str, str]) -> list
         f"{len(evidence.rows)} of {evidence.planned} runs: `python -m benchmarks.evidence --run '{group.name}/*'`.",
         _bullets(evidence.notes),
     ]
+    page = [f"# {group.name}", f"**{group.question}** [RESULTS.md](../../{DOCUMENT}) has the means."]
     for number, table in enumerate(evidence.tables):
         name = group.name if number == 0 else f"{group.name}-{number + 1}"
+        comparison = table.comparison
+        title = f"{group.name}, {comparison.model}, seeds {', '.join(map(str, comparison.seeds))}"
         if len(evidence.tables) > 1:
-            comparison = table.comparison
-            parts.append(f"### {group.name}, {comparison.model}, seeds {', '.join(map(str, comparison.seeds))}")
+            parts.append(f"### {title}")
         parts += _table_parts(root, table, name)
+        page.append(f"## {title}")
+        for reference in _references(table):
+            parts += _languages_picture(root, table, reference, name)
+            page += _gains(table, reference)
+    if evidence.tables:
+        atomic.write_text(root / PAGES / f"{group.name}.md", "\n\n".join(page) + "\n")
+        parts.append(f"[Gains by language, family and script]({PAGES}/{group.name}.md).")
     return parts
 
 
@@ -133,34 +132,38 @@ def _table_parts(root: Path, table: Table, name: str) -> list[str]:
     curves = curve_variants(table)
     if curves and draw(layer_curve, table.against(None, curves), root / PICTURES / f"{name}-layers.png"):
         parts.append(_picture(f"{name}: scores by layer", f"{name}-layers.png"))
-    references = [LAST] if LAST in comparison.runs else []
+    return parts
+
+
+def _references(table: Table) -> list[Variant]:
+    """What gains by language are counted from: the last layer and the best single one."""
+    references = [LAST] if LAST in table.comparison.runs else []
     if table.single is not None and table.single.oracle not in references:
         references.append(table.single.oracle)
-    for reference in references:
-        parts += _against(root, table, reference, name)
-    return parts
+    return references
 
 
-def _against(root: Path, table: Table, reference: Variant, name: str) -> list[str]:
+def _gains(table: Table, reference: Variant) -> list[str]:
     """Gains by language, family and script over one variant."""
-    parts: list[str] = []
     findings = table.against(reference, shown_variants(table, _COLUMNS))
     if not findings.comparison.pairs:
-        return parts
-    suffix = "" if reference == LAST else "-single"
+        return []
     few = " Of many variants, those that development data choose in each mode." if _cut(table, _COLUMNS) else ""
-    text = f"Gains over {reference.label}, points ± deviation over seeds.{few}"
-    for kind, title in ((LANGUAGE, "language"), (FAMILY, "language family"), (SCRIPT, "script")):
+    parts = [f"### Gains over {reference.label}", f"Points ± deviation over seeds.{few}"]
+    for kind in (LANGUAGE, FAMILY, SCRIPT):
         found = group_table(findings, kind)
         if found.rows:
-            body = found.markdown()
-            parts.append(
-                f"<details><summary>Gains over {reference.label} by {title}</summary>\n\n{text}\n\n{body}\n</details>"
-            )
-    shown = table.against(reference, shown_variants(table, _ROWS))
-    if draw(language_heat_map, shown, root / PICTURES / f"{name}-languages{suffix}.png"):
-        parts.append(_picture(f"{name}: gains over {reference.label}", f"{name}-languages{suffix}.png"))
+            parts.append(found.markdown().strip())
     return parts
+
+
+def _languages_picture(root: Path, table: Table, reference: Variant, name: str) -> list[str]:
+    """The heat map of gains over one variant."""
+    file = f"{name}-languages{'' if reference == LAST else '-single'}.png"
+    shown = table.against(reference, shown_variants(table, _ROWS))
+    if not shown.comparison.pairs or not draw(language_heat_map, shown, root / PICTURES / file):
+        return []
+    return [_picture(f"{name}: gains over {reference.label}", file)]
 
 
 def _cut(table: Table, most: int) -> bool:

@@ -166,10 +166,14 @@ def _comparisons(
             for variant, there in by_variant.items()
             if set(seeds) <= set(there)
         }
+        others: dict[str, list[str]] = {}
+        for variant, there in by_variant.items():
+            if variant not in members:
+                others.setdefault(_listed(there), []).append(variant.label)
         lines = [
-            f"{variant.label} is left out: seeds {_listed(there)}, this comparison needs {_listed(seeds)}"
-            for variant, there in by_variant.items()
-            if variant not in members
+            f"{', '.join(labels)} {'is' if len(labels) == 1 else 'are'} left out: seeds {there}, this comparison needs "
+            f"{_listed(seeds)}"
+            for there, labels in others.items()
         ]
         comparisons.append(
             Comparison(

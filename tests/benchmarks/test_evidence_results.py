@@ -159,15 +159,20 @@ def test_document_holds_tables_pictures_and_prose(tmp_path):
     assert "1 runs of gone in runs.csv are not in the plan" in text
     assert "| together/ensemble-seeds | udpos, f1 | last/seed1, last/seed2 | vote |" in text
     assert "0 of 22 runs were made from files that differed" in text
-    for part in ("Gains over last by language family", "Gains over lower 2 by script", "Which layer wins"):
-        assert part in text
+    assert "Which layer wins" in text
+    assert "[Gains by language, family and script](docs/evidence/pos.md)" in text
+    page = (tmp_path / "docs/evidence/pos.md").read_text()
+    for part in ("### Gains over last", "### Gains over lower 2", "| family |", "| script |", "| zh | Chinese |"):
+        assert part in page
     pictures = {path.name for path in (tmp_path / "docs/images/evidence").glob("*.png")}
     assert pictures == {"pos-layers.png", "pos-languages.png", "pos-languages-single.png", "together-languages.png"}
     for name in pictures:
         assert f"](docs/images/evidence/{name})" in text
         assert (tmp_path / "docs/images/evidence" / name).stat().st_size < MOST_BYTES
+    (tmp_path / "docs/evidence/of-an-earlier-plan.md").write_text("")
     again = write_document(tmp_path, plan, list(rows.values())).read_text()
     assert again == text
+    assert {path.name for path in (tmp_path / "docs/evidence").iterdir()} == {"pos.md", "together.md"}
 
 
 def test_prose_without_a_place_is_refused(tmp_path):
