@@ -47,7 +47,7 @@ POS_FROZEN = Group(
         variant("last", seeds=FIVE),
         variant("lower", 4, 5, 6, seeds=FIVE),
         variant("sum", PAIR, seeds=FIVE),
-        variant("scalar_mix", seeds=FIVE),
+        variant("scalar_mix", None, PAIR, seeds=FIVE),
         variant("aif gate", 6, PAIR, seeds=FIVE),
         variant("aif select", 6, PAIR, seeds=FIVE),
         variant("lower", 0, 1, 2, 3, 7, 8, 9, 10, 11),
@@ -92,7 +92,7 @@ POS_FROZEN_RATES = Group(
         variant("last"),
         variant("lower", 4, 5, 6),
         variant("sum", PAIR),
-        variant("scalar_mix"),
+        variant("scalar_mix", None, PAIR),
         variant("aif gate", PAIR),
         variant("aif select", PAIR),
         variant("aif select", PAIR, learning_rate=5e-4),
@@ -134,10 +134,11 @@ POS_FULL = Group(
         variant("aif select", PAIR),
         variant("lower", 6),
         variant("aif gate", PAIR),
-        variant("aif gate", 6),
-        variant("aif select", 6),
-        variant("scalar_mix"),
         variant("sum", PAIR),
+        variant("scalar_mix", PAIR),
+        variant("aif gate", 6, seeds=THREE),
+        variant("aif select", 6, seeds=THREE),
+        variant("scalar_mix", seeds=THREE),
         variant("lower", 8, 4, seeds=(1,)),
         variant("aif select", 8, 4, seeds=(1,)),
         variant("aif gate", 8, 4, seeds=(1,)),
@@ -204,12 +205,36 @@ def _few(sentences: int, epochs: int) -> Group:
             variant("last"),
             variant("lower", 4, 6, 8),
             variant("sum", PAIR),
-            variant("scalar_mix"),
+            variant("scalar_mix", None, PAIR),
             variant("aif gate", 6, PAIR),
             variant("aif select", 6, PAIR),
         ),
     )
 
+
+_FEW_100 = _few(100, 10)
+
+POS_FEW_RATES = Group(
+    name="pos-few-100-rates",
+    question="POS, full fine-tuning on 100 sentences: is it attention, or how fast the new parameters learn?",
+    task="udpos",
+    regime="few-shot 100",
+    metric="accuracy",
+    seeds=TWO,
+    options={**_FEW_100.options, "head_learning_rate": 3e-3},
+    variants=tuple(
+        variant(mode, *layers, **options)  # type: ignore[arg-type]
+        for options in ({}, {"head_learning_rate": 1e-2})
+        for mode, layers in (
+            ("last", ()),
+            ("lower", (6,)),
+            ("sum", (PAIR,)),
+            ("scalar_mix", (PAIR,)),
+            ("aif gate", (PAIR,)),
+            ("aif select", (PAIR,)),
+        )
+    ),
+)
 
 NER_FROZEN = Group(
     name="ner-frozen",
@@ -222,7 +247,7 @@ NER_FROZEN = Group(
         variant("last", seeds=FIVE),
         variant("lower", 6, seeds=FIVE),
         variant("sum", PAIR, seeds=FIVE),
-        variant("scalar_mix", seeds=FIVE),
+        variant("scalar_mix", None, PAIR, seeds=FIVE),
         variant("aif gate", PAIR, seeds=FIVE),
         variant("aif select", PAIR, seeds=FIVE),
         variant("lower", 2, 4, 5, 7, 8, 10),
@@ -347,7 +372,8 @@ PLAN = (
     POS_FULL_RATES,
     POS_FROZEN_ALL,
     POS_FULL_ALL,
-    _few(100, 10),
+    _FEW_100,
+    POS_FEW_RATES,
     _few(500, 4),
     NER_FROZEN,
     NER_FULL,
