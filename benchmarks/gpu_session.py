@@ -3,10 +3,11 @@
     python -m benchmarks.gpu_session --out DIR [--budget-seconds S]
 
 In order: the kernels' tests on CUDA tensors, small shapes below compute-sanitizer, every suite of `benchmarks.all`, and
-DRAM traffic through Nsight Compute. Each step has a time limit; what one leaves over goes to those after it, and none
-stops the others. DIR gets two files, replaced as a whole while the session goes on: `session.tar.gz` with every result,
-plot and log, and `summary.txt` with the steps' statuses and the ends of their logs. To keep the results, unpack the
-archive's `results/` into benchmarks/results/GPU. Set BENCHMARK_COMMIT where the tree has come without its history.
+DRAM traffic through Nsight Compute, as shipped and in groups of sequences that fill half of L2. Each step has a time
+limit; what one leaves over goes to those after it, and none stops the others. DIR gets two files, replaced as a whole
+while the session goes on: `session.tar.gz` with every result, plot and log, and `summary.txt` with the steps' statuses
+and the ends of their logs. To keep the results, unpack the archive's `results/` into benchmarks/results/GPU. Set
+BENCHMARK_COMMIT where the tree has come without its history.
 
 Exit status: 0; 1 where a step failed or ran over its time; 2 without a GPU.
 """
@@ -63,6 +64,9 @@ def steps(results: Path) -> list[Step]:
         Step("sanitizer", (python, "-m", "benchmarks.sanitize", *out, *tools, "--seconds", "60"), 1.5),
         Step("suites", (python, "-m", "benchmarks.all", *out, "--budget-seconds", BUDGET), 5.0),
         Step("traffic", (python, "-m", "benchmarks.ncu", *out, "--seconds", BUDGET), 1.0),
+        Step(
+            "traffic of groups", (python, "-m", "benchmarks.ncu", *out, "--seconds", BUDGET, "--l2-share", "0.5"), 0.5
+        ),
     ]
 
 

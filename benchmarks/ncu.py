@@ -1,10 +1,11 @@
 """DRAM bytes of AIF's kernels by the GPU's own counters, through Nsight Compute.
 
-    python -m benchmarks.ncu [--out DIR] [--seconds S]
+    python -m benchmarks.ncu [--out DIR] [--seconds S] [--l2-share F]
 
 One forward and one backward at 256x128x768, bfloat16, gate, kernel size 1, H = E/4, launched below the operators so
-that nothing else runs. Rows of DIR/ncu.json: {"kernel", "dram_read_bytes", "dram_write_bytes", "tensors"}, the last in
-tensors of B*T*E elements, reads and writes together.
+that nothing else runs; with --l2-share in groups of sequences that fill this share of L2 (`dlfa_kernels.groups`), and
+to DIR/ncu-l2-PERCENT.json. Rows of DIR/ncu.json: {"kernel", "dram_read_bytes", "dram_write_bytes", "tensors"}, the last
+in tensors of B*T*E elements, reads and writes together.
 
 `ncu` is told to leave clocks and caches alone: with its usual flush before every kernel, the second touch of x and y,
 which is meant to hit L2, would come from DRAM. Instead a large buffer is read before each pass, so that it starts from
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -122,9 +124,10 @@ def traffic_rows(kernels: Iterable[dict[str, Any]], tensor_bytes: int) -> list[d
     return rows
 
 
-def launch_passes() -> None:
+def launch_passes(l2_share: float | None) -> None:
     """What runs below `ncu`: warm up, then both passes between cudaProfilerStart and cudaProfilerStop."""
     from dlfa_kernels.checks import AIFWeights
+    from dlfa_kernels.launches import using_l2_share
 
     from .calls import Inputs, Variant, run_backward, run_forward
     from .problems import make_problem
@@ -139,28 +142,35 @@ def launch_passes() -> None:
         buffer.sum()
         torch.cuda.synchronize()
 
-    saved = run_forward(Variant(), inputs)
-    run_backward(Variant(), inputs, saved)
-    for profiled in (lambda: run_forward(Variant(), inputs), lambda: run_backward(Variant(), inputs, saved)):
-        flush()
-        torch.cuda.profiler.start()
-        profiled()
-        flush()
-        torch.cuda.profiler.stop()
+    with nullcontext() if l2_share is None else using_l2_share(l2_share):
+        saved = run_forward(Variant(), inputs)
+        run_backward(Variant(), inputs, saved)
+        for profiled in (lambda: run_forward(Variant(), inputs), lambda: run_backward(Variant(), inputs, saved)):
+            flush()
+            torch.cuda.profiler.start()
+            profiled()
+            flush()
+            torch.cuda.profiler.stop()
 
 
-def command_line(log: Path) -> list[str]:
+def command_line(log: Path, l2_share: float | None = None) -> list[str]:
     """`ncu` over `launch_passes`, writing its table to `log`."""
+    share = () if l2_share is None else ("--l2-share", str(l2_share))
     return [
         "ncu", "--csv", "--page", "details", "--print-units", "base", "--log-file", str(log), "--force-overwrite",
         "--metrics", f"{READ_METRIC},{WRITE_METRIC}", "--clock-control", "none", "--cache-control", "none",
         "--profile-from-start", "off", "--print-kernel-base", "demangled",
-        sys.executable, "-m", "benchmarks.ncu", "--launch",
+        sys.executable, "-m", "benchmarks.ncu", "--launch", *share,
     ]  # fmt: skip
 
 
-def measure(folder: Path, seconds: float) -> list[dict[str, Any]]:
+def measure(folder: Path, seconds: float, l2_share: float | None = None) -> list[dict[str, Any]]:
     """Run `ncu`, and write and return the rows.
+
+    Args:
+        folder: where they are written.
+        seconds: time limit.
+        l2_share: schedule by groups that fill this share of L2; None is what the shipped tiles say.
 
     Raises:
         ValueError: it gave no figures; the message says what it said.
@@ -168,7 +178,7 @@ def measure(folder: Path, seconds: float) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "ncu.csv"
         with (Path(scratch) / "output").open("w+", encoding="utf-8") as output:
-            status = run_limited(command_line(log), seconds, cwd=ROOT, log=output)
+            status = run_limited(command_line(log, l2_share), seconds, cwd=ROOT, log=output)
             output.seek(0)
             said = output.read()
         text = log.read_text(encoding="utf-8") if log.is_file() else ""
@@ -179,32 +189,37 @@ def measure(folder: Path, seconds: float) -> list[dict[str, Any]]:
         raise ValueError(f"ncu ended with status {status}; its last line: {last}")
     case = core_case(BASE_SHAPE)
     rows = traffic_rows(parse(text), case.tensor_bytes)
+    option = "" if l2_share is None else f" --l2-share {l2_share}"
     header = {
-        "gpu": torch.cuda.get_device_name(), "commit": commit(), "command": "python -m benchmarks.ncu",
+        "gpu": torch.cuda.get_device_name(), "commit": commit(), "command": f"python -m benchmarks.ncu{option}",
         "torch": str(torch.__version__), "shape": list(case.shape), "squeeze_dim": case.squeeze_dim,
         "dtype": case.dtype, "replays": max(map(int, re.findall(r" - (\d+) pass", text + said)), default=None),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }  # fmt: skip
     assert case.dtype in DTYPES
     lines = ",".join(f"\n{json.dumps(row)}" for row in rows)
-    write_text(folder / TRAFFIC_FILE, f'{{"header": {json.dumps(header)},\n"rows": [{lines}]}}\n')
+    name = TRAFFIC_FILE if l2_share is None else TRAFFIC_FILE.replace(".", f"-l2-{round(100 * l2_share)}.")
+    write_text(folder / name, f'{{"header": {json.dumps(header)},\n"rows": [{lines}]}}\n')
     return rows
 
 
 def command(
     out: Annotated[Path | None, typer.Option(help="Folder of ncu.json; default: benchmarks/results/GPU.")] = None,
     seconds: Annotated[float, typer.Option(min=1, help="Time limit.")] = DEFAULT_SECONDS,
+    l2_share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Schedule by groups that fill this share of L2; 0 is one group.")
+    ] = None,
     launch: Annotated[bool, typer.Option("--launch", hidden=True)] = False,
 ) -> None:
     """Measure the DRAM traffic of forward and backward with hardware counters."""
     if launch:
-        launch_passes()
+        launch_passes(l2_share)
         return
     try:
         device = choose_device("cuda")
         if shutil.which("ncu") is None:
             raise ValueError("ncu, of Nsight Compute, must be on the PATH")
-        rows = measure(out or ROOT / "benchmarks" / "results" / folder_name(device), seconds)
+        rows = measure(out or ROOT / "benchmarks" / "results" / folder_name(device), seconds, l2_share)
     except (ValueError, OSError, subprocess.SubprocessError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None

@@ -117,6 +117,8 @@ def test_counters_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert content["header"]["replays"] == 1
     assert content["header"]["shape"] == list(BASE_SHAPE)
     assert all(row.keys() == {"kernel", "dram_read_bytes", "dram_write_bytes", "tensors"} for row in rows)
+    ncu.measure(tmp_path, 30, 0.5)
+    assert json.loads((tmp_path / "ncu-l2-50.json").read_text())["header"]["command"].endswith("ncu --l2-share 0.5")
     program(tmp_path, "ncu", "print('==ERROR== no permission')\nsys.exit(9)", monkeypatch)
     with pytest.raises(ValueError, match="ncu ended with status 9; its last line: ==ERROR== no permission"):
         ncu.measure(tmp_path, 30)
@@ -271,7 +273,7 @@ def test_session_without_time(tmp_path: Path) -> None:
 
 def test_session_steps_name_files_and_modules_that_exist(tmp_path: Path) -> None:
     names = [step.name for step in gpu_session.steps(tmp_path)]
-    assert names == ["tests", "sanitizer", "suites", "traffic"]
+    assert names == ["tests", "sanitizer", "suites", "traffic", "traffic of groups"]
     for step in gpu_session.steps(tmp_path):
         assert step.command[:2] == (sys.executable, "-m")
         module = step.command[2]
