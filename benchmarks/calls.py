@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from dlfa_kernels import full_passes, token_passes
 from dlfa_kernels.checks import AIFWeights
+from dlfa_kernels.launches import using_l2_share
 from dlfa_kernels.results import BackwardResult, ForwardResult
 
 
@@ -16,7 +18,8 @@ from dlfa_kernels.results import BackwardResult, ForwardResult
 class Variant:
     """A way to call AIF that changes which kernels run, or what is compiled.
 
-    `autocast` is its dtype, under which states and parameters are float32.
+    `autocast` is its dtype, under which states and parameters are float32. `groups` launches by groups of sequences
+    that fill half of L2, for batches that it does not hold (`dlfa_kernels.groups`).
     """
 
     fuse: str = "gate"
@@ -25,11 +28,12 @@ class Variant:
     lower: bool = True
     token: int | None = None
     autocast: torch.dtype | None = None
+    groups: bool = False
 
     def __str__(self) -> str:
         form = ("packed" if self.packed else "padded") + ("" if self.token is None else f" token={self.token}")
         details = ("" if self.lower else " one input") + ("" if self.autocast is None else " autocast")
-        return f"{self.fuse} k={self.kernel_size} {form}{details}"
+        return f"{self.fuse} k={self.kernel_size} {form}{details}{' groups' if self.groups else ''}"
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ def run_forward(variant: Variant, inputs: Inputs) -> ForwardResult:
     """The forward launches of a call; relu throughout."""
     arguments = (inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens)
     if variant.token is None:
-        return full_passes.forward(*arguments, variant.fuse, "relu", variant.autocast)
+        with _schedule(variant):
+            return full_passes.forward(*arguments, variant.fuse, "relu", variant.autocast)
     return token_passes.forward(*arguments, variant.token, variant.fuse, "relu")
 
 
@@ -63,5 +68,10 @@ def run_backward(variant: Variant, inputs: Inputs, saved: ForwardResult) -> Back
     """The backward launches that follow `run_forward`."""
     arguments = (inputs.dz, inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens, saved)
     if variant.token is None:
-        return full_passes.backward(*arguments, variant.fuse, "relu")
+        with _schedule(variant):
+            return full_passes.backward(*arguments, variant.fuse, "relu")
     return token_passes.backward(*arguments, variant.token, variant.fuse, "relu")
+
+
+def _schedule(variant: Variant) -> AbstractContextManager[None]:
+    return using_l2_share(0.5) if variant.groups else nullcontext()

@@ -75,6 +75,8 @@ VARIANTS = {
         Variant(packed=True),
         Variant(token=0),
         Variant(autocast=torch.bfloat16),
+        Variant(groups=True),
+        Variant(kernel_size=3, groups=True),
     )
 }
 CALLS = list(VARIANTS)
@@ -107,9 +109,10 @@ class Job:
 def recorded_launches(setting: Setting, variant: Variant) -> list[tuple[str, Launch]]:
     """("forward" or "backward", launch) of a call of 32 x 128 tokens with a mask, or packed.
 
-    Under autocast, which is to the setting's dtype, states and parameters are float32.
+    Under autocast, which is to the setting's dtype, states and parameters are float32. There are more sequences where
+    they are to be worked on in groups.
     """
-    dtype, embed_dim, batch, length = DTYPES[setting.dtype], setting.embed_dim, 32, 128
+    dtype, embed_dim, batch, length = DTYPES[setting.dtype], setting.embed_dim, 512 if variant.groups else 32, 128
     if variant.autocast is not None:
         variant, dtype = replace(variant, autocast=dtype), torch.float32
 
@@ -144,12 +147,19 @@ def distinct_jobs(setting: Setting, kernels: list[str], calls: list[str]) -> lis
     for call in calls:
         for index, (_, item) in enumerate(recorded_launches(setting, VARIANTS[call])):
             if not kernels or kernel_name(item) in kernels:
-                arguments = [
-                    value.dtype if isinstance(value, torch.Tensor) else value for value in item.arguments.values()
-                ]
+                arguments = [_specialised(value) for value in item.arguments.values()]
                 key = str((kernel_name(item), arguments, item.constants, item.options))
                 jobs.setdefault(key, Job(setting, call, index))
     return list(jobs.values())
+
+
+def _specialised(value: object) -> object:
+    """What of a run-time argument the machine code depends on."""
+    if isinstance(value, torch.Tensor):
+        return value.dtype
+    if isinstance(value, int):
+        return value == 1, value % 16 == 0
+    return value
 
 
 def compile_launch(item: Launch, chip: Chip) -> tuple[Any, list[str]]:
