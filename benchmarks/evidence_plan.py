@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .evidence_groups import Ensemble, Group, variant
+from .evidence_groups import Ensemble, Group, Layers, Variant, variant
 
 # Families and scripts of the 33 languages, in 12: where a group has many runs.
 TWELVE = "en,de,es,ru,hi,zh,ja,th,tr,vi,ar,fi"
@@ -26,14 +26,20 @@ _TAGGING: dict[str, Any] = {**_TRAINING, "label_subword": "last", "max_eval_exam
 _FROZEN: dict[str, Any] = {"learning_rate": 1e-3, "batch_size": 32, "epochs": 6, "states_dtype": "float16"}
 _FULL: dict[str, Any] = {"learning_rate": 2e-5, "head_learning_rate": 1e-3, "batch_size": 16, "epochs": 2, "bf16": True}
 
-# A few runs where each is long: the baselines, and the best of each mode.
-_BEST = (
-    variant("last"),
-    variant("aif select", PAIR),
-    variant("lower", 6),
-    variant("sum", PAIR),
-    variant("aif gate", PAIR),
-)
+
+def _modes(
+    *single: int, mix: tuple[Layers, ...] = (PAIR,), seeds: tuple[int, ...] | None = None, **options: Any
+) -> tuple[Variant, ...]:
+    """The last layer, single lower ones, and every way to fuse the last with the two of PAIR; None mixes all layers."""
+    return (
+        variant("last", seeds=seeds, **options),
+        variant("aif select", PAIR, seeds=seeds, **options),
+        variant("lower", *single, seeds=seeds, **options),
+        variant("sum", PAIR, seeds=seeds, **options),
+        variant("aif gate", PAIR, seeds=seeds, **options),
+        variant("scalar_mix", *mix, seeds=seeds, **options),
+    )
+
 
 POS_FROZEN = Group(
     name="pos-frozen",
@@ -44,12 +50,9 @@ POS_FROZEN = Group(
     seeds=TWO,
     options={**_TAGGING, **_FROZEN, "max_train_examples": 2000},
     variants=(
-        variant("last", seeds=FIVE),
-        variant("lower", 4, 5, 6, seeds=FIVE),
-        variant("sum", PAIR, seeds=FIVE),
-        variant("scalar_mix", None, PAIR, seeds=FIVE),
-        variant("aif gate", 6, PAIR, seeds=FIVE),
-        variant("aif select", 6, PAIR, seeds=FIVE),
+        *_modes(4, 5, 6, mix=(None, PAIR), seeds=FIVE),
+        variant("aif gate", 6, seeds=FIVE),
+        variant("aif select", 6, seeds=FIVE),
         variant("lower", 0, 1, 2, 3, 7, 8, 9, 10, 11),
         variant("sum", 4, 6),
         variant("aif gate", 0, 2, 3, 4, 5, 7, 8, 10),
@@ -89,12 +92,7 @@ POS_FROZEN_RATES = Group(
     seeds=TWO,
     options={**_TAGGING, **_FROZEN, "max_train_examples": 2000, "learning_rate": 3e-3},
     variants=(
-        variant("last"),
-        variant("lower", 4, 5, 6),
-        variant("sum", PAIR),
-        variant("scalar_mix", None, PAIR),
-        variant("aif gate", PAIR),
-        variant("aif select", PAIR),
+        *_modes(4, 5, 6, mix=(None, PAIR)),
         variant("aif select", PAIR, learning_rate=5e-4),
         variant("aif select", PAIR, learning_rate=1e-2),
         variant("lower", 4, 5, 6, learning_rate=1e-2),
@@ -130,12 +128,7 @@ POS_FULL = Group(
     seeds=FIVE,
     options={**_TAGGING, **_FULL, "max_train_examples": 2000},
     variants=(
-        variant("last"),
-        variant("aif select", PAIR),
-        variant("lower", 6),
-        variant("aif gate", PAIR),
-        variant("sum", PAIR),
-        variant("scalar_mix", PAIR),
+        *_modes(6),
         variant("aif gate", 6, seeds=THREE),
         variant("aif select", 6, seeds=THREE),
         variant("scalar_mix", seeds=THREE),
@@ -153,7 +146,7 @@ POS_FROZEN_ALL = Group(
     metric="accuracy",
     seeds=THREE,
     options={**_TAGGING, **_FROZEN},
-    variants=_BEST,
+    variants=_modes(6),
 )
 
 POS_FULL_ALL = Group(
@@ -163,7 +156,7 @@ POS_FULL_ALL = Group(
     regime="full",
     metric="accuracy",
     options={**_TAGGING, **_FULL},
-    variants=_BEST,
+    variants=_modes(6),
 )
 
 POS_FULL_RATES = Group(
@@ -202,12 +195,9 @@ def _few(sentences: int, epochs: int) -> Group:
             "languages": TWELVE,
         },
         variants=(
-            variant("last"),
-            variant("lower", 4, 6, 8),
-            variant("sum", PAIR),
-            variant("scalar_mix", None, PAIR),
-            variant("aif gate", 6, PAIR),
-            variant("aif select", 6, PAIR),
+            *_modes(4, 6, 8, mix=(None, PAIR)),
+            variant("aif gate", 6),
+            variant("aif select", 6),
         ),
     )
 
@@ -222,18 +212,7 @@ POS_FEW_RATES = Group(
     metric="accuracy",
     seeds=TWO,
     options={**_FEW_100.options, "head_learning_rate": 3e-3},
-    variants=tuple(
-        variant(mode, *layers, **options)  # type: ignore[arg-type]
-        for options in ({}, {"head_learning_rate": 1e-2})
-        for mode, layers in (
-            ("last", ()),
-            ("lower", (6,)),
-            ("sum", (PAIR,)),
-            ("scalar_mix", (PAIR,)),
-            ("aif gate", (PAIR,)),
-            ("aif select", (PAIR,)),
-        )
-    ),
+    variants=(*_modes(6), *_modes(6, head_learning_rate=1e-2)),
 )
 
 NER_FROZEN = Group(
@@ -244,12 +223,7 @@ NER_FROZEN = Group(
     seeds=TWO,
     options={**_TAGGING, **_FROZEN, "max_train_examples": 2000, "max_eval_examples": 300},
     variants=(
-        variant("last", seeds=FIVE),
-        variant("lower", 6, seeds=FIVE),
-        variant("sum", PAIR, seeds=FIVE),
-        variant("scalar_mix", None, PAIR, seeds=FIVE),
-        variant("aif gate", PAIR, seeds=FIVE),
-        variant("aif select", PAIR, seeds=FIVE),
+        *_modes(6, mix=(None, PAIR), seeds=FIVE),
         variant("lower", 2, 4, 5, 7, 8, 10),
         variant("aif gate", 4, 6, 8),
         variant("aif select", 2, 4, 6, 8, 10),
@@ -263,14 +237,7 @@ NER_FULL = Group(
     regime="full",
     seeds=TWO,
     options={**_TAGGING, **_FULL, "max_train_examples": 2000, "max_eval_examples": 300},
-    variants=(
-        variant("last"),
-        variant("aif select", PAIR),
-        variant("lower", 6),
-        variant("aif gate", PAIR),
-        variant("scalar_mix"),
-        variant("sum", PAIR),
-    ),
+    variants=_modes(6, mix=(None,)),
 )
 
 NLI_FROZEN = Group(
@@ -281,12 +248,7 @@ NLI_FROZEN = Group(
     seeds=TWO,
     options={**_TRAINING, **_FROZEN, "max_train_examples": 2000, "max_eval_examples": 300},
     variants=(
-        variant("last", seeds=FIVE),
-        variant("lower", 8, seeds=FIVE),
-        variant("sum", PAIR, seeds=FIVE),
-        variant("scalar_mix", seeds=FIVE),
-        variant("aif gate", PAIR, seeds=FIVE),
-        variant("aif select", PAIR, seeds=FIVE),
+        *_modes(8, mix=(None,), seeds=FIVE),
         variant("lower", 2, 4, 6, 10),
         variant("sum", (10, 8)),
         variant("aif gate", 6, 8, 10, (10, 8)),
@@ -302,12 +264,7 @@ NLI_FROZEN_MEAN = Group(
     seeds=TWO,
     options={**NLI_FROZEN.options, "classifier_pooling": "mean"},
     variants=(
-        variant("last", seeds=FIVE),
-        variant("lower", 8, seeds=FIVE),
-        variant("sum", PAIR, seeds=FIVE),
-        variant("scalar_mix", seeds=FIVE),
-        variant("aif gate", PAIR, seeds=FIVE),
-        variant("aif select", PAIR, seeds=FIVE),
+        *_modes(8, mix=(None,), seeds=FIVE),
         variant("lower", 2, 4, 6, 10),
         variant("aif select", 6, 8, 10, (10, 8)),
     ),
