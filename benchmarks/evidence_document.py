@@ -23,6 +23,7 @@ from .evidence_tables import (
     choice_table,
     curve_variants,
     ensemble_rows,
+    headline_table,
     layer_table,
     mode_table,
     overview_table,
@@ -30,8 +31,9 @@ from .evidence_tables import (
     shown_variants,
     variant_table,
 )
+from .readme_sections import EVIDENCE, replace_section
 
-DOCUMENT = "RESULTS.md"
+DOCUMENT, README = "RESULTS.md", "README.md"
 FOLDER = Path("benchmarks/results/evidence")
 PICTURES = Path("docs/images/evidence")
 PAGES = Path("docs/evidence")  # gains by language, a page a group
@@ -48,10 +50,10 @@ among them."""
 
 
 def write_document(root: Path, plan: Sequence[Group], rows: Sequence[Row]) -> Path:
-    """Write RESULTS.md and its pictures below `root`, and return its path.
+    """Write RESULTS.md, its pages and pictures, and README's table of headlines below `root`; return the first's path.
 
     Raises:
-        ValueError: no rows, or a section of findings.md that has no place.
+        ValueError: no rows, a section of findings.md that has no place, or a README without one for the table.
     """
     if not rows:
         raise ValueError(f"{root / FOLDER / 'runs.csv'}: there are no runs to write about; --collect comes first")
@@ -89,6 +91,10 @@ def write_document(root: Path, plan: Sequence[Group], rows: Sequence[Row]) -> Pa
         _prose(prose, LIMITS),
     ]
     text = "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
+    headline, readme = headline_table(several), root / README
+    if headline is not None:
+        with_table = replace_section(readme.read_text(encoding="utf-8"), EVIDENCE, headline.markdown().strip() + "\n")
+        atomic.write_text(readme, with_table)
     atomic.write_text(root / DOCUMENT, text)
     return root / DOCUMENT
 

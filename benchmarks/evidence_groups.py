@@ -106,6 +106,7 @@ class Group:
         variants: made by `variant`.
         seeds: of each variant that names no others.
         options: of the model and of RunConfig, for all runs; `languages` may be "de,zh"; `intermediate` names tasks.
+        headline: what README's table calls the group; None leaves it out there.
         include: patterns of names of other groups' runs that stand in this group's tables too.
         metric: to compare by; None takes the task's metric of record.
         keep_models: write the trained models, which ensembles and analyses need.
@@ -123,6 +124,7 @@ class Group:
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...] = (1,)
     options: Mapping[str, Any] = field(default_factory=dict)
+    headline: str | None = None
     include: tuple[str, ...] = ()
     metric: str | None = None
     keep_models: bool = False

@@ -43,6 +43,7 @@ def _modes(
 
 POS_FROZEN = Group(
     name="pos-frozen",
+    headline="POS, frozen encoder",
     question="POS, frozen encoder: does fusing lower layers beat the last layer, and the best single layer?",
     task="udpos",
     regime="frozen",
@@ -121,6 +122,7 @@ POS_FROZEN_MODULE = Group(
 
 POS_FULL = Group(
     name="pos-full",
+    headline="POS, full fine-tuning",
     question="POS, full fine-tuning: does fusing lower layers beat the last layer, and the best single layer?",
     task="udpos",
     regime="full",
@@ -140,6 +142,7 @@ POS_FULL = Group(
 
 POS_FROZEN_ALL = Group(
     name="pos-frozen-all",
+    headline="POS, frozen encoder, all training data",
     question="POS, frozen encoder, all of the English training data: what is left of the gains?",
     task="udpos",
     regime="frozen",
@@ -151,6 +154,7 @@ POS_FROZEN_ALL = Group(
 
 POS_FULL_ALL = Group(
     name="pos-full-all",
+    headline="POS, full fine-tuning, all training data",
     question="POS, full fine-tuning, all of the English training data: what is left of the gains?",
     task="udpos",
     regime="full",
@@ -181,6 +185,7 @@ POS_FULL_RATES = Group(
 def _few(sentences: int, epochs: int) -> Group:
     return Group(
         name=f"pos-few-{sentences}",
+        headline=f"POS, {sentences} sentences",
         question=f"POS, full fine-tuning on {sentences} sentences: does fusing lower layers help where data are few?",
         task="udpos",
         regime=f"few-shot {sentences}",
@@ -217,6 +222,7 @@ POS_FEW_RATES = Group(
 
 NER_FROZEN = Group(
     name="ner-frozen",
+    headline="NER, frozen encoder",
     question="NER, frozen encoder: does fusing lower layers help?",
     task="uner",
     regime="frozen",
@@ -225,13 +231,14 @@ NER_FROZEN = Group(
     variants=(
         *_modes(6, mix=(None, PAIR), seeds=FIVE),
         variant("lower", 2, 4, 5, 7, 8, 10),
-        variant("aif gate", 4, 6, 8),
-        variant("aif select", 2, 4, 6, 8, 10),
+        variant("aif gate", 4, 5, 6, 7, 8),
+        variant("aif select", 2, 4, 5, 6, 7, 8, 10),
     ),
 )
 
 NER_FULL = Group(
     name="ner-full",
+    headline="NER, full fine-tuning",
     question="NER, full fine-tuning: does fusing lower layers help?",
     task="uner",
     regime="full",
@@ -242,6 +249,7 @@ NER_FULL = Group(
 
 NLI_FROZEN = Group(
     name="nli-frozen",
+    headline="NLI, frozen encoder, first token",
     question="NLI (SICK), frozen encoder: does fusing lower layers help the first token?",
     task="sick",
     regime="frozen",
@@ -251,13 +259,14 @@ NLI_FROZEN = Group(
         *_modes(8, mix=(None,), seeds=FIVE),
         variant("lower", 2, 4, 6, 10),
         variant("sum", (10, 8)),
-        variant("aif gate", 6, 8, 10, (10, 8)),
-        variant("aif select", 6, 8, 10, (10, 8)),
+        variant("aif gate", 4, 5, 6, 7, 8, 10, (10, 8)),
+        variant("aif select", 4, 5, 6, 7, 8, 10, (10, 8)),
     ),
 )
 
 NLI_FROZEN_MEAN = Group(
     name="nli-frozen-mean",
+    headline="NLI, frozen encoder, mean of tokens",
     question="NLI (SICK), frozen encoder: is the mean of all fused tokens better than the first fused token?",
     task="sick",
     regime="frozen",
@@ -272,6 +281,7 @@ NLI_FROZEN_MEAN = Group(
 
 NLI_FULL = Group(
     name="nli-full",
+    headline="NLI, full fine-tuning",
     question="NLI (SICK), full fine-tuning: does fusing lower layers help?",
     task="sick",
     regime="full",

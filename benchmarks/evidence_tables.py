@@ -148,6 +148,32 @@ def overview_table(several: Sequence[GroupEvidence]) -> MarkdownTable | None:
     return MarkdownTable(columns, tuple(rows)) if rows else None
 
 
+def headline_table(several: Sequence[GroupEvidence]) -> MarkdownTable | None:
+    """README's: one row a group that has a headline, one column a mode, each with the layers that dev data choose."""
+    modes = ("single layer", "scalar_mix", "sum", "aif gate", "aif select")
+    rows = []
+    for evidence in several:
+        for table in evidence.tables if evidence.group.headline else ():
+            chosen = {choice.mode: choice.chosen for choice in table.choices}
+            variants = [LAST, *(chosen.get(mode) for mode in modes)]
+            if LAST not in table.comparison.runs or None in variants:
+                continue
+            seeds = len(table.comparison.seeds)
+            label = f"{evidence.group.headline}, {table.comparison.metric}, {seeds} seed{'s' if seeds > 1 else ''}"
+            cells = [_headline(table, variant) for variant in variants if variant is not None]
+            best = max(range(1, len(modes) + 1), key=lambda place: table.score(variants[place] or LAST))
+            cells[best] = f"**{cells[best]}**"
+            rows.append((label, *cells))
+            break
+    columns = ("", "last layer", "single layer", "scalar mix", "sum", "AIF gate", "AIF select")
+    return MarkdownTable(columns, tuple(rows)) if rows else None
+
+
+def _headline(table: Table, variant: Variant) -> str:
+    layers = "" if variant == LAST else f" ({_layers(variant)})"
+    return f"{percent(table.score(variant))}{layers}"
+
+
 def layer_table(several: Sequence[GroupEvidence]) -> MarkdownTable | None:
     """Which layer wins: one row a mode that was run with several layers."""
     rows = []

@@ -20,10 +20,10 @@ from . import aif, launch, memory, padding, plots, providers, schedule, step, to
 from .cases import SHAPES, core_case
 from .floors import PASSES
 from .hardware import ROOT
+from .readme_sections import PERFORMANCE, replace_section
 from .results import Results, load_folder, write_text
 from .targets import load_traffic, targets
 
-BEGIN, END = "<!-- performance:begin -->", "<!-- performance:end -->"
 RESULTS = ROOT / "benchmarks" / "results"
 SUITES = {suite.SUITE.name: suite.SUITE for suite in (aif, launch, memory, padding, schedule, step, token)}
 NOTHING = (
@@ -128,19 +128,6 @@ def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
-def replace_section(text: str, new: str) -> str:
-    """`text` with what stands between the markers replaced.
-
-    Raises:
-        ValueError: not one line of each marker, in their order.
-    """
-    lines = text.splitlines(keepends=True)
-    begin, end = ([i for i, line in enumerate(lines) if line.strip() == marker] for marker in (BEGIN, END))
-    if len(begin) != 1 or len(end) != 1 or end[0] < begin[0]:
-        raise ValueError(f"must have the line {BEGIN} once, and below it the line {END} once")
-    return "".join([*lines[: begin[0] + 1], new, *lines[end[0] :]])
-
-
 def command(
     results: Annotated[Path, typer.Option(help="Folder of the GPUs' folders.")] = RESULTS,
     readme: Annotated[Path, typer.Option(help="The file that holds the section.")] = ROOT / "README.md",
@@ -155,7 +142,7 @@ def command(
                     plots.draw(name, SUITES[name].bars, loaded, folder)
         text = section(results, readme)
         if write:
-            write_text(readme, replace_section(readme.read_text(encoding="utf-8"), text))
+            write_text(readme, replace_section(readme.read_text(encoding="utf-8"), PERFORMANCE, text))
     except (ValueError, OSError) as error:
         prefix = f"{readme}: " if "line <!--" in str(error) else ""
         typer.echo(f"error: {prefix}{error}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ def t_interval(values: Sequence[float]) -> Interval | None:
 
     if len(values) < 2:
         return None
-    if max(values) == min(values):
+    if math.isclose(max(values), min(values), rel_tol=1e-9, abs_tol=1e-12):  # the same but for rounding
         return Interval(values[0], values[0], None)
     result = ttest_1samp(values, 0.0)
     low, high = result.confidence_interval(CONFIDENCE)

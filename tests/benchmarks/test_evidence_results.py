@@ -8,10 +8,14 @@ from evidence_rows_made import made_row
 from PIL import Image
 
 from benchmarks.evidence_comparisons import gather
-from benchmarks.evidence_document import write_document
+from benchmarks.evidence_document import FOLDER, write_document
 from benchmarks.evidence_groups import Ensemble, Group, planned_runs, variant
 from benchmarks.evidence_pictures import MOST_BYTES, shrink
-from benchmarks.evidence_tables import choice_table, mode_table, pace_table, variant_table
+from benchmarks.evidence_plan import PLAN
+from benchmarks.evidence_rows import read_rows
+from benchmarks.evidence_tables import choice_table, headline_table, mode_table, pace_table, variant_table
+from benchmarks.hardware import ROOT
+from benchmarks.readme_sections import EVIDENCE, replace_section
 from dlfa.report.variants import Variant
 
 LANGUAGES = ("en", "de", "es", "fi", "hi", "ru", "zh")
@@ -131,6 +135,39 @@ def test_options_of_the_run_tell_variants_apart_and_other_groups_can_be_included
     assert "over last" in variant_table(table).columns
     with pytest.raises(ValueError, match="no run of another group matches 'neg"):
         gather(Group(**{**more.__dict__, "include": ("neg/*",)}), (GROUP, more), rows_of(more))
+
+
+HEADLINE = Group(
+    "short", "Which mode?", "udpos", "frozen",
+    (
+        variant("last"), variant("lower", 1, 2), variant("sum", 1), variant("scalar_mix"),
+        variant("aif gate", 1, (2, 1)), variant("aif select", 1, 2),
+    ),
+    (1, 2), metric="accuracy", headline="Tags",
+)  # fmt: skip
+
+
+def test_headlines_stand_in_the_readme(tmp_path):
+    rows = rows_of(HEADLINE, GROUP)
+    table = headline_table([gather(group, (HEADLINE, GROUP), rows) for group in (HEADLINE, GROUP)])
+    assert table.columns == ("", "last layer", "single layer", "scalar mix", "sum", "AIF gate", "AIF select")
+    row = ("Tags, accuracy, 2 seeds", "60.0", "63.0 (1)", "64.0 (all)", "62.0 (1)", "62.0 (1)", "**65.0 (1)**")
+    assert table.rows == (row,)
+    assert headline_table([gather(GROUP, (GROUP,), rows)]) is None
+    (tmp_path / "README.md").write_text("# A\n<!-- evidence:begin -->\nold\n<!-- evidence:end -->\nb\n")
+    write_document(tmp_path, (HEADLINE,), [row for name, row in rows.items() if name.startswith("short/")])
+    text = (tmp_path / "README.md").read_text()
+    assert text == f"# A\n<!-- evidence:begin -->\n{table.markdown().strip()}\n<!-- evidence:end -->\nb\n"
+    (tmp_path / "README.md").write_text("# A\n")
+    with pytest.raises(ValueError, match="must have the line <!-- evidence:begin --> once"):
+        write_document(tmp_path, (HEADLINE,), list(rows.values()))
+
+
+def test_the_readmes_headlines_are_those_of_the_committed_runs():
+    rows = {row["name"]: row for row in read_rows(ROOT / FOLDER / "runs.csv")}
+    table = headline_table([gather(group, PLAN, rows) for group in PLAN if group.headline])
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert replace_section(text, EVIDENCE, table.markdown().strip() + "\n") == text
 
 
 def test_document_holds_tables_pictures_and_prose(tmp_path):

@@ -15,8 +15,11 @@ pytest.importorskip("triton", reason="triton is there on Linux only")
 
 from benchmarks import plots, report, targets
 from benchmarks.cases import core_case
-from benchmarks.report import BEGIN, END, ROOT
+from benchmarks.readme_sections import PERFORMANCE, markers, replace_section
+from benchmarks.report import ROOT
 from benchmarks.results import ROW_KEYS, Results, case_keys, load, load_folder
+
+BEGIN, END = markers(PERFORMANCE)
 
 KEYS = case_keys("aif", "forward", core_case((2, 16, 32)), "ours")
 
@@ -173,7 +176,7 @@ def test_readme_is_what_the_report_prints() -> None:
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     if BEGIN not in text or f"{BEGIN}\n{END}" in text:
         pytest.skip("README.md's performance section is not filled in: python -m benchmarks.report --write")
-    assert report.replace_section(text, report.section(report.RESULTS, readme)) == text
+    assert replace_section(text, PERFORMANCE, report.section(report.RESULTS, readme)) == text
 
 
 def test_committed_results_name_their_gpu_and_versions() -> None:

@@ -72,6 +72,7 @@ def test_t_interval_is_the_paired_t_test():
 def test_no_test_without_spread():
     assert t_interval([0.5]) is None
     assert t_interval([0.25, 0.25]) == Interval(0.25, 0.25, None)
+    assert t_interval([0.4 - 0.3, 0.5 - 0.4]).p is None  # the same but for rounding
 
 
 def test_adjusted_p_values_are_scipys():

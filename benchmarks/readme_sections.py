@@ -1,0 +1,24 @@
+"""Parts of README.md that are made from committed results, between `<!-- NAME:begin -->` and `<!-- NAME:end -->`."""
+
+from __future__ import annotations
+
+PERFORMANCE, EVIDENCE = "performance", "evidence"
+
+
+def markers(name: str) -> tuple[str, str]:
+    """The lines before and after a part."""
+    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+
+
+def replace_section(text: str, name: str, new: str) -> str:
+    """`text` with what stands between the markers of `name` replaced by `new`, which ends in a newline.
+
+    Raises:
+        ValueError: not one line of each marker, in their order.
+    """
+    lines = text.splitlines(keepends=True)
+    first, last = markers(name)
+    begin, end = ([i for i, line in enumerate(lines) if line.strip() == marker] for marker in (first, last))
+    if len(begin) != 1 or len(end) != 1 or end[0] < begin[0]:
+        raise ValueError(f"must have the line {first} once, and below it the line {last} once")
+    return "".join([*lines[: begin[0] + 1], new, *lines[end[0] :]])
