@@ -135,8 +135,9 @@ POS_FULL = Group(
         variant("aif select", 6, seeds=THREE),
         variant("scalar_mix", seeds=THREE),
         variant("lower", 8, 4, seeds=(1,)),
-        variant("aif select", 8, 4, seeds=(1,)),
-        variant("aif gate", 8, 4, seeds=(1,)),
+        variant("aif select", 8, 4, (8, 6), (8, 6, 4), seeds=(1,)),
+        variant("aif gate", 8, 4, (8, 6), (8, 6, 4), seeds=(1,)),
+        variant("sum", (8, 6), (8, 6, 4), seeds=(1,)),
     ),
 )
 
@@ -165,18 +166,19 @@ POS_FULL_ALL = Group(
 
 POS_FULL_RATES = Group(
     name="pos-full-rates",
-    question="POS, full fine-tuning: does the encoder's learning rate change the picture?",
+    question="POS, full fine-tuning: do the learning rates of the encoder and of the new parameters change the picture?",
     task="udpos",
     regime="full",
     metric="accuracy",
-    options={**_TAGGING, **_FULL, "learning_rate": 1e-4, "max_train_examples": 2000},
+    options={**_TAGGING, **_FULL, "learning_rate": 5e-5, "max_train_examples": 2000},
     variants=(
-        variant("last"),
-        variant("lower", 8, 6),
-        variant("aif select", PAIR),
-        variant("aif gate", 6),
-        variant("last", learning_rate=5e-5),
-        variant("aif select", PAIR, learning_rate=5e-5),
+        *_modes(6, 8),
+        variant("last", learning_rate=1e-4),
+        variant("aif select", PAIR, learning_rate=1e-4),
+        variant("lower", 8, learning_rate=1e-4),
+        variant("aif gate", PAIR, learning_rate=1e-4),
+        variant("aif select", PAIR, head_learning_rate=3e-3),
+        variant("lower", 6, head_learning_rate=3e-3),
         variant("aif select", PAIR, learning_rate=2e-5, head_learning_rate=2e-5),
     ),
 )
