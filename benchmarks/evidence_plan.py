@@ -166,7 +166,7 @@ POS_FULL_ALL = Group(
 
 POS_FULL_RATES = Group(
     name="pos-full-rates",
-    question="POS, full fine-tuning: do the learning rates of the encoder and of the new parameters change the picture?",
+    question="POS, full fine-tuning: do the rates of the encoder and of the new parameters change the picture?",
     task="udpos",
     regime="full",
     metric="accuracy",
