@@ -160,7 +160,7 @@ POS_FULL_ALL = Group(
     task="udpos",
     regime="full",
     metric="accuracy",
-    options={**_TAGGING, **_FULL},
+    options={**_TAGGING, **_FULL, "epochs": 1},
     variants=_modes(6),
 )
 
