@@ -324,11 +324,11 @@ NER_AFTER = Group(
     question="NER, full fine-tuning: does POS as an intermediate task help, and fusion after it?",
     task="uner",
     regime="full",
-    options={name: value for name, value in _AFTER.items() if name != "languages"},
-    variants=tuple(
-        variant(mode, *layers, **options)  # type: ignore[arg-type]
-        for options in ({}, {"intermediate": ("udpos",)})
-        for mode, layers in (("last", ()), ("aif select", (PAIR,)))
+    options=NER_FULL.options,
+    include=("ner-full/last/seed1", "ner-full/aif-select-6-4/seed1"),
+    variants=(
+        variant("last", intermediate=("udpos",)),
+        variant("aif select", PAIR, intermediate=("udpos",)),
     ),
 )
 
