@@ -301,21 +301,19 @@ NLI_FULL = Group(
     ),
 )
 
-_AFTER: dict[str, Any] = {
-    **_TAGGING, **_FULL, "epochs": 1, "max_train_examples": 1000, "languages": TWELVE,
-}  # fmt: skip
-
 POS_AFTER = Group(
     name="pos-after",
     question="POS, full fine-tuning: do intermediate English tasks help, and fusion after them?",
     task="udpos",
     regime="full",
     metric="accuracy",
-    options=_AFTER,
-    variants=tuple(
-        variant(mode, *layers, **options)
-        for options in ({}, {"intermediate": ("sick",)}, {"intermediate": ("sick", "uner")})
-        for mode, layers in (("last", ()), ("aif select", (PAIR,)))
+    options=POS_FULL.options,
+    include=("pos-full/last/seed1", "pos-full/aif-select-6-4/seed1"),
+    variants=(
+        variant("last", intermediate=("sick",)),
+        variant("aif select", PAIR, intermediate=("sick",)),
+        variant("last", intermediate=("sick", "uner")),
+        variant("aif select", PAIR, intermediate=("sick", "uner")),
     ),
 )
 
