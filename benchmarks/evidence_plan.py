@@ -238,6 +238,16 @@ NER_FROZEN = Group(
     ),
 )
 
+NER_FROZEN_RATES = Group(
+    name="ner-frozen-rates",
+    question="NER, frozen encoder: does the result depend on the learning rate?",
+    task="uner",
+    regime="frozen",
+    seeds=TWO,
+    options={**NER_FROZEN.options, "learning_rate": 3e-3},
+    variants=(*_modes(6, 7), *_modes(6, 7, learning_rate=1e-2)),
+)
+
 NER_FULL = Group(
     name="ner-full",
     headline="NER, full fine-tuning",
@@ -263,6 +273,21 @@ NLI_FROZEN = Group(
         variant("sum", (10, 8)),
         variant("aif gate", 4, 5, 6, 7, 8, 10, (10, 8)),
         variant("aif select", 4, 5, 6, 7, 8, 10, (10, 8)),
+    ),
+)
+
+NLI_FROZEN_RATES = Group(
+    name="nli-frozen-rates",
+    question="NLI (SICK), frozen encoder, first token: does the result depend on the learning rate?",
+    task="sick",
+    regime="frozen",
+    seeds=TWO,
+    options={**NLI_FROZEN.options, "learning_rate": 3e-3},
+    variants=(
+        *_modes(7, 8),
+        variant("aif gate", 7),
+        *_modes(7, 8, learning_rate=1e-2),
+        variant("aif gate", 7, learning_rate=1e-2),
     ),
 )
 
@@ -343,8 +368,10 @@ PLAN = (
     POS_FEW_RATES,
     _few(500, 4),
     NER_FROZEN,
+    NER_FROZEN_RATES,
     NER_FULL,
     NLI_FROZEN,
+    NLI_FROZEN_RATES,
     NLI_FROZEN_MEAN,
     NLI_FULL,
     POS_AFTER,
