@@ -148,6 +148,7 @@ class GroupEvidence:
         ensembles: rows of the group's ensembles.
         planned: how many runs there would be.
         tables: one for each set of seeds that several variants have, the largest set first.
+        of_record: the same by the task's metric of record, where the group is compared by another.
         notes: a line for everything that is missing or left out, and why.
     """
 
@@ -156,6 +157,7 @@ class GroupEvidence:
     ensembles: tuple[Row, ...]
     planned: int
     tables: tuple[Table, ...]
+    of_record: tuple[Table, ...]
     notes: tuple[str, ...]
 
 
@@ -189,11 +191,12 @@ def gather(group: Group, plan: Sequence[Group], rows: Mapping[str, Row]) -> Grou
     usual = _usual_values(group)
     runs = _without_common_options([run_of(row, usual) for row in kept])
     tables: list[Table] = []
+    of_record: list[Table] = []
     if runs:
-        baseline = LAST.label if any(run.variant == LAST for run in runs) else None
-        comparisons = compare(runs, metric=group.metric, baseline=baseline)
-        tables = [Table(find(item, resamples=0)) for item in comparisons]
-        notes += dict.fromkeys(line for item in comparisons for line in item.left_out)
+        tables = _tables(runs, group.metric)
+        notes += dict.fromkeys(line for table in tables for line in table.comparison.left_out)
+        if group.metric not in (None, runs[0].metric):
+            of_record = _tables(runs, None)
     ensembles = [rows[each.name] for each in group.planned_ensembles() if each.name in rows]
     names = {row["name"] for row in kept}
     for each in group.planned_ensembles():
@@ -201,7 +204,14 @@ def gather(group: Group, plan: Sequence[Group], rows: Mapping[str, Row]) -> Grou
             notes.append(f"{each.name} is not there")
         elif absent := [name for name in each.members if name not in names]:
             notes.append(f"{each.name} is left out: {', '.join(absent)} not there, or of another protocol")
-    return GroupEvidence(group, tuple(kept), tuple(ensembles), len(planned), tuple(tables), tuple(notes))
+    return GroupEvidence(
+        group, tuple(kept), tuple(ensembles), len(planned), tuple(tables), tuple(of_record), tuple(notes)
+    )
+
+
+def _tables(runs: Sequence[Run], metric: str | None) -> list[Table]:
+    baseline = LAST.label if any(run.variant == LAST for run in runs) else None
+    return [Table(find(item, resamples=0)) for item in compare(runs, metric=metric, baseline=baseline)]
 
 
 def _without_common_options(runs: Sequence[Run]) -> list[Run]:

@@ -82,8 +82,8 @@ def write_document(root: Path, plan: Sequence[Group], rows: Sequence[Row]) -> Pa
         *_titled(
             "## Seconds per training step",
             pace_table(several),
-            "Medians over runs (their number), wall-clock of the whole training through the number of steps, "
-            "development evaluations and checkpoints included, on machines that did other work beside.",
+            "Of the fastest run (of how many), as the machine did other work beside: wall-clock of the whole training "
+            "through the number of steps, development evaluations and checkpoints included.",
         ),
         "## Understanding",
         _prose(prose, UNDERSTANDING),
@@ -116,6 +116,11 @@ def _section(root: Path, evidence: GroupEvidence, prose: dict[str, str]) -> list
         if len(evidence.tables) > 1:
             parts.append(f"### {title}")
         parts += _table_parts(root, table, name)
+        if number < len(evidence.of_record):
+            other = evidence.of_record[number]
+            by = f"By {other.comparison.metric}, the task's metric of record:"
+            parts += _titled("", choice_table(other), by)
+            parts += _titled("", mode_table(other))
         page.append(f"## {title}")
         for reference in _references(table):
             parts += _languages_picture(root, table, reference, name)
