@@ -306,6 +306,21 @@ NLI_FROZEN_MEAN = Group(
     ),
 )
 
+NLI_FROZEN_MEAN_RATES = Group(
+    name="nli-frozen-mean-rates",
+    question="NLI (SICK), frozen encoder, mean of tokens: does the result depend on the learning rate?",
+    task="sick",
+    regime="frozen",
+    seeds=TWO,
+    options={**NLI_FROZEN_MEAN.options, "learning_rate": 3e-3},
+    variants=(
+        *_modes(8, 10),
+        variant("aif select", 6),
+        *_modes(8, 10, learning_rate=1e-2),
+        variant("aif select", 6, learning_rate=1e-2),
+    ),
+)
+
 NLI_FULL = Group(
     name="nli-full",
     headline="NLI, full fine-tuning",
@@ -373,6 +388,7 @@ PLAN = (
     NLI_FROZEN,
     NLI_FROZEN_RATES,
     NLI_FROZEN_MEAN,
+    NLI_FROZEN_MEAN_RATES,
     NLI_FULL,
     POS_AFTER,
     NER_AFTER,
