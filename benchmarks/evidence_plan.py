@@ -141,18 +141,6 @@ POS_FULL = Group(
     ),
 )
 
-POS_FROZEN_ALL = Group(
-    name="pos-frozen-all",
-    headline="POS, frozen encoder, all training data",
-    question="POS, frozen encoder, all of the English training data: what is left of the gains?",
-    task="udpos",
-    regime="frozen",
-    metric="accuracy",
-    seeds=THREE,
-    options={**_TAGGING, **_FROZEN},
-    variants=_modes(6),
-)
-
 POS_FULL_ALL = Group(
     name="pos-full-all",
     headline="POS, full fine-tuning, all training data",
@@ -377,7 +365,6 @@ PLAN = (
     POS_FROZEN_MODULE,
     POS_FULL,
     POS_FULL_RATES,
-    POS_FROZEN_ALL,
     POS_FULL_ALL,
     _FEW_100,
     POS_FEW_RATES,
