@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +28,11 @@ class Variant:
     token: int | None = None
     autocast: torch.dtype | None = None
     groups: bool = False
+
+    @property
+    def l2_share(self) -> float | None:
+        """The share of L2 that a group fills; None is what the tiles say."""
+        return 0.5 if self.groups else None
 
     def __str__(self) -> str:
         form = ("packed" if self.packed else "padded") + ("" if self.token is None else f" token={self.token}")
@@ -59,7 +63,7 @@ def run_forward(variant: Variant, inputs: Inputs) -> ForwardResult:
     """The forward launches of a call; relu throughout."""
     arguments = (inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens)
     if variant.token is None:
-        with _schedule(variant):
+        with using_l2_share(variant.l2_share):
             return full_passes.forward(*arguments, variant.fuse, "relu", variant.autocast)
     return token_passes.forward(*arguments, variant.token, variant.fuse, "relu")
 
@@ -68,10 +72,6 @@ def run_backward(variant: Variant, inputs: Inputs, saved: ForwardResult) -> Back
     """The backward launches that follow `run_forward`."""
     arguments = (inputs.dz, inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens, saved)
     if variant.token is None:
-        with _schedule(variant):
+        with using_l2_share(variant.l2_share):
             return full_passes.backward(*arguments, variant.fuse, "relu")
     return token_passes.backward(*arguments, variant.token, variant.fuse, "relu")
-
-
-def _schedule(variant: Variant) -> AbstractContextManager[None]:
-    return using_l2_share(0.5) if variant.groups else nullcontext()

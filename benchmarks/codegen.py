@@ -31,7 +31,7 @@ from rich.progress import track
 
 from dlfa_kernels import environment
 from dlfa_kernels.checks import AIFWeights
-from dlfa_kernels.launches import Launch, record_launches
+from dlfa_kernels.launches import Launch, record_launches, specialised
 from dlfa_kernels.module import default_squeeze_dim
 
 from .calls import Inputs, Variant, run_backward, run_forward, weight_shapes
@@ -147,19 +147,10 @@ def distinct_jobs(setting: Setting, kernels: list[str], calls: list[str]) -> lis
     for call in calls:
         for index, (_, item) in enumerate(recorded_launches(setting, VARIANTS[call])):
             if not kernels or kernel_name(item) in kernels:
-                arguments = [_specialised(value) for value in item.arguments.values()]
+                arguments = [specialised(value) for value in item.arguments.values()]
                 key = str((kernel_name(item), arguments, item.constants, item.options))
                 jobs.setdefault(key, Job(setting, call, index))
     return list(jobs.values())
-
-
-def _specialised(value: object) -> object:
-    """What of a run-time argument the machine code depends on."""
-    if isinstance(value, torch.Tensor):
-        return value.dtype
-    if isinstance(value, int):
-        return value == 1, value % 16 == 0
-    return value
 
 
 def compile_launch(item: Launch, chip: Chip) -> tuple[Any, list[str]]:

@@ -41,6 +41,23 @@ def _modes(
     )
 
 
+def _frozen_rates(of: Group, *single: int, also: tuple[str, int] | None = None) -> Group:
+    """The modes of a group at 3e-3 and 1e-2; `also` is one more mode with its layer."""
+
+    def at(**options: Any) -> tuple[Variant, ...]:
+        return (*_modes(*single, **options), *(() if also is None else (variant(*also, **options),)))
+
+    return Group(
+        name=f"{of.name}-rates",
+        question=f"{of.headline}: does the result depend on the learning rate?",
+        task=of.task,
+        regime=of.regime,
+        seeds=TWO,
+        options={**of.options, "learning_rate": 3e-3},
+        variants=(*at(), *at(learning_rate=1e-2)),
+    )
+
+
 POS_FROZEN = Group(
     name="pos-frozen",
     headline="POS, frozen encoder",
@@ -225,15 +242,7 @@ NER_FROZEN = Group(
     ),
 )
 
-NER_FROZEN_RATES = Group(
-    name="ner-frozen-rates",
-    question="NER, frozen encoder: does the result depend on the learning rate?",
-    task="uner",
-    regime="frozen",
-    seeds=TWO,
-    options={**NER_FROZEN.options, "learning_rate": 3e-3},
-    variants=(*_modes(6, 7), *_modes(6, 7, learning_rate=1e-2)),
-)
+NER_FROZEN_RATES = _frozen_rates(NER_FROZEN, 6, 7)
 
 NER_FULL = Group(
     name="ner-full",
@@ -262,20 +271,7 @@ NLI_FROZEN = Group(
     ),
 )
 
-NLI_FROZEN_RATES = Group(
-    name="nli-frozen-rates",
-    question="NLI (SICK), frozen encoder, first token: does the result depend on the learning rate?",
-    task="sick",
-    regime="frozen",
-    seeds=TWO,
-    options={**NLI_FROZEN.options, "learning_rate": 3e-3},
-    variants=(
-        *_modes(7, 8),
-        variant("aif gate", 7),
-        *_modes(7, 8, learning_rate=1e-2),
-        variant("aif gate", 7, learning_rate=1e-2),
-    ),
-)
+NLI_FROZEN_RATES = _frozen_rates(NLI_FROZEN, 7, 8, also=("aif gate", 7))
 
 NLI_FROZEN_MEAN = Group(
     name="nli-frozen-mean",
@@ -292,20 +288,7 @@ NLI_FROZEN_MEAN = Group(
     ),
 )
 
-NLI_FROZEN_MEAN_RATES = Group(
-    name="nli-frozen-mean-rates",
-    question="NLI (SICK), frozen encoder, mean of tokens: does the result depend on the learning rate?",
-    task="sick",
-    regime="frozen",
-    seeds=TWO,
-    options={**NLI_FROZEN_MEAN.options, "learning_rate": 3e-3},
-    variants=(
-        *_modes(8, 10),
-        variant("aif select", 6),
-        *_modes(8, 10, learning_rate=1e-2),
-        variant("aif select", 6, learning_rate=1e-2),
-    ),
-)
+NLI_FROZEN_MEAN_RATES = _frozen_rates(NLI_FROZEN_MEAN, 8, 10, also=("aif select", 6))
 
 NLI_FULL = Group(
     name="nli-full",

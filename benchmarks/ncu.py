@@ -25,7 +25,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -142,7 +141,7 @@ def launch_passes(l2_share: float | None) -> None:
         buffer.sum()
         torch.cuda.synchronize()
 
-    with nullcontext() if l2_share is None else using_l2_share(l2_share):
+    with using_l2_share(l2_share):
         saved = run_forward(Variant(), inputs)
         run_backward(Variant(), inputs, saved)
         for profiled in (lambda: run_forward(Variant(), inputs), lambda: run_backward(Variant(), inputs, saved)):

@@ -10,7 +10,6 @@ CPU, where nothing is launched, there is one schedule.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any
 
 from dlfa_kernels.launches import using_l2_share
@@ -36,7 +35,7 @@ def run(session: Session) -> None:
     """Measure all tasks, each within its schedule: forward, backward and what they are checked by."""
     for task in tasks(session):
         share = providers.SCHEDULES.get(task.providers[0])
-        with nullcontext() if share is None else using_l2_share(share):
+        with using_l2_share(share):
             run_tasks(session, [task], aif.measure)
 
 

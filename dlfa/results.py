@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from .evaluation import LanguageEvaluation
     from .tasks import Task
 
-_OF_SEQUENCES = ("sequence", "pair")  # kinds of task with one label a sequence
-
 
 def summary(
     task: Task,
@@ -66,7 +64,7 @@ def summary(
         "fusion_layer": getattr(config, "fusion_layer", None),
         "fuse": getattr(config, "fuse", None),
         "label_subword": getattr(config, "label_subword", None) if task.kind == "token" else None,
-        "classifier_pooling": getattr(config, "classifier_pooling", None) if task.kind in _OF_SEQUENCES else None,
+        "classifier_pooling": getattr(config, "classifier_pooling", None) if task.labels_sequences else None,
         "seed": seed,
         "split": split,
         "metric": task.metric,

@@ -17,7 +17,7 @@ from torch import Tensor
 from .tiles import Tiles
 
 
-def _specialised(value: Tensor | int | None) -> tuple[Any, ...] | None:
+def specialised(value: Tensor | int | None) -> tuple[Any, ...] | None:
     """What Triton compiles for, of one argument; for integers finer than need be, but never their value."""
     if value is None:
         return None
@@ -54,7 +54,7 @@ class Launch(NamedTuple):
             self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
             return
         values = self.arguments.values()
-        key = (device, *map(_specialised, values))
+        key = (device, *map(specialised, values))
         compiled = self.compiled.get(key)
         if compiled is None:
             self.compiled[key] = self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
@@ -110,13 +110,13 @@ def using_tiles(tiles: Tiles) -> Iterator[None]:
 
 
 @contextmanager
-def using_l2_share(share: float) -> Iterator[None]:
-    """Launch by groups of sequences that fit in this share of L2, 0 to 1; 0 is one group. See `groups`.
+def using_l2_share(share: float | None) -> Iterator[None]:
+    """Launch by groups of sequences that fit in this share of L2, 0 to 1; 0 is one group, None no change. See `groups`.
 
     Raises:
         ValueError: a share out of these bounds.
     """
-    if not 0 <= share <= 1:
+    if share is not None and not 0 <= share <= 1:
         raise ValueError(f"share must be from 0 to 1, got {share}")
-    with _changed(replace(_overrides, l2_share=share)):
+    with _changed(_overrides if share is None else replace(_overrides, l2_share=share)):
         yield

@@ -103,6 +103,11 @@ class Task(ABC, Generic[E]):
     model_class: ClassVar[str]  # the name of the DLFA model with the head for it
     prediction_suffix: ClassVar[str] = ".tsv"
 
+    @property
+    def labels_sequences(self) -> bool:
+        """Whether there is one label a sequence: of a text, or of a pair."""
+        return self.kind in ("sequence", "pair")
+
     @abstractmethod
     def read_file(self, path: Path) -> list[E]:
         """Read and check one file of the on-disk layout; DataError names file and line."""
