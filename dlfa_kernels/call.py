@@ -15,18 +15,21 @@ from .autotune import tiles_for
 from .checks import AIFWeights
 from .groups import Group, sequence_groups
 from .launches import Launch, overrides
-from .tiles import Tile, choose_tiles, device_architecture
+from .tiles import Tile, choose_tiles, device_architecture, for_short_sequences
 
 MAX_REGISTERS = 255
+SHORT = 64  # tokens a sequence, real or not, on average
+# Elements from a token to the next: kernels take offsets within a tile in 32 bits.
+MAX_ROW_STRIDE = 1 << 23
 
 
 def cdiv(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def _channels_contiguous(states: Tensor) -> Tensor:
-    """Any strides over batch and tokens are fine; states whose channels are strided are copied, once."""
-    return states if states.stride(-1) == 1 else states.contiguous()
+def _rows_in_reach(states: Tensor) -> Tensor:
+    """Strides over batch and tokens are free; states with strided channels or tokens very far apart are copied."""
+    return states if states.stride(-1) == 1 and states.stride(-2) <= MAX_ROW_STRIDE else states.contiguous()
 
 
 def _operand(weight: Tensor, products: torch.dtype | None) -> Tensor:
@@ -48,8 +51,10 @@ class Flags(NamedTuple):
     ALIGN: int  # divides the strides of all states' rows
     EMBED_DIM: int
     SQUEEZE_DIM: int
-    PRECISION: str
+    PRECISION: str  # of products of float32 operands
+    ROW_PRECISION: str  # of products of float32 rows, one a sequence, with the parameters
     INTERPRETED: bool
+    PTX: bool  # instructions of NVIDIA may be used
 
 
 class Variant(NamedTuple):
@@ -95,9 +100,9 @@ class Call:
         self.mask = None if mask is None else mask.contiguous()
         if self.mask is not None and self.mask.dtype == torch.bool:
             self.mask = self.mask.view(torch.uint8)
-        self.last = _channels_contiguous(last)
-        self.lower = None if lower is None else _channels_contiguous(lower)
-        self.dz = None if dz is None else _channels_contiguous(dz)
+        self.last = _rows_in_reach(last)
+        self.lower = None if lower is None else _rows_in_reach(lower)
+        self.dz = None if dz is None else _rows_in_reach(dz)
         # (k, H, E): the taps' matrices one after the other, as the kernels read them
         self.squeeze_weight = _operand(weights.local_squeeze_weight.permute(2, 0, 1), products)
         self.weights = AIFWeights._make(weight.contiguous() for weight in weights)
@@ -110,6 +115,8 @@ class Call:
             self.tiles = choose_tiles(self.embed_dim, self.squeeze_dim, self.dtype, architecture, products)
         else:
             self.tiles = tiles_for(self.embed_dim, self.squeeze_dim, self.dtype, self.device, products)
+        if overridden.tiles is None and self.rows <= SHORT * self.batch:
+            self.tiles = for_short_sequences(self.tiles)
         states = (tensor for tensor in (self.last, self.lower, self.dz) if tensor is not None)
         divisor = gcd(*(stride for tensor in states for stride in tensor.stride()[:-1]))
         interpreted = last.device.type == "cpu" and environment.triton_interpreted()
@@ -129,7 +136,10 @@ class Call:
             EMBED_DIM=self.embed_dim,
             SQUEEZE_DIM=self.squeeze_dim,
             PRECISION="tf32x3" if nvidia else "ieee",
+            # TF32 holds any parameter of 16 bits, and more of the rows than the states' own dtype would
+            ROW_PRECISION=("tf32" if (products or self.dtype).itemsize == 2 else "tf32x3") if nvidia else "ieee",
             INTERPRETED=interpreted,
+            PTX=nvidia,
         )
 
     def slots(self, block_t: int, group: Group | None = None) -> range:

@@ -92,8 +92,7 @@ def forward(
                 states
                 | {
                     "squeezed_ptr": result.squeezed, "weight_ptr": call.expand_weight,
-                    "bias_ptr": call.weights.local_expand_bias, "context_ptr": result.context, "z_ptr": result.z,
-                    "first_slot": tiles.start,
+                    "context_ptr": result.context, "z_ptr": result.z, "first_slot": tiles.start,
                 },
             )  # fmt: skip
     return result
@@ -125,17 +124,18 @@ def backward(
         slots = len(call.slots(reduce.block_t))
         sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
         bias_parts = call.empty(slots, call.squeeze_dim)
+        u = saved.squeezed if activation == "relu" else torch.empty_like(saved.squeezed)
         squeezed_gradient, hidden_gradient = torch.empty_like(saved.squeezed), torch.empty_like(saved.hidden)
         context_gradient, pooled_gradient = torch.empty_like(saved.pooled), torch.empty_like(saved.pooled)
         tokens = torch.empty_like(saved.tokens)
-        expand_weight, expand_bias = call.expand_weight, call.weights.local_expand_bias
+        expand_weight = call.expand_weight
         states, groups = call.states("dz", "x", "y"), call.groups(states=2 if lower is None else 3, squeezed=2)
 
         blocks_e, blocks_h = cdiv(call.embed_dim, inputs.block_e), cdiv(call.squeeze_dim, inputs.held_h)
         most_slots = len(call.slots(inputs.block_t, groups[0]))
         splits = max(1, min(most_slots, _multiprocessors(call.device) // (blocks_e * blocks_h)))
-        expand_parts = call.empty(splits, call.embed_dim, call.squeeze_dim)
-        squeeze_parts = call.empty(splits, call.kernel_size, call.embed_dim, call.squeeze_dim)
+        expand_parts = call.empty(splits, call.squeeze_dim, call.embed_dim)
+        squeeze_parts = call.empty(splits, call.kernel_size, call.squeeze_dim, call.embed_dim)
         for group in groups:
             tiles = call.slots(reduce.block_t, group)
             call.launch(
@@ -144,8 +144,8 @@ def backward(
                 reduce,
                 states
                 | {
-                    "squeezed_ptr": saved.squeezed, "weight_ptr": expand_weight, "bias_ptr": expand_bias,
-                    "context_ptr": saved.context, "squeezed_gradient_ptr": squeezed_gradient,
+                    "squeezed_ptr": saved.squeezed, "weight_ptr": expand_weight,
+                    "context_ptr": saved.context, "u_ptr": u, "squeezed_gradient_ptr": squeezed_gradient,
                     "bias_parts_ptr": bias_parts, "sums_ptr": sums, "counts_ptr": counts, "first_slot": tiles.start,
                 },
             )  # fmt: skip
@@ -168,9 +168,9 @@ def backward(
                 inputs,
                 states
                 | {
-                    "squeezed_ptr": saved.squeezed, "squeezed_gradient_ptr": squeezed_gradient,
+                    "u_ptr": u, "squeezed_gradient_ptr": squeezed_gradient,
                     "squeeze_weight_ptr": call.squeeze_weight, "expand_weight_ptr": expand_weight,
-                    "expand_bias_ptr": expand_bias, "context_ptr": saved.context,
+                    "context_ptr": saved.context,
                     "pooled_gradient_ptr": pooled_gradient, "dx_ptr": result.dx, "dy_ptr": result.dy,
                     "squeeze_parts_ptr": squeeze_parts, "expand_parts_ptr": expand_parts,
                     "first_slot": tiles.start, "end_slot": tiles.stop,

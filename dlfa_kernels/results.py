@@ -14,10 +14,10 @@ class ForwardResult(NamedTuple):
     """z and what the backward needs besides the inputs; float32 rows but for `squeezed`."""
 
     z: Tensor  # as last
-    squeezed: Tensor  # (rows, H) in the dtype of products, the local squeeze before its activation
+    squeezed: Tensor  # (rows, H) in the dtype of products, the local squeeze: u of relu, else a
     hidden: Tensor  # (B, H), the global squeeze before its activation
     pooled: Tensor  # (B, E), p
-    context: Tensor  # (B, E), g
+    context: Tensor  # (B, E), g + b_le
     tokens: Tensor  # (B,) int32, |V_b|
 
 

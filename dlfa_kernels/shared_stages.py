@@ -53,11 +53,13 @@ def launch_context(call: Call, group: Group, arguments: dict[str, Any], *, backw
             "squeeze_bias_ptr": weights.global_squeeze_bias,
             "expand_weight_ptr": weights.global_expand_weight,
             "expand_bias_ptr": weights.global_expand_bias,
+            "local_bias_ptr": weights.local_expand_bias,
             "first": group.first,
             "end": group.end,
         },
         BACKWARD=backward,
         POOLED=pooled,
+        MAX_TILES=1 if pooled else 1 << (arguments["tiles"] - 1).bit_length(),
         BLOCK_B=choice.block_t,
     )
 
@@ -94,7 +96,7 @@ def launch_weights(
     tile = call.tiles.weights
     call.launch(
         weights_kernel,
-        (cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.block_h)),
+        (cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.block_h), 4),
         tile,
         {
             "expand_parts_ptr": expand_parts, "squeeze_parts_ptr": squeeze_parts,
@@ -104,5 +106,5 @@ def launch_weights(
             **{f"{name}_ptr": gradient for name, gradient in result.weights._asdict().items()},
         },
         BLOCK_B=tile.block_t,
-        BLOCK_ROWS=128,
+        BLOCK_ROWS=64,
     )  # fmt: skip

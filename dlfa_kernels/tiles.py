@@ -86,11 +86,12 @@ _FLOAT32_CAPS = Caps(squeeze=_cap(32, 16, 4, 2), expand=_cap(32, 16, 4, 2), redu
                      inputs=_cap(32, 16, 8, 1))  # fmt: skip
 
 # (family, bytes of a state) -> caps. Chosen so that no kernel spills at E = 768 and 1024, H = E/4 and E/16, for the
-# architectures that `python -m benchmarks.codegen` compiles; not yet timed on a GPU.
+# architectures that `python -m benchmarks.codegen` compiles, with few instructions an element; not yet timed on a GPU.
 CAPS = {
-    # matrix products are issued by whole warpgroups, with operands in shared memory
-    ("warpgroup", 2): Caps(squeeze=_cap(64, 64, 8, 3), expand=_cap(64, 64, 8, 2), reduce=_cap(64, 32, 8, 2),
-                           inputs=_cap(32, 64, 8, 1)),
+    # Matrix products are issued by whole warpgroups, 64 rows each, with operands in shared memory. Programs of two
+    # warpgroups, so that 128 tokens share what is read of the weights: L2 delivers more of them than of the states.
+    ("warpgroup", 2): Caps(squeeze=_cap(128, 64, 8, 3), expand=_cap(128, 64, 8, 2), reduce=_cap(128, 64, 8, 2),
+                           inputs=_cap(128, 64, 8, 1)),
     ("warpgroup", 4): replace(_FLOAT32_CAPS, expand=_cap(64, 16, 8, 2), reduce=_cap(16, 64, 8, 2)),
     # operands take registers
     ("warp", 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(32, 64, 8, 2),
@@ -114,6 +115,11 @@ def _family(architecture: str) -> str:
     return FAMILIES.get(architecture, "warp")
 
 
+def one_warpgroup(tile: Tile) -> Tile:
+    """Half of a program of two warpgroups: half as many tokens."""
+    return replace(tile, block_t=tile.block_t // 2, num_warps=tile.num_warps // 2)
+
+
 @cache
 def choose_tiles(
     embed_dim: int,
@@ -128,8 +134,9 @@ def choose_tiles(
     half of them where the states are wider.
     """
     products = products or dtype
-    caps = CAPS[_family(architecture), dtype.itemsize]
-    caps = replace(caps, inputs=CAPS[_family(architecture), products.itemsize].inputs)
+    family = _family(architecture)
+    caps = CAPS[family, dtype.itemsize]
+    caps = replace(caps, inputs=CAPS[family, products.itemsize].inputs)
     widest_e = power_of_two(embed_dim)
     block_h = min(64, power_of_two(squeeze_dim))
     chunks = min(MAX_HELD_H, -(-squeeze_dim // block_h) * block_h) // block_h
@@ -137,34 +144,48 @@ def choose_tiles(
     def fitted(cap: Tile) -> Tile:
         return replace(cap, block_e=min(cap.block_e, widest_e), block_h=block_h, chunks=chunks)
 
-    def narrow(cap: Tile) -> Tile:  # little is held, so few warps do
-        return replace(fitted(cap), num_warps=4 if chunks <= 2 else cap.num_warps)
+    def narrow(cap: Tile) -> Tile:  # little is held, and little read of the weights: more and smaller programs
+        tile = fitted(cap)
+        if chunks > 2:
+            return tile
+        return one_warpgroup(tile) if tile.block_t == 128 else replace(tile, num_warps=4)
 
     squeeze, inputs = narrow(caps.squeeze), fitted(caps.inputs)
+    if inputs.block_t == 128:
+        inputs = narrow(inputs)
     if dtype == torch.float32 and chunks == 4:  # four warps spill here
         squeeze = replace(squeeze, block_e=min(32, widest_e), num_warps=8)
     if products == torch.float32 and squeeze_dim <= 128:  # one block of 64 alone is unrolled, and spills
         inputs = replace(inputs, block_h=min(32, block_h), chunks=-(-squeeze_dim // min(32, block_h)))
-    if _family(architecture) == "warp" and products.itemsize == 2 and chunks == 4:  # four blocks of 64 spill
+    if family == "warp" and products.itemsize == 2 and chunks == 4:  # four blocks of 64 spill
         inputs = replace(inputs, block_h=32, chunks=8)
-    if products.itemsize < dtype.itemsize and _family(architecture) == "warpgroup":
+    if products.itemsize < dtype.itemsize and family == "warpgroup":
         inputs = replace(inputs, block_t=inputs.block_t // 2)
     elif products.itemsize < dtype.itemsize:
         inputs = replace(inputs, block_h=min(32, block_h), chunks=min(4, -(-squeeze_dim // min(32, block_h))))
-    context_warps = 4 if _family(architecture) == "warpgroup" and chunks <= 2 else 8
     block_e = min(64, widest_e)
     return Tiles(
         squeeze=squeeze,
         expand=narrow(caps.expand),
         reduce=narrow(caps.reduce),
         inputs=inputs,
-        taps=replace(fitted(caps.expand), chunks=1, num_warps=4),
+        taps=Tile(block_t=64, block_e=min(caps.expand.block_e, widest_e), block_h=block_h, num_warps=4),
         pool=Tile(block_t=32, block_e=128),
-        context=Tile(block_t=16, block_e=block_e, block_h=block_h, num_warps=context_warps),
-        weights=Tile(block_t=16, block_e=block_e, block_h=min(32, block_h)),
+        context=Tile(block_t=16, block_e=min(128, widest_e), block_h=block_h, chunks=chunks, num_warps=8, num_stages=3),
+        weights=Tile(block_t=32, block_e=block_e, block_h=min(32, block_h)),
         sums=Tile(block_t=64, block_e=min(128, widest_e)),
         token=Tile(block_t=16, block_e=min(32, block_e), block_h=block_h),
     )
+
+
+@cache
+def for_short_sequences(tiles: Tiles) -> Tiles:
+    """The same tiles with at most 64 tokens a program: for sequences that would leave half of 128 empty."""
+    stages = {name: getattr(tiles, name) for name in ("squeeze", "expand", "reduce", "inputs")}
+    halved = {name: one_warpgroup(tile) for name, tile in stages.items() if tile.block_t > 64}
+    if "inputs" in halved:  # two warpgroups hold the weight gradients
+        halved["inputs"] = replace(tiles.inputs, block_t=64)
+    return replace(tiles, **halved)
 
 
 @cache

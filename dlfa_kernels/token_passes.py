@@ -72,8 +72,7 @@ def forward(
             call.states("x", "y")
             | {
                 "squeeze_weight_ptr": call.squeeze_weight, "squeeze_bias_ptr": call.weights.local_squeeze_bias,
-                "expand_weight_ptr": call.weights.local_expand_weight,
-                "expand_bias_ptr": call.weights.local_expand_bias, "context_ptr": result.context,
+                "expand_weight_ptr": call.weights.local_expand_weight, "context_ptr": result.context,
                 "squeezed_ptr": result.squeezed, "z_ptr": result.z, "token": token,
             },
         )  # fmt: skip
@@ -114,7 +113,7 @@ def backward(
             | rows
             | {
                 "squeezed_ptr": saved.squeezed, "expand_weight_ptr": call.weights.local_expand_weight,
-                "expand_bias_ptr": call.weights.local_expand_bias, "context_ptr": saved.context, "gate_ptr": gate,
+                "context_ptr": saved.context, "gate_ptr": gate,
                 "context_gradient_ptr": context_gradient, "squeezed_gradient_ptr": squeezed_gradient,
             },
         )  # fmt: skip
@@ -151,8 +150,8 @@ def backward(
                 "dx_ptr": result.dx, "dy_ptr": result.dy,
             },
         )  # fmt: skip
-        expand_parts = call.empty(1, call.embed_dim, call.squeeze_dim)
-        squeeze_parts = call.empty(1, call.kernel_size, call.embed_dim, call.squeeze_dim)
+        expand_parts = call.empty(1, call.squeeze_dim, call.embed_dim)
+        squeeze_parts = call.empty(1, call.kernel_size, call.squeeze_dim, call.embed_dim)
         bias_parts = call.empty(1, call.squeeze_dim)
         call.launch(
             token_parts_kernel,

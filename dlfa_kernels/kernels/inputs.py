@@ -3,11 +3,18 @@
 import triton
 import triton.language as tl
 
-from .arithmetic import dot, round_to
-from .gate import gate_bias, load_u, local_expand, zero_chunks
+from .arithmetic import dot, round_to, sigmoid
+from .gate import (
+    held_expand,
+    load_expand_weights,
+    load_squeezed,
+    load_squeezed_chunks,
+    local_expand,
+    zero_chunks,
+)
 from .reduce import gate_gradient
-from .rows import load_float32, load_integrated, locate_tile, real_tokens, state_offsets
-from .squeeze import load_squeeze_weight
+from .rows import inside_dim, load_float32, load_integrated, locate_tile, real_tokens, row_offsets, tile_pointer
+from .squeeze import load_squeeze_weight, load_squeeze_weights
 
 
 @triton.jit(do_not_specialize=["batch", "length", "first_slot", "end_slot"])
@@ -17,11 +24,10 @@ def inputs_kernel(
     y_ptr,
     mask_ptr,
     cu_seqlens_ptr,
-    squeezed_ptr,
+    u_ptr,
     squeezed_gradient_ptr,
     squeeze_weight_ptr,
     expand_weight_ptr,
-    expand_bias_ptr,
     context_ptr,
     pooled_gradient_ptr,
     dx_ptr,
@@ -43,13 +49,13 @@ def inputs_kernel(
     KERNEL_SIZE: tl.constexpr,
     ADD: tl.constexpr,
     SELECT: tl.constexpr,
-    ACTIVATION: tl.constexpr,
     HAS_LOWER: tl.constexpr,
     HAS_MASK: tl.constexpr,
     PACKED: tl.constexpr,
     ALIGN: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
+    PTX: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -59,96 +65,127 @@ def inputs_kernel(
 
     dw'_bt = sum_j W_ls[:, :, j]^T da_b,t-j+(k-1)/2 + dp_b / |V_b|. Channel-major: a program keeps a block of channels
     and walks over every `splits`-th slot of a group, so that dW_le and dW_ls (k = 1; wider kernels: taps_kernel) gather
-    in registers. Blocks are channels by tokens here, so that every product has the channels as its rows.
+    in registers, transposed.
 
     Grid (cdiv(E, BLOCK_E), splits, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program:
-    reads   dz, x, y (B, T, E): once; tiles without a real token are not read
-            squeezed (rows, H): once a block of E; squeezed_gradient (rows, H): k times a block of E
-            squeeze_weight (k, H, E), expand_weight (E, H), expand_bias (E,): once a tile, from cache
+    reads   dz, x, y (B, T, E): once; tiles without real tokens are not read
+            u (rows, H): once a block of E; squeezed_gradient (rows, H): k times a block of E
+            squeeze_weight (k, H, E), expand_weight (E, H): once a program, the former at k > 1 once a tile, from cache
             context, pooled_gradient (B, E) float32: once a tile; mask, cu_seqlens: once a tile and block of E
     writes  dx (B, T, E), and dy with SELECT: once
-            expand_parts and, at k = 1, squeeze_parts (splits, E, H) float32: once; groups after the first ADD to them
+            expand_parts and, at k = 1, squeeze_parts (splits, H, E) float32: once; groups after the first ADD to them
     """
     e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
-    first_h = tl.program_id(2) * (CHUNKS * BLOCK_H)
-    inside_e = e < EMBED_DIM
+    inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
+    t = tl.arange(0, BLOCK_T)
     state_dtype: tl.constexpr = x_ptr.dtype.element_ty
-    product_dtype: tl.constexpr = squeezed_ptr.dtype.element_ty
-    expand_part = zero_chunks(CHUNKS, BLOCK_E, BLOCK_H)
-    squeeze_part = zero_chunks(CHUNKS, BLOCK_E, BLOCK_H)
+    product_dtype: tl.constexpr = u_ptr.dtype.element_ty
+    expand_part = zero_chunks(CHUNKS, BLOCK_H, BLOCK_E)
+    squeeze_part = zero_chunks(CHUNKS, BLOCK_H, BLOCK_E)
+    if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
+        first_h = 0
+        expand_weights = load_expand_weights(
+            expand_weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
+        )
+        if KERNEL_SIZE == 1:
+            squeeze_weights = load_squeeze_weights(
+                squeeze_weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
+            )
+    else:
+        first_h = tl.program_id(2) * (CHUNKS * BLOCK_H)
 
-    for slot in range(first_slot + tl.program_id(1), end_slot, tl.num_programs(1)):
+    # Without `disable_licm` the addresses of all operands in shared memory are kept in registers, and spill.
+    for slot in tl.range(first_slot + tl.program_id(1), end_slot, tl.num_programs(1), disable_licm=True):
         sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
-        positions = start + tl.arange(0, BLOCK_T)
-        real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)
-        packed_rows = first_row + positions
-        written = inside_e[:, None] & (positions < rows)[None, :]
-        out_offsets = packed_rows[None, :] * EMBED_DIM + e[:, None]
+        real = real_tokens(mask_ptr, sequence, start + t, rows, length, HAS_MASK)
+        inside_rows = start + t < rows
+        tile_row = first_row + start
+        dx_tile = dx_ptr + tile_row * EMBED_DIM
+        dy_tile = dy_ptr
+        if SELECT:
+            dy_tile = dy_ptr + tile_row * EMBED_DIM
         if tl.sum(real.to(tl.int32), axis=0) > 0:
-            inside = inside_e[:, None] & real[None, :]
-            dz_rows = state_offsets(sequence, positions, first_row, dz_batch_stride, dz_row_stride, PACKED, ALIGN)
-            x_rows = state_offsets(sequence, positions, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
-            y_rows = state_offsets(sequence, positions, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
-            x = load_float32(x_ptr, x_rows[None, :] + e[:, None], inside)
-            y = x
+            inside = real[:, None] & inside_e[None, :]
+            u_tile = u_ptr + tile_row * SQUEEZE_DIM
+            gradient_tile = squeezed_gradient_ptr + tile_row * SQUEEZE_DIM
+            dz_tile = tile_pointer(dz_ptr, sequence, start, first_row, dz_batch_stride, dz_row_stride, PACKED, ALIGN)
+            x_tile = tile_pointer(x_ptr, sequence, start, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
+            y_tile = tile_pointer(y_ptr, sequence, start, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
+            x = load_float32(x_tile, row_offsets(t, x_row_stride, ALIGN)[:, None] + e[None, :], inside)
             w = x
             if HAS_LOWER:
-                y = load_float32(y_ptr, y_rows[None, :] + e[:, None], inside)
+                y = load_float32(y_tile, row_offsets(t, y_row_stride, ALIGN)[:, None] + e[None, :], inside)
                 w = x + y
-            branches = tl.zeros((BLOCK_E, BLOCK_T), dtype=tl.float32)
-            branches += load_float32(pooled_gradient_ptr, sequence * EMBED_DIM + e, inside_e)[:, None]
             w = round_to(w, product_dtype, INTERPRETED)
-            if KERNEL_SIZE == 1:
-                accumulated = ()
-                for chunk in tl.static_range(CHUNKS):
-                    h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-                    da = load_da(squeezed_gradient_ptr, packed_rows, real, h, SQUEEZE_DIM)
-                    accumulated = accumulated + (dot(w, da, squeeze_part[chunk], PRECISION, INTERPRETED),)
-                squeeze_part = accumulated
-            blocks_h: tl.constexpr = (SQUEEZE_DIM + BLOCK_H - 1) // BLOCK_H
-            for step in range(0, KERNEL_SIZE * blocks_h):
-                tap = step // blocks_h
-                h = (step % blocks_h) * BLOCK_H + tl.arange(0, BLOCK_H)
-                seers = positions - (tap - (KERNEL_SIZE - 1) // 2)
-                seeing = real_tokens(mask_ptr, sequence, seers, rows, length, HAS_MASK)
-                da = load_da(squeezed_gradient_ptr, first_row + seers, seeing, h, SQUEEZE_DIM)
-                weight = load_squeeze_weight(
-                    squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED
-                )
-                branches = dot(tl.trans(weight), tl.trans(da), branches, PRECISION, INTERPRETED)
-            # da above and u below are read once more: held, they would cost the weight gradients' registers.
-            local = local_expand(
-                (), squeezed_ptr, expand_weight_ptr, packed_rows, real, e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION,
-                PRECISION, INTERPRETED, True, BLOCK_T, BLOCK_E, BLOCK_H, 0,
-            )  # fmt: skip
-            m = tl.sigmoid(local + gate_bias(expand_bias_ptr, context_ptr, sequence, e, EMBED_DIM)[:, None])
-            dz = load_float32(dz_ptr, dz_rows[None, :] + e[:, None], inside)
-            ds = round_to(gate_gradient(dz, m, x, y, SELECT, HAS_LOWER), product_dtype, INTERPRETED)
-            accumulated = ()
-            for chunk in tl.static_range(CHUNKS):
-                h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-                u = load_u(squeezed_ptr, packed_rows, real, h, SQUEEZE_DIM, ACTIVATION, INTERPRETED)
-                accumulated = accumulated + (dot(ds, u, expand_part[chunk], PRECISION, INTERPRETED),)
-            expand_part = accumulated
-
-            dx = tl.where(inside, dz * m + branches, 0.0)
-            dy = tl.where(inside, dz * (1 - m) + branches, 0.0)
-        else:
-            dx = tl.zeros((BLOCK_E, BLOCK_T), dtype=tl.float32)
-            dy = dx
-        if first_h == 0:
-            tl.store(dx_ptr + out_offsets, round_to(dx, state_dtype, INTERPRETED), mask=written)
+            gated = w  # what the gate multiplies; rounded, it takes half the registers
             if SELECT:
-                tl.store(dy_ptr + out_offsets, round_to(dy, state_dtype, INTERPRETED), mask=written)
+                gated = round_to(x - y, product_dtype, INTERPRETED)
+            if KERNEL_SIZE == 1:
+                da = load_squeezed_chunks(gradient_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+                squeeze_part = add_products(squeeze_part, da, w, PRECISION, INTERPRETED, CHUNKS)
+            dz = load_float32(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside)
+            u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+            if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
+                local = held_expand(u, expand_weights, PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
+            else:
+                local = local_expand(
+                    u_tile, t, real, expand_weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, "relu", PRECISION, INTERPRETED,
+                    BLOCK_T, BLOCK_E, BLOCK_H,
+                )  # fmt: skip
+            context = tl.load(context_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
+            m = sigmoid(local + context[None, :], PTX)
+            ds = round_to(gate_gradient(dz, m, gated.to(tl.float32)), product_dtype, INTERPRETED)
+            expand_part = add_products(expand_part, u, ds, PRECISION, INTERPRETED, CHUNKS)
+            if first_h == 0:
+                pooled = tl.load(pooled_gradient_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
+                dx = dz * m + pooled[None, :]
+                if KERNEL_SIZE == 1 and SQUEEZE_DIM <= CHUNKS * BLOCK_H:
+                    for chunk in tl.static_range(CHUNKS):
+                        dx = dot(da[chunk], squeeze_weights[chunk], dx, PRECISION, INTERPRETED)
+                else:
+                    blocks_h: tl.constexpr = (SQUEEZE_DIM + BLOCK_H - 1) // BLOCK_H
+                    for step in range(0, KERNEL_SIZE * blocks_h):
+                        tap = step // blocks_h
+                        h = (step % blocks_h) * BLOCK_H + tl.arange(0, BLOCK_H)
+                        seer = t - (tap - (KERNEL_SIZE - 1) // 2)
+                        seeing = real_tokens(mask_ptr, sequence, start + seer, rows, length, HAS_MASK)
+                        weight = load_squeeze_weight(
+                            squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E,
+                            BLOCK_H,
+                        )  # fmt: skip
+                        tap_da = load_squeezed(gradient_tile, seer, seeing, h, SQUEEZE_DIM, BLOCK_H)
+                        dx = dot(tap_da, weight, dx, PRECISION, INTERPRETED)
+                out_offsets = t[:, None] * EMBED_DIM + e[None, :]
+                tl.store(dx_tile + out_offsets, round_to(dx, state_dtype, INTERPRETED), mask=inside)
+                if SELECT:
+                    dy = dx + dz * (1 - 2 * m)
+                    tl.store(dy_tile + out_offsets, round_to(dy, state_dtype, INTERPRETED), mask=inside)
+        if first_h == 0:
+            if tl.sum((inside_rows & ~real).to(tl.int32), axis=0) > 0:
+                nothing = tl.zeros((BLOCK_T, BLOCK_E), dtype=state_dtype)
+                out_offsets = t[:, None] * EMBED_DIM + e[None, :]
+                padding = (inside_rows & ~real)[:, None] & inside_e[None, :]
+                tl.store(dx_tile + out_offsets, nothing, mask=padding)
+                if SELECT:
+                    tl.store(dy_tile + out_offsets, nothing, mask=padding)
 
-    row = tl.program_id(1).to(tl.int64) * EMBED_DIM + e
+    row = tl.program_id(1).to(tl.int64) * SQUEEZE_DIM
     for chunk in tl.static_range(CHUNKS):
         h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-        part_offsets = row[:, None] * SQUEEZE_DIM + h[None, :]
-        inside = inside_e[:, None] & (h < SQUEEZE_DIM)[None, :]
+        part_offsets = (row + h)[:, None] * EMBED_DIM + e[None, :]
+        inside = inside_dim(h, SQUEEZE_DIM, BLOCK_H)[:, None] & inside_e[None, :]
         add_part(expand_parts_ptr + part_offsets, expand_part[chunk], inside, ADD)
         if KERNEL_SIZE == 1:
             add_part(squeeze_parts_ptr + part_offsets, squeeze_part[chunk], inside, ADD)
+
+
+@triton.jit
+def add_products(parts, left, right, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr, CHUNKS: tl.constexpr):
+    """parts + left^T right, for each of a tuple of blocks `left`."""
+    sums = ()
+    for chunk in tl.static_range(CHUNKS):
+        sums = sums + (dot(tl.trans(left[chunk]), right, parts[chunk], PRECISION, INTERPRETED),)
+    return sums
 
 
 @triton.jit
@@ -157,13 +194,6 @@ def add_part(pointers, part, inside, ADD: tl.constexpr):
     if ADD:
         part += tl.load(pointers, mask=inside, other=0.0)
     tl.store(pointers, part, mask=inside)
-
-
-@triton.jit
-def load_da(squeezed_gradient_ptr, rows, real, h, SQUEEZE_DIM: tl.constexpr):
-    """da, (BLOCK_T, BLOCK_H) in the dtype of products; zero at padding, whose rows are never written."""
-    inside = real[:, None] & (h < SQUEEZE_DIM)[None, :]
-    return tl.load(squeezed_gradient_ptr + rows[:, None] * SQUEEZE_DIM + h[None, :], mask=inside, other=0.0)
 
 
 @triton.jit(do_not_specialize=["batch", "length", "first_slot", "end_slot"])
@@ -201,29 +231,33 @@ def taps_kernel(
     Grid (cdiv(E, BLOCK_E) * cdiv(H, BLOCK_H), splits, k).
     reads   x, y (B, T, E): once a tap and block of H; squeezed_gradient (rows, H): once a tap and block of E
             mask, cu_seqlens: once a tile
-    writes  squeeze_parts (splits, k, E, H) float32: once; groups after the first ADD to them
+    writes  squeeze_parts (splits, k, H, E) float32: once; groups after the first ADD to them
     """
     blocks_e: tl.constexpr = (EMBED_DIM + BLOCK_E - 1) // BLOCK_E
     e = (tl.program_id(0) % blocks_e) * BLOCK_E + tl.arange(0, BLOCK_E)
     h = (tl.program_id(0) // blocks_e) * BLOCK_H + tl.arange(0, BLOCK_H)
     tap = tl.program_id(2)
+    inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
+    t = tl.arange(0, BLOCK_T)
+    seer = t - (tap - (KERNEL_SIZE - 1) // 2)
     product_dtype: tl.constexpr = squeezed_gradient_ptr.dtype.element_ty
-    part = tl.zeros((BLOCK_E, BLOCK_H), dtype=tl.float32)
+    part = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
     for slot in range(first_slot + tl.program_id(1), end_slot, tl.num_programs(1)):
         sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
-        positions = start + tl.arange(0, BLOCK_T)
-        real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)
+        real = real_tokens(mask_ptr, sequence, start + t, rows, length, HAS_MASK)
         if tl.sum(real.to(tl.int32), axis=0) > 0:
-            x_rows = state_offsets(sequence, positions, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
-            y_rows = state_offsets(sequence, positions, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
+            x_tile = tile_pointer(x_ptr, sequence, start, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
+            y_tile = tile_pointer(y_ptr, sequence, start, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
+            x_rows = row_offsets(t, x_row_stride, ALIGN)
+            y_rows = row_offsets(t, y_row_stride, ALIGN)
             w = load_integrated(
-                x_ptr, y_ptr, x_rows[None, :] + e[:, None], y_rows[None, :] + e[:, None],
-                (e < EMBED_DIM)[:, None] & real[None, :], HAS_LOWER,
+                x_tile, y_tile, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
+                real[:, None] & inside_e[None, :], HAS_LOWER,
             )  # fmt: skip
-            seers = positions - (tap - (KERNEL_SIZE - 1) // 2)
-            seeing = real_tokens(mask_ptr, sequence, seers, rows, length, HAS_MASK)
-            da = load_da(squeezed_gradient_ptr, first_row + seers, seeing, h, SQUEEZE_DIM)
-            part = dot(round_to(w, product_dtype, INTERPRETED), da, part, PRECISION, INTERPRETED)
-    row = (tl.program_id(1).to(tl.int64) * KERNEL_SIZE + tap) * EMBED_DIM + e
-    inside = (e < EMBED_DIM)[:, None] & (h < SQUEEZE_DIM)[None, :]
-    add_part(squeeze_parts_ptr + row[:, None] * SQUEEZE_DIM + h[None, :], part, inside, ADD)
+            gradient_tile = squeezed_gradient_ptr + (first_row + start) * SQUEEZE_DIM
+            seeing = real_tokens(mask_ptr, sequence, start + seer, rows, length, HAS_MASK)
+            da = load_squeezed(gradient_tile, seer, seeing, h, SQUEEZE_DIM, BLOCK_H)
+            part = dot(tl.trans(da), round_to(w, product_dtype, INTERPRETED), part, PRECISION, INTERPRETED)
+    row = (tl.program_id(1).to(tl.int64) * KERNEL_SIZE + tap) * SQUEEZE_DIM + h
+    inside = inside_dim(h, SQUEEZE_DIM, BLOCK_H)[:, None] & inside_e[None, :]
+    add_part(squeeze_parts_ptr + row[:, None] * EMBED_DIM + e[None, :], part, inside, ADD)

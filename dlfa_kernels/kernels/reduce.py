@@ -3,21 +3,15 @@
 import triton
 import triton.language as tl
 
-from .arithmetic import activation_slope, dot, round_to
-from .gate import gate_bias, load_expand_weight, load_squeezed, load_u_chunks, local_expand, zero_chunks
-from .rows import load_float32, locate_tile, real_tokens, state_offsets
+from .arithmetic import activate, activation_slope, dot, round_to, sigmoid, store_column_sums
+from .gate import held_expand, load_expand_weights, load_squeezed, load_u_chunks, local_expand, zero_chunks
+from .rows import inside_dim, load_float32, locate_tile, real_tokens, row_offsets, tile_pointer
 
 
 @triton.jit
-def gate_gradient(dz, m, x, y, SELECT: tl.constexpr, HAS_LOWER: tl.constexpr):
-    """ds, the gradient before the sigmoid: dz w m (1-m), or dz (x-y) m (1-m) with SELECT."""
-    ds = dz * m * (1 - m)
-    if SELECT:
-        return ds * (x - y)
-    elif HAS_LOWER:
-        return ds * (x + y)
-    else:
-        return ds * x
+def gate_gradient(dz, m, gated):
+    """ds, the gradient before the sigmoid: dz m (1-m) times what the gate multiplies, w or with SELECT x - y."""
+    return dz * m * (1 - m) * gated
 
 
 @triton.jit(do_not_specialize=["batch", "length", "first_slot"])
@@ -29,8 +23,8 @@ def reduce_kernel(
     cu_seqlens_ptr,
     squeezed_ptr,
     weight_ptr,
-    bias_ptr,
     context_ptr,
+    u_ptr,
     squeezed_gradient_ptr,
     bias_parts_ptr,
     sums_ptr,
@@ -54,6 +48,7 @@ def reduce_kernel(
     ALIGN: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
+    PTX: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -63,62 +58,84 @@ def reduce_kernel(
 
     Grid (slots of a group, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program:
     reads   dz, x, y (B, T, E): once
-            squeezed (rows, H), mask, cu_seqlens, weight (E, H), bias (E,), context (B, E) float32: once a tile
+            squeezed (rows, H), mask, cu_seqlens, weight (E, H), context (B, E) float32: once a tile
     writes  squeezed_gradient (rows, H) in the dtype of squeezed: real rows only
+            u (rows, H) alike, where `squeezed` is not u: once; for the next stage
             bias_parts (slots, H) float32: once
             sums (slots, E) float32, counts (slots,) int32: once; sums only where the count is not 0
     """
     slot = first_slot + tl.program_id(0)
     sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
     slot = slot.to(tl.int64)
-    first_h = tl.program_id(1) * (CHUNKS * BLOCK_H)
-    positions = start + tl.arange(0, BLOCK_T)
+    if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
+        first_h = 0
+    else:
+        first_h = tl.program_id(1) * (CHUNKS * BLOCK_H)
+    t = tl.arange(0, BLOCK_T)
+    positions = start + t
     real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)
     count = tl.sum(real.to(tl.int32), axis=0)
     if first_h == 0:
         tl.store(counts_ptr + slot, count)
     if count > 0:
-        packed_rows = first_row + positions
         product_dtype: tl.constexpr = squeezed_ptr.dtype.element_ty
-        dz_rows = state_offsets(sequence, positions, first_row, dz_batch_stride, dz_row_stride, PACKED, ALIGN)
-        x_rows = state_offsets(sequence, positions, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
-        y_rows = state_offsets(sequence, positions, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
-        u = load_u_chunks(
-            squeezed_ptr, packed_rows, real, first_h, SQUEEZE_DIM, ACTIVATION, INTERPRETED, CHUNKS, BLOCK_H
-        )
+        tile_row = first_row + start
+        squeezed_tile = squeezed_ptr + tile_row * SQUEEZE_DIM
+        dz_tile = tile_pointer(dz_ptr, sequence, start, first_row, dz_batch_stride, dz_row_stride, PACKED, ALIGN)
+        x_tile = tile_pointer(x_ptr, sequence, start, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
+        y_tile = tile_pointer(y_ptr, sequence, start, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
+        dz_rows = row_offsets(t, dz_row_stride, ALIGN)
+        x_rows = row_offsets(t, x_row_stride, ALIGN)
+        y_rows = row_offsets(t, y_row_stride, ALIGN)
+        if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
+            u = load_u_chunks(squeezed_tile, t, real, 0, SQUEEZE_DIM, ACTIVATION, INTERPRETED, CHUNKS, BLOCK_H)
         du = zero_chunks(CHUNKS, BLOCK_T, BLOCK_H)
         for block_e in range(0, EMBED_DIM, BLOCK_E):
             e = block_e + tl.arange(0, BLOCK_E)
-            local = local_expand(
-                u, squeezed_ptr, weight_ptr, packed_rows, real, e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION, PRECISION,
-                INTERPRETED, False, BLOCK_T, BLOCK_E, BLOCK_H, CHUNKS,
-            )  # fmt: skip
-            m = tl.sigmoid(local + gate_bias(bias_ptr, context_ptr, sequence, e, EMBED_DIM)[None, :])
-            inside = real[:, None] & (e < EMBED_DIM)[None, :]
-            dz = load_float32(dz_ptr, dz_rows[:, None] + e[None, :], inside)
-            x = load_float32(x_ptr, x_rows[:, None] + e[None, :], inside)
-            y = x
+            inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
+            weights = load_expand_weights(
+                weight_ptr, first_h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
+            )
+            if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
+                local = held_expand(u, weights, PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
+            else:
+                local = local_expand(
+                    squeezed_tile, t, real, weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION, PRECISION, INTERPRETED,
+                    BLOCK_T, BLOCK_E, BLOCK_H,
+                )  # fmt: skip
+            context = tl.load(context_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
+            m = sigmoid(local + context[None, :], PTX)
+            inside = real[:, None] & inside_e[None, :]
+            dz = load_float32(dz_tile, dz_rows[:, None] + e[None, :], inside)
+            x = load_float32(x_tile, x_rows[:, None] + e[None, :], inside)
+            gated = x
             if HAS_LOWER:
-                y = load_float32(y_ptr, y_rows[:, None] + e[None, :], inside)
-            ds = gate_gradient(dz, m, x, y, SELECT, HAS_LOWER)
+                y = load_float32(y_tile, y_rows[:, None] + e[None, :], inside)
+                gated = x - y if SELECT else x + y
+            ds = round_to(gate_gradient(dz, m, gated), product_dtype, INTERPRETED)
             if first_h == 0:
-                tl.store(sums_ptr + slot * EMBED_DIM + e, tl.sum(ds, axis=0), mask=e < EMBED_DIM)
-            ds = round_to(ds, product_dtype, INTERPRETED)
+                store_column_sums(sums_ptr + slot * EMBED_DIM, ds, e, inside_e, PRECISION, INTERPRETED)
             accumulated = ()
             for chunk in tl.static_range(CHUNKS):
-                h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-                weight = load_expand_weight(weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED)
-                accumulated = accumulated + (dot(ds, weight, du[chunk], PRECISION, INTERPRETED),)
+                accumulated = accumulated + (dot(ds, weights[chunk], du[chunk], PRECISION, INTERPRETED),)
             du = accumulated
+        gradient_tile = squeezed_gradient_ptr + tile_row * SQUEEZE_DIM
         for chunk in tl.static_range(CHUNKS):
             h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-            slope = activation_slope(load_squeezed(squeezed_ptr, packed_rows, real, h, SQUEEZE_DIM), ACTIVATION)
-            da = du[chunk] * slope
-            tl.store(bias_parts_ptr + slot * SQUEEZE_DIM + h, tl.sum(da, axis=0), mask=h < SQUEEZE_DIM)
+            inside_h = inside_dim(h, SQUEEZE_DIM, BLOCK_H)
+            a = load_squeezed(squeezed_tile, t, real, h, SQUEEZE_DIM, BLOCK_H).to(tl.float32)
+            da = du[chunk] * activation_slope(a, ACTIVATION)
+            if ACTIVATION != "relu":
+                tl.store(
+                    u_ptr + tile_row * SQUEEZE_DIM + t[:, None] * SQUEEZE_DIM + h[None, :],
+                    round_to(activate(a, ACTIVATION), product_dtype, INTERPRETED),
+                    mask=real[:, None] & inside_h[None, :],
+                )
+            tl.store(bias_parts_ptr + slot * SQUEEZE_DIM + h, tl.sum(da, axis=0), mask=inside_h)
             tl.store(
-                squeezed_gradient_ptr + packed_rows[:, None] * SQUEEZE_DIM + h[None, :],
+                gradient_tile + t[:, None] * SQUEEZE_DIM + h[None, :],
                 round_to(da, product_dtype, INTERPRETED),
-                mask=real[:, None] & (h < SQUEEZE_DIM)[None, :],
+                mask=real[:, None] & inside_h[None, :],
             )
     else:
         for chunk in tl.static_range(CHUNKS):

@@ -68,6 +68,33 @@ def state_offsets(sequence, positions, first_row, batch_stride, row_stride, PACK
 
 
 @triton.jit
+def tile_pointer(ptr, sequence, start, first_row, batch_stride, row_stride, PACKED: tl.constexpr, ALIGN: tl.constexpr):
+    """Pointer to the first channel of a tile's first row in x, y or dz, None for no y; ALIGN divides both strides."""
+    if ptr is None:
+        return None
+    row_stride = tl.multiple_of(row_stride, ALIGN)
+    if PACKED:
+        return ptr + (first_row + start) * row_stride
+    else:
+        return ptr + (sequence * tl.multiple_of(batch_stride, ALIGN) + start * row_stride)
+
+
+@triton.jit
+def row_offsets(rows, row_stride, ALIGN: tl.constexpr):
+    """Offsets of a tile's rows from its pointer, int32: one register each, where addresses would take two."""
+    return rows * tl.multiple_of(row_stride, ALIGN)
+
+
+@triton.jit
+def inside_dim(channels, DIM: tl.constexpr, BLOCK: tl.constexpr):
+    """Which channels of a block exist: all of them, and the compiler knows, where BLOCK divides DIM."""
+    if DIM % BLOCK == 0:
+        return tl.arange(0, BLOCK) < BLOCK
+    else:
+        return channels < DIM
+
+
+@triton.jit
 def load_float32(ptr, offsets, inside):
     """A block in float32, zero outside; converted at once, as the interpreter computes no bfloat16."""
     return tl.load(ptr + offsets, mask=inside, other=0.0).to(tl.float32)
@@ -80,3 +107,14 @@ def load_integrated(x_ptr, y_ptr, x_offsets, y_offsets, inside, HAS_LOWER: tl.co
     if HAS_LOWER:
         w += load_float32(y_ptr, y_offsets, inside)
     return w
+
+
+@triton.jit
+def store_zeros(tile_ptr, rows, begin, end, EMBED_DIM: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_E: tl.constexpr):
+    """Zeros to the channels begin .. end - 1 of those of a tile's `rows`, a mask, in a contiguous (rows, E) tensor."""
+    nothing = tl.zeros((BLOCK_T, BLOCK_E), dtype=tile_ptr.dtype.element_ty)
+    t = tl.arange(0, BLOCK_T)
+    for block_e in range(begin, end, BLOCK_E):
+        e = block_e + tl.arange(0, BLOCK_E)
+        written = rows[:, None] & inside_dim(e, EMBED_DIM, BLOCK_E)[None, :]
+        tl.store(tile_ptr + t[:, None] * EMBED_DIM + e[None, :], nothing, mask=written)

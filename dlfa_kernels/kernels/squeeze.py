@@ -3,9 +3,9 @@
 import triton
 import triton.language as tl
 
-from .arithmetic import dot, round_to
+from .arithmetic import activate, dot, round_to, store_column_sums
 from .gate import zero_chunks
-from .rows import load_float32, load_integrated, locate_tile, real_tokens, state_offsets
+from .rows import inside_dim, load_float32, load_integrated, locate_tile, real_tokens, row_offsets, tile_pointer
 
 
 @triton.jit
@@ -18,11 +18,37 @@ def load_squeeze_weight(
     EMBED_DIM: tl.constexpr,
     dtype: tl.constexpr,
     INTERPRETED: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_H: tl.constexpr,
 ):
     """W_ls[:, :, tap] from its (k, H, E) form, a (BLOCK_H, BLOCK_E) block."""
-    inside = (h < SQUEEZE_DIM)[:, None] & (e < EMBED_DIM)[None, :]
+    inside = inside_dim(h, SQUEEZE_DIM, BLOCK_H)[:, None] & inside_dim(e, EMBED_DIM, BLOCK_E)[None, :]
     offsets = (tap * SQUEEZE_DIM + h[:, None]) * EMBED_DIM + e[None, :]
     return round_to(tl.load(weight_ptr + offsets, mask=inside, other=0.0), dtype, INTERPRETED)
+
+
+@triton.jit
+def load_squeeze_weights(
+    weight_ptr,
+    tap,
+    e,
+    SQUEEZE_DIM: tl.constexpr,
+    EMBED_DIM: tl.constexpr,
+    dtype: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    CHUNKS: tl.constexpr,
+):
+    """W_ls[:, :, tap] of the first CHUNKS BLOCK_H channels of H, a tuple of (BLOCK_H, BLOCK_E) blocks."""
+    chunks = ()
+    for chunk in tl.static_range(CHUNKS):
+        h = chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+        weight = load_squeeze_weight(
+            weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, dtype, INTERPRETED, BLOCK_E, BLOCK_H
+        )
+        chunks = chunks + (weight,)
+    return chunks
 
 
 @triton.jit(do_not_specialize=["batch", "length", "first_slot"])
@@ -46,6 +72,7 @@ def squeeze_kernel(
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
     KERNEL_SIZE: tl.constexpr,
+    ACTIVATION: tl.constexpr,
     HAS_LOWER: tl.constexpr,
     HAS_MASK: tl.constexpr,
     PACKED: tl.constexpr,
@@ -63,14 +90,15 @@ def squeeze_kernel(
     reads   x, y (B, T, E): once; at k > 1 each of the k taps reads its shifted rows again, from cache
             mask (B, T), cu_seqlens (B+1,): once a tile
             weight (k, H, E), bias (H,): once a tile
-    writes  squeezed (rows, H), before the activation, in the dtype of products: once; 0 at padding
+    writes  squeezed (rows, H), a or with relu u = phi(a), in the dtype of products: once; 0 at padding
             sums (slots, E) float32, counts (slots,) int32: once; sums only where the count is not 0
     """
     slot = first_slot + tl.program_id(0)
     sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
     slot = slot.to(tl.int64)
     first_h = tl.program_id(1) * (CHUNKS * BLOCK_H)
-    positions = start + tl.arange(0, BLOCK_T)
+    t = tl.arange(0, BLOCK_T)
+    positions = start + t
     real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)
     count = tl.sum(real.to(tl.int32), axis=0)
     if first_h == 0:
@@ -78,38 +106,46 @@ def squeeze_kernel(
     product_dtype: tl.constexpr = squeezed_ptr.dtype.element_ty
     a = zero_chunks(CHUNKS, BLOCK_T, BLOCK_H)
     if count > 0:
+        x_tile = tile_pointer(x_ptr, sequence, start, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
+        y_tile = tile_pointer(y_ptr, sequence, start, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
         # One loop over blocks of E and, within them, taps: so that it is pipelined whatever k is.
         for step in range(0, tl.cdiv(EMBED_DIM, BLOCK_E) * KERNEL_SIZE):
             tap = step % KERNEL_SIZE
             e = (step // KERNEL_SIZE) * BLOCK_E + tl.arange(0, BLOCK_E)
+            inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
             if KERNEL_SIZE == 1:
-                neighbours = positions
+                seen_t = t
                 seen = real
             else:
-                neighbours = positions + (tap - (KERNEL_SIZE - 1) // 2)
-                seen = real_tokens(mask_ptr, sequence, neighbours, rows, length, HAS_MASK)
-            x_rows = state_offsets(sequence, neighbours, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
-            y_rows = state_offsets(sequence, neighbours, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
+                seen_t = t + (tap - (KERNEL_SIZE - 1) // 2)
+                seen = real_tokens(mask_ptr, sequence, start + seen_t, rows, length, HAS_MASK)
+            x_rows = row_offsets(seen_t, x_row_stride, ALIGN)
+            y_rows = row_offsets(seen_t, y_row_stride, ALIGN)
             w = load_integrated(
-                x_ptr, y_ptr, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
-                seen[:, None] & (e < EMBED_DIM)[None, :], HAS_LOWER,
+                x_tile, y_tile, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
+                seen[:, None] & inside_e[None, :], HAS_LOWER,
             )  # fmt: skip
+            w = round_to(w, product_dtype, INTERPRETED)
             if tap == (KERNEL_SIZE - 1) // 2:
                 if first_h == 0:
-                    tl.store(sums_ptr + slot * EMBED_DIM + e, tl.sum(w, axis=0), mask=e < EMBED_DIM)
-            w = round_to(w, product_dtype, INTERPRETED)
+                    store_column_sums(sums_ptr + slot * EMBED_DIM, w, e, inside_e, PRECISION, INTERPRETED)
             accumulated = ()
             for chunk in tl.static_range(CHUNKS):
                 h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-                weight = load_squeeze_weight(weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED)
+                weight = load_squeeze_weight(
+                    weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H
+                )
                 accumulated = accumulated + (dot(w, tl.trans(weight), a[chunk], PRECISION, INTERPRETED),)
             a = accumulated
-    squeezed_rows = (first_row + positions) * SQUEEZE_DIM
+    squeezed_tile = squeezed_ptr + (first_row + start) * SQUEEZE_DIM
     for chunk in tl.static_range(CHUNKS):
         h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-        biased = a[chunk] + load_float32(bias_ptr, h, h < SQUEEZE_DIM)[None, :]
+        inside_h = inside_dim(h, SQUEEZE_DIM, BLOCK_H)
+        squeezed = a[chunk] + load_float32(bias_ptr, h, inside_h)[None, :]
+        if ACTIVATION == "relu":
+            squeezed = activate(squeezed, ACTIVATION)
         tl.store(
-            squeezed_ptr + squeezed_rows[:, None] + h[None, :],
-            round_to(tl.where(real[:, None], biased, 0.0), product_dtype, INTERPRETED),
-            mask=(positions < rows)[:, None] & (h < SQUEEZE_DIM)[None, :],
+            squeezed_tile + t[:, None] * SQUEEZE_DIM + h[None, :],
+            round_to(tl.where(real[:, None], squeezed, 0.0), product_dtype, INTERPRETED),
+            mask=(positions < rows)[:, None] & inside_h[None, :],
         )

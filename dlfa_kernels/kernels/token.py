@@ -7,7 +7,7 @@ token_branch (what the row's neighbours get) -> token_inputs (dx, dy), token_par
 import triton
 import triton.language as tl
 
-from .arithmetic import activate, activation_slope, dot, round_to
+from .arithmetic import activate, activation_slope, dot, round_to, sigmoid
 from .gate import load_expand_weight
 from .reduce import gate_gradient
 from .rows import load_float32, load_integrated, locate_tile, real_tokens, sequence_rows, state_offsets
@@ -81,7 +81,6 @@ def token_expand_kernel(
     squeeze_weight_ptr,
     squeeze_bias_ptr,
     expand_weight_ptr,
-    expand_bias_ptr,
     context_ptr,
     squeezed_ptr,
     z_ptr,
@@ -103,6 +102,7 @@ def token_expand_kernel(
     ALIGN: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
+    PTX: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -139,7 +139,7 @@ def token_expand_kernel(
                     seen[:, None] & (e < EMBED_DIM)[None, :], HAS_LOWER,
                 )  # fmt: skip
                 weight = load_squeeze_weight(
-                    squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED
+                    squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E, BLOCK_H
                 )
                 a = dot(round_to(w, state_dtype, INTERPRETED), tl.trans(weight), a, PRECISION, INTERPRETED)
         a += load_float32(squeeze_bias_ptr, h, h < SQUEEZE_DIM)[None, :]
@@ -150,13 +150,14 @@ def token_expand_kernel(
                 mask=present[:, None] & (h < SQUEEZE_DIM)[None, :],
             )
         u = round_to(activate(a, ACTIVATION), state_dtype, INTERPRETED)
-        weight = load_expand_weight(expand_weight_ptr, h, out_e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED)
+        weight = load_expand_weight(
+            expand_weight_ptr, h, out_e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E, BLOCK_H
+        )
         local = dot(u, tl.trans(weight), local, PRECISION, INTERPRETED)
 
     inside_e = (out_e < EMBED_DIM)[None, :]
     out_offsets = sequences[:, None] * EMBED_DIM + out_e[None, :]
-    bias = load_float32(expand_bias_ptr, out_e, out_e < EMBED_DIM)[None, :]
-    m = tl.sigmoid(local + bias + load_float32(context_ptr, out_offsets, present[:, None] & inside_e))
+    m = sigmoid(local + load_float32(context_ptr, out_offsets, present[:, None] & inside_e), PTX)
     inside = wanted[:, None] & inside_e
     x_rows = state_offsets(sequences, positions, first_rows, x_batch_stride, x_row_stride, PACKED, ALIGN)
     z = m * load_float32(x_ptr, x_rows[:, None] + out_e[None, :], inside)
@@ -180,7 +181,6 @@ def token_reduce_kernel(
     cu_seqlens_ptr,
     squeezed_ptr,
     expand_weight_ptr,
-    expand_bias_ptr,
     context_ptr,
     gate_ptr,
     context_gradient_ptr,
@@ -203,6 +203,7 @@ def token_reduce_kernel(
     ALIGN: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
+    PTX: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -234,23 +235,27 @@ def token_reduce_kernel(
                 present[:, None] & (h < SQUEEZE_DIM)[None, :],
             )  # fmt: skip
             u = round_to(activate(a, ACTIVATION), state_dtype, INTERPRETED)
-            weight = load_expand_weight(expand_weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED)
+            weight = load_expand_weight(
+                expand_weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E, BLOCK_H
+            )
             local = dot(u, tl.trans(weight), local, PRECISION, INTERPRETED)
         out_offsets = sequences[:, None] * EMBED_DIM + e[None, :]
         out_inside = present[:, None] & (e < EMBED_DIM)[None, :]
         inside = wanted[:, None] & (e < EMBED_DIM)[None, :]
-        bias = load_float32(expand_bias_ptr, e, e < EMBED_DIM)[None, :]
-        m = tl.sigmoid(local + bias + load_float32(context_ptr, out_offsets, out_inside))
+        m = sigmoid(local + load_float32(context_ptr, out_offsets, out_inside), PTX)
         dz = load_float32(dz_ptr, sequences[:, None] * dz_batch_stride + e[None, :], inside)
         x = load_float32(x_ptr, x_rows[:, None] + e[None, :], inside)
-        y = x
+        gated = x
         if HAS_LOWER:
             y = load_float32(y_ptr, y_rows[:, None] + e[None, :], inside)
-        ds = gate_gradient(dz, m, x, y, SELECT, HAS_LOWER)
+            gated = x - y if SELECT else x + y
+        ds = gate_gradient(dz, m, gated)
         if tl.program_id(1) == 0:
             tl.store(gate_ptr + out_offsets, m, mask=out_inside)
             tl.store(context_gradient_ptr + out_offsets, ds, mask=out_inside)
-        weight = load_expand_weight(expand_weight_ptr, own_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED)
+        weight = load_expand_weight(
+            expand_weight_ptr, own_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E, BLOCK_H
+        )
         du = dot(round_to(ds, state_dtype, INTERPRETED), weight, du, PRECISION, INTERPRETED)
     own_offsets = sequences[:, None] * SQUEEZE_DIM + own_h[None, :]
     own_inside = present[:, None] & (own_h < SQUEEZE_DIM)[None, :]
@@ -290,7 +295,9 @@ def token_branch_kernel(
             squeezed_gradient_ptr, sequences[:, None] * SQUEEZE_DIM + h[None, :],
             present[:, None] & (h < SQUEEZE_DIM)[None, :],
         )  # fmt: skip
-        weight = load_squeeze_weight(squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, tl.float32, INTERPRETED)
+        weight = load_squeeze_weight(
+            squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, tl.float32, INTERPRETED, BLOCK_E, BLOCK_H
+        )
         branch = dot(da, weight, branch, PRECISION, INTERPRETED)
     tl.store(
         branch_ptr + (sequences[:, None] * KERNEL_SIZE + tap) * EMBED_DIM + e[None, :],
@@ -391,15 +398,15 @@ def token_parts_kernel(
     Grid (cdiv(E, BLOCK_E), cdiv(H, BLOCK_H), k).
     reads   the chosen rows of x, y and their neighbours; context_gradient (B, E), squeezed, squeezed_gradient (B, H)
             float32: once a block of the other axis
-    writes  expand_parts (1, E, H), squeeze_parts (1, k, E, H), bias_parts (1, H), float32: once
+    writes  expand_parts (1, H, E), squeeze_parts (1, k, H, E), bias_parts (1, H), float32: once
     """
     e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
     h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
     tap = tl.program_id(2)
     inside_e = e < EMBED_DIM
     inside_h = h < SQUEEZE_DIM
-    expand = tl.zeros((BLOCK_E, BLOCK_H), dtype=tl.float32)
-    squeeze = tl.zeros((BLOCK_E, BLOCK_H), dtype=tl.float32)
+    expand = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
+    squeeze = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
     bias = tl.zeros((BLOCK_H,), dtype=tl.float32)
     for block_b in range(0, batch, BLOCK_T):
         sequences = block_b + tl.arange(0, BLOCK_T).to(tl.int64)
@@ -416,24 +423,24 @@ def token_parts_kernel(
             x_ptr, y_ptr, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
             seen[:, None] & inside_e[None, :], HAS_LOWER,
         )  # fmt: skip
-        squeeze = dot(tl.trans(w), da, squeeze, PRECISION, INTERPRETED)
+        squeeze = dot(tl.trans(da), w, squeeze, PRECISION, INTERPRETED)
         if tap == 0:
             u = activate(load_float32(squeezed_ptr, b_by_h, inside_bh), ACTIVATION)
             ds = load_float32(
                 context_gradient_ptr, sequences[:, None] * EMBED_DIM + e[None, :], present[:, None] & inside_e[None, :]
             )
-            expand = dot(tl.trans(ds), u, expand, PRECISION, INTERPRETED)
+            expand = dot(tl.trans(u), ds, expand, PRECISION, INTERPRETED)
             bias += tl.sum(da, axis=0)
     tl.store(
-        squeeze_parts_ptr + (tap * EMBED_DIM + e[:, None]) * SQUEEZE_DIM + h[None, :],
+        squeeze_parts_ptr + (tap * SQUEEZE_DIM + h[:, None]) * EMBED_DIM + e[None, :],
         squeeze,
-        mask=inside_e[:, None] & inside_h[None, :],
+        mask=inside_h[:, None] & inside_e[None, :],
     )
     if tap == 0:
         tl.store(
-            expand_parts_ptr + e[:, None] * SQUEEZE_DIM + h[None, :],
+            expand_parts_ptr + h[:, None] * EMBED_DIM + e[None, :],
             expand,
-            mask=inside_e[:, None] & inside_h[None, :],
+            mask=inside_h[:, None] & inside_e[None, :],
         )
         if tl.program_id(0) == 0:
             tl.store(bias_parts_ptr + h, bias, mask=inside_h)
