@@ -18,7 +18,7 @@ class Variant:
     """A way to call AIF that changes which kernels run, or what is compiled.
 
     `autocast` is its dtype, under which states and parameters are float32. `groups` launches by groups of sequences
-    that fill half of L2, for batches that it does not hold (`dlfa_kernels.groups`).
+    that fill half of L2, for batches that it does not hold (`dlfa_kernels.groups`). `few` tokens take smaller tiles.
     """
 
     fuse: str = "gate"
@@ -28,6 +28,7 @@ class Variant:
     token: int | None = None
     autocast: torch.dtype | None = None
     groups: bool = False
+    few: bool = False
 
     @property
     def l2_share(self) -> float | None:
@@ -37,7 +38,8 @@ class Variant:
     def __str__(self) -> str:
         form = ("packed" if self.packed else "padded") + ("" if self.token is None else f" token={self.token}")
         details = ("" if self.lower else " one input") + ("" if self.autocast is None else " autocast")
-        return f"{self.fuse} k={self.kernel_size} {form}{details}{' groups' if self.groups else ''}"
+        schedule = (" groups" if self.groups else "") + (" few" if self.few else "")
+        return f"{self.fuse} k={self.kernel_size} {form}{details}{schedule}"
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ VARIANTS = {
         Variant(autocast=torch.bfloat16),
         Variant(groups=True),
         Variant(kernel_size=3, groups=True),
+        Variant(few=True),
     )
 }
 CALLS = list(VARIANTS)
@@ -107,12 +108,11 @@ class Job:
 
 
 def recorded_launches(setting: Setting, variant: Variant) -> list[tuple[str, Launch]]:
-    """("forward" or "backward", launch) of a call of 32 x 128 tokens with a mask, or packed.
+    """("forward" or "backward", launch) of a call of 512 x 128 tokens, few 32 x 128, with a mask, or packed.
 
-    Under autocast, which is to the setting's dtype, states and parameters are float32. There are more sequences where
-    they are to be worked on in groups.
+    Under autocast, which is to the setting's dtype, states and parameters are float32.
     """
-    dtype, embed_dim, batch, length = DTYPES[setting.dtype], setting.embed_dim, 512 if variant.groups else 32, 128
+    dtype, embed_dim, batch, length = DTYPES[setting.dtype], setting.embed_dim, 32 if variant.few else 512, 128
     if variant.autocast is not None:
         variant, dtype = replace(variant, autocast=dtype), torch.float32
 

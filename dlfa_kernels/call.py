@@ -15,16 +15,24 @@ from .autotune import tiles_for
 from .checks import AIFWeights
 from .groups import Group, sequence_groups
 from .launches import Launch, overrides
-from .tiles import Tile, choose_tiles, device_architecture, for_short_sequences
+from .tiles import Tile, choose_tiles, device_architecture, with_fewer_tokens
 
-MAX_REGISTERS = 255
-SHORT = 64  # tokens a sequence, real or not, on average
+# Sequences of that many tokens on average, real or not, leave half of a tile of 128 empty.
+SHORT = 64
 # Elements from a token to the next: kernels take offsets within a tile in 32 bits.
 MAX_ROW_STRIDE = 1 << 23
 
 
 def cdiv(a: int, b: int) -> int:
     return -(-a // b)
+
+
+@cache
+def multiprocessors(device: torch.device) -> int:
+    """How many a GPU has; of the meta device those of an H200, of the CPU few."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).multi_processor_count)
+    return 132 if device.type == "meta" else 2
 
 
 def _rows_in_reach(states: Tensor) -> Tensor:
@@ -115,8 +123,9 @@ class Call:
             self.tiles = choose_tiles(self.embed_dim, self.squeeze_dim, self.dtype, architecture, products)
         else:
             self.tiles = tiles_for(self.embed_dim, self.squeeze_dim, self.dtype, self.device, products)
-        if overridden.tiles is None and self.rows <= SHORT * self.batch:
-            self.tiles = for_short_sequences(self.tiles)
+        few = max(SHORT * self.batch, 2 * SHORT * multiprocessors(self.device))
+        if overridden.tiles is None and self.rows <= few:
+            self.tiles = with_fewer_tokens(self.tiles)
         states = (tensor for tensor in (self.last, self.lower, self.dz) if tensor is not None)
         divisor = gcd(*(stride for tensor in states for stride in tensor.stride()[:-1]))
         interpreted = last.device.type == "cpu" and environment.triton_interpreted()
@@ -124,7 +133,7 @@ class Call:
         # Under other backends Triton compiles for more than `Launch` tells apart.
         self.keeps_compiled = nvidia and torch.version.hip is None
         # Left alone, the assembler spills a few registers to fit one more program on a multiprocessor.
-        self.maxnreg = MAX_REGISTERS if nvidia else None
+        self.nvidia = nvidia
         self.flags = Flags(
             SELECT=fuse == "select",
             ACTIVATION=activation,
@@ -184,9 +193,10 @@ class Call:
     ) -> None:
         """Launch `kernel`, picking of the arguments and the shared flags those it declares."""
         variant = _variant(kernel, tile, self.flags, tuple(constants.items()))
+        registers = tile.registers if self.nvidia else None
         launch = Launch(
             kernel, grid, {name: arguments[name] for name in variant.arguments}, variant.constants,
-            tile.num_warps, tile.num_stages, self.maxnreg, variant.compiled if self.keeps_compiled else None,
+            tile.num_warps, tile.num_stages, registers, variant.compiled if self.keeps_compiled else None,
         )  # fmt: skip
         if (recorded := overrides().recorded) is not None:
             recorded.append(launch)

@@ -6,12 +6,10 @@ reads a value back from the device.
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from torch import Tensor
 
-from .call import Call, cdiv
+from .call import Call, cdiv, multiprocessors
 from .checks import AIFWeights
 from .kernels.expand import expand_kernel
 from .kernels.inputs import inputs_kernel, taps_kernel
@@ -19,13 +17,6 @@ from .kernels.reduce import reduce_kernel
 from .kernels.squeeze import squeeze_kernel
 from .results import BackwardResult, ForwardResult, empty_backward
 from .shared_stages import launch_context, launch_forward_context, launch_weights, pooled_rows
-
-
-@cache
-def _multiprocessors(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).multi_processor_count)
-    return 132 if device.type == "meta" else 2
 
 
 def empty_forward(
@@ -85,9 +76,11 @@ def forward(
             )  # fmt: skip
             launch_forward_context(call, group, sums, counts, squeeze.block_t, result)
             tiles = call.slots(expand.block_t, group)
+            # a few tiles do not fill the device: their channels are split
+            splits = 2 * multiprocessors(call.device) // len(tiles)
             call.launch(
                 expand_kernel,
-                (len(tiles), 1),
+                (len(tiles), max(1, min(cdiv(call.embed_dim, expand.block_e), splits))),
                 expand,
                 states
                 | {
@@ -133,7 +126,8 @@ def backward(
 
         blocks_e, blocks_h = cdiv(call.embed_dim, inputs.block_e), cdiv(call.squeeze_dim, inputs.held_h)
         most_slots = len(call.slots(inputs.block_t, groups[0]))
-        splits = max(1, min(most_slots, _multiprocessors(call.device) // (blocks_e * blocks_h)))
+        programs = multiprocessors(call.device) * (8 // inputs.num_warps)
+        splits = max(1, min(most_slots, programs // (blocks_e * blocks_h)))
         expand_parts = call.empty(splits, call.squeeze_dim, call.embed_dim)
         squeeze_parts = call.empty(splits, call.kernel_size, call.squeeze_dim, call.embed_dim)
         for group in groups:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .tiles import Tile, Tiles
 
-FORMAT = "dlfa-tiles-2"
+FORMAT = "dlfa-tiles-3"
 
 
 def _tile(value: Any) -> Tile:

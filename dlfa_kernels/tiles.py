@@ -21,7 +21,8 @@ DEFAULT_ARCHITECTURE = "sm_90"
 class Tile:
     """Launch parameters of one kernel: block sizes in elements, warps a program, software-pipeline stages.
 
-    A program holds `chunks` blocks of `block_h` of the squeeze width at once.
+    A program holds `chunks` blocks of `block_h` of the squeeze width at once. On NVIDIA a thread may take `registers`:
+    with fewer, more programs share a multiprocessor.
     """
 
     block_t: int = 64
@@ -30,6 +31,7 @@ class Tile:
     chunks: int = 1
     num_warps: int = 4
     num_stages: int = 2
+    registers: int = 255
 
     @property
     def held_h(self) -> int:
@@ -78,32 +80,44 @@ class Caps:
     inputs: Tile
 
 
-def _cap(block_t: int, block_e: int, num_warps: int, num_stages: int) -> Tile:
-    return Tile(block_t=block_t, block_e=block_e, num_warps=num_warps, num_stages=num_stages)
+def _cap(block_t: int, block_e: int, num_warps: int, num_stages: int, registers: int = 255) -> Tile:
+    return Tile(block_t=block_t, block_e=block_e, num_warps=num_warps, num_stages=num_stages, registers=registers)
 
 
 _FLOAT32_CAPS = Caps(squeeze=_cap(32, 16, 4, 2), expand=_cap(32, 16, 4, 2), reduce=_cap(16, 16, 4, 1),
                      inputs=_cap(32, 16, 8, 1))  # fmt: skip
 
-# (family, bytes of a state) -> caps. Chosen so that no kernel spills at E = 768 and 1024, H = E/4 and E/16, for the
-# architectures that `python -m benchmarks.codegen` compiles, with few instructions an element; not yet timed on a GPU.
+# (family, bytes of a state, bytes of an operand of products) -> caps. Chosen by the machine code, see
+# `python -m benchmarks.codegen`: few instructions an element, and registers not spilled, or few where a narrower tile
+# would take more instructions than the spills do. Not yet timed on a GPU.
 CAPS = {
     # Matrix products are issued by whole warpgroups, 64 rows each, with operands in shared memory. Programs of two
     # warpgroups, so that 128 tokens share what is read of the weights: L2 delivers more of them than of the states.
-    ("warpgroup", 2): Caps(squeeze=_cap(128, 64, 8, 3), expand=_cap(128, 64, 8, 2), reduce=_cap(128, 64, 8, 2),
-                           inputs=_cap(128, 64, 8, 1)),
-    ("warpgroup", 4): replace(_FLOAT32_CAPS, expand=_cap(64, 16, 8, 2), reduce=_cap(16, 64, 8, 2)),
+    ("warpgroup", 2, 2): Caps(squeeze=_cap(128, 64, 8, 3), expand=_cap(128, 64, 8, 2, 128), reduce=_cap(128, 64, 8, 2),
+                              inputs=_cap(128, 64, 8, 1)),
+    ("warpgroup", 4, 2): Caps(squeeze=_cap(128, 64, 8, 2), expand=_cap(128, 32, 8, 2, 128), reduce=_cap(128, 64, 8, 2),
+                              inputs=_cap(128, 64, 8, 1)),
+    ("warpgroup", 4, 4): replace(_FLOAT32_CAPS, expand=_cap(64, 16, 8, 2), reduce=_cap(16, 64, 8, 2),
+                                 inputs=_cap(32, 64, 8, 1)),
+    # the accumulators are in a memory of their own, and leave it block by block
+    ("tensor memory", 2, 2): Caps(squeeze=_cap(128, 64, 8, 3), expand=_cap(128, 64, 8, 2), reduce=_cap(128, 32, 8, 2),
+                                  inputs=_cap(128, 64, 8, 1)),
+    ("tensor memory", 4, 2): Caps(squeeze=_cap(64, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(64, 32, 8, 2),
+                                  inputs=_cap(128, 64, 8, 1)),
+    ("tensor memory", 4, 4): replace(_FLOAT32_CAPS, inputs=_cap(32, 64, 8, 1)),
     # operands take registers
-    ("warp", 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(32, 64, 8, 2),
-                      inputs=_cap(64, 16, 8, 1)),
-    ("warp", 4): _FLOAT32_CAPS,
+    ("warp", 2, 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(128, 32, 8, 2), reduce=_cap(32, 64, 8, 2),
+                         inputs=_cap(32, 64, 8, 1)),
+    ("warp", 4, 2): replace(_FLOAT32_CAPS, inputs=_cap(32, 32, 8, 1)),
+    ("warp", 4, 4): _FLOAT32_CAPS,
     # waves of 64 threads: half the registers a thread for the same number of warps, and 64 KiB of shared memory
-    ("wave", 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(16, 64, 8, 1),
-                      inputs=_cap(16, 16, 4, 1)),
-    ("wave", 4): replace(_FLOAT32_CAPS, inputs=_cap(16, 16, 4, 1)),
+    ("wave", 2, 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(16, 64, 8, 1),
+                         inputs=_cap(16, 16, 4, 1)),
+    ("wave", 4, 2): replace(_FLOAT32_CAPS, inputs=_cap(16, 16, 4, 1)),
+    ("wave", 4, 4): replace(_FLOAT32_CAPS, inputs=_cap(16, 16, 4, 1)),
 }  # fmt: skip
 FAMILIES = {
-    "sm_90": "warpgroup", "sm_100": "warpgroup", "sm_103": "warpgroup",
+    "sm_90": "warpgroup", "sm_100": "tensor memory", "sm_103": "tensor memory",
     "sm_80": "warp", "sm_86": "warp", "sm_89": "warp", "sm_120": "warp", "gfx942": "wave",
 }  # fmt: skip
 
@@ -130,13 +144,11 @@ def choose_tiles(
 ) -> Tiles:
     """Tile sizes for (E, H, dtype of the states, architecture such as "sm_90" or "gfx942").
 
-    With `products` of another dtype than the states', the stage that holds most of them takes that dtype's tiles, and
-    half of them where the states are wider.
+    `products` is the dtype of the operands of products where it is not the states'.
     """
-    products = products or dtype
+    operand_bytes = (products or dtype).itemsize
     family = _family(architecture)
-    caps = CAPS[family, dtype.itemsize]
-    caps = replace(caps, inputs=CAPS[family, products.itemsize].inputs)
+    caps = CAPS[family, dtype.itemsize, operand_bytes]
     widest_e = power_of_two(embed_dim)
     block_h = min(64, power_of_two(squeeze_dim))
     chunks = min(MAX_HELD_H, -(-squeeze_dim // block_h) * block_h) // block_h
@@ -150,28 +162,36 @@ def choose_tiles(
             return tile
         return one_warpgroup(tile) if tile.block_t == 128 else replace(tile, num_warps=4)
 
-    squeeze, inputs = narrow(caps.squeeze), fitted(caps.inputs)
-    if inputs.block_t == 128:
-        inputs = narrow(inputs)
-    if dtype == torch.float32 and chunks == 4:  # four warps spill here
+    squeeze, expand, reduce = narrow(caps.squeeze), narrow(caps.expand), narrow(caps.reduce)
+    inputs = narrow(caps.inputs) if caps.inputs.block_t == 128 else fitted(caps.inputs)
+    if family == "warpgroup" and operand_bytes == 2 and chunks <= 2:  # three programs a multiprocessor
+        expand, reduce = replace(expand, registers=168), replace(reduce, registers=168)
+    if family == "warpgroup" and operand_bytes < dtype.itemsize and chunks == 4:  # shared memory, and registers
+        squeeze, reduce = replace(squeeze, block_e=min(32, widest_e)), replace(reduce, block_e=min(32, widest_e))
+    if dtype == torch.float32 and operand_bytes == 4 and chunks == 4:  # four warps spill here
         squeeze = replace(squeeze, block_e=min(32, widest_e), num_warps=8)
-    if products == torch.float32 and squeeze_dim <= 128:  # one block of 64 alone is unrolled, and spills
-        inputs = replace(inputs, block_h=min(32, block_h), chunks=-(-squeeze_dim // min(32, block_h)))
-    if family == "warp" and products.itemsize == 2 and chunks == 4:  # four blocks of 64 spill
-        inputs = replace(inputs, block_h=32, chunks=8)
-    if products.itemsize < dtype.itemsize and family == "warpgroup":
-        inputs = replace(inputs, block_t=inputs.block_t // 2)
-    elif products.itemsize < dtype.itemsize:
-        inputs = replace(inputs, block_h=min(32, block_h), chunks=min(4, -(-squeeze_dim // min(32, block_h))))
+    narrow_h = min(32, block_h)
+    if operand_bytes == 4 and squeeze_dim <= (128 if family in ("warp", "wave") else 64):
+        # one block of 64 alone is unrolled, and spills
+        inputs = replace(inputs, block_h=narrow_h, chunks=-(-squeeze_dim // narrow_h))
+    if family in ("warp", "wave") and operand_bytes < dtype.itemsize:
+        inputs = replace(inputs, block_h=narrow_h, chunks=min(4, -(-squeeze_dim // narrow_h)))
     block_e = min(64, widest_e)
     return Tiles(
         squeeze=squeeze,
-        expand=narrow(caps.expand),
-        reduce=narrow(caps.reduce),
+        expand=expand,
+        reduce=reduce,
         inputs=inputs,
         taps=Tile(block_t=64, block_e=min(caps.expand.block_e, widest_e), block_h=block_h, num_warps=4),
         pool=Tile(block_t=32, block_e=128),
-        context=Tile(block_t=16, block_e=min(128, widest_e), block_h=block_h, chunks=chunks, num_warps=8, num_stages=3),
+        context=Tile(
+            block_t=16,
+            block_e=min(64 if family == "warp" else 128, widest_e),
+            block_h=block_h,
+            chunks=chunks,
+            num_warps=8,
+            num_stages=3 if family != "wave" else 1,
+        ),
         weights=Tile(block_t=32, block_e=block_e, block_h=min(32, block_h)),
         sums=Tile(block_t=64, block_e=min(128, widest_e)),
         token=Tile(block_t=16, block_e=min(32, block_e), block_h=block_h),
@@ -179,13 +199,20 @@ def choose_tiles(
 
 
 @cache
-def for_short_sequences(tiles: Tiles) -> Tiles:
-    """The same tiles with at most 64 tokens a program: for sequences that would leave half of 128 empty."""
-    stages = {name: getattr(tiles, name) for name in ("squeeze", "expand", "reduce", "inputs")}
-    halved = {name: one_warpgroup(tile) for name, tile in stages.items() if tile.block_t > 64}
-    if "inputs" in halved:  # two warpgroups hold the weight gradients
-        halved["inputs"] = replace(tiles.inputs, block_t=64)
-    return replace(tiles, **halved)
+def with_fewer_tokens(tiles: Tiles) -> Tiles:
+    """The same tiles with at most 64 tokens a program: for short sequences, and for few tokens in all."""
+
+    def short(tile: Tile) -> Tile:
+        return one_warpgroup(tile) if tile.block_t > 64 else tile
+
+    inputs = tiles.inputs  # two warpgroups hold the weight gradients, whatever the tokens
+    return replace(
+        tiles,
+        squeeze=short(tiles.squeeze),
+        expand=short(tiles.expand),
+        reduce=short(tiles.reduce),
+        inputs=replace(inputs, block_t=min(inputs.block_t, 64)),
+    )
 
 
 @cache

@@ -98,7 +98,7 @@ def context_kernel(
             accumulated = ()
             for chunk in tl.static_range(CHUNKS):
                 h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-                inside_h = inside_dim(h, SQUEEZE_DIM, BLOCK_H)
+                inside_h = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
                 if BACKWARD:
                     offsets = e[:, None] * SQUEEZE_DIM + h[None, :]
                     weight = load_float32(expand_weight_ptr, offsets, inside_e[:, None] & inside_h[None, :])
@@ -111,7 +111,7 @@ def context_kernel(
 
         for chunk in tl.static_range(CHUNKS):
             h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-            inside_h = inside_dim(h, SQUEEZE_DIM, BLOCK_H)
+            inside_h = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
             hidden_offsets = sequences[:, None] * SQUEEZE_DIM + h[None, :]
             hidden_inside = present[:, None] & inside_h[None, :]
             if BACKWARD:

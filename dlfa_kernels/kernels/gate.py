@@ -23,9 +23,9 @@ def zero_chunks(CHUNKS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr)
 
 
 @triton.jit
-def load_squeezed(tile_ptr, t, real, h, SQUEEZE_DIM: tl.constexpr, BLOCK_H: tl.constexpr):
+def load_squeezed(tile_ptr, t, real, h, SQUEEZE_DIM: tl.constexpr, SPAN_H: tl.constexpr):
     """What `squeezed` or its gradient da hold of a tile's rows t, (BLOCK_T, BLOCK_H) as stored; zero at padding."""
-    inside = real[:, None] & inside_dim(h, SQUEEZE_DIM, BLOCK_H)[None, :]
+    inside = real[:, None] & inside_dim(h, SQUEEZE_DIM, SPAN_H)[None, :]
     return tl.load(tile_ptr + t[:, None] * SQUEEZE_DIM + h[None, :], mask=inside, other=0.0)
 
 
@@ -37,7 +37,7 @@ def load_squeezed_chunks(
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
         h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-        chunks = chunks + (load_squeezed(tile_ptr, t, real, h, SQUEEZE_DIM, BLOCK_H),)
+        chunks = chunks + (load_squeezed(tile_ptr, t, real, h, SQUEEZE_DIM, CHUNKS * BLOCK_H),)
     return chunks
 
 
@@ -50,10 +50,10 @@ def load_u(
     SQUEEZE_DIM: tl.constexpr,
     ACTIVATION: tl.constexpr,
     INTERPRETED: tl.constexpr,
-    BLOCK_H: tl.constexpr,
+    SPAN_H: tl.constexpr,
 ):
     """u = phi(a), (BLOCK_T, BLOCK_H) in the dtype of products, that of `squeezed`."""
-    squeezed = load_squeezed(tile_ptr, t, real, h, SQUEEZE_DIM, BLOCK_H)
+    squeezed = load_squeezed(tile_ptr, t, real, h, SQUEEZE_DIM, SPAN_H)
     if ACTIVATION == "relu":
         return squeezed
     else:
@@ -76,7 +76,8 @@ def load_u_chunks(
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
         h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-        chunks = chunks + (load_u(tile_ptr, t, real, h, SQUEEZE_DIM, ACTIVATION, INTERPRETED, BLOCK_H),)
+        u = load_u(tile_ptr, t, real, h, SQUEEZE_DIM, ACTIVATION, INTERPRETED, CHUNKS * BLOCK_H)
+        chunks = chunks + (u,)
     return chunks
 
 
@@ -90,10 +91,10 @@ def load_expand_weight(
     dtype: tl.constexpr,
     INTERPRETED: tl.constexpr,
     BLOCK_E: tl.constexpr,
-    BLOCK_H: tl.constexpr,
+    SPAN_H: tl.constexpr,
 ):
     """W_le, an (BLOCK_E, BLOCK_H) block."""
-    inside = inside_dim(e, EMBED_DIM, BLOCK_E)[:, None] & inside_dim(h, SQUEEZE_DIM, BLOCK_H)[None, :]
+    inside = inside_dim(e, EMBED_DIM, BLOCK_E)[:, None] & inside_dim(h, SQUEEZE_DIM, SPAN_H)[None, :]
     weight = tl.load(weight_ptr + e[:, None] * SQUEEZE_DIM + h[None, :], mask=inside, other=0.0)
     return round_to(weight, dtype, INTERPRETED)
 
@@ -115,7 +116,9 @@ def load_expand_weights(
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
         h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-        weight = load_expand_weight(weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, dtype, INTERPRETED, BLOCK_E, BLOCK_H)
+        weight = load_expand_weight(
+            weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, dtype, INTERPRETED, BLOCK_E, CHUNKS * BLOCK_H
+        )
         chunks = chunks + (weight,)
     return chunks
 

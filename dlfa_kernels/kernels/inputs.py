@@ -82,8 +82,13 @@ def inputs_kernel(
     product_dtype: tl.constexpr = u_ptr.dtype.element_ty
     expand_part = zero_chunks(CHUNKS, BLOCK_H, BLOCK_E)
     squeeze_part = zero_chunks(CHUNKS, BLOCK_H, BLOCK_E)
+    # Products of float32 take three of the tensor cores' each: held, all their operands would spill.
+    held: tl.constexpr = SQUEEZE_DIM <= CHUNKS * BLOCK_H and product_dtype.primitive_bitwidth == 16
     if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
         first_h = 0
+    else:
+        first_h = tl.program_id(2) * (CHUNKS * BLOCK_H)
+    if held:
         expand_weights = load_expand_weights(
             expand_weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
         )
@@ -91,10 +96,7 @@ def inputs_kernel(
             squeeze_weights = load_squeeze_weights(
                 squeeze_weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
             )
-    else:
-        first_h = tl.program_id(2) * (CHUNKS * BLOCK_H)
 
-    # Without `disable_licm` the addresses of all operands in shared memory are kept in registers, and spill.
     for slot in tl.range(first_slot + tl.program_id(1), end_slot, tl.num_programs(1), disable_licm=True):
         sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
         real = real_tokens(mask_ptr, sequence, start + t, rows, length, HAS_MASK)
@@ -125,7 +127,7 @@ def inputs_kernel(
                 squeeze_part = add_products(squeeze_part, da, w, PRECISION, INTERPRETED, CHUNKS)
             dz = load_float32(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside)
             u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
-            if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
+            if held:
                 local = held_expand(u, expand_weights, PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
             else:
                 local = local_expand(
@@ -139,7 +141,7 @@ def inputs_kernel(
             if first_h == 0:
                 pooled = tl.load(pooled_gradient_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
                 dx = dz * m + pooled[None, :]
-                if KERNEL_SIZE == 1 and SQUEEZE_DIM <= CHUNKS * BLOCK_H:
+                if KERNEL_SIZE == 1 and held:
                     for chunk in tl.static_range(CHUNKS):
                         dx = dot(da[chunk], squeeze_weights[chunk], dx, PRECISION, INTERPRETED)
                 else:
@@ -173,7 +175,7 @@ def inputs_kernel(
     for chunk in tl.static_range(CHUNKS):
         h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
         part_offsets = (row + h)[:, None] * EMBED_DIM + e[None, :]
-        inside = inside_dim(h, SQUEEZE_DIM, BLOCK_H)[:, None] & inside_e[None, :]
+        inside = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)[:, None] & inside_e[None, :]
         add_part(expand_parts_ptr + part_offsets, expand_part[chunk], inside, ADD)
         if KERNEL_SIZE == 1:
             add_part(squeeze_parts_ptr + part_offsets, squeeze_part[chunk], inside, ADD)

@@ -90,7 +90,7 @@ def reduce_kernel(
         if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
             u = load_u_chunks(squeezed_tile, t, real, 0, SQUEEZE_DIM, ACTIVATION, INTERPRETED, CHUNKS, BLOCK_H)
         du = zero_chunks(CHUNKS, BLOCK_T, BLOCK_H)
-        for block_e in range(0, EMBED_DIM, BLOCK_E):
+        for block_e in tl.range(0, EMBED_DIM, BLOCK_E, disable_licm=True):
             e = block_e + tl.arange(0, BLOCK_E)
             inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
             weights = load_expand_weights(
@@ -122,8 +122,8 @@ def reduce_kernel(
         gradient_tile = squeezed_gradient_ptr + tile_row * SQUEEZE_DIM
         for chunk in tl.static_range(CHUNKS):
             h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-            inside_h = inside_dim(h, SQUEEZE_DIM, BLOCK_H)
-            a = load_squeezed(squeezed_tile, t, real, h, SQUEEZE_DIM, BLOCK_H).to(tl.float32)
+            inside_h = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
+            a = load_squeezed(squeezed_tile, t, real, h, SQUEEZE_DIM, CHUNKS * BLOCK_H).to(tl.float32)
             da = du[chunk] * activation_slope(a, ACTIVATION)
             if ACTIVATION != "relu":
                 tl.store(

@@ -86,10 +86,13 @@ def row_offsets(rows, row_stride, ALIGN: tl.constexpr):
 
 
 @triton.jit
-def inside_dim(channels, DIM: tl.constexpr, BLOCK: tl.constexpr):
-    """Which channels of a block exist: all of them, and the compiler knows, where BLOCK divides DIM."""
-    if DIM % BLOCK == 0:
-        return tl.arange(0, BLOCK) < BLOCK
+def inside_dim(channels, DIM: tl.constexpr, SPAN: tl.constexpr):
+    """Which channels of a block exist: all of them, and the compiler knows, where SPAN divides DIM.
+
+    SPAN is how many channels a program covers by the blocks that it goes through together: all in or all out of DIM.
+    """
+    if DIM % SPAN == 0:
+        return tl.arange(0, channels.shape[0]) < channels.shape[0]
     else:
         return channels < DIM
 

@@ -19,10 +19,10 @@ def load_squeeze_weight(
     dtype: tl.constexpr,
     INTERPRETED: tl.constexpr,
     BLOCK_E: tl.constexpr,
-    BLOCK_H: tl.constexpr,
+    SPAN_H: tl.constexpr,
 ):
     """W_ls[:, :, tap] from its (k, H, E) form, a (BLOCK_H, BLOCK_E) block."""
-    inside = inside_dim(h, SQUEEZE_DIM, BLOCK_H)[:, None] & inside_dim(e, EMBED_DIM, BLOCK_E)[None, :]
+    inside = inside_dim(h, SQUEEZE_DIM, SPAN_H)[:, None] & inside_dim(e, EMBED_DIM, BLOCK_E)[None, :]
     offsets = (tap * SQUEEZE_DIM + h[:, None]) * EMBED_DIM + e[None, :]
     return round_to(tl.load(weight_ptr + offsets, mask=inside, other=0.0), dtype, INTERPRETED)
 
@@ -45,7 +45,7 @@ def load_squeeze_weights(
     for chunk in tl.static_range(CHUNKS):
         h = chunk * BLOCK_H + tl.arange(0, BLOCK_H)
         weight = load_squeeze_weight(
-            weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, dtype, INTERPRETED, BLOCK_E, BLOCK_H
+            weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, dtype, INTERPRETED, BLOCK_E, CHUNKS * BLOCK_H
         )
         chunks = chunks + (weight,)
     return chunks
@@ -108,8 +108,9 @@ def squeeze_kernel(
     if count > 0:
         x_tile = tile_pointer(x_ptr, sequence, start, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
         y_tile = tile_pointer(y_ptr, sequence, start, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
-        # One loop over blocks of E and, within them, taps: so that it is pipelined whatever k is.
-        for step in range(0, tl.cdiv(EMBED_DIM, BLOCK_E) * KERNEL_SIZE):
+        # One loop over blocks of E and, within them, taps: so that it is pipelined whatever k is. `disable_licm`, as
+        # in the other loops that have it: addresses that are kept in registers for all operands would spill.
+        for step in tl.range(0, tl.cdiv(EMBED_DIM, BLOCK_E) * KERNEL_SIZE, disable_licm=True):
             tap = step % KERNEL_SIZE
             e = (step // KERNEL_SIZE) * BLOCK_E + tl.arange(0, BLOCK_E)
             inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
@@ -133,14 +134,15 @@ def squeeze_kernel(
             for chunk in tl.static_range(CHUNKS):
                 h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
                 weight = load_squeeze_weight(
-                    weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H
-                )
+                    weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E,
+                    CHUNKS * BLOCK_H,
+                )  # fmt: skip
                 accumulated = accumulated + (dot(w, tl.trans(weight), a[chunk], PRECISION, INTERPRETED),)
             a = accumulated
     squeezed_tile = squeezed_ptr + (first_row + start) * SQUEEZE_DIM
     for chunk in tl.static_range(CHUNKS):
         h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-        inside_h = inside_dim(h, SQUEEZE_DIM, BLOCK_H)
+        inside_h = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
         squeezed = a[chunk] + load_float32(bias_ptr, h, inside_h)[None, :]
         if ACTIVATION == "relu":
             squeezed = activate(squeezed, ACTIVATION)

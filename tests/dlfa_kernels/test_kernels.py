@@ -77,6 +77,7 @@ SHAPES = [
     # squeeze width: one, odd, over a tile and two, around the widest that a program holds, over twice that
     *(Case(squeeze_dim=h, fuse="select") for h in (1, 17)),
     *(Case(batch=1, squeeze_dim=h, kernel_size=3) for h in (TILE_H + 1, 2 * TILE_H + 1)),
+    Case(batch=1, squeeze_dim=HELD_H + TILE_H),  # whole blocks, but not as many as a program goes through
     *(Case(batch=1, squeeze_dim=HELD_H + more, kernel_size=1 + 2 * (more > 0)) for more in (-1, 0, 1)),
     Case(batch=1, squeeze_dim=2 * HELD_H + 8, fuse="select", dtype=torch.bfloat16),
     # sequences: around the context kernel's block
