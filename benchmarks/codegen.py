@@ -9,6 +9,8 @@ A row is one compiled kernel: registers a thread; `spill_bytes`, its local memor
 the chip's limit; and how many instructions of a kind the code holds: `tensor_core_ops` (matrix instructions), `wide_*`
 (16 bytes a thread or more) and `narrow_*` (all other) accesses to global memory. `accesses` tells them apart by
 argument (NVIDIA only), for narrow ones are in place where neighbours are few: masks, sequence starts, counts, biases.
+`loop_instructions` are those of the longest loop, of which `loop_spills` access spilled registers; `per_element` is how
+many a thread executes for each element of the block of tokens and channels that a turn of the loop works on.
 """
 
 from __future__ import annotations
@@ -84,7 +86,8 @@ CALLS = list(VARIANTS)
 
 COLUMNS = (
     "kernel", "pass", "arch", "dtype", "embed_dim", "squeeze_dim", "call", "registers", "spill_bytes", "shared_bytes",
-    "tensor_core_ops", "wide_loads", "narrow_loads", "wide_stores", "narrow_stores",
+    "tensor_core_ops", "wide_loads", "narrow_loads", "wide_stores", "narrow_stores", "loop_instructions",
+    "loop_spills", "per_element",
 )  # fmt: skip
 
 
@@ -187,8 +190,17 @@ def compile_job(job: Job) -> dict[str, Any]:
         "kernel_size": variant.kernel_size, "registers": code.registers, "spill_bytes": code.spill_bytes,
         "shared_bytes": compiled.metadata.shared, "shared_limit": chip.shared_limit,
         **{kind: code.instructions[kind] for kind in ("tensor_core_ops", *ACCESSES)}, "accesses": code.accesses,
+        "loop_instructions": code.loop, "loop_spills": code.loop_spills, "per_element": _per_element(item, code.loop),
         "num_warps": item.num_warps, "num_stages": item.num_stages,
     }  # fmt: skip
+
+
+def _per_element(item: Launch, instructions: int) -> float | None:
+    """Instructions of a loop for each element of a block of the states; None for kernels that have none."""
+    if kernel_name(item) not in ("squeeze", "expand", "reduce", "inputs", "taps"):
+        return None
+    elements = item.constants["BLOCK_T"] * item.constants["BLOCK_E"]
+    return round(instructions * 32 * item.num_warps / elements, 1)
 
 
 def _end_with_parent() -> None:

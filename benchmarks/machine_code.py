@@ -32,6 +32,8 @@ class MachineCode:
     spill_bytes: int  # of local (scratch) memory, a thread: spilled registers and whatever else needs a stack
     instructions: Counter[str]  # tensor_core_ops and of ACCESSES, how many
     accesses: dict[str, Counter[str]]  # the same by argument; empty for AMD
+    loop: int = 0  # instructions of the longest loop, those of loops inside counted once; 0 without one, and for AMD
+    loop_spills: int = 0  # of these, loads and stores of spilled registers
 
     def narrow(self) -> list[str]:
         """Arguments with any access of less than 16 bytes a thread."""
@@ -66,7 +68,27 @@ def read_nvidia(cubin: bytes, ptx: str, ttir: str, arguments: list[str]) -> Mach
     accesses: dict[str, Counter[str]] = {}
     for access, frames in _ptx_accesses(ptx):
         accesses.setdefault(pointers.get(frames, UNKNOWN), Counter())[access] += 1
-    return MachineCode(resources["REG"], resources["STACK"] + resources["LOCAL"], instructions, accesses)
+    loop = _longest_loop(sass)
+    spills = sum(name in ("LDL", "STL") for name in loop)
+    spill_bytes = resources["STACK"] + resources["LOCAL"]
+    return MachineCode(resources["REG"], spill_bytes, instructions, accesses, len(loop), spills)
+
+
+def _longest_loop(sass: str) -> list[str]:
+    """Names of the instructions from a label to the last branch back to it, where these are the most."""
+    names: list[str] = []
+    labels: dict[str, int] = {}
+    longest: list[str] = []
+    for line in sass.splitlines():
+        if label := re.match(r"(\.L_\w+):", line):
+            labels[label[1]] = len(names)
+        elif instruction := re.match(r"\s*/\*[0-9a-f]+\*/\s+(?:@\S+\s+)?([A-Z]\w*)(.*)", line):
+            names.append(instruction[1])
+            target = re.search(r"\.L_\w+", instruction[2]) if instruction[1] == "BRA" else None
+            if target and target[0] in labels and len(names) - labels[target[0]] > len(longest):
+                longest = names[labels[target[0]] :]
+    # an endless loop of one instruction ends the code
+    return longest if len(longest) > 1 else []
 
 
 def read_amd(assembly: str) -> MachineCode:

@@ -34,15 +34,17 @@ def bucket(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: s
 
 
 def candidates(tile: Tile) -> Iterator[Tile]:
-    """Neighbours of a tile: other blocks of tokens and channels, warps and stages, the likeliest first."""
+    """Neighbours of a tile: other blocks of tokens and channels, warps, registers and stages, the likeliest first."""
     for block_t in (tile.block_t, 128, 64, 32):
         for block_e in (tile.block_e, 128, 64, 32):
             for num_warps in (tile.num_warps, 4 if tile.num_warps == 8 else 8):
-                for num_stages in (tile.num_stages, 2, 3, 4):
-                    other = replace(tile, block_t=block_t, block_e=block_e, num_warps=num_warps, num_stages=num_stages)
-                    changed = (block_t != tile.block_t) + (block_e != tile.block_e) + (num_warps != tile.num_warps)
-                    if other != tile and changed <= 1:
-                        yield other
+                for registers in (tile.registers, 255, 168, 128):
+                    for num_stages in (tile.num_stages, 2, 3, 4):
+                        sizes = {"block_t": block_t, "block_e": block_e, "num_warps": num_warps, "registers": registers}
+                        other = replace(tile, num_stages=num_stages, **sizes)
+                        changed = sum(value != getattr(tile, name) for name, value in sizes.items())
+                        if other != tile and changed <= 1:
+                            yield other
 
 
 def tune(default: Tiles, measure: Callable[[Tiles, str], float], seconds: float) -> Tiles:

@@ -186,7 +186,7 @@ def choose_tiles(
         pool=Tile(block_t=32, block_e=128),
         context=Tile(
             block_t=16,
-            block_e=min(64 if family == "warp" else 128, widest_e),
+            block_e=min(128 if family == "warpgroup" and dtype.itemsize == 2 else 64, widest_e),
             block_h=block_h,
             chunks=chunks,
             num_warps=8,

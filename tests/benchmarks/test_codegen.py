@@ -1,4 +1,4 @@
-"""What the compiler makes of the kernels: no spill, tensor cores, wide accesses, shared memory within the limit.
+"""What the compiler makes of the kernels: few registers spilled, tensor cores, wide accesses, shared memory that fits.
 
 Compiled in processes of their own, as this one may run kernels under Triton's interpreter.
 """
@@ -21,7 +21,9 @@ from benchmarks import codegen
 
 ROOT = Path(__file__).resolve().parents[2]
 # Tensors of the states' size, and the squeezes: rows of neighbouring elements.
-BIG = {f"{name}_ptr" for name in ("x", "y", "z", "dz", "dx", "dy", "squeezed", "squeezed_gradient")}
+BIG = {f"{name}_ptr" for name in ("x", "y", "z", "dz", "dx", "dy", "squeezed", "u", "squeezed_gradient")}
+# Of a loop's instructions, those that access spilled registers: a tile half as wide takes a quarter more in all.
+MOST_SPILLS = 0.1
 # Where nothing wider fits the registers, 8 bytes a thread: blocks of 16 channels by 64 tokens on 256 threads.
 NARROW = {("sm_80", "inputs")}
 WITHOUT_PRODUCT = {"pool", "sums", "token_inputs"}
@@ -52,8 +54,9 @@ def complaints(rows: list[Row]) -> list[str]:
     faults = []
     for row in rows:
         kernel = "{kernel} ({pass}, {call}) {arch} {dtype} E={embed_dim} H={squeeze_dim}".format(**row)
-        if row["spill_bytes"]:
-            faults.append(f"{kernel}: spills {row['spill_bytes']} bytes at {row['registers']} registers")
+        if row["loop_spills"] > MOST_SPILLS * row["loop_instructions"]:
+            share = f"{row['loop_spills']} of {row['loop_instructions']} instructions access spilled registers"
+            faults.append(f"{kernel}: {share}, {row['spill_bytes']} bytes at {row['registers']} registers")
         if row["shared_bytes"] > row["shared_limit"]:
             faults.append(f"{kernel}: {row['shared_bytes']} bytes of shared memory, {row['shared_limit']} are there")
         if row["dtype"] == "bfloat16" and (row["tensor_core_ops"] == 0) != (row["kernel"] in WITHOUT_PRODUCT):
@@ -89,6 +92,10 @@ def test_machine_code_of_known_kernels(toys: dict[str, Any], arch: str) -> None:
     assert 16 < copy["registers"] < 64
     # 512 floats a thread, and at most 255 registers for them
     assert spilling["spill_bytes"] >= 4 * (512 - 255)
+    assert copy["loop"] == spilling["loop"] == 0
+    # one load of 16 bytes, four additions and what counts the turns
+    assert 6 <= toys[f"looping {arch}"]["loop"] <= 40
+    assert toys[f"looping {arch}"]["loop_spills"] == 0
     assert product["instructions"]["tensor_core_ops"] > 0
 
 
@@ -101,6 +108,8 @@ def common_rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 
 def test_common_call_compiles_well(common_rows: list[Row]) -> None:
     assert complaints(common_rows) == []
+    # 104 with Triton 3.9 and 93 with 3.6; more would take no figure here over a limit, and yet cost time
+    assert sum(row["per_element"] for row in common_rows if row["squeeze_dim"] == 192 and row["per_element"]) < 110
     for squeeze_dim in (192, 48):
         rows = [row for row in common_rows if row["squeeze_dim"] == squeeze_dim]
         assert {row["kernel"] for row in rows} == PADDED

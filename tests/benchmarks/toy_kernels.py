@@ -40,14 +40,25 @@ def product_kernel(a_ptr, b_ptr, target_ptr, BLOCK: tl.constexpr):
     tl.store(target_ptr + offsets, tl.dot(tl.load(a_ptr + offsets), tl.load(b_ptr + offsets)))
 
 
-def launch_of(kernel, block, num_warps, dtype, *names):
+@triton.jit
+def looping_kernel(source_ptr, target_ptr, turns, BLOCK: tl.constexpr):
+    """Sums blocks one after the other."""
+    offsets = tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK,), dtype=tl.float32)
+    for turn in tl.range(turns, loop_unroll_factor=1):
+        total += tl.load(source_ptr + turn * BLOCK + offsets)
+    tl.store(target_ptr + offsets, total)
+
+
+def launch_of(kernel, block, num_warps, dtype, *names, **integers):
     tensor = torch.empty(3 * block * block, dtype=dtype, device="meta")
-    return Launch(kernel, (1,), dict.fromkeys(names, tensor), {"BLOCK": block}, num_warps, num_stages=2)
+    return Launch(kernel, (1,), dict.fromkeys(names, tensor) | integers, {"BLOCK": block}, num_warps, num_stages=2)
 
 
 LAUNCHES = {
     "copy": launch_of(copy_kernel, 1024, 4, torch.float32, "source_ptr", "other_ptr", "target_ptr", "scattered_ptr"),
     "spilling": launch_of(spilling_kernel, 128, 1, torch.float32, "source_ptr", "target_ptr"),
+    "looping": launch_of(looping_kernel, 512, 4, torch.float32, "source_ptr", "target_ptr", turns=77),
     "product": launch_of(product_kernel, 64, 4, torch.bfloat16, "a_ptr", "b_ptr", "target_ptr"),
 }
 
