@@ -194,7 +194,9 @@ def choose_tiles(
         ),
         weights=Tile(block_t=32, block_e=block_e, block_h=min(32, block_h)),
         sums=Tile(block_t=64, block_e=min(128, widest_e)),
-        token=Tile(block_t=16, block_e=min(32, block_e), block_h=block_h),
+        token=Tile(
+            block_t=16, block_e=block_e if operand_bytes == 2 else min(32, block_e), block_h=block_h, chunks=chunks
+        ),
     )
 
 

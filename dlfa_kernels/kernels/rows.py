@@ -58,16 +58,6 @@ def real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK: tl.conste
 
 
 @triton.jit
-def state_offsets(sequence, positions, first_row, batch_stride, row_stride, PACKED: tl.constexpr, ALIGN: tl.constexpr):
-    """Offset of each position's first channel in x, y or dz; ALIGN divides both strides."""
-    row_stride = tl.multiple_of(row_stride, ALIGN)
-    if PACKED:
-        return (first_row + positions) * row_stride
-    else:
-        return sequence * tl.multiple_of(batch_stride, ALIGN) + positions * row_stride
-
-
-@triton.jit
 def tile_pointer(ptr, sequence, start, first_row, batch_stride, row_stride, PACKED: tl.constexpr, ALIGN: tl.constexpr):
     """Pointer to the first channel of a tile's first row in x, y or dz, None for no y; ALIGN divides both strides."""
     if ptr is None:

@@ -8,9 +8,18 @@ import triton
 import triton.language as tl
 
 from .arithmetic import activate, activation_slope, dot, round_to, sigmoid
-from .gate import load_expand_weight
+from .gate import held_expand, load_expand_weight, load_expand_weights, zero_chunks
 from .reduce import gate_gradient
-from .rows import load_float32, load_integrated, locate_tile, real_tokens, sequence_rows, state_offsets
+from .rows import (
+    inside_dim,
+    load_float32,
+    load_integrated,
+    locate_tile,
+    real_tokens,
+    row_offsets,
+    sequence_rows,
+    tile_pointer,
+)
 from .squeeze import load_squeeze_weight
 
 
@@ -44,20 +53,23 @@ def sums_kernel(
     """
     slot = tl.program_id(0).to(tl.int64)
     sequence, start, rows, first_row = locate_tile(tl.program_id(0), cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
-    positions = start + tl.arange(0, BLOCK_T)
-    real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)
+    t = tl.arange(0, BLOCK_T)
+    real = real_tokens(mask_ptr, sequence, start + t, rows, length, HAS_MASK)
     count = tl.sum(real.to(tl.int32), axis=0)
     if tl.program_id(1) == 0:
         tl.store(counts_ptr + slot, count)
     if count > 0:
         e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
-        x_rows = state_offsets(sequence, positions, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
-        y_rows = state_offsets(sequence, positions, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
+        inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
+        x_tile = tile_pointer(x_ptr, sequence, start, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
+        y_tile = tile_pointer(y_ptr, sequence, start, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
+        x_rows = row_offsets(t, x_row_stride, ALIGN)
+        y_rows = row_offsets(t, y_row_stride, ALIGN)
         w = load_integrated(
-            x_ptr, y_ptr, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
-            real[:, None] & (e < EMBED_DIM)[None, :], HAS_LOWER,
+            x_tile, y_tile, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
+            real[:, None] & inside_e[None, :], HAS_LOWER,
         )  # fmt: skip
-        tl.store(sums_ptr + slot * EMBED_DIM + e, tl.sum(w, axis=0), mask=e < EMBED_DIM)
+        tl.store(sums_ptr + slot * EMBED_DIM + e, tl.sum(w, axis=0), mask=inside_e)
 
 
 @triton.jit
@@ -70,6 +82,18 @@ def token_positions(
     positions = tl.zeros_like(sequences) + token + offset
     real = real_tokens(mask_ptr, sequences, positions, rows, length, HAS_MASK)
     return first_rows, positions, real
+
+
+@triton.jit
+def state_offsets(
+    sequences, positions, first_rows, batch_stride, row_stride, PACKED: tl.constexpr, ALIGN: tl.constexpr
+):
+    """Offset of the first channel of a position of each sequence in x or y; ALIGN divides both strides."""
+    row_stride = tl.multiple_of(row_stride, ALIGN)
+    if PACKED:
+        return (first_rows + positions) * row_stride
+    else:
+        return sequences * tl.multiple_of(batch_stride, ALIGN) + positions * row_stride
 
 
 @triton.jit(do_not_specialize=["batch", "length", "token"])
@@ -106,6 +130,7 @@ def token_expand_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
+    CHUNKS: tl.constexpr,
 ):
     """Squeeze, expand, gate and fuse of one token a sequence; BLOCK_T sequences a program.
 
@@ -122,38 +147,53 @@ def token_expand_kernel(
         mask_ptr, cu_seqlens_ptr, sequences, token, 0, batch, length, HAS_MASK, PACKED
     )
     local = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
-    for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
-        h = block_h + tl.arange(0, BLOCK_H)
-        a = tl.zeros((BLOCK_T, BLOCK_H), dtype=tl.float32)
-        for block_e in range(0, EMBED_DIM, BLOCK_E):
-            e = block_e + tl.arange(0, BLOCK_E)
-            for tap in tl.static_range(KERNEL_SIZE):
-                _, neighbours, seen = token_positions(
-                    mask_ptr, cu_seqlens_ptr, sequences, token, tap - (KERNEL_SIZE - 1) // 2, batch, length, HAS_MASK,
-                    PACKED,
-                )  # fmt: skip
-                x_rows = state_offsets(sequences, neighbours, first_rows, x_batch_stride, x_row_stride, PACKED, ALIGN)
-                y_rows = state_offsets(sequences, neighbours, first_rows, y_batch_stride, y_row_stride, PACKED, ALIGN)
-                w = load_integrated(
-                    x_ptr, y_ptr, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
-                    seen[:, None] & (e < EMBED_DIM)[None, :], HAS_LOWER,
-                )  # fmt: skip
-                weight = load_squeeze_weight(
-                    squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E, BLOCK_H
-                )
-                a = dot(round_to(w, state_dtype, INTERPRETED), tl.trans(weight), a, PRECISION, INTERPRETED)
-        a += load_float32(squeeze_bias_ptr, h, h < SQUEEZE_DIM)[None, :]
-        if tl.program_id(1) == 0:
-            tl.store(
-                squeezed_ptr + sequences[:, None] * SQUEEZE_DIM + h[None, :],
-                a,
-                mask=present[:, None] & (h < SQUEEZE_DIM)[None, :],
+    for first_h in range(0, SQUEEZE_DIM, CHUNKS * BLOCK_H):
+        a = zero_chunks(CHUNKS, BLOCK_T, BLOCK_H)
+        for step in tl.range(0, tl.cdiv(EMBED_DIM, BLOCK_E) * KERNEL_SIZE, disable_licm=True):
+            tap = step % KERNEL_SIZE
+            e = (step // KERNEL_SIZE) * BLOCK_E + tl.arange(0, BLOCK_E)
+            _, neighbours, seen = token_positions(
+                mask_ptr,
+                cu_seqlens_ptr,
+                sequences,
+                token,
+                tap - (KERNEL_SIZE - 1) // 2,
+                batch,
+                length,
+                HAS_MASK,
+                PACKED,
             )
-        u = round_to(activate(a, ACTIVATION), state_dtype, INTERPRETED)
-        weight = load_expand_weight(
-            expand_weight_ptr, h, out_e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E, BLOCK_H
-        )
-        local = dot(u, tl.trans(weight), local, PRECISION, INTERPRETED)
+            x_rows = state_offsets(sequences, neighbours, first_rows, x_batch_stride, x_row_stride, PACKED, ALIGN)
+            y_rows = state_offsets(sequences, neighbours, first_rows, y_batch_stride, y_row_stride, PACKED, ALIGN)
+            w = load_integrated(
+                x_ptr, y_ptr, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
+                seen[:, None] & inside_dim(e, EMBED_DIM, BLOCK_E)[None, :], HAS_LOWER,
+            )  # fmt: skip
+            w = round_to(w, state_dtype, INTERPRETED)
+            accumulated = ()
+            for chunk in tl.static_range(CHUNKS):
+                h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+                weight = load_squeeze_weight(
+                    squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E,
+                    CHUNKS * BLOCK_H,
+                )  # fmt: skip
+                accumulated = accumulated + (dot(w, tl.trans(weight), a[chunk], PRECISION, INTERPRETED),)
+            a = accumulated
+        for chunk in tl.static_range(CHUNKS):
+            h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+            inside_h = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
+            squeezed = a[chunk] + load_float32(squeeze_bias_ptr, h, inside_h)[None, :]
+            if tl.program_id(1) == 0:
+                tl.store(
+                    squeezed_ptr + sequences[:, None] * SQUEEZE_DIM + h[None, :],
+                    squeezed,
+                    mask=present[:, None] & inside_h[None, :],
+                )
+            u = round_to(activate(squeezed, ACTIVATION), state_dtype, INTERPRETED)
+            weight = load_expand_weight(
+                expand_weight_ptr, h, out_e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E, CHUNKS * BLOCK_H
+            )
+            local = dot(u, tl.trans(weight), local, PRECISION, INTERPRETED)
 
     inside_e = (out_e < EMBED_DIM)[None, :]
     out_offsets = sequences[:, None] * EMBED_DIM + out_e[None, :]
@@ -170,6 +210,28 @@ def token_expand_kernel(
             z += m * y
     z = tl.where(inside, z, 0.0)
     tl.store(z_ptr + out_offsets, round_to(z, state_dtype, INTERPRETED), mask=present[:, None] & inside_e)
+
+
+@triton.jit
+def load_token_u(
+    squeezed_ptr,
+    sequences,
+    present,
+    SQUEEZE_DIM: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    dtype: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+):
+    """u of all of H for a block of sequences, a tuple of (BLOCK_T, BLOCK_H) blocks."""
+    chunks = ()
+    for chunk in tl.static_range(CHUNKS):
+        h = chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+        inside = present[:, None] & inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)[None, :]
+        a = load_float32(squeezed_ptr, sequences[:, None] * SQUEEZE_DIM + h[None, :], inside)
+        chunks = chunks + (round_to(activate(a, ACTIVATION), dtype, INTERPRETED),)
+    return chunks
 
 
 @triton.jit(do_not_specialize=["batch", "length", "token"])
@@ -207,6 +269,7 @@ def token_reduce_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
+    CHUNKS: tl.constexpr,
 ):
     """ds of the chosen rows, which is dg too, and da = phi'(a) * (W_le^T ds).
 
@@ -224,21 +287,32 @@ def token_reduce_kernel(
     )
     x_rows = state_offsets(sequences, positions, first_rows, x_batch_stride, x_row_stride, PACKED, ALIGN)
     y_rows = state_offsets(sequences, positions, first_rows, y_batch_stride, y_row_stride, PACKED, ALIGN)
+    held: tl.constexpr = SQUEEZE_DIM <= CHUNKS * BLOCK_H
+    if held:
+        u = load_token_u(
+            squeezed_ptr, sequences, present, SQUEEZE_DIM, ACTIVATION, state_dtype, INTERPRETED, CHUNKS, BLOCK_H
+        )
     du = tl.zeros((BLOCK_T, BLOCK_H), dtype=tl.float32)
     for block_e in range(0, EMBED_DIM, BLOCK_E):
         e = block_e + tl.arange(0, BLOCK_E)
-        local = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
-        for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
-            h = block_h + tl.arange(0, BLOCK_H)
-            a = load_float32(
-                squeezed_ptr, sequences[:, None] * SQUEEZE_DIM + h[None, :],
-                present[:, None] & (h < SQUEEZE_DIM)[None, :],
-            )  # fmt: skip
-            u = round_to(activate(a, ACTIVATION), state_dtype, INTERPRETED)
-            weight = load_expand_weight(
-                expand_weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E, BLOCK_H
+        if held:
+            weights = load_expand_weights(
+                expand_weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
             )
-            local = dot(u, tl.trans(weight), local, PRECISION, INTERPRETED)
+            local = held_expand(u, weights, PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
+        else:
+            local = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
+            for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
+                h = block_h + tl.arange(0, BLOCK_H)
+                a = load_float32(
+                    squeezed_ptr, sequences[:, None] * SQUEEZE_DIM + h[None, :],
+                    present[:, None] & (h < SQUEEZE_DIM)[None, :],
+                )  # fmt: skip
+                block_u = round_to(activate(a, ACTIVATION), state_dtype, INTERPRETED)
+                weight = load_expand_weight(
+                    expand_weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E, BLOCK_H
+                )
+                local = dot(block_u, tl.trans(weight), local, PRECISION, INTERPRETED)
         out_offsets = sequences[:, None] * EMBED_DIM + e[None, :]
         out_inside = present[:, None] & (e < EMBED_DIM)[None, :]
         inside = wanted[:, None] & (e < EMBED_DIM)[None, :]
