@@ -13,14 +13,20 @@ from typing import Any
 from .tiles import Tile, Tiles
 
 FORMAT = "dlfa-tiles-3"
+# What tuning may have found, lowest and highest: anything else is not from here, and might not compile.
+LIMITS = {
+    "block_t": (16, 128), "block_e": (16, 128), "block_h": (16, 64), "chunks": (1, 16),
+    "num_warps": (4, 8), "num_stages": (1, 4), "registers": (64, 255),
+}  # fmt: skip
 
 
 def _tile(value: Any) -> Tile:
     names = {field.name for field in fields(Tile)}
     if not isinstance(value, dict) or set(value) != names:
         raise ValueError(f"a tile must have {sorted(names)}, got {value!r}")
-    if not all(type(number) is int and 1 <= number <= 1024 for number in value.values()):
-        raise ValueError(f"a tile must hold integers from 1 to 1024, got {value!r}")
+    for name, (lowest, highest) in LIMITS.items():
+        if type(value[name]) is not int or not lowest <= value[name] <= highest:
+            raise ValueError(f"{name} must be an integer from {lowest} to {highest}, got {value[name]!r}")
     blocks = (value["block_t"], value["block_e"], value["block_h"], value["num_warps"])
     if any(number & (number - 1) for number in blocks):
         raise ValueError(f"blocks and warps must be powers of two, got {value!r}")

@@ -131,7 +131,7 @@ def _family(architecture: str) -> str:
 
 def one_warpgroup(tile: Tile) -> Tile:
     """Half of a program of two warpgroups: half as many tokens."""
-    return replace(tile, block_t=tile.block_t // 2, num_warps=tile.num_warps // 2)
+    return replace(tile, block_t=tile.block_t // 2, num_warps=max(4, tile.num_warps // 2))
 
 
 @cache

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from dlfa_kernels import environment, fused_aif
 from dlfa_kernels.autotune import STAGES, bucket, candidates, tiles_for, tune
 from dlfa_kernels.launches import using_tiles
-from dlfa_kernels.tile_cache import FORMAT, add_tiles, read_tiles
+from dlfa_kernels.tile_cache import FORMAT, LIMITS, add_tiles, read_tiles
 from dlfa_kernels.tiles import FAMILIES, MAX_HELD_H, Tile, Tiles, choose_tiles
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -39,6 +39,7 @@ def test_shipped_tiles_fit_every_size(architecture: str, dtype: torch.dtype) -> 
                     assert size & (size - 1) == 0, (stage, tile)
                 assert min(tile.block_t, tile.block_e, tile.block_h) >= 16
                 assert tile.held_h <= MAX_HELD_H
+                assert all(lowest <= getattr(tile, name) <= highest for name, (lowest, highest) in LIMITS.items())
             assert tiles.squeeze.held_h >= min(squeeze_dim, MAX_HELD_H - tiles.squeeze.block_h)
 
 
@@ -174,7 +175,7 @@ NOT_TILES: list[Any] = [
     *({"format": FORMAT, "tiles": {"a": {**asdict(TILES), "l2_share": share}}} for share in (-0.1, 2, True, "0", None)),
     *(with_tile(**change) for change in (
         {"block_t": 63}, {"block_t": 0}, {"block_e": -64}, {"block_h": 2**20}, {"block_t": 64.0}, {"num_warps": True},
-        {"num_warps": None}, {"extra": 1},
+        {"num_warps": None}, {"extra": 1}, {"block_t": 256}, {"num_warps": 32}, {"num_stages": 9}, {"registers": 512},
     )),
 ]  # fmt: skip
 BYTES = [b"", json.dumps(GOOD).encode()[:-40], b"\xff\xfe", b"null", b"[]", b"{}", b'"tiles"']
