@@ -13,7 +13,7 @@ from torch import Tensor
 from . import environment
 from .autotune import tiles_for
 from .checks import AIFWeights
-from .groups import Group, sequence_groups
+from .groups import Group, rows_in_share, sequence_groups
 from .launches import Launch, overrides
 from .tiles import Tile, choose_tiles, device_architecture, with_fewer_tokens
 
@@ -123,8 +123,14 @@ class Call:
             self.tiles = choose_tiles(self.embed_dim, self.squeeze_dim, self.dtype, architecture, products)
         else:
             self.tiles = tiles_for(self.embed_dim, self.squeeze_dim, self.dtype, self.device, products)
+        share = self.tiles.l2_share if overridden.l2_share is None else overridden.l2_share
+        self.l2_share = 0.0 if self.packed else share
+        together = self.rows  # tokens that a launch works on
+        if self.l2_share:
+            state_bytes = self.embed_dim * self.dtype.itemsize
+            together = min(together, rows_in_share(2 * state_bytes, self.l2_share, self.device))
         few = max(SHORT * self.batch, 2 * SHORT * multiprocessors(self.device))
-        if overridden.tiles is None and self.rows <= few:
+        if overridden.tiles is None and together <= few:
             self.tiles = with_fewer_tokens(self.tiles)
         states = (tensor for tensor in (self.last, self.lower, self.dz) if tensor is not None)
         divisor = gcd(*(stride for tensor in states for stride in tensor.stride()[:-1]))
@@ -164,9 +170,7 @@ class Call:
         if self.packed:
             return [Group(0, self.batch)]
         channels = states * self.embed_dim + squeezed * self.squeeze_dim
-        share = overrides().l2_share
-        share = self.tiles.l2_share if share is None else share
-        return sequence_groups(self.batch, self.length * channels * self.dtype.itemsize, share, self.device)
+        return sequence_groups(self.batch, self.length * channels * self.dtype.itemsize, self.l2_share, self.device)
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)

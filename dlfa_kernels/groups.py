@@ -6,6 +6,9 @@ moves the least: 3 tensors forward instead of up to 5, and 5 instead of up to 8 
 its stages, each of which waits for the last program of the one before, and smaller groups fill the device worse. The
 second touch of one group already begins with the rows that were touched last (see `expand_kernel`).
 
+x and y of one tile of 128 tokens for each multiprocessor fill the L2 of a Hopper chip at E = 768, so a group that shall
+leave none idle needs smaller tiles: groups have those of few tokens, and read the weights twice as often.
+
 Chosen so far, not measured: one group, `Tiles.l2_share` = 0. What a group can save is the time in which DRAM delivers
 one part of L2; what it costs is three more stages that start and drain, among them the context, a chain of small
 products that does not get shorter with the group. On chips with some tens of MB of L2 and some TB/s these are alike, so
@@ -45,6 +48,11 @@ def l2_bytes(device: torch.device) -> int:
     return DEFAULT_L2_BYTES
 
 
+def rows_in_share(row_bytes: int, share: float, device: torch.device) -> int:
+    """How many rows, tokens or sequences, of this size fit in a share of L2."""
+    return int(share * l2_bytes(device)) // max(1, row_bytes)
+
+
 def sequence_groups(batch: int, sequence_bytes: int, share: float, device: torch.device) -> list[Group]:
     """The fewest groups of nearly equal size whose bytes fit in `share` of L2; a longer sequence is a group by itself.
 
@@ -54,10 +62,9 @@ def sequence_groups(batch: int, sequence_bytes: int, share: float, device: torch
         share: of L2, 0 to 1; 0 makes one group, and so does a batch that fits in L2 as a whole.
         device: whose L2.
     """
-    l2 = l2_bytes(device)
-    if share == 0 or batch * sequence_bytes <= l2:
+    if share == 0 or batch * sequence_bytes <= l2_bytes(device):
         return [Group(0, batch)]
-    fitting = max(1, int(share * l2) // max(1, sequence_bytes))
+    fitting = max(1, rows_in_share(sequence_bytes, share, device))
     groups = -(-batch // fitting)
     size = -(-batch // groups)
     return [Group(first, min(first + size, batch)) for first in range(0, batch, size)]
