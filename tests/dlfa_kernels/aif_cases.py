@@ -292,3 +292,15 @@ def random_case(seed: int) -> Case:
         weight_dtype=draw.choice((torch.float32, dtype)),
         seed=seed,
     )
+
+
+def random_wide_case(seed: int) -> Case:
+    """The same with more channels than one block holds, of H more than one program; some with tiles of 128 tokens."""
+    case, draw = random_case(seed), random.Random(seed)
+    length = draw.choice((100, 129, 200, 300)) if case.token is None and not case.lengths else case.length
+    return replace(
+        case,
+        length=length,
+        embed_dim=draw.choice((24, 64, 72, 128, 136, 200)),
+        squeeze_dim=draw.choice((80, 100, 128, 160, 192, 256, 257, 320, 384, 512)),
+    )

@@ -16,6 +16,7 @@ from aif_cases import (
     make_inputs,
     plain_aif,
     random_case,
+    random_wide_case,
     relative_errors,
     relu_undecided,
     run,
@@ -196,6 +197,12 @@ def test_many_sequences(case: Case, device: torch.device, record_property: Recor
 def test_random_configuration(seed: int, device: torch.device, record_property: Record) -> None:
     case = random_case(seed)
     assert_near_exact(make_inputs(case, device), case, record_property)
+
+
+@pytest.mark.parametrize("seed", [pytest.param(n, marks=[pytest.mark.slow] if n >= 4 else []) for n in range(70)])
+def test_random_wide_configuration(seed: int, device: torch.device) -> None:
+    case = random_wide_case(seed)
+    assert_near_exact(make_inputs(case, device), case)
 
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
