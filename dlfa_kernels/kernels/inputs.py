@@ -97,6 +97,7 @@ def inputs_kernel(
                 squeeze_weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
             )
 
+    # Without `disable_licm` the addresses of all operands in shared memory are kept in registers, and spill.
     for slot in tl.range(first_slot + tl.program_id(1), end_slot, tl.num_programs(1), disable_licm=True):
         sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
         real = real_tokens(mask_ptr, sequence, start + t, rows, length, HAS_MASK)

@@ -90,7 +90,7 @@ def reduce_kernel(
         if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
             u = load_u_chunks(squeezed_tile, t, real, 0, SQUEEZE_DIM, ACTIVATION, INTERPRETED, CHUNKS, BLOCK_H)
         du = zero_chunks(CHUNKS, BLOCK_T, BLOCK_H)
-        for block_e in tl.range(0, EMBED_DIM, BLOCK_E, disable_licm=True):
+        for block_e in range(0, EMBED_DIM, BLOCK_E):
             e = block_e + tl.arange(0, BLOCK_E)
             inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
             weights = load_expand_weights(

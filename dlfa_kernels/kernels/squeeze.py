@@ -96,7 +96,10 @@ def squeeze_kernel(
     slot = first_slot + tl.program_id(0)
     sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
     slot = slot.to(tl.int64)
-    first_h = tl.program_id(1) * (CHUNKS * BLOCK_H)
+    if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
+        first_h = 0
+    else:
+        first_h = tl.program_id(1) * (CHUNKS * BLOCK_H)
     t = tl.arange(0, BLOCK_T)
     positions = start + t
     real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)
@@ -108,16 +111,16 @@ def squeeze_kernel(
     if count > 0:
         x_tile = tile_pointer(x_ptr, sequence, start, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
         y_tile = tile_pointer(y_ptr, sequence, start, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
-        # One loop over blocks of E and, within them, taps: so that it is pipelined whatever k is. `disable_licm`, as
-        # in the other loops that have it: addresses that are kept in registers for all operands would spill.
-        for step in tl.range(0, tl.cdiv(EMBED_DIM, BLOCK_E) * KERNEL_SIZE, disable_licm=True):
-            tap = step % KERNEL_SIZE
+        # One loop over blocks of E and, within them, taps: so that it is pipelined whatever k is.
+        for step in tl.range(0, tl.cdiv(EMBED_DIM, BLOCK_E) * KERNEL_SIZE):
             e = (step // KERNEL_SIZE) * BLOCK_E + tl.arange(0, BLOCK_E)
             inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
             if KERNEL_SIZE == 1:
+                tap = 0
                 seen_t = t
                 seen = real
             else:
+                tap = step % KERNEL_SIZE
                 seen_t = t + (tap - (KERNEL_SIZE - 1) // 2)
                 seen = real_tokens(mask_ptr, sequence, start + seen_t, rows, length, HAS_MASK)
             x_rows = row_offsets(seen_t, x_row_stride, ALIGN)

@@ -149,6 +149,7 @@ def token_expand_kernel(
     local = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
     for first_h in range(0, SQUEEZE_DIM, CHUNKS * BLOCK_H):
         a = zero_chunks(CHUNKS, BLOCK_T, BLOCK_H)
+        # `disable_licm` keeps the loop from being unrolled, which spills.
         for step in tl.range(0, tl.cdiv(EMBED_DIM, BLOCK_E) * KERNEL_SIZE, disable_licm=True):
             tap = step % KERNEL_SIZE
             e = (step // KERNEL_SIZE) * BLOCK_E + tl.arange(0, BLOCK_E)
