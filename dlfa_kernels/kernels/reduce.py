@@ -5,7 +5,7 @@ import triton.language as tl
 
 from .arithmetic import activate, activation_slope, dot, round_to, sigmoid, store_column_sums
 from .gate import held_expand, load_expand_weights, load_squeezed, load_u_chunks, local_expand, zero_chunks
-from .rows import inside_dim, load_float32, locate_tile, real_tokens, row_offsets, tile_pointer
+from .rows import inside_dim, load_wide, locate_tile, real_tokens, row_offsets, tile_pointer
 
 
 @triton.jit
@@ -106,11 +106,11 @@ def reduce_kernel(
             context = tl.load(context_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
             m = sigmoid(local + context[None, :], PTX)
             inside = real[:, None] & inside_e[None, :]
-            dz = load_float32(dz_tile, dz_rows[:, None] + e[None, :], inside)
-            x = load_float32(x_tile, x_rows[:, None] + e[None, :], inside)
+            dz = load_wide(dz_tile, dz_rows[:, None] + e[None, :], inside, PTX)
+            x = load_wide(x_tile, x_rows[:, None] + e[None, :], inside, PTX)
             gated = x
             if HAS_LOWER:
-                y = load_float32(y_tile, y_rows[:, None] + e[None, :], inside)
+                y = load_wide(y_tile, y_rows[:, None] + e[None, :], inside, PTX)
                 gated = x - y if SELECT else x + y
             ds = round_to(gate_gradient(dz, m, gated), product_dtype, INTERPRETED)
             if first_h == 0:

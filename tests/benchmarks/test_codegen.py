@@ -108,8 +108,8 @@ def common_rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 
 def test_common_call_compiles_well(common_rows: list[Row]) -> None:
     assert complaints(common_rows) == []
-    # 104 with Triton 3.9 and 93 with 3.6; more would take no figure here over a limit, and yet cost time
-    assert sum(row["per_element"] for row in common_rows if row["squeeze_dim"] == 192 and row["per_element"]) < 110
+    # 100 with Triton 3.9 and 90 with 3.6; more would take no figure here over a limit, and yet cost time
+    assert sum(row["per_element"] for row in common_rows if row["squeeze_dim"] == 192 and row["per_element"]) < 105
     for squeeze_dim in (192, 48):
         rows = [row for row in common_rows if row["squeeze_dim"] == squeeze_dim]
         assert {row["kernel"] for row in rows} == PADDED
