@@ -108,7 +108,8 @@ CAPS = {
     # operands take registers
     ("warp", 2, 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(128, 32, 8, 2), reduce=_cap(32, 64, 8, 2),
                          inputs=_cap(32, 64, 8, 1)),
-    ("warp", 4, 2): replace(_FLOAT32_CAPS, inputs=_cap(32, 32, 8, 1)),
+    ("warp", 4, 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 32, 8, 2), reduce=_cap(32, 64, 8, 2),
+                         inputs=_cap(32, 64, 8, 1)),
     ("warp", 4, 4): _FLOAT32_CAPS,
     # waves of 64 threads: half the registers a thread for the same number of warps, and 64 KiB of shared memory
     ("wave", 2, 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(16, 64, 8, 1),
@@ -174,7 +175,7 @@ def choose_tiles(
     if operand_bytes == 4 and squeeze_dim <= (128 if family in ("warp", "wave") else 64):
         # one block of 64 alone is unrolled, and spills
         inputs = replace(inputs, block_h=narrow_h, chunks=-(-squeeze_dim // narrow_h))
-    if family in ("warp", "wave") and operand_bytes < dtype.itemsize:
+    if family == "wave" and operand_bytes < dtype.itemsize:
         inputs = replace(inputs, block_h=narrow_h, chunks=min(4, -(-squeeze_dim // narrow_h)))
     block_e = min(64, widest_e)
     return Tiles(

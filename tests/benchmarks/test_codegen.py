@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Tensors of the states' size, and the squeezes: rows of neighbouring elements.
 BIG = {f"{name}_ptr" for name in ("x", "y", "z", "dz", "dx", "dy", "squeezed", "u", "squeezed_gradient")}
 # Of a loop's instructions, those that access spilled registers: a tile half as wide takes a quarter more in all.
-MOST_SPILLS = 0.1
+MOST_SPILLS = 1 / 8
 # Where nothing wider fits the registers, 8 bytes a thread: blocks of 16 channels by 64 tokens on 256 threads.
 NARROW = {("sm_80", "inputs")}
 WITHOUT_PRODUCT = {"pool", "sums", "token_inputs"}
