@@ -84,7 +84,7 @@ def _cap(block_t: int, block_e: int, num_warps: int, num_stages: int, registers:
     return Tile(block_t=block_t, block_e=block_e, num_warps=num_warps, num_stages=num_stages, registers=registers)
 
 
-_FLOAT32_CAPS = Caps(squeeze=_cap(32, 16, 4, 2), expand=_cap(32, 16, 4, 2), reduce=_cap(16, 16, 4, 1),
+_FLOAT32_CAPS = Caps(squeeze=_cap(32, 16, 4, 2), expand=_cap(32, 16, 4, 2), reduce=_cap(16, 32, 4, 2),
                      inputs=_cap(32, 16, 8, 1))  # fmt: skip
 
 # (family, bytes of a state, bytes of an operand of products) -> caps. Chosen by the machine code, see
@@ -114,8 +114,8 @@ CAPS = {
     # waves of 64 threads: half the registers a thread for the same number of warps, and 64 KiB of shared memory
     ("wave", 2, 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(16, 64, 8, 1),
                          inputs=_cap(16, 16, 4, 1)),
-    ("wave", 4, 2): replace(_FLOAT32_CAPS, inputs=_cap(16, 16, 4, 1)),
-    ("wave", 4, 4): replace(_FLOAT32_CAPS, inputs=_cap(16, 16, 4, 1)),
+    ("wave", 4, 2): replace(_FLOAT32_CAPS, reduce=_cap(16, 16, 4, 1), inputs=_cap(16, 16, 4, 1)),
+    ("wave", 4, 4): replace(_FLOAT32_CAPS, reduce=_cap(16, 16, 4, 1), inputs=_cap(16, 16, 4, 1)),
 }  # fmt: skip
 FAMILIES = {
     "sm_90": "warpgroup", "sm_100": "tensor memory", "sm_103": "tensor memory",
