@@ -138,8 +138,6 @@ class Call:
         nvidia = architecture.startswith("sm_") and not interpreted
         # Under other backends Triton compiles for more than `Launch` tells apart.
         self.keeps_compiled = nvidia and torch.version.hip is None
-        # Left alone, the assembler spills a few registers to fit one more program on a multiprocessor.
-        self.nvidia = nvidia
         self.flags = Flags(
             SELECT=fuse == "select",
             ACTIVATION=activation,
@@ -197,7 +195,8 @@ class Call:
     ) -> None:
         """Launch `kernel`, picking of the arguments and the shared flags those it declares."""
         variant = _variant(kernel, tile, self.flags, tuple(constants.items()))
-        registers = tile.registers if self.nvidia else None
+        # Left alone, the assembler spills a few registers to fit one more program on a multiprocessor.
+        registers = tile.registers if self.flags.PTX else None
         launch = Launch(
             kernel, grid, {name: arguments[name] for name in variant.arguments}, variant.constants,
             tile.num_warps, tile.num_stages, registers, variant.compiled if self.keeps_compiled else None,

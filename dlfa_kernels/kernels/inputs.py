@@ -13,7 +13,16 @@ from .gate import (
     zero_chunks,
 )
 from .reduce import gate_gradient
-from .rows import inside_dim, load_float32, load_integrated, locate_tile, real_tokens, row_offsets, tile_pointer
+from .rows import (
+    inside_dim,
+    load_float32,
+    load_integrated,
+    locate_tile,
+    real_tokens,
+    row_offsets,
+    store_zeros,
+    tile_pointer,
+)
 from .squeeze import load_squeeze_weight, load_squeeze_weights
 
 
@@ -94,14 +103,13 @@ def inputs_kernel(
         )
         if KERNEL_SIZE == 1:
             squeeze_weights = load_squeeze_weights(
-                squeeze_weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
+                squeeze_weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
             )
 
     # Without `disable_licm` the addresses of all operands in shared memory are kept in registers, and spill.
     for slot in tl.range(first_slot + tl.program_id(1), end_slot, tl.num_programs(1), disable_licm=True):
         sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
         real = real_tokens(mask_ptr, sequence, start + t, rows, length, HAS_MASK)
-        inside_rows = start + t < rows
         tile_row = first_row + start
         dx_tile = dx_ptr + tile_row * EMBED_DIM
         dy_tile = dy_ptr
@@ -164,13 +172,12 @@ def inputs_kernel(
                     dy = dx + dz * (1 - 2 * m)
                     tl.store(dy_tile + out_offsets, round_to(dy, state_dtype, INTERPRETED), mask=inside)
         if first_h == 0:
-            if tl.sum((inside_rows & ~real).to(tl.int32), axis=0) > 0:
-                nothing = tl.zeros((BLOCK_T, BLOCK_E), dtype=state_dtype)
-                out_offsets = t[:, None] * EMBED_DIM + e[None, :]
-                padding = (inside_rows & ~real)[:, None] & inside_e[None, :]
-                tl.store(dx_tile + out_offsets, nothing, mask=padding)
+            padding = (start + t < rows) & ~real
+            if tl.sum(padding.to(tl.int32), axis=0) > 0:
+                begin = tl.program_id(0) * BLOCK_E
+                store_zeros(dx_tile, padding, begin, begin + BLOCK_E, EMBED_DIM, BLOCK_T, BLOCK_E)
                 if SELECT:
-                    tl.store(dy_tile + out_offsets, nothing, mask=padding)
+                    store_zeros(dy_tile, padding, begin, begin + BLOCK_E, EMBED_DIM, BLOCK_T, BLOCK_E)
 
     row = tl.program_id(1).to(tl.int64) * SQUEEZE_DIM
     for chunk in tl.static_range(CHUNKS):

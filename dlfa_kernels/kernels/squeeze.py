@@ -30,7 +30,6 @@ def load_squeeze_weight(
 @triton.jit
 def load_squeeze_weights(
     weight_ptr,
-    tap,
     e,
     SQUEEZE_DIM: tl.constexpr,
     EMBED_DIM: tl.constexpr,
@@ -40,12 +39,12 @@ def load_squeeze_weights(
     BLOCK_H: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
-    """W_ls[:, :, tap] of the first CHUNKS BLOCK_H channels of H, a tuple of (BLOCK_H, BLOCK_E) blocks."""
+    """W_ls of kernel size 1, where CHUNKS BLOCK_H channels are all of H, a tuple of (BLOCK_H, BLOCK_E) blocks."""
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
         h = chunk * BLOCK_H + tl.arange(0, BLOCK_H)
         weight = load_squeeze_weight(
-            weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, dtype, INTERPRETED, BLOCK_E, CHUNKS * BLOCK_H
+            weight_ptr, 0, h, e, SQUEEZE_DIM, EMBED_DIM, dtype, INTERPRETED, BLOCK_E, CHUNKS * BLOCK_H
         )
         chunks = chunks + (weight,)
     return chunks

@@ -218,21 +218,17 @@ def load_token_u(
     squeezed_ptr,
     sequences,
     present,
+    h,
     SQUEEZE_DIM: tl.constexpr,
     ACTIVATION: tl.constexpr,
     dtype: tl.constexpr,
     INTERPRETED: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    BLOCK_H: tl.constexpr,
+    SPAN_H: tl.constexpr,
 ):
-    """u of all of H for a block of sequences, a tuple of (BLOCK_T, BLOCK_H) blocks."""
-    chunks = ()
-    for chunk in tl.static_range(CHUNKS):
-        h = chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-        inside = present[:, None] & inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)[None, :]
-        a = load_float32(squeezed_ptr, sequences[:, None] * SQUEEZE_DIM + h[None, :], inside)
-        chunks = chunks + (round_to(activate(a, ACTIVATION), dtype, INTERPRETED),)
-    return chunks
+    """u of a block of sequences, (BLOCK_T, BLOCK_H)."""
+    inside = present[:, None] & inside_dim(h, SQUEEZE_DIM, SPAN_H)[None, :]
+    a = load_float32(squeezed_ptr, sequences[:, None] * SQUEEZE_DIM + h[None, :], inside)
+    return round_to(activate(a, ACTIVATION), dtype, INTERPRETED)
 
 
 @triton.jit(do_not_specialize=["batch", "length", "token"])
@@ -290,9 +286,13 @@ def token_reduce_kernel(
     y_rows = state_offsets(sequences, positions, first_rows, y_batch_stride, y_row_stride, PACKED, ALIGN)
     held: tl.constexpr = SQUEEZE_DIM <= CHUNKS * BLOCK_H
     if held:
-        u = load_token_u(
-            squeezed_ptr, sequences, present, SQUEEZE_DIM, ACTIVATION, state_dtype, INTERPRETED, CHUNKS, BLOCK_H
-        )
+        u = ()
+        for chunk in tl.static_range(CHUNKS):
+            h = chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+            chunk_u = load_token_u(
+                squeezed_ptr, sequences, present, h, SQUEEZE_DIM, ACTIVATION, state_dtype, INTERPRETED, CHUNKS * BLOCK_H
+            )
+            u = u + (chunk_u,)
     du = tl.zeros((BLOCK_T, BLOCK_H), dtype=tl.float32)
     for block_e in range(0, EMBED_DIM, BLOCK_E):
         e = block_e + tl.arange(0, BLOCK_E)
@@ -305,11 +305,9 @@ def token_reduce_kernel(
             local = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
             for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
                 h = block_h + tl.arange(0, BLOCK_H)
-                a = load_float32(
-                    squeezed_ptr, sequences[:, None] * SQUEEZE_DIM + h[None, :],
-                    present[:, None] & (h < SQUEEZE_DIM)[None, :],
-                )  # fmt: skip
-                block_u = round_to(activate(a, ACTIVATION), state_dtype, INTERPRETED)
+                block_u = load_token_u(
+                    squeezed_ptr, sequences, present, h, SQUEEZE_DIM, ACTIVATION, state_dtype, INTERPRETED, BLOCK_H
+                )
                 weight = load_expand_weight(
                     expand_weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E, BLOCK_H
                 )
