@@ -73,6 +73,7 @@ VARIANTS = {
     for variant in (
         Variant(),
         Variant(fuse="select"),
+        Variant(lower=False),
         Variant(kernel_size=3),
         Variant(packed=True),
         Variant(token=0),

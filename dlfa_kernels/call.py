@@ -175,7 +175,8 @@ class Call:
 
     def states(self, *names: str) -> dict[str, Tensor | int | None]:
         """Pointers and strides of the named big inputs, then mask and sequence starts, as the kernels take them."""
-        tensors = {"dz": self.dz, "x": self.last, "y": self.lower}
+        # Without y, kernels have x in its place and read nothing there: compiled functions cannot return None.
+        tensors = {"dz": self.dz, "x": self.last, "y": self.last if self.lower is None else self.lower}
         arguments: dict[str, Tensor | int | None] = {f"{name}_ptr": tensors[name] for name in names}
         arguments |= {
             "mask_ptr": self.mask,

@@ -59,9 +59,7 @@ def real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK: tl.conste
 
 @triton.jit
 def tile_pointer(ptr, sequence, start, first_row, batch_stride, row_stride, PACKED: tl.constexpr, ALIGN: tl.constexpr):
-    """Pointer to the first channel of a tile's first row in x, y or dz, None for no y; ALIGN divides both strides."""
-    if ptr is None:
-        return None
+    """Pointer to the first channel of a tile's first row in x, y or dz; ALIGN divides both strides."""
     row_stride = tl.multiple_of(row_stride, ALIGN)
     if PACKED:
         return ptr + (first_row + start) * row_stride
