@@ -5,10 +5,10 @@ import triton.language as tl
 
 from .arithmetic import round_to, sigmoid
 from .gate import held_expand, load_expand_weights, load_u_chunks, local_expand
-from .rows import inside_dim, load_wide, locate_tile, real_tokens, row_offsets, store_zeros, tile_pointer
+from .rows import STRIDES, inside_dim, load_wide, locate_tile, real_tokens, row_offsets, store_zeros, tile_pointer
 
 
-@triton.jit(do_not_specialize=["batch", "length", "first_slot"])
+@triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot"])
 def expand_kernel(
     x_ptr,
     y_ptr,

@@ -14,6 +14,7 @@ from .gate import (
 )
 from .reduce import gate_gradient
 from .rows import (
+    STRIDES,
     inside_dim,
     load_float32,
     load_integrated,
@@ -26,7 +27,7 @@ from .rows import (
 from .squeeze import load_squeeze_weight, load_squeeze_weights
 
 
-@triton.jit(do_not_specialize=["batch", "length", "first_slot", "end_slot"])
+@triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot", "end_slot"])
 def inputs_kernel(
     dz_ptr,
     x_ptr,
@@ -206,7 +207,7 @@ def add_part(pointers, part, inside, ADD: tl.constexpr):
     tl.store(pointers, part, mask=inside)
 
 
-@triton.jit(do_not_specialize=["batch", "length", "first_slot", "end_slot"])
+@triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot", "end_slot"])
 def taps_kernel(
     x_ptr,
     y_ptr,

@@ -5,7 +5,7 @@ import triton.language as tl
 
 from .arithmetic import activate, activation_slope, dot, round_to, sigmoid, store_column_sums
 from .gate import held_expand, load_expand_weights, load_squeezed, load_u_chunks, local_expand, zero_chunks
-from .rows import inside_dim, load_wide, locate_tile, real_tokens, row_offsets, tile_pointer
+from .rows import STRIDES, inside_dim, load_wide, locate_tile, real_tokens, row_offsets, tile_pointer
 
 
 @triton.jit
@@ -14,7 +14,7 @@ def gate_gradient(dz, m, gated):
     return dz * m * (1 - m) * gated
 
 
-@triton.jit(do_not_specialize=["batch", "length", "first_slot"])
+@triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot"])
 def reduce_kernel(
     dz_ptr,
     x_ptr,

@@ -3,6 +3,10 @@
 import triton
 import triton.language as tl
 
+# Strides of states are not compiled for by value, and ALIGN tells what divides them: one of 1 would be a constant, of
+# which the compiler cannot be told that.
+STRIDES = [f"{name}_{axis}_stride" for name in ("dz", "x", "y") for axis in ("batch", "row")]
+
 
 @triton.jit
 def first_slot(sequence, first_row, length, BLOCK_T: tl.constexpr, PACKED: tl.constexpr):

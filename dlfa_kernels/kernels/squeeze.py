@@ -5,7 +5,16 @@ import triton.language as tl
 
 from .arithmetic import activate, dot, round_to, store_column_sums
 from .gate import zero_chunks
-from .rows import inside_dim, load_float32, load_integrated, locate_tile, real_tokens, row_offsets, tile_pointer
+from .rows import (
+    STRIDES,
+    inside_dim,
+    load_float32,
+    load_integrated,
+    locate_tile,
+    real_tokens,
+    row_offsets,
+    tile_pointer,
+)
 
 
 @triton.jit
@@ -50,7 +59,7 @@ def load_squeeze_weights(
     return chunks
 
 
-@triton.jit(do_not_specialize=["batch", "length", "first_slot"])
+@triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot"])
 def squeeze_kernel(
     x_ptr,
     y_ptr,

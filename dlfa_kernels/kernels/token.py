@@ -11,6 +11,7 @@ from .arithmetic import activate, activation_slope, dot, round_to, sigmoid
 from .gate import held_expand, load_expand_weight, load_expand_weights, zero_chunks
 from .reduce import gate_gradient
 from .rows import (
+    STRIDES,
     inside_dim,
     load_float32,
     load_integrated,
@@ -23,7 +24,7 @@ from .rows import (
 from .squeeze import load_squeeze_weight
 
 
-@triton.jit(do_not_specialize=["batch", "length"])
+@triton.jit(do_not_specialize=STRIDES + ["batch", "length"])
 def sums_kernel(
     x_ptr,
     y_ptr,
@@ -96,7 +97,7 @@ def state_offsets(
         return sequences * tl.multiple_of(batch_stride, ALIGN) + positions * row_stride
 
 
-@triton.jit(do_not_specialize=["batch", "length", "token"])
+@triton.jit(do_not_specialize=STRIDES + ["batch", "length", "token"])
 def token_expand_kernel(
     x_ptr,
     y_ptr,
@@ -231,7 +232,7 @@ def load_token_u(
     return round_to(activate(a, ACTIVATION), dtype, INTERPRETED)
 
 
-@triton.jit(do_not_specialize=["batch", "length", "token"])
+@triton.jit(do_not_specialize=STRIDES + ["batch", "length", "token"])
 def token_reduce_kernel(
     dz_ptr,
     x_ptr,
@@ -379,7 +380,7 @@ def token_branch_kernel(
     )
 
 
-@triton.jit(do_not_specialize=["batch", "length", "token"])
+@triton.jit(do_not_specialize=STRIDES + ["batch", "length", "token"])
 def token_inputs_kernel(
     dz_ptr,
     mask_ptr,
@@ -433,7 +434,7 @@ def token_inputs_kernel(
         tl.store(dy_ptr + out_offsets, round_to(dy, state_dtype, INTERPRETED), mask=written)
 
 
-@triton.jit(do_not_specialize=["batch", "length", "token"])
+@triton.jit(do_not_specialize=STRIDES + ["batch", "length", "token"])
 def token_parts_kernel(
     x_ptr,
     y_ptr,
