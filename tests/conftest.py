@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,11 +19,16 @@ sys.path.insert(0, str(ROOT))
 # No test may look for a model or data set online, nor may the processes that tests start.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+# Such as "sm_90": without a GPU, run what the kernels compile to for it (see `ptx_machine`), not the interpreter.
+PTX_ARCHITECTURE = os.environ.get("DLFA_TEST_PTX") or None
+
 # Triton reads this when kernels are defined, so it is set before anything imports triton; torch alone does not.
-if not torch.cuda.is_available():
+if PTX_ARCHITECTURE is not None:
+    os.environ["TRITON_INTERPRET"] = "0"
+elif not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-ON_GPU = torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET", "0") != "1"
+ON_GPU = torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET", "0") != "1" and PTX_ARCHITECTURE is None
 
 # Several workers with several threads each are slower than one thread a worker.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -36,6 +42,8 @@ def pytest_report_header() -> str:
     except ImportError:
         return "kernels: not run, triton cannot be imported"
     how = torch.cuda.get_device_name() if ON_GPU else "Triton's interpreter"
+    if PTX_ARCHITECTURE is not None:
+        how = f"compiled for {PTX_ARCHITECTURE}, executed by ptx_machine"
     return f"kernels: {how}, triton {triton.__version__}, torch {torch.__version__}, numpy {version('numpy')}"
 
 
@@ -83,6 +91,23 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the data folder {folder.name}/ beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=PTX_ARCHITECTURE is not None)
+def compiled_launches() -> Iterator[None]:
+    """Compile every launch on CPU tensors for PTX_ARCHITECTURE, and run that."""
+    from ptx_machine import launching
+
+    from dlfa_kernels import backends, environment, launches, tiles
+
+    with pytest.MonkeyPatch.context() as patch:
+        taken = SimpleNamespace(backend=environment.backend, triton_interpreted=lambda: True)
+        patch.setattr(backends, "environment", taken)  # CPU tensors pass, as they do for the interpreter
+        patch.setattr(tiles, "DEFAULT_ARCHITECTURE", PTX_ARCHITECTURE)
+        patch.setattr(launches.Launch, "run", lambda launch, device: launching.run(launch, PTX_ARCHITECTURE))
+        tiles.device_architecture.cache_clear()
+        yield
+    tiles.device_architecture.cache_clear()
 
 
 @pytest.fixture

@@ -145,6 +145,24 @@ DTYPES = [
 ]  # fmt: skip
 
 
+HALF_CASE = Case(activation="relu", dtype=torch.bfloat16, weight_dtype=torch.bfloat16)
+# What is compiled differs most between these, and between tiles of 64 tokens on one warpgroup and 128 on two.
+KINDS = [
+    HALF_CASE.but(length=70, embed_dim=64, squeeze_dim=48),
+    HALF_CASE.but(length=150, embed_dim=136, squeeze_dim=192, fuse="select", mask="right"),
+    Case(lower=False, kernel_size=3, dtype=torch.float16, weight_dtype=torch.float16),
+    Case(lengths=(0, 70, 3, 129), activation="silu", squeeze_dim=80, dtype=torch.bfloat16),
+    HALF_CASE.but(token=1, lower=False, embed_dim=40),
+    Case(lengths=(0, 5, 66), token=0, kernel_size=3, fuse="select"),
+    Case(embed_dim=1, activation="relu"),
+]
+
+
+@pytest.mark.parametrize("case", KINDS, ids=str)
+def test_one_of_each_kind(case: Case, device: torch.device, record_property: Record) -> None:
+    assert_near_exact(make_inputs(case, device), case, record_property)
+
+
 @pytest.mark.parametrize("case", [*SHAPES, *MODES, *PACKED, *TOKEN, *MASKED, *DTYPES], ids=str)
 def test_near_the_definition(case: Case, device: torch.device, record_property: Record) -> None:
     assert_near_exact(make_inputs(case, device), case, record_property)
@@ -310,8 +328,9 @@ def test_integer_masks(token: int | None, device: torch.device) -> None:
     inputs = make_inputs(case, device)
     expected = run(triton_aif, inputs, **case.options)
     for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
-        inputs.mask = inputs.mask.to(dtype)
-        assert_equal_bits(run(triton_aif, inputs, **case.options), expected)
+        inputs.mask = inputs.mask.to(dtype)  # which may be compiled to sums in another order
+        errors = relative_errors(run(triton_aif, inputs, **case.options), expected)
+        assert max(errors.values()) < 1e-6, dtype
 
 
 @pytest.mark.parametrize("token", [None, 1])

@@ -1,0 +1,47 @@
+"""A launch of the kernels, compiled for an architecture and run by the machine on CPU tensors."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from torch import Tensor
+
+from benchmarks.codegen import CHIPS, compile_launch
+from dlfa_kernels.launches import Launch, specialised
+
+from .machine import Code, run_grid
+from .memory import global_memory
+from .program import parse
+
+# What every supported Triton does by default; unset, it warns.
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+
+_codes: dict[str, tuple[Code, list[str], int]] = {}
+
+
+def compiled(launch: Launch, architecture: str) -> tuple[Code, list[str], int]:
+    """A launch's code, the names of its run-time arguments, and bytes of shared memory; each kind compiled once."""
+    kinds = [specialised(value) for value in launch.arguments.values()]
+    key = str((architecture, launch.kernel.__name__, kinds, launch.constants, launch.options))
+    if key not in _codes:
+        made, names = compile_launch(launch, CHIPS[architecture])
+        _codes[key] = Code(parse(made.asm["ptx"])), names, made.metadata.shared
+    return _codes[key]
+
+
+def run(launch: Launch, architecture: str) -> None:
+    """What a GPU would do.
+
+    Raises:
+        Fault: the code does what it may not do, see `ptx_machine`.
+    """
+    code, names, shared_bytes = compiled(launch, architecture)
+    tensors = [value for value in launch.arguments.values() if isinstance(value, Tensor)]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    values: list[Any] = [launch.arguments[name] for name in names]
+    parameters = [value.data_ptr() if isinstance(value, Tensor) else value for value in values]
+    # Triton adds pointers to memory for its own use, of which these kernels have none.
+    parameters += [0] * (len(code.program.parameters) - len(parameters))
+    memory = global_memory([(begin, begin + size) for begin, size in storages.items()])
+    run_grid(code, launch.grid, parameters, shared_bytes, memory)

@@ -1,0 +1,72 @@
+"""PTX text to instructions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# Directives within a function that say nothing about what it does.
+IGNORED = (".reg", ".loc", ".file", ".pragma")
+OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s][^,]*")
+
+
+class Fault(Exception):
+    """The program does what it may not do, or what this machine does not know."""
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """`opcode` operands, executed by the threads in which the register `predicate` holds, or if `negated` does not."""
+
+    opcode: str
+    operands: tuple[str, ...]
+    predicate: str | None
+    negated: bool
+    text: str
+
+    @property
+    def parts(self) -> list[str]:
+        """The opcode's name, modifiers and type."""
+        return self.opcode.split(".")
+
+
+@dataclass(frozen=True)
+class Program:
+    """One kernel: its parameters, threads of a program, instructions, and the index that each label stands for."""
+
+    name: str
+    parameters: tuple[str, ...]
+    threads: int
+    instructions: tuple[Instruction, ...]
+    labels: dict[str, int]
+
+
+def parse_instruction(text: str) -> Instruction:
+    """One statement without its semicolon."""
+    guarded = re.fullmatch(r"@(!?)(%p\d+)\s+(.*)", text, re.DOTALL)
+    statement = guarded[3] if guarded else text
+    opcode, *rest = statement.split(None, 1)
+    operands = tuple(operand.strip() for operand in OPERAND.findall(rest[0] if rest else ""))
+    return Instruction(opcode, operands, guarded[2] if guarded else None, bool(guarded and guarded[1]), text)
+
+
+def parse(ptx: str) -> Program:
+    """The one kernel of a PTX module.
+
+    Raises:
+        Fault: there is none, in the form in which Triton writes it.
+    """
+    entry = re.search(r"\.entry (\w+)\((.*?)\)\n(.*?)\n\{\n(.*?)\n\}", ptx, re.DOTALL)
+    threads = re.search(r"\.reqntid (\d+)", entry[3]) if entry else None
+    if entry is None or threads is None:
+        raise Fault("no kernel with a number of threads")
+    instructions: list[Instruction] = []
+    labels: dict[str, int] = {}
+    for line in entry[4].split("\n"):
+        code = line.split("//")[0].strip()
+        if label := re.fullmatch(r"([$\w]+):", code):
+            labels[label[1]] = len(instructions)
+        elif not code.startswith(IGNORED):
+            instructions += [parse_instruction(text.strip()) for text in code.split(";") if text.strip()]
+    parameters = tuple(parameter.split()[-1] for parameter in entry[2].split(","))
+    return Program(entry[1], parameters, int(threads[1]), tuple(instructions), labels)
