@@ -60,7 +60,7 @@ class Flags(NamedTuple):
     EMBED_DIM: int
     SQUEEZE_DIM: int
     PRECISION: str  # of products of float32 operands
-    ROW_PRECISION: str  # of products of float32 rows, one a sequence, with the parameters
+    ROW_PARTS: int  # see `row_dot`
     INTERPRETED: bool
     PTX: bool  # instructions of NVIDIA may be used
 
@@ -149,8 +149,7 @@ class Call:
             EMBED_DIM=self.embed_dim,
             SQUEEZE_DIM=self.squeeze_dim,
             PRECISION="tf32x3" if nvidia else "ieee",
-            # TF32 holds any parameter of 16 bits, and more of the rows than the states' own dtype would
-            ROW_PRECISION=("tf32" if (products or self.dtype).itemsize == 2 else "tf32x3") if nvidia else "ieee",
+            ROW_PARTS={torch.bfloat16: 1, torch.float16: 2, torch.float32: 0}[products or self.dtype],
             INTERPRETED=interpreted,
             PTX=nvidia,
         )

@@ -96,7 +96,7 @@ def launch_weights(
     tile = call.tiles.weights
     call.launch(
         weights_kernel,
-        (cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.block_h), 4),
+        (cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.block_h), 5),
         tile,
         {
             "expand_parts_ptr": expand_parts, "squeeze_parts_ptr": squeeze_parts,

@@ -187,13 +187,13 @@ def choose_tiles(
         pool=Tile(block_t=32, block_e=128),
         context=Tile(
             block_t=16,
-            block_e=min(128 if family == "warpgroup" and dtype.itemsize == 2 else 64, widest_e),
+            block_e=min(128 if family == "warpgroup" and dtype == torch.bfloat16 else 64, widest_e),
             block_h=block_h,
             chunks=chunks,
-            num_warps=8,
-            num_stages=3 if family != "wave" else 1,
+            num_warps=4,
+            num_stages=1 if family in ("wave", "tensor memory") else 3,
         ),
-        weights=Tile(block_t=32, block_e=block_e, block_h=min(32, block_h)),
+        weights=Tile(block_t=32, block_e=block_e, block_h=block_h),
         sums=Tile(block_t=64, block_e=min(128, widest_e)),
         token=Tile(
             block_t=16, block_e=block_e if operand_bytes == 2 else min(32, block_e), block_h=block_h, chunks=chunks

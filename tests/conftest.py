@@ -75,7 +75,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             f"{dtype:9} {activations:11} {cases:4.0f} cases   z {forward:.1e}   any gradient {gradient:.1e}"
         )
     for dtype, ratio in sorted(relu.items()):
-        terminalreporter.line(f"{dtype:9} relu        mean error {ratio:.2f} of eager code's in the same dtype")
+        terminalreporter.line(f"{dtype:9} relu        median error {ratio:.2f} of eager code's in the same dtype")
 
 
 @pytest.fixture(scope="session")

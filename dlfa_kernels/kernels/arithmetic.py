@@ -24,6 +24,37 @@ def round_to(value, dtype: tl.constexpr, INTERPRETED: tl.constexpr):
 
 
 @triton.jit
+def weight_dot(weight, rows, accumulator, PARTS: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
+    """accumulator + weight rows, in float32 for PARTS = 0; else `rows` is bfloat16, and the weight PARTS of them.
+
+    One is all of a bfloat16 weight, two all of a float16.
+    """
+    if PARTS == 0:
+        return dot(weight.to(tl.float32), rows, accumulator, PRECISION, INTERPRETED)
+    else:
+        upper = round_to(weight, tl.bfloat16, INTERPRETED)
+        if PARTS == 2:
+            lower = round_to(weight.to(tl.float32) - upper.to(tl.float32), tl.bfloat16, INTERPRETED)
+            accumulator = dot(lower, rows, accumulator, PRECISION, INTERPRETED)
+        return dot(upper, rows, accumulator, PRECISION, INTERPRETED)
+
+
+@triton.jit
+def row_dot(weight, rows, accumulator, PARTS: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
+    """accumulator + weight rows, where `rows` is float32: for PARTS > 0 a sum of two bfloat16 numbers.
+
+    They keep 16 bits of it, more than TF32 does, and its range, which float16 would not.
+    """
+    if PARTS == 0:
+        return weight_dot(weight, rows, accumulator, PARTS, PRECISION, INTERPRETED)
+    else:
+        upper = round_to(rows, tl.bfloat16, INTERPRETED)
+        lower = round_to(rows - upper.to(tl.float32), tl.bfloat16, INTERPRETED)
+        accumulator = weight_dot(weight, lower, accumulator, PARTS, PRECISION, INTERPRETED)
+        return weight_dot(weight, upper, accumulator, PARTS, PRECISION, INTERPRETED)
+
+
+@triton.jit
 def store_column_sums(ptr, values, columns, inside, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
     """Sums over the rows of a block, in float32, to ptr[columns].
 

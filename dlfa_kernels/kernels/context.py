@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .arithmetic import activate, activation_slope, dot
+from .arithmetic import activate, activation_slope, round_to, row_dot, weight_dot
 from .gate import zero_chunks
 from .rows import inside_dim, load_float32
 
@@ -31,7 +31,8 @@ def context_kernel(
     POOLED: tl.constexpr,
     MAX_TILES: tl.constexpr,
     ACTIVATION: tl.constexpr,
-    ROW_PRECISION: tl.constexpr,
+    ROW_PARTS: tl.constexpr,
+    PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_E: tl.constexpr,
@@ -52,92 +53,147 @@ def context_kernel(
             not POOLED: pooled (B, E) float32; forward also tokens (B,) int32: once
             forward: hidden (B, H) float32, before the activation; backward: hidden_gradient (B, H) float32: once
     """
-    sequences = first + tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
+    first_sequence = first + tl.program_id(0).to(tl.int64) * BLOCK_B
+    # Of 16 bits, each row is there twice, for its upper and its lower part: one product takes both.
+    copies: tl.constexpr = 1 if ROW_PARTS == 0 else 2
+    row = tl.arange(0, copies * BLOCK_B)
+    row_sequences = first_sequence + row % BLOCK_B
+    row_present = row_sequences < end
+    first_program = tl.program_id(1) == 0
+
+    slots = row_sequences * tiles
+    filled = ()  # for each tile, whether it holds a token; read here, as a load within the loop would wait for it
+    if not POOLED:
+        counted = tl.zeros(row.shape, dtype=tl.int32)
+        for tile in tl.static_range(MAX_TILES):
+            count = tl.load(counts_ptr + slots + tile, mask=row_present & (row * 0 + tile < tiles), other=0)
+            filled = filled + (count > 0,)
+            counted += count
+        if not BACKWARD:
+            mean_share = 1.0 / tl.maximum(counted, 1).to(tl.float32)
+            if first_program:
+                tl.store(tokens_ptr + row_sequences, counted, mask=row_present & (row < BLOCK_B))
+
+    sequences = first_sequence + tl.arange(0, BLOCK_B)
     present = sequences < end
     out_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     out_inside = inside_dim(out_e, EMBED_DIM, BLOCK_E)
-    first_program = tl.program_id(1) == 0
-
-    slots = sequences * tiles
-    no_tile = tl.zeros((BLOCK_B,), dtype=tl.int32)
-    if BACKWARD:
-        tokens = tl.load(tokens_ptr + sequences, mask=present, other=0)
-    elif not POOLED:
-        tokens = tl.zeros((BLOCK_B,), dtype=tl.int32)
-        for tile in tl.static_range(MAX_TILES):
-            tokens += tl.load(counts_ptr + slots + tile, mask=present & (no_tile + tile < tiles), other=0)
-        if first_program:
-            tl.store(tokens_ptr + sequences, tokens, mask=present)
-    if BACKWARD or not POOLED:
-        share = 1.0 / tl.maximum(tokens, 1).to(tl.float32)
-
-    context = tl.zeros((BLOCK_B, BLOCK_E), dtype=tl.float32)
+    in_block: tl.constexpr = BLOCK_E if BLOCK_E < 64 else 64
+    # Wide blocks are for chips whose products take shared memory: it has room for these weights from the beginning on.
+    early: tl.constexpr = in_block < BLOCK_E
+    # Channels are rows here and sequences columns: products of 64 rows take their first operand as it is loaded.
+    context = tl.zeros((BLOCK_E, BLOCK_B), dtype=tl.float32)
     for first_h in range(0, SQUEEZE_DIM, CHUNKS * BLOCK_H):
-        squeezed = zero_chunks(CHUNKS, BLOCK_B, BLOCK_H)
-        for block_e in range(0, EMBED_DIM, BLOCK_E):
-            e = block_e + tl.arange(0, BLOCK_E)
-            inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
-            inside = present[:, None] & inside_e[None, :]
-            row_offsets = sequences[:, None] * EMBED_DIM + e[None, :]
+        if early:
+            out_weights = ()
+            for chunk in tl.static_range(CHUNKS):
+                h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+                inside_h = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
+                out_weights = out_weights + (
+                    load_out_weight(
+                        squeeze_weight_ptr, expand_weight_ptr, out_e, h, out_inside, inside_h, EMBED_DIM, SQUEEZE_DIM,
+                        BACKWARD,
+                    ),
+                )  # fmt: skip
+        squeezed = zero_chunks(CHUNKS, BLOCK_H, copies * BLOCK_B)
+        for block_e in range(0, EMBED_DIM, in_block):
+            e = block_e + tl.arange(0, in_block)
+            inside_e = inside_dim(e, EMBED_DIM, in_block)
+            row_offsets = row_sequences[:, None] * EMBED_DIM + e[None, :]
             if POOLED:
-                p = tl.load(pooled_ptr + row_offsets, mask=inside, other=0.0)
+                p = tl.load(pooled_ptr + row_offsets, mask=row_present[:, None] & inside_e[None, :], other=0.0)
             else:
-                p = tl.zeros((BLOCK_B, BLOCK_E), dtype=tl.float32)
+                p = tl.zeros((copies * BLOCK_B, in_block), dtype=tl.float32)
                 for tile in tl.static_range(MAX_TILES):
-                    counts = tl.load(counts_ptr + slots + tile, mask=present & (no_tile + tile < tiles), other=0)
-                    p += tl.load(
-                        sums_ptr + (slots + tile)[:, None] * EMBED_DIM + e[None, :],
-                        mask=(counts > 0)[:, None] & inside_e[None, :],
-                        other=0.0,
-                    )
+                    sums = sums_ptr + (slots + tile)[:, None] * EMBED_DIM + e[None, :]
+                    p += tl.load(sums, mask=filled[tile][:, None] & inside_e[None, :], other=0.0)
                 if not BACKWARD:
-                    p = p * share[:, None]
+                    p = p * mean_share[:, None]
                 if first_program:
                     if first_h == 0:
-                        tl.store(pooled_ptr + row_offsets, p, mask=inside)
+                        stored = (row_present & (row < BLOCK_B))[:, None] & inside_e[None, :]
+                        tl.store(pooled_ptr + row_offsets, p, mask=stored)
+            if ROW_PARTS > 0:
+                upper = round_to(p, tl.bfloat16, INTERPRETED).to(tl.float32)
+                p = round_to(tl.where(row[:, None] < BLOCK_B, upper, p - upper), tl.bfloat16, INTERPRETED)
             accumulated = ()
             for chunk in tl.static_range(CHUNKS):
                 h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
                 inside_h = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
                 if BACKWARD:
-                    offsets = e[:, None] * SQUEEZE_DIM + h[None, :]
-                    weight = load_float32(expand_weight_ptr, offsets, inside_e[:, None] & inside_h[None, :])
+                    weight = load_transposed(expand_weight_ptr, h, e, inside_h, inside_e, SQUEEZE_DIM)
                 else:
-                    offsets = h[:, None] * EMBED_DIM + e[None, :]
-                    weight = load_float32(squeeze_weight_ptr, offsets, inside_h[:, None] & inside_e[None, :])
-                    weight = tl.trans(weight)
-                accumulated = accumulated + (dot(p, weight, squeezed[chunk], ROW_PRECISION, INTERPRETED),)
+                    weight = load_matrix(squeeze_weight_ptr, h, e, inside_h, inside_e, EMBED_DIM)
+                accumulated = accumulated + (
+                    weight_dot(weight, tl.trans(p), squeezed[chunk], ROW_PARTS, PRECISION, INTERPRETED),
+                )
             squeezed = accumulated
 
         for chunk in tl.static_range(CHUNKS):
             h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
             inside_h = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
-            hidden_offsets = sequences[:, None] * SQUEEZE_DIM + h[None, :]
-            hidden_inside = present[:, None] & inside_h[None, :]
+            hidden_offsets = sequences[None, :] * SQUEEZE_DIM + h[:, None]
+            hidden_inside = inside_h[:, None] & present[None, :]
+            inner = tl.sum(tl.reshape(squeezed[chunk], (BLOCK_H, copies, BLOCK_B)), axis=1)
             if BACKWARD:
                 hidden = tl.load(hidden_ptr + hidden_offsets, mask=hidden_inside, other=0.0)
-                inner = squeezed[chunk] * activation_slope(hidden, ACTIVATION)
+                inner = inner * activation_slope(hidden, ACTIVATION)
                 if first_program:
                     tl.store(hidden_gradient_ptr + hidden_offsets, inner, mask=hidden_inside)
-                offsets = h[:, None] * EMBED_DIM + out_e[None, :]
-                weight = load_float32(squeeze_weight_ptr, offsets, inside_h[:, None] & out_inside[None, :])
             else:
-                inner = squeezed[chunk] + load_float32(squeeze_bias_ptr, h, inside_h)[None, :]
+                inner = inner + load_float32(squeeze_bias_ptr, h, inside_h)[:, None]
                 if first_program:
                     tl.store(hidden_ptr + hidden_offsets, inner, mask=hidden_inside)
                 inner = activate(inner, ACTIVATION)
-                offsets = out_e[:, None] * SQUEEZE_DIM + h[None, :]
-                weight = load_float32(expand_weight_ptr, offsets, out_inside[:, None] & inside_h[None, :])
-                weight = tl.trans(weight)
-            context = dot(inner, weight, context, ROW_PRECISION, INTERPRETED)
+            if early:
+                out_weight = out_weights[chunk]
+            else:
+                out_weight = load_out_weight(
+                    squeeze_weight_ptr, expand_weight_ptr, out_e, h, out_inside, inside_h, EMBED_DIM, SQUEEZE_DIM,
+                    BACKWARD,
+                )  # fmt: skip
+            context = row_dot(out_weight, inner, context, ROW_PARTS, PRECISION, INTERPRETED)
 
     if BACKWARD:
-        context = context * share[:, None]
+        tokens = tl.load(tokens_ptr + sequences, mask=present, other=0)
+        context = context / tl.maximum(tokens, 1).to(tl.float32)[None, :]
     else:
         bias = load_float32(expand_bias_ptr, out_e, out_inside) + load_float32(local_bias_ptr, out_e, out_inside)
-        context += bias[None, :]
+        context += bias[:, None]
     tl.store(
-        context_ptr + sequences[:, None] * EMBED_DIM + out_e[None, :],
+        context_ptr + sequences[None, :] * EMBED_DIM + out_e[:, None],
         context,
-        mask=present[:, None] & out_inside[None, :],
+        mask=out_inside[:, None] & present[None, :],
     )
+
+
+@triton.jit
+def load_matrix(ptr, rows, columns, inside_rows, inside_columns, WIDTH: tl.constexpr):
+    """A block of a matrix of rows of WIDTH elements; zero outside."""
+    inside = inside_rows[:, None] & inside_columns[None, :]
+    return tl.load(ptr + rows[:, None] * WIDTH + columns[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def load_transposed(ptr, rows, columns, inside_rows, inside_columns, WIDTH: tl.constexpr):
+    """A block of the transpose of such a matrix: its rows are the matrix's columns."""
+    return tl.trans(load_matrix(ptr, columns, rows, inside_columns, inside_rows, WIDTH))
+
+
+@triton.jit
+def load_out_weight(
+    squeeze_weight_ptr,
+    expand_weight_ptr,
+    e,
+    h,
+    inside_e,
+    inside_h,
+    EMBED_DIM: tl.constexpr,
+    SQUEEZE_DIM: tl.constexpr,
+    BACKWARD: tl.constexpr,
+):
+    """The weight of the second product, a (BLOCK_E, BLOCK_H) block of W_ge or, backward, W_gs^T."""
+    if BACKWARD:
+        return load_transposed(squeeze_weight_ptr, e, h, inside_e, inside_h, EMBED_DIM)
+    else:
+        return load_matrix(expand_weight_ptr, e, h, inside_e, inside_h, SQUEEZE_DIM)

@@ -3,8 +3,7 @@
 import triton
 import triton.language as tl
 
-# Strides of states are not compiled for by value, and ALIGN tells what divides them: one of 1 would be a constant, of
-# which the compiler cannot be told that.
+# Strides of states are not compiled for by value, and ALIGN tells what divides them: one of 1 would be a constant.
 STRIDES = [f"{name}_{axis}_stride" for name in ("dz", "x", "y") for axis in ("batch", "row")]
 
 
@@ -62,19 +61,25 @@ def real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK: tl.conste
 
 
 @triton.jit
+def aligned(stride, ALIGN: tl.constexpr):
+    """The stride, which ALIGN divides, said so that the compiler knows: it forgets a hint about an argument."""
+    return stride // ALIGN * ALIGN
+
+
+@triton.jit
 def tile_pointer(ptr, sequence, start, first_row, batch_stride, row_stride, PACKED: tl.constexpr, ALIGN: tl.constexpr):
     """Pointer to the first channel of a tile's first row in x, y or dz; ALIGN divides both strides."""
-    row_stride = tl.multiple_of(row_stride, ALIGN)
+    row_stride = aligned(row_stride, ALIGN)
     if PACKED:
         return ptr + (first_row + start) * row_stride
     else:
-        return ptr + (sequence * tl.multiple_of(batch_stride, ALIGN) + start * row_stride)
+        return ptr + (sequence * aligned(batch_stride, ALIGN) + start * row_stride)
 
 
 @triton.jit
 def row_offsets(rows, row_stride, ALIGN: tl.constexpr):
     """Offsets of a tile's rows from its pointer, int32: one register each, where addresses would take two."""
-    return rows * tl.multiple_of(row_stride, ALIGN)
+    return rows * aligned(row_stride, ALIGN)
 
 
 @triton.jit

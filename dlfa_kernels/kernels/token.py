@@ -12,6 +12,7 @@ from .gate import held_expand, load_expand_weight, load_expand_weights, zero_chu
 from .reduce import gate_gradient
 from .rows import (
     STRIDES,
+    aligned,
     inside_dim,
     load_float32,
     load_integrated,
@@ -90,11 +91,11 @@ def state_offsets(
     sequences, positions, first_rows, batch_stride, row_stride, PACKED: tl.constexpr, ALIGN: tl.constexpr
 ):
     """Offset of the first channel of a position of each sequence in x or y; ALIGN divides both strides."""
-    row_stride = tl.multiple_of(row_stride, ALIGN)
+    row_stride = aligned(row_stride, ALIGN)
     if PACKED:
         return (first_rows + positions) * row_stride
     else:
-        return sequences * tl.multiple_of(batch_stride, ALIGN) + positions * row_stride
+        return sequences * aligned(batch_stride, ALIGN) + positions * row_stride
 
 
 @triton.jit(do_not_specialize=STRIDES + ["batch", "length", "token"])

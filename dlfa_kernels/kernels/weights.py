@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .arithmetic import activate, dot, round_to
+from .arithmetic import activate, round_to, row_dot
 from .rows import inside_dim
 
 
@@ -31,7 +31,8 @@ def weights_kernel(
     SQUEEZE_DIM: tl.constexpr,
     KERNEL_SIZE: tl.constexpr,
     ACTIVATION: tl.constexpr,
-    ROW_PRECISION: tl.constexpr,
+    ROW_PARTS: tl.constexpr,
+    PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
@@ -41,7 +42,7 @@ def weights_kernel(
     """dW_le, dW_ls, db_ls: sums of parts in a fixed order; dW_ge = dg^T phi(hidden), dW_gs = dhidden^T p.
 
     db_le = db_ge = sum_b dg_b; db_gs = sum_b dhidden_b.
-    Grid (cdiv(E, BLOCK_E), cdiv(H, BLOCK_H), 4): one of dW_le; dW_ls; db_ls; and what the global branch has.
+    Grid (cdiv(E, BLOCK_E), cdiv(H, BLOCK_H), 5): one of dW_le; dW_ls; db_ls; dW_ge, db_le, db_ge; dW_gs, db_gs.
     reads   expand_parts (splits, H, E), squeeze_parts (splits, k, H, E), bias_parts (bias_rows, H) float32: once
             context_gradient, pooled (B, E), hidden, hidden_gradient (B, H) float32: once a block of the other axis
     writes  the eight gradients, each in its parameter's shape and dtype: once
@@ -77,33 +78,61 @@ def weights_kernel(
                 part = tl.load(bias_parts_ptr + row[:, None] * SQUEEZE_DIM + h[None, :], mask=inside, other=0.0)
                 bias += tl.sum(part, axis=0)
             tl.store(local_squeeze_bias_ptr + h, round_to(bias, dtype, INTERPRETED), mask=inside_h)
-    else:
-        expand = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
-        squeeze = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
-        context_bias = tl.zeros((BLOCK_E,), dtype=tl.float32)
-        hidden_bias = tl.zeros((BLOCK_H,), dtype=tl.float32)
-        for block_b in range(0, batch, BLOCK_B):
-            b = block_b + tl.arange(0, BLOCK_B).to(tl.int64)
-            present = b < batch
-            b_by_e = b[:, None] * EMBED_DIM + e[None, :]
-            b_by_h = b[:, None] * SQUEEZE_DIM + h[None, :]
-            inside_be = present[:, None] & inside_e[None, :]
-            inside_bh = present[:, None] & inside_h[None, :]
-            dg = tl.load(context_gradient_ptr + b_by_e, mask=inside_be, other=0.0)
-            p = tl.load(pooled_ptr + b_by_e, mask=inside_be, other=0.0)
-            hidden = tl.load(hidden_ptr + b_by_h, mask=inside_bh, other=0.0)
-            dhidden = tl.load(hidden_gradient_ptr + b_by_h, mask=inside_bh, other=0.0)
-            expand = dot(tl.trans(activate(hidden, ACTIVATION)), dg, expand, ROW_PRECISION, INTERPRETED)
-            squeeze = dot(tl.trans(dhidden), p, squeeze, ROW_PRECISION, INTERPRETED)
-            context_bias += tl.sum(dg, axis=0)
-            hidden_bias += tl.sum(dhidden, axis=0)
-        store_expand(global_expand_weight_ptr, expand, e, h, inside_he, dtype, SQUEEZE_DIM, INTERPRETED)
-        tl.store(global_squeeze_weight_ptr + h_by_e, round_to(squeeze, dtype, INTERPRETED), mask=inside_he)
+    elif role == 3:
+        gradient, context_bias, _hidden_sums = row_products(
+            hidden_ptr, context_gradient_ptr, batch, h, e, inside_h, inside_e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION,
+            ROW_PARTS, PRECISION, INTERPRETED, BLOCK_B, BLOCK_H, BLOCK_E,
+        )  # fmt: skip
+        store_expand(global_expand_weight_ptr, gradient, e, h, inside_he, dtype, SQUEEZE_DIM, INTERPRETED)
         if tl.program_id(1) == 0:
             tl.store(global_expand_bias_ptr + e, round_to(context_bias, dtype, INTERPRETED), mask=inside_e)
             tl.store(local_expand_bias_ptr + e, round_to(context_bias, dtype, INTERPRETED), mask=inside_e)
+    else:
+        gradient, _pooled_sums, hidden_bias = row_products(
+            hidden_gradient_ptr, pooled_ptr, batch, h, e, inside_h, inside_e, SQUEEZE_DIM, EMBED_DIM, "none",
+            ROW_PARTS, PRECISION, INTERPRETED, BLOCK_B, BLOCK_H, BLOCK_E,
+        )  # fmt: skip
+        tl.store(global_squeeze_weight_ptr + h_by_e, round_to(gradient, dtype, INTERPRETED), mask=inside_he)
         if tl.program_id(0) == 0:
             tl.store(global_squeeze_bias_ptr + h, round_to(hidden_bias, dtype, INTERPRETED), mask=inside_h)
+
+
+@triton.jit
+def row_products(
+    narrow_ptr,
+    wide_ptr,
+    batch,
+    h,
+    e,
+    inside_h,
+    inside_e,
+    SQUEEZE_DIM: tl.constexpr,
+    EMBED_DIM: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    ROW_PARTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+):
+    """sum_b phi(narrow_b) wide_b^T, (BLOCK_H, BLOCK_E), of rows (B, H) and (B, E) float32; and the sums of both."""
+    products = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
+    wide_sums = tl.zeros((BLOCK_B, BLOCK_E), dtype=tl.float32)
+    narrow_sums = tl.zeros((BLOCK_B, BLOCK_H), dtype=tl.float32)
+    for block_b in range(0, batch, BLOCK_B):
+        b = block_b + tl.arange(0, BLOCK_B).to(tl.int64)
+        present = b < batch
+        narrow_offsets = b[:, None] * SQUEEZE_DIM + h[None, :]
+        wide_offsets = b[:, None] * EMBED_DIM + e[None, :]
+        narrow = tl.load(narrow_ptr + narrow_offsets, mask=present[:, None] & inside_h[None, :], other=0.0)
+        wide = tl.load(wide_ptr + wide_offsets, mask=present[:, None] & inside_e[None, :], other=0.0)
+        if ACTIVATION != "none":
+            narrow = activate(narrow, ACTIVATION)
+        products = row_dot(tl.trans(narrow), wide, products, ROW_PARTS, PRECISION, INTERPRETED)
+        wide_sums += wide
+        narrow_sums += narrow
+    return products, tl.sum(wide_sums, axis=0), tl.sum(narrow_sums, axis=0)
 
 
 @triton.jit
@@ -111,8 +140,14 @@ def sum_parts(pointers, splits, inside, stride, BLOCK_E: tl.constexpr, BLOCK_H: 
     """Sum of `splits` blocks (BLOCK_H, BLOCK_E) that are `stride` elements apart, in their order."""
     total = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
     wide_stride = tl.full((), stride, dtype=tl.int64)
-    for split in tl.range(splits, num_stages=4):
-        total += tl.load(pointers + split * wide_stride, mask=inside, other=0.0)
+    for first in range(0, splits, 4):  # four loads under way, to registers: nothing here needs shared memory
+        parts = ()
+        for step in tl.static_range(4):
+            split = first + step
+            there = inside & (tl.full((BLOCK_H, 1), split, dtype=tl.int32) < splits)
+            parts = parts + (tl.load(pointers + split * wide_stride, mask=there, other=0.0),)
+        for step in tl.static_range(4):
+            total += parts[step]
     return total
 
 

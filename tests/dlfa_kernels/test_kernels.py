@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from statistics import median
 
 import pytest
 import torch
@@ -62,6 +63,12 @@ def assert_near_exact(inputs: Inputs, case: Case, record: Record | None = None) 
 def assert_equal_bits(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     for name, value in expected.items():
         assert torch.equal(actual[name], value), name
+
+
+def assert_equal_to_rounding(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Float32 results of kernels that were compiled anew, for other arguments, and may add up in another order."""
+    errors = relative_errors(actual, expected)
+    assert max(errors.values()) < 1e-6, errors
 
 
 BASE = Case(length=TILE_T + 6)
@@ -225,23 +232,29 @@ def test_random_wide_configuration(seed: int, device: torch.device) -> None:
 
 @pytest.mark.parametrize("dtype", HALF, ids=str)
 @pytest.mark.parametrize("cases", [4, pytest.param(40, marks=pytest.mark.slow)])
-def test_relu_is_no_worse_than_eager_on_average(
+def test_relu_is_no_worse_than_eager_in_the_median(
     cases: int, dtype: torch.dtype, device: torch.device, record_property: Record
 ) -> None:
-    """In one case, which of the two flips a mask is luck; over many, the one that rounds more flips more."""
-    ours: dict[str, float] = {}
-    eager: dict[str, float] = {}
+    """In one case, which of the two flips a mask is luck; over many, the one that rounds more flips more.
+
+    The median, for of the global branch's few masks one flips in a dozen cases, which then is all of a sum.
+    """
+    ours: dict[str, list[float]] = {}
+    eager: dict[str, list[float]] = {}
     for seed in range(cases):
         case = Case(
             batch=1, length=64, embed_dim=40, kernel_size=1 + 2 * (seed % 2), activation="relu", dtype=dtype, seed=seed
         )
         inputs = make_inputs(case, device)
         expected = exact(inputs, case)
-        for sums, implementation in ((ours, triton_aif), (eager, plain_aif)):
+        for errors, implementation in ((ours, triton_aif), (eager, plain_aif)):
             for name, error in relative_errors(run(implementation, inputs, **case.options), expected).items():
-                sums[name] = sums.get(name, 0.0) + error
-    assert all(ours[name] <= eager[name] for name in ours), f"{ours} over {eager}"
-    record_property("relu_error", [str(dtype).removeprefix("torch."), sum(ours.values()) / sum(eager.values())])
+                errors.setdefault(name, []).append(error)
+    middle, eager_middle = ({name: median(values) for name, values in errors.items()} for errors in (ours, eager))
+    assert all(middle[name] <= eager_middle[name] for name in middle), f"{middle} over {eager_middle}"
+    record_property(
+        "relu_error", [str(dtype).removeprefix("torch."), sum(middle.values()) / sum(eager_middle.values())]
+    )
 
 
 def _row_offset(states: Tensor) -> Tensor:
@@ -292,7 +305,7 @@ def test_packed_strides(token: int | None, device: torch.device) -> None:
     inputs.last, inputs.lower, inputs.dz = _wide_rows(inputs.last), _channel_slice(inputs.lower), inputs.dz.T.clone().T
     inputs.cu_seqlens = torch.stack([inputs.cu_seqlens, inputs.cu_seqlens * 0 - 7], dim=-1)[..., 0]
     assert not inputs.cu_seqlens.is_contiguous()
-    assert_equal_bits(run(triton_aif, inputs, **case.options), expected)
+    assert_equal_to_rounding(run(triton_aif, inputs, **case.options), expected)
 
 
 @pytest.mark.parametrize("token", [None, 0])
@@ -328,9 +341,8 @@ def test_integer_masks(token: int | None, device: torch.device) -> None:
     inputs = make_inputs(case, device)
     expected = run(triton_aif, inputs, **case.options)
     for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
-        inputs.mask = inputs.mask.to(dtype)  # which may be compiled to sums in another order
-        errors = relative_errors(run(triton_aif, inputs, **case.options), expected)
-        assert max(errors.values()) < 1e-6, dtype
+        inputs.mask = inputs.mask.to(dtype)
+        assert_equal_to_rounding(run(triton_aif, inputs, **case.options), expected)
 
 
 @pytest.mark.parametrize("token", [None, 1])

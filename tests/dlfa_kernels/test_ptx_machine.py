@@ -52,7 +52,7 @@ def mapped(instructions: str, values: np.ndarray[Any, Any]) -> Any:
     return run(body, np.ascontiguousarray(np.resize(values, 32)).view(np.uint32))[: len(values)]
 
 
-FLOATS = np.array([0, -1.5, 2.75, 3.1415927, 1e-3, -7e4, np.inf, np.nan], dtype=np.float32)
+FLOATS = np.array([0, -1.5, 2.75, 3.1415927, 1e-3, -6e4, np.inf, np.nan], dtype=np.float32)
 INTEGERS = np.array([0, 1, -1, 77, -1234567, 2**31 - 1, -(2**31), 65535], dtype=np.int32)
 
 
@@ -68,6 +68,10 @@ INTEGERS = np.array([0, 1, -1, 77, -1234567, 2**31 - 1, -(2**31), 65535], dtype=
         (
             "cvt.rn.bf16.f32 %rs1, %r4;\nmov.b16 %rs2, 0;\nmov.b32 %r5, {%rs2, %rs1};",
             widen_bfloat16(round_to_bfloat16(FLOATS)),
+        ),
+        (
+            "cvt.rn.f16.f32 %rs1, %r4;\ncvt.rn.bf16.f16 %rs2, %rs1;\ncvt.f32.bf16 %r5, %rs2;",
+            widen_bfloat16(round_to_bfloat16(FLOATS.astype(np.float16).astype(np.float32))),
         ),
         (
             "cvt.rn.bf16x2.f32 %r5, %r4, %r4;\nadd.bf16x2 %r5, %r5, %r5;\nand.b32 %r5, %r5, -65536;",
@@ -134,6 +138,24 @@ $L__BB0_3:
     st.global.b32 [ %rd2 + 0 ], { %r5 };
     """
     assert run(body, np.zeros(1, np.uint32)).tolist() == [3 * t + 100 * (t % 2) + 16 for t in range(32)]
+
+
+def test_branches_by_a_table() -> None:
+    body = """
+    and.b32 %r4, %r1, 1;
+    $L_brx_0: .branchtargets
+        $L__BB0_1,
+        $L__BB0_2;
+    brx.idx %r4, $L_brx_0;
+$L__BB0_1:
+    mov.b32 %r5, 7;
+    bra.uni $L__BB0_3;
+$L__BB0_2:
+    mov.b32 %r5, 8;
+$L__BB0_3:
+    st.global.b32 [ %rd2 + 0 ], { %r5 };
+    """
+    assert run(body, np.zeros(1, np.uint32)).tolist() == [7, 8] * 16
 
 
 # Each thread hands its word to the thread 32 further on, in another warp.

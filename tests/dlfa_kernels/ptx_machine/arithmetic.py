@@ -128,11 +128,13 @@ def conversion(instruction: Instruction) -> Step:
     if to.endswith("x2"):
         rounded = ROUND[to[:-2]]
         return compute(lambda upper, lower: pair(rounded(lower), rounded(upper)), target, sources, [kind] * 2)
-    if to in ROUND:
+    if to in ROUND and kind in WIDEN:
+        return compute(lambda bits: ROUND[to](WIDEN[kind](bits)), target, sources, [kind])
+    if to in ROUND and kind == "f32":
         return compute(ROUND[to], target, sources, [kind])
-    if kind in WIDEN:
+    if to == "f32" and kind in WIDEN:
         return compute(WIDEN[kind], target, sources, [kind])
-    if kind == "f32":
+    if kind == "f32" or kind in WIDEN or to in ROUND:
         raise Fault(f"unknown: {instruction.text}")
     return compute(lambda value: value.astype(DTYPES[to]), target, sources, [kind])
 

@@ -48,7 +48,7 @@ def decode(instruction: Instruction) -> Decoded:
     name, parts = instruction.parts[0], instruction.parts
     step: Step | None
     together = TOGETHER.get(name, 0)
-    if name in ("bra", "ret") or instruction.opcode == "bar.sync":
+    if name in ("bra", "brx", "ret") or instruction.opcode == "bar.sync":
         step = None
         if name == "bar" and instruction.operands != ("0",):
             raise Fault(f"unknown: {instruction.text}")
@@ -169,9 +169,9 @@ class Threads:
                 if name == "ret":
                     self._alive &= ~executing
                     break
-                if name == "bra":
-                    self._next[executing] = self.block.code.program.labels[decoded.instruction.operands[0]]
-                    if not all_here or (mask is not None and mask.any()):
+                if name in ("bra", "brx"):
+                    self._next[executing] = self._targets(decoded.instruction)[executing]
+                    if name == "brx" or not all_here or (mask is not None and mask.any()):
                         break
                     position = int(self._next[0])
                 elif decoded.step is not None and executing.any():
@@ -179,6 +179,15 @@ class Threads:
         if self._products:
             raise Fault("the program ends before its products")
         return False
+
+    def _targets(self, instruction: Instruction) -> Values:
+        """Where a branch leads each thread."""
+        program = self.block.code.program
+        if instruction.parts[0] == "bra":
+            return np.full(self.count, program.labels[instruction.operands[0]])
+        index, table = instruction.operands
+        targets = np.array([program.labels[label] for label in program.tables[table]])
+        return targets[np.minimum(read(index, "u32")(self), len(targets) - 1)]
 
     def _choose(self, waiting: Values) -> int:
         """The instruction to go on with: that of the threads that are farthest behind and can go on."""

@@ -32,13 +32,17 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Program:
-    """One kernel: its parameters, threads of a program, instructions, and the index that each label stands for."""
+    """One kernel: its parameters, threads of a program, instructions, the index that each label stands for, and tables.
+
+    A table has the labels that `brx.idx` goes to.
+    """
 
     name: str
     parameters: tuple[str, ...]
     threads: int
     instructions: tuple[Instruction, ...]
     labels: dict[str, int]
+    tables: dict[str, tuple[str, ...]]
 
 
 def parse_instruction(text: str) -> Instruction:
@@ -62,11 +66,20 @@ def parse(ptx: str) -> Program:
         raise Fault("no kernel with a number of threads")
     instructions: list[Instruction] = []
     labels: dict[str, int] = {}
+    tables: dict[str, tuple[str, ...]] = {}
+    last_label = unfinished = ""
     for line in entry[4].split("\n"):
         code = line.split("//")[0].strip()
-        if label := re.fullmatch(r"([$\w]+):", code):
-            labels[label[1]] = len(instructions)
-        elif not code.startswith(IGNORED):
-            instructions += [parse_instruction(text.strip()) for text in code.split(";") if text.strip()]
+        if label := re.match(r"([$\w]+):", code):
+            last_label = label[1]
+            labels[last_label] = len(instructions)
+            code = code[label.end() :]
+        if not code.strip().startswith(IGNORED):
+            *statements, unfinished = f"{unfinished} {code}".split(";")
+            for text in map(str.strip, statements):
+                if text.startswith(".branchtargets"):
+                    tables[last_label] = tuple(text.removeprefix(".branchtargets").replace(",", " ").split())
+                else:
+                    instructions.append(parse_instruction(text))
     parameters = tuple(parameter.split()[-1] for parameter in entry[2].split(","))
-    return Program(entry[1], parameters, int(threads[1]), tuple(instructions), labels)
+    return Program(entry[1], parameters, int(threads[1]), tuple(instructions), labels, tables)
