@@ -191,12 +191,16 @@ def choose_tiles(
             block_h=block_h,
             chunks=chunks,
             num_warps=4,
-            num_stages=1 if family in ("wave", "tensor memory") else 3,
+            num_stages=3 if family == "warpgroup" else 2 if family == "warp" and chunks < 4 else 1,
         ),
         weights=Tile(block_t=32, block_e=block_e, block_h=block_h),
         sums=Tile(block_t=64, block_e=min(128, widest_e)),
         token=Tile(
-            block_t=16, block_e=block_e if operand_bytes == 2 else min(32, block_e), block_h=block_h, chunks=chunks
+            block_t=16,
+            block_e=block_e if operand_bytes == 2 else min(32, block_e),
+            block_h=block_h,
+            chunks=chunks,
+            num_stages=4 if family in ("warpgroup", "tensor memory") else 2,
         ),
     )
 

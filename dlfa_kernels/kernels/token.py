@@ -153,19 +153,17 @@ def token_expand_kernel(
         a = zero_chunks(CHUNKS, BLOCK_T, BLOCK_H)
         # `disable_licm` keeps the loop from being unrolled, which spills.
         for step in tl.range(0, tl.cdiv(EMBED_DIM, BLOCK_E) * KERNEL_SIZE, disable_licm=True):
-            tap = step % KERNEL_SIZE
             e = (step // KERNEL_SIZE) * BLOCK_E + tl.arange(0, BLOCK_E)
-            _, neighbours, seen = token_positions(
-                mask_ptr,
-                cu_seqlens_ptr,
-                sequences,
-                token,
-                tap - (KERNEL_SIZE - 1) // 2,
-                batch,
-                length,
-                HAS_MASK,
-                PACKED,
-            )
+            if KERNEL_SIZE == 1:  # a mask that is read within the loop would hold up all other loads
+                tap = 0
+                neighbours = positions
+                seen = wanted
+            else:
+                tap = step % KERNEL_SIZE
+                _, neighbours, seen = token_positions(
+                    mask_ptr, cu_seqlens_ptr, sequences, token, tap - (KERNEL_SIZE - 1) // 2, batch, length, HAS_MASK,
+                    PACKED,
+                )  # fmt: skip
             x_rows = state_offsets(sequences, neighbours, first_rows, x_batch_stride, x_row_stride, PACKED, ALIGN)
             y_rows = state_offsets(sequences, neighbours, first_rows, y_batch_stride, y_row_stride, PACKED, ALIGN)
             w = load_integrated(
@@ -318,7 +316,7 @@ def token_reduce_kernel(
         out_inside = present[:, None] & (e < EMBED_DIM)[None, :]
         inside = wanted[:, None] & (e < EMBED_DIM)[None, :]
         m = sigmoid(local + load_float32(context_ptr, out_offsets, out_inside), PTX)
-        dz = load_float32(dz_ptr, sequences[:, None] * dz_batch_stride + e[None, :], inside)
+        dz = load_float32(dz_ptr, sequences[:, None] * aligned(dz_batch_stride, ALIGN) + e[None, :], inside)
         x = load_float32(x_ptr, x_rows[:, None] + e[None, :], inside)
         gated = x
         if HAS_LOWER:
@@ -400,6 +398,7 @@ def token_inputs_kernel(
     SELECT: tl.constexpr,
     HAS_MASK: tl.constexpr,
     PACKED: tl.constexpr,
+    ALIGN: tl.constexpr,
     INTERPRETED: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
@@ -423,7 +422,7 @@ def token_inputs_kernel(
     shared += load_float32(branch_ptr, (sequence * KERNEL_SIZE + tap)[:, None] * EMBED_DIM + e[None, :], seen)
     chosen = (positions == token)[:, None] & inside
     row = tl.zeros_like(positions)[:, None] + e[None, :]
-    dz = load_float32(dz_ptr, sequence * dz_batch_stride + row, chosen)
+    dz = load_float32(dz_ptr, sequence * aligned(dz_batch_stride, ALIGN) + row, chosen)
     m = load_float32(gate_ptr, sequence * EMBED_DIM + row, chosen)
     out_offsets = (first_row + positions)[:, None] * EMBED_DIM + e[None, :]
     written = (positions < rows)[:, None] & inside_e
