@@ -216,11 +216,20 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _one_of(option: str, values: list[str], choices: Iterable[str]) -> None:
+def one_of(option: str, values: list[str], choices: Iterable[str]) -> None:
+    """Refuse an option's values that are no choices."""
     choices = list(choices)
     for value in values:
         if value not in choices:
             raise typer.BadParameter(f"must be one of {', '.join(choices)}, got {value!r}", param_hint=option)
+
+
+def refuse_interpreter() -> None:
+    """Refuse to go on where Triton's interpreter stands in for the compiler."""
+    if environment.triton_interpreted():
+        raise typer.BadParameter(
+            "must be unset where kernels are compiled: it replaces the compiler", param_hint="TRITON_INTERPRET"
+        )
 
 
 app = typer.Typer(add_completion=False)
@@ -238,17 +247,14 @@ def main(
     workers: Annotated[int, typer.Option(min=1, help="Processes that compile.")] = 2,
 ) -> None:
     """Compile every kernel; tabulate registers, spills, shared memory, matrix and memory instructions."""
-    _one_of("--arch", arch, CHIPS)
-    _one_of("--dtype", dtype, DTYPES)
-    _one_of("--call", call, VARIANTS)
-    if environment.triton_interpreted():
-        raise typer.BadParameter(
-            "must be unset where kernels are compiled: it replaces the compiler", param_hint="TRITON_INTERPRET"
-        )
+    one_of("--arch", arch, CHIPS)
+    one_of("--dtype", dtype, DTYPES)
+    one_of("--call", call, VARIANTS)
+    refuse_interpreter()
     settings = [
         Setting(a, d, e, default_squeeze_dim(e, r)) for a, d, e, r in product(arch, dtype, embed_dim, reduction)
     ]
-    _one_of(
+    one_of(
         "--kernel",
         kernel or [],
         sorted({kernel_name(i) for c in call for _, i in recorded_launches(settings[0], VARIANTS[c])}),

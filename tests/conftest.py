@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 # No test may look for a model or data set online, nor may the processes that tests start.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-# Such as "sm_90": without a GPU, run what the kernels compile to for it (see `ptx_machine`), not the interpreter.
+# Such as "sm_90": run what the kernels compile to for it, by benchmarks/ptx_machine, and not the interpreter.
 PTX_ARCHITECTURE = os.environ.get("DLFA_TEST_PTX") or None
 
 # Triton reads this when kernels are defined, so it is set before anything imports triton; torch alone does not.
@@ -43,7 +43,7 @@ def pytest_report_header() -> str:
         return "kernels: not run, triton cannot be imported"
     how = torch.cuda.get_device_name() if ON_GPU else "Triton's interpreter"
     if PTX_ARCHITECTURE is not None:
-        how = f"compiled for {PTX_ARCHITECTURE}, executed by ptx_machine"
+        how = f"compiled for {PTX_ARCHITECTURE}, executed by benchmarks.ptx_machine"
     return f"kernels: {how}, triton {triton.__version__}, torch {torch.__version__}, numpy {version('numpy')}"
 
 
@@ -96,8 +96,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session", autouse=PTX_ARCHITECTURE is not None)
 def compiled_launches() -> Iterator[None]:
     """Compile every launch on CPU tensors for PTX_ARCHITECTURE, and run that."""
-    from ptx_machine import launching
-
+    from benchmarks.ptx_machine import launching
     from dlfa_kernels import backends, environment, launches, tiles
 
     with pytest.MonkeyPatch.context() as patch:

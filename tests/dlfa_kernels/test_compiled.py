@@ -1,4 +1,4 @@
-"""What the kernels compile to, executed by `ptx_machine`: their numbers, on a machine without a GPU.
+"""What the kernels compile to, executed by `benchmarks.ptx_machine`: their numbers, on a machine without a GPU.
 
 The interpreter takes Python that the compiler refuses, and knows nothing of layouts, copies under way and barriers.
 Each architecture is tested in a process of its own, as this one runs the kernels otherwise.
@@ -31,7 +31,7 @@ def run_compiled(architecture: str, *options: str) -> str:
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
 def test_cases_that_compile_differently(architecture: str) -> None:
     said = run_compiled(architecture, "-k", "test_one_of_each_kind")
-    assert f"compiled for {architecture}, executed by ptx_machine" in said
+    assert f"compiled for {architecture}, executed by benchmarks.ptx_machine" in said
 
 
 @pytest.mark.slow

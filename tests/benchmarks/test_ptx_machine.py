@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ptx_machine.formats import round_to_bfloat16, widen_bfloat16
-from ptx_machine.machine import Code, run_grid
-from ptx_machine.memory import global_memory
-from ptx_machine.program import Fault, parse
+
+from benchmarks.ptx_machine.formats import round_to_bfloat16, widen_bfloat16
+from benchmarks.ptx_machine.machine import Code, run_grid
+from benchmarks.ptx_machine.memory import Memory
+from benchmarks.ptx_machine.program import Fault, parse
 
 REGISTERS = ".reg .pred %p<9>;\n.reg .b16 %rs<9>;\n.reg .b32 %r<99>;\n.reg .b64 %rd<9>;\n"
 # Pointers to thread t's places in two arrays of 32-bit words, in %rd1 and %rd2; t in %r1, its place in shared %r2.
@@ -41,7 +42,7 @@ def run(body: str, source: np.ndarray[Any, Any], threads: int = 32, shared: int 
 """
     arrays = [source, target]
     pointers = [array.ctypes.data for array in arrays]
-    memory = global_memory([(array.ctypes.data, array.ctypes.data + array.nbytes) for array in arrays])
+    memory = Memory.of_process([(array.ctypes.data, array.ctypes.data + array.nbytes) for array in arrays])
     run_grid(Code(parse(ptx)), (1,), pointers, shared, memory)
     return target
 

@@ -11,7 +11,7 @@ import numpy as np
 from .arithmetic import Step, arithmetic, comparison, conversion, move, multiplication
 from .formats import Values
 from .matrices import WARPGROUP, warp_product, warpgroup_product
-from .memory import Memory, asynchronous_copy, load, matrix_access, shared_memory, shuffle, store, warp_sum
+from .memory import Memory, asynchronous_copy, load, matrix_access, shuffle, store, warp_sum
 from .operands import UNWRITTEN, Mask, read
 from .program import Fault, Instruction, Program
 
@@ -213,6 +213,7 @@ class Threads:
 
     def _execute(self, decoded: Decoded, mask: Mask) -> None:
         assert decoded.step is not None
+        self.block.warp_instructions += self.count // WARP
         try:
             decoded.step(self, mask)
         except Fault as fault:
@@ -228,22 +229,22 @@ class Block:
         position: tuple[int, ...],
         grid: tuple[int, ...],
         parameters: dict[str, int],
-        shared_bytes: int,
-        global_memory: Memory,
+        memory: dict[str, Memory],
     ) -> None:
-        self.code, self.position, self.grid, self.parameters = code, position, grid, parameters
-        self.memory = {"shared": shared_memory(shared_bytes), "global": global_memory}
+        self.code, self.position, self.grid, self.parameters, self.memory = code, position, grid, parameters, memory
+        self.warp_instructions = 0
         count = min(code.in_step, code.program.threads)
         self._parts = [Threads(self, first, count) for first in range(0, code.program.threads, count)]
 
     def run(self) -> None:
         """Run all threads, part by part from barrier to barrier, each time in the other order."""
         parts = self._parts
-        while parts:
-            at_barrier = [part.run() for part in parts]
-            if any(at_barrier) and not all(at_barrier):
-                raise Fault("a barrier that some threads never reach")
-            parts = parts[::-1] if any(at_barrier) else []
+        with np.errstate(all="ignore"):
+            while parts:
+                at_barrier = [part.run() for part in parts]
+                if any(at_barrier) and not all(at_barrier):
+                    raise Fault("a barrier that some threads never reach")
+                parts = parts[::-1] if any(at_barrier) else []
 
 
 def run_grid(
@@ -256,10 +257,10 @@ def run_grid(
     """
     grid = (*grid, 1, 1)[:3]
     named = dict(zip(code.program.parameters, parameters, strict=True))
-    with np.errstate(all="ignore"):
-        for index in range(grid[0] * grid[1] * grid[2]):
-            position = (index % grid[0], index // grid[0] % grid[1], index // (grid[0] * grid[1]))
-            try:
-                Block(code, position, grid, named, shared_bytes, global_memory).run()
-            except Fault as fault:
-                raise Fault(f"{code.program.name}, program {position}: {fault}") from fault
+    for index in range(grid[0] * grid[1] * grid[2]):
+        position = (index % grid[0], index // grid[0] % grid[1], index // (grid[0] * grid[1]))
+        memory = {"shared": Memory.shared(shared_bytes), "global": global_memory}
+        try:
+            Block(code, position, grid, named, memory).run()
+        except Fault as fault:
+            raise Fault(f"{code.program.name}, program {position}: {fault}") from fault

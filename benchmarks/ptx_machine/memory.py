@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 # All of this process's memory but its first page, which an array cannot begin with.
 ORIGIN = 4096
-PROCESS = np.frombuffer((ctypes.c_uint8 * (1 << 47)).from_address(ORIGIN), dtype=np.uint8)
+PROCESS = np.frombuffer(memoryview((ctypes.c_uint8 * (1 << 47)).from_address(ORIGIN)), dtype=np.uint8)
+SomeMemory = TypeVar("SomeMemory", bound="Memory")
 
 
 class Memory:
@@ -28,6 +29,18 @@ class Memory:
         self.views = {size: data.view(f"uint{8 * size}") for size in (1, 2, 4, 8)}
         self.origin = origin
         self.starts, self.ends = np.array(ranges, dtype=np.int64).reshape(-1, 2).T
+
+    @classmethod
+    def of_process(cls: type[SomeMemory], ranges: list[tuple[int, int]]) -> SomeMemory:
+        """Memory of this process, within these ranges of addresses."""
+        return cls(PROCESS, ORIGIN, sorted(ranges))
+
+    @classmethod
+    def shared(cls: type[SomeMemory], size: int) -> SomeMemory:
+        """A program's own memory, unwritten."""
+        end = SHARED_BASE + size
+        words = np.full(-(-end // 8), UNWRITTEN[np.uint64], dtype=np.uint64)
+        return cls(words.view(np.uint8), 0, [(SHARED_BASE, end)])
 
     def _places(self, addresses: Values, size: int, vector: int) -> Values:
         """Indices into the view of `size` bytes an element of accesses to vectors of so many elements, checked."""
@@ -46,17 +59,9 @@ class Memory:
         """Write (..., vector) elements."""
         self.views[values.itemsize][self._places(addresses, values.itemsize, values.shape[-1])] = values
 
-
-def global_memory(ranges: list[tuple[int, int]]) -> Memory:
-    """Memory of this process, within these ranges of addresses."""
-    return Memory(PROCESS, ORIGIN, sorted(ranges))
-
-
-def shared_memory(size: int) -> Memory:
-    """A program's own memory, unwritten."""
-    end = SHARED_BASE + size
-    words = np.full(-(-end // 8), UNWRITTEN[np.uint64], dtype=np.uint64)
-    return Memory(words.view(np.uint8), 0, [(SHARED_BASE, end)])
+    def forget(self, addresses: Values, words: int) -> None:
+        """Make so many words of 4 bytes unwritten."""
+        self.views[4][self._places(addresses, 4, words)] = UNWRITTEN[np.uint32]
 
 
 def chosen(mask: Mask, count: int) -> Values:
@@ -126,7 +131,7 @@ def asynchronous_copy(instruction: Instruction) -> Step:
         whole = copied == size
         data[whole] = threads.block.memory["global"].load(whence(threads)[selected][whole], 4, size // 4)
         places = where(threads)[selected]
-        threads.block.memory["shared"].store(places, np.full_like(data, UNWRITTEN[np.uint32]))
+        threads.block.memory["shared"].forget(places, size // 4)
         threads.start_copy(places, data)
 
     return step

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from benchmarks.codegen import CHIPS, compile_launch
 from dlfa_kernels.launches import Launch, specialised
 
+from ..codegen import CHIPS, compile_launch
 from .machine import Code, run_grid
-from .memory import global_memory
+from .memory import Memory
 from .program import parse
 
 # What every supported Triton does by default; unset, it warns.
@@ -30,12 +30,8 @@ def compiled(launch: Launch, architecture: str) -> tuple[Code, list[str], int]:
     return _codes[key]
 
 
-def run(launch: Launch, architecture: str) -> None:
-    """What a GPU would do.
-
-    Raises:
-        Fault: the code does what it may not do, see `ptx_machine`.
-    """
+def arguments(launch: Launch, architecture: str) -> tuple[Code, list[int], int, list[tuple[int, int]]]:
+    """A launch's code, values of its parameters, bytes of shared memory, and where its tensors lie."""
     code, names, shared_bytes = compiled(launch, architecture)
     tensors = [value for value in launch.arguments.values() if isinstance(value, Tensor)]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
@@ -43,5 +39,14 @@ def run(launch: Launch, architecture: str) -> None:
     parameters = [value.data_ptr() if isinstance(value, Tensor) else value for value in values]
     # Triton adds pointers to memory for its own use, of which these kernels have none.
     parameters += [0] * (len(code.program.parameters) - len(parameters))
-    memory = global_memory([(begin, begin + size) for begin, size in storages.items()])
-    run_grid(code, launch.grid, parameters, shared_bytes, memory)
+    return code, parameters, shared_bytes, [(begin, begin + size) for begin, size in storages.items()]
+
+
+def run(launch: Launch, architecture: str) -> None:
+    """What a GPU would do.
+
+    Raises:
+        Fault: the code does what it may not do, see `benchmarks.ptx_machine`.
+    """
+    code, parameters, shared_bytes, ranges = arguments(launch, architecture)
+    run_grid(code, launch.grid, parameters, shared_bytes, Memory.of_process(ranges))

@@ -55,6 +55,11 @@ def compute(function: Function, target: str, sources: Sequence[str], kinds: Sequ
     return lambda threads, mask: put(threads, function(*(get(threads) for get in gets)), mask)
 
 
+def chosen(a: Values, b: Values, first: Values) -> Values:
+    """a where `first` holds, else b."""
+    return np.where(first, a, b)
+
+
 def shifted(name: str, kind: str) -> Function:
     """x << n or x >> n; by the width of x or more, all bits leave."""
     dtype = DTYPES[kind]
@@ -193,7 +198,7 @@ def arithmetic(instruction: Instruction) -> Step:
     elif name == "bfe" and kind in ("u32", "s32"):
         function, kinds = bit_field(kind), [kind, "u32", "u32"]
     elif name == "selp":
-        function, kinds = (lambda a, b, chosen: np.where(chosen, a, b)), [kind, kind, "pred"]
+        function, kinds = chosen, [kind, kind, "pred"]
     elif name == "prmt":
         function = permuted
     elif kind in ("f32", "f64"):

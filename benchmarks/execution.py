@@ -1,0 +1,158 @@
+"""What one program of every kernel asks of a multiprocessor, executed on a machine without a GPU.
+
+    python -m benchmarks.execution --json FILE [--embed-dim 768] [--reduction 4] [--dtype bfloat16] [--call ...]
+
+The launches of a forward and a backward pass of 512 x 128 tokens are compiled and the first program of each is executed
+by `benchmarks.ptx_machine`, on made-up numbers. A row is one launch:
+
+    programs        of the launch's grid
+    issue           cycles to issue its instructions, of PTX: four warps issue one each cycle
+    shared          cycles of shared memory, which delivers 128 bytes each: by the banks that each access meets
+    conflicts       those over the ones it would take without bank conflicts
+    l2_bytes        sectors of 32 bytes that its loads and stores touch, once each access
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from dlfa_kernels.launches import Launch
+from dlfa_kernels.module import default_squeeze_dim
+
+from .codegen import CALLS, DTYPES, VARIANTS, Setting, kernel_name, one_of, recorded_launches, refuse_interpreter
+from .output import print_table, write_json
+from .ptx_machine import launching
+from .ptx_machine.formats import Values
+from .ptx_machine.machine import Block
+from .ptx_machine.memory import Memory
+
+ARCHITECTURES = ("sm_80", "sm_90")
+BANKS, BANK_BYTES, SECTOR_BYTES, WARP, ISSUED_A_CYCLE = 32, 4, 32, 32, 4
+COLUMNS = ("kernel", "pass", "programs", "threads", "issue", "shared", "conflicts", "l2_bytes")
+
+
+class CountedSharedMemory(Memory):
+    """Shared memory that counts the cycles of its accesses, and those that they would take without conflicts."""
+
+    cycles = 0
+    least_cycles = 0
+
+    def _count(self, addresses: Values, size: int) -> None:
+        if addresses.ndim == 2:  # an operand of wgmma, which is laid out without conflicts
+            cycles = addresses.size * size // (BANKS * BANK_BYTES)
+            self.cycles += cycles
+            self.least_cycles += cycles
+            return
+        places = addresses.reshape(-1)
+        together = min(WARP, BANKS * BANK_BYTES // size)  # threads whose accesses fill all banks once
+        for first in range(0, len(places), together):
+            words = np.unique(
+                places[first : first + together, None] // BANK_BYTES + np.arange(max(1, size // BANK_BYTES))
+            )
+            self.cycles += int(np.bincount(words % BANKS).max())
+            self.least_cycles += 1
+
+    def load(self, addresses: Values, size: int, vector: int = 1) -> Values:
+        """`Memory.load`, counted."""
+        self._count(addresses, size * vector)
+        return super().load(addresses, size, vector)
+
+    def store(self, addresses: Values, values: Values) -> None:
+        """`Memory.store`, counted."""
+        self._count(addresses, values.itemsize * values.shape[-1])
+        super().store(addresses, values)
+
+
+class CountedGlobalMemory(Memory):
+    """Global memory that counts the sectors of its accesses, warp by warp."""
+
+    sectors = 0
+
+    def _count(self, addresses: Values, size: int) -> None:
+        for first in range(0, len(addresses), WARP):
+            begin = addresses[first : first + WARP, None] // SECTOR_BYTES
+            self.sectors += len(np.unique(begin + np.arange(max(1, size // SECTOR_BYTES))))
+
+    def load(self, addresses: Values, size: int, vector: int = 1) -> Values:
+        """`Memory.load`, counted."""
+        self._count(addresses, size * vector)
+        return super().load(addresses, size, vector)
+
+    def store(self, addresses: Values, values: Values) -> None:
+        """`Memory.store`, counted."""
+        self._count(addresses, values.itemsize * values.shape[-1])
+        super().store(addresses, values)
+
+
+def made_up(item: Launch) -> Launch:
+    """A recorded launch on CPU tensors: zeros, but for masks that are all true and counts of 128 tokens."""
+
+    def real(name: str, value: Tensor | int | None) -> Tensor | int | None:
+        if not isinstance(value, Tensor):
+            return value
+        if name == "cu_seqlens_ptr":
+            return torch.arange(value.numel(), dtype=value.dtype) * 128
+        return torch.full(value.shape, 0 if value.is_floating_point() else 128, dtype=value.dtype)
+
+    return item._replace(arguments={name: real(name, value) for name, value in item.arguments.items()})
+
+
+def execute(item: Launch, architecture: str) -> dict[str, Any]:
+    """Figures of a launch's first program."""
+    launch = made_up(item)  # whose tensors live as long as their addresses are in use
+    code, parameters, shared_bytes, ranges = launching.arguments(launch, architecture)
+    shared, outside = CountedSharedMemory.shared(shared_bytes), CountedGlobalMemory.of_process(ranges)
+    grid = (*item.grid, 1, 1)[:3]
+    named = dict(zip(code.program.parameters, parameters, strict=True))
+    block = Block(code, (0, 0, 0), grid, named, {"shared": shared, "global": outside})
+    block.run()
+    return {
+        "kernel": kernel_name(item), "programs": grid[0] * grid[1] * grid[2], "threads": code.program.threads,
+        "issue": block.warp_instructions // ISSUED_A_CYCLE, "shared": shared.cycles,
+        "conflicts": round(shared.cycles / max(1, shared.least_cycles), 2),
+        "l2_bytes": outside.sectors * SECTOR_BYTES,
+    }  # fmt: skip
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    json_path: Annotated[Path, typer.Option("--json", help="File to write the rows to.")],
+    arch: Annotated[str, typer.Option(help=f"One of {', '.join(ARCHITECTURES)}.")] = "sm_90",
+    dtype: Annotated[str, typer.Option(help=f"One of {', '.join(DTYPES)}.")] = "bfloat16",
+    embed_dim: Annotated[int, typer.Option(min=8, help="E.")] = 768,
+    reduction: Annotated[int, typer.Option(min=1, help="E / H.")] = 4,
+    call: Annotated[str, typer.Option(help=f"One of {', '.join(VARIANTS)}.")] = CALLS[0],
+) -> None:
+    """Execute the first program of every launch; tabulate instructions, cycles of shared memory and bytes from L2."""
+    one_of("--arch", [arch], ARCHITECTURES)
+    one_of("--dtype", [dtype], DTYPES)
+    one_of("--call", [call], VARIANTS)
+    refuse_interpreter()
+    setting = Setting(arch, dtype, embed_dim, default_squeeze_dim(embed_dim, reduction))
+    launches = recorded_launches(setting, VARIANTS[call])
+    rows = [
+        {"pass": pass_, **asdict(setting), "call": call, **execute(item, arch)}
+        for pass_, item in track(launches, "executing", console=Console(stderr=True))
+    ]
+    write_json(json_path, rows)
+    print_table(
+        f"First programs of {call}, {dtype}, E = {embed_dim}, H = {setting.squeeze_dim}, {arch}",
+        [column.replace("_", " ") for column in COLUMNS],
+        (([row[column] for column in COLUMNS], row["conflicts"] > 2) for row in rows),
+    )
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,84 @@
+"""Counts of what a program does: of accesses whose counts are known, and of the kernels."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("triton", reason="triton is there on Linux only")
+
+from benchmarks import execution
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("stride", "vector", "cycles", "least"),
+    [
+        (4, 1, 1, 1),  # neighbours
+        (8, 1, 2, 1),  # every second word: two to a bank
+        (128, 1, 32, 1),  # all of one bank
+        (0, 1, 1, 1),  # one word for all
+        (16, 4, 4, 4),  # 16 bytes a thread: four quarters of a warp
+        (128, 4, 32, 4),
+    ],
+)
+def test_cycles_of_shared_memory(stride: int, vector: int, cycles: int, least: int) -> None:
+    memory = execution.CountedSharedMemory.shared(8192)
+    places = 1024 + stride * np.arange(32)
+    memory.load(places, 4, vector)
+    memory.store(places, np.zeros((32, vector), dtype=np.uint32))
+    memory.forget(places, vector)
+    assert (memory.cycles, memory.least_cycles) == (2 * cycles, 2 * least)
+
+
+@pytest.mark.parametrize(("stride", "size", "sectors"), [(4, 4, 4), (16, 4, 16), (32, 4, 32), (16, 16, 16), (0, 4, 1)])
+def test_sectors_of_global_memory(stride: int, size: int, sectors: int) -> None:
+    words = np.zeros(4096, dtype=np.uint32)
+    begin = -words.ctypes.data % 32 + words.ctypes.data
+    memory = execution.CountedGlobalMemory.of_process([(words.ctypes.data, words.ctypes.data + words.nbytes)])
+    memory.load(begin + stride * np.arange(32), 4, size // 4)
+    assert memory.sectors == sectors
+
+
+def test_kernels_of_a_call(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "benchmarks.execution", "--json", str(tmp_path / "rows.json"), "--embed-dim", "64"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    by_name = {(row["kernel"], row["pass"]): row for row in rows}
+    assert list(by_name) == [
+        ("squeeze", "forward"), ("context", "forward"), ("expand", "forward"), ("reduce", "backward"),
+        ("context", "backward"), ("inputs", "backward"), ("weights", "backward"),
+    ]  # fmt: skip
+    assert all(row["issue"] > 0 and row["conflicts"] >= 1 for row in rows)
+    # a tile's x, y and z or dz, 64 channels of 2 bytes, and little more
+    tile_bytes = 512 * 128 // by_name["expand", "forward"]["programs"] * 64 * 2
+    for kernel, pass_, tensors in (("squeeze", "forward", 2), ("expand", "forward", 3), ("reduce", "backward", 3)):
+        assert tensors <= by_name[kernel, pass_]["l2_bytes"] / tile_bytes <= tensors + 2
+
+
+@pytest.mark.parametrize(
+    ("options", "interpret", "said"),
+    [
+        (("--arch", "sm_100"), "0", "sm_80, sm_90, got 'sm_100'"),
+        (("--call", "gate"), "0", "gate k=1 padded, select k=1 padded"),
+        ((), "1", "TRITON_INTERPRET: must be unset"),
+    ],
+)
+def test_bad_options_are_refused(
+    options: tuple[str, ...], interpret: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", interpret)
+    monkeypatch.setenv("COLUMNS", "300")
+    result = CliRunner().invoke(execution.app, ["--json", str(tmp_path / "rows.json"), *options])
+    assert result.exit_code == 2
+    assert said in result.output
