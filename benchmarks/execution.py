@@ -14,6 +14,7 @@ by `benchmarks.ptx_machine`, on made-up numbers. A row is one launch:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,8 +41,26 @@ BANKS, BANK_BYTES, SECTOR_BYTES, WARP, ISSUED_A_CYCLE = 32, 4, 32, 32, 4
 COLUMNS = ("kernel", "pass", "programs", "threads", "issue", "shared", "conflicts", "l2_bytes")
 
 
-class CountedSharedMemory(Memory):
-    """Shared memory that counts the cycles of its accesses, and those that they would take without conflicts."""
+class CountedMemory(Memory, ABC):
+    """Memory that counts its accesses in some way."""
+
+    @abstractmethod
+    def _count(self, addresses: Values, size: int) -> None:
+        """Count accesses of `size` bytes each, one a thread."""
+
+    def load(self, addresses: Values, size: int, vector: int = 1) -> Values:
+        """`Memory.load`, counted."""
+        self._count(addresses, size * vector)
+        return super().load(addresses, size, vector)
+
+    def store(self, addresses: Values, values: Values) -> None:
+        """`Memory.store`, counted."""
+        self._count(addresses, values.itemsize * values.shape[-1])
+        super().store(addresses, values)
+
+
+class CountedSharedMemory(CountedMemory):
+    """Counts cycles of shared memory, and those that the accesses would take without conflicts."""
 
     cycles = 0
     least_cycles = 0
@@ -61,19 +80,9 @@ class CountedSharedMemory(Memory):
             self.cycles += int(np.bincount(words % BANKS).max())
             self.least_cycles += 1
 
-    def load(self, addresses: Values, size: int, vector: int = 1) -> Values:
-        """`Memory.load`, counted."""
-        self._count(addresses, size * vector)
-        return super().load(addresses, size, vector)
 
-    def store(self, addresses: Values, values: Values) -> None:
-        """`Memory.store`, counted."""
-        self._count(addresses, values.itemsize * values.shape[-1])
-        super().store(addresses, values)
-
-
-class CountedGlobalMemory(Memory):
-    """Global memory that counts the sectors of its accesses, warp by warp."""
+class CountedGlobalMemory(CountedMemory):
+    """Counts the sectors of global memory that accesses touch, warp by warp."""
 
     sectors = 0
 
@@ -81,16 +90,6 @@ class CountedGlobalMemory(Memory):
         for first in range(0, len(addresses), WARP):
             begin = addresses[first : first + WARP, None] // SECTOR_BYTES
             self.sectors += len(np.unique(begin + np.arange(max(1, size // SECTOR_BYTES))))
-
-    def load(self, addresses: Values, size: int, vector: int = 1) -> Values:
-        """`Memory.load`, counted."""
-        self._count(addresses, size * vector)
-        return super().load(addresses, size, vector)
-
-    def store(self, addresses: Values, values: Values) -> None:
-        """`Memory.store`, counted."""
-        self._count(addresses, values.itemsize * values.shape[-1])
-        super().store(addresses, values)
 
 
 def made_up(item: Launch) -> Launch:
