@@ -45,8 +45,8 @@ def context_kernel(
     Both squeeze E to H, act, and expand H to E: the backward with the transposed weights of the other layer and no
     bias. Grid (cdiv(end - first, BLOCK_B), cdiv(E, BLOCK_E)) over the sequences first .. end - 1: each program squeezes
     anew, which is cheaper than a launch.
-    reads   POOLED: pooled (B, E) float32, p or dg, once a program
-            else: sums (B * tiles, E) float32 and counts (B * tiles,) int32, once a program; at most MAX_TILES tiles
+    reads   POOLED: pooled (B, E) float32, p or dg, once a program and half of a row (ROW_PARTS > 0)
+            else: sums (B * tiles, E) float32 alike, counts (B * tiles,) int32 once a program; at most MAX_TILES tiles
             squeeze weights (H, E), (E, H): one wholly, of the other a block of E; biases alike
             backward: hidden (B, H) float32, tokens (B,) int32
     writes  context (B, E) float32, g + b_le or dp / |V|: once
