@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # All of this process's memory but its first page, which an array cannot begin with.
 ORIGIN = 4096
-PROCESS = np.frombuffer(memoryview((ctypes.c_uint8 * (1 << 47)).from_address(ORIGIN)), dtype=np.uint8)
+PROCESS = np.frombuffer(memoryview((ctypes.c_uint8 * (1 << 48)).from_address(ORIGIN)), dtype=np.uint8)
 SomeMemory = TypeVar("SomeMemory", bound="Memory")
 
 
