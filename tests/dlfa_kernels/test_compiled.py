@@ -41,5 +41,11 @@ def test_random_cases(architecture: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+def test_widths_of_encoders(architecture: str) -> None:
+    run_compiled(architecture, "-k", "test_widths_of_encoders")
+
+
+@pytest.mark.slow
 def test_all_cases_on_hopper() -> None:
     run_compiled("sm_90", "-m", "not slow")

@@ -136,6 +136,29 @@ WIDE = [
         )
     ),
 ]
+HALF_CASE = Case(activation="relu", dtype=torch.bfloat16, weight_dtype=torch.bfloat16)
+# What is compiled differs most between these, and between tiles of 64 tokens on one warpgroup and 128 on two.
+KINDS = [
+    HALF_CASE.but(length=70, embed_dim=64, squeeze_dim=48),
+    HALF_CASE.but(length=150, embed_dim=136, squeeze_dim=192, fuse="select", mask="right"),
+    Case(lower=False, kernel_size=3, dtype=torch.float16, weight_dtype=torch.float16),
+    Case(lengths=(0, 70, 3, 129), activation="silu", squeeze_dim=80, dtype=torch.bfloat16),
+    HALF_CASE.but(token=1, lower=False, embed_dim=40),
+    Case(lengths=(0, 5, 66), token=0, kernel_size=3, fuse="select"),
+    Case(embed_dim=1, activation="relu"),
+]
+ENCODER = HALF_CASE.but(batch=3, length=200, embed_dim=768, squeeze_dim=192, mask="right")
+ENCODERS = [
+    ENCODER,
+    ENCODER.but(fuse="select", kernel_size=3, activation="gelu"),
+    ENCODER.but(squeeze_dim=48, weight_dtype=torch.float32),
+    ENCODER.but(dtype=torch.float16, weight_dtype=torch.float16),
+    ENCODER.but(embed_dim=1024, squeeze_dim=256, lower=False),
+    ENCODER.but(lengths=(0, 200, 5, 300)),
+    ENCODER.but(token=0),
+    ENCODER.but(batch=9, length=40),  # tiles of 64 tokens
+    ENCODER.but(batch=2, length=130, dtype=torch.float32, weight_dtype=torch.float32),
+]
 MANY_SEQUENCES = [
     Case(batch=TILE_B, length=3),
     Case(batch=2 * TILE_B + 1, length=3),
@@ -150,19 +173,6 @@ DTYPES = [
         (dtype, 3, "gate", "relu"),
     )
 ]  # fmt: skip
-
-
-HALF_CASE = Case(activation="relu", dtype=torch.bfloat16, weight_dtype=torch.bfloat16)
-# What is compiled differs most between these, and between tiles of 64 tokens on one warpgroup and 128 on two.
-KINDS = [
-    HALF_CASE.but(length=70, embed_dim=64, squeeze_dim=48),
-    HALF_CASE.but(length=150, embed_dim=136, squeeze_dim=192, fuse="select", mask="right"),
-    Case(lower=False, kernel_size=3, dtype=torch.float16, weight_dtype=torch.float16),
-    Case(lengths=(0, 70, 3, 129), activation="silu", squeeze_dim=80, dtype=torch.bfloat16),
-    HALF_CASE.but(token=1, lower=False, embed_dim=40),
-    Case(lengths=(0, 5, 66), token=0, kernel_size=3, fuse="select"),
-    Case(embed_dim=1, activation="relu"),
-]
 
 
 @pytest.mark.parametrize("case", KINDS, ids=str)
@@ -209,6 +219,12 @@ def test_number_of_launches_at_the_small_size(token: int | None, expected: tuple
 @pytest.mark.slow
 @pytest.mark.parametrize("case", WIDE, ids=str)
 def test_the_widest(case: Case, device: torch.device, record_property: Record) -> None:
+    assert_near_exact(make_inputs(case, device), case, record_property)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ENCODERS, ids=str)
+def test_widths_of_encoders(case: Case, device: torch.device, record_property: Record) -> None:
     assert_near_exact(make_inputs(case, device), case, record_property)
 
 
