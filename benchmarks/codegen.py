@@ -163,6 +163,8 @@ def compile_launch(item: Launch, chip: Chip) -> tuple[Any, list[str]]:
     from triton.compiler import ASTSource, compile, make_backend
     from triton.runtime.jit import create_function_from_signature
 
+    # What every supported Triton does by default; unset, it warns.
+    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
     kernel = item.kernel
     keywords: dict[str, Any] = item.arguments | item.constants
     keywords |= item.options
@@ -260,8 +262,6 @@ def main(
         sorted({kernel_name(i) for c in call for _, i in recorded_launches(settings[0], VARIANTS[c])}),
     )
     jobs = [job for setting in settings for job in distinct_jobs(setting, kernel or [], call)]
-    # What every supported Triton does by default; unset, it warns.
-    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
     with tempfile.TemporaryDirectory() as cache:
         os.environ.setdefault("TRITON_CACHE_DIR", cache)
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent) as pool:

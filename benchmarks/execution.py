@@ -33,11 +33,11 @@ from .codegen import CALLS, DTYPES, VARIANTS, Setting, kernel_name, one_of, reco
 from .output import print_table, write_json
 from .ptx_machine import launching
 from .ptx_machine.formats import Values
-from .ptx_machine.machine import Block
+from .ptx_machine.machine import WARP, Block
 from .ptx_machine.memory import Memory
 
 ARCHITECTURES = ("sm_80", "sm_90")
-BANKS, BANK_BYTES, SECTOR_BYTES, WARP, ISSUED_A_CYCLE = 32, 4, 32, 32, 4
+BANKS, BANK_BYTES, SECTOR_BYTES, ISSUED_A_CYCLE = 32, 4, 32, 4
 COLUMNS = ("kernel", "pass", "programs", "threads", "issue", "shared", "conflicts", "l2_bytes")
 
 

@@ -108,9 +108,10 @@ class Call:
         self.mask = None if mask is None else mask.contiguous()
         if self.mask is not None and self.mask.dtype == torch.bool:
             self.mask = self.mask.view(torch.uint8)
-        self.last = _rows_in_reach(last)
-        self.lower = None if lower is None else _rows_in_reach(lower)
-        self.dz = None if dz is None else _rows_in_reach(dz)
+        inputs = {"dz": dz, "x": last, "y": lower}
+        self._states = {name: _rows_in_reach(tensor) for name, tensor in inputs.items() if tensor is not None}
+        # Without y, kernels have x in its place and read nothing there: compiled functions cannot return None.
+        self._states.setdefault("y", self._states["x"])
         # (k, H, E): the taps' matrices one after the other, as the kernels read them
         self.squeeze_weight = _operand(weights.local_squeeze_weight.permute(2, 0, 1), products)
         self.weights = AIFWeights._make(weight.contiguous() for weight in weights)
@@ -132,8 +133,7 @@ class Call:
         few = max(SHORT * self.batch, 2 * SHORT * multiprocessors(self.device))
         if overridden.tiles is None and together <= few:
             self.tiles = with_fewer_tokens(self.tiles)
-        states = (tensor for tensor in (self.last, self.lower, self.dz) if tensor is not None)
-        divisor = gcd(*(stride for tensor in states for stride in tensor.stride()[:-1]))
+        divisor = gcd(*(stride for tensor in self._states.values() for stride in tensor.stride()[:-1]))
         interpreted = last.device.type == "cpu" and environment.triton_interpreted()
         nvidia = architecture.startswith("sm_") and not interpreted
         # Under other backends Triton compiles for more than `Launch` tells apart.
@@ -174,9 +174,7 @@ class Call:
 
     def states(self, *names: str) -> dict[str, Tensor | int | None]:
         """Pointers and strides of the named big inputs, then mask and sequence starts, as the kernels take them."""
-        # Without y, kernels have x in its place and read nothing there: compiled functions cannot return None.
-        tensors = {"dz": self.dz, "x": self.last, "y": self.last if self.lower is None else self.lower}
-        arguments: dict[str, Tensor | int | None] = {f"{name}_ptr": tensors[name] for name in names}
+        arguments: dict[str, Tensor | int | None] = {f"{name}_ptr": self._states[name] for name in names}
         arguments |= {
             "mask_ptr": self.mask,
             "cu_seqlens_ptr": self.cu_seqlens,
@@ -184,8 +182,7 @@ class Call:
             "length": self.length,
         }
         for name in names:
-            tensor = tensors[name]
-            strides = (0, 0) if tensor is None else tensor.stride()[:-1]
+            strides = self._states[name].stride()[:-1]
             arguments[f"{name}_batch_stride"] = 0 if self.packed else strides[0]
             arguments[f"{name}_row_stride"] = strides[-1]
         return arguments

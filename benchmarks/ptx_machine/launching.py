@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from torch import Tensor
@@ -13,9 +12,6 @@ from ..codegen import CHIPS, compile_launch
 from .machine import Code, run_grid
 from .memory import Memory
 from .program import parse
-
-# What every supported Triton does by default; unset, it warns.
-os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 
 _codes: dict[str, tuple[Code, list[str], int]] = {}
 
