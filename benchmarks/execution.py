@@ -14,6 +14,7 @@ by `benchmarks.ptx_machine`, on made-up numbers. A row is one launch:
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict
 from pathlib import Path
@@ -110,12 +111,10 @@ def execute(item: Launch, architecture: str) -> dict[str, Any]:
     launch = made_up(item)  # whose tensors live as long as their addresses are in use
     code, parameters, shared_bytes, ranges = launching.arguments(launch, architecture)
     shared, outside = CountedSharedMemory.shared(shared_bytes), CountedGlobalMemory.of_process(ranges)
-    grid = (*item.grid, 1, 1)[:3]
-    named = dict(zip(code.program.parameters, parameters, strict=True))
-    block = Block(code, (0, 0, 0), grid, named, {"shared": shared, "global": outside})
+    block = Block(code, (0, 0, 0), item.grid, parameters, {"shared": shared, "global": outside})
     block.run()
     return {
-        "kernel": kernel_name(item), "programs": grid[0] * grid[1] * grid[2], "threads": code.program.threads,
+        "kernel": kernel_name(item), "programs": math.prod(item.grid), "threads": code.program.threads,
         "issue": block.warp_instructions // ISSUED_A_CYCLE, "shared": shared.cycles,
         "conflicts": round(shared.cycles / max(1, shared.least_cycles), 2),
         "l2_bytes": outside.sectors * SECTOR_BYTES,

@@ -155,6 +155,20 @@ def backward(
                 backward=True,
                 pooled=pooled,
             )  # fmt: skip
+            if call.kernel_size > 1:
+                tiles = call.slots(taps.block_t, group)
+                blocks = cdiv(call.embed_dim, taps.block_e) * cdiv(call.squeeze_dim, taps.block_h)
+                call.launch(
+                    taps_kernel,
+                    (blocks, splits, call.kernel_size),
+                    taps,
+                    states
+                    | {
+                        "squeezed_gradient_ptr": squeezed_gradient, "squeeze_parts_ptr": squeeze_parts,
+                        "first_slot": tiles.start, "end_slot": tiles.stop,
+                    },
+                    ADD=group.first > 0,
+                )  # fmt: skip
             tiles = call.slots(inputs.block_t, group)
             call.launch(
                 inputs_kernel,
@@ -171,19 +185,5 @@ def backward(
                 },
                 ADD=group.first > 0,
             )  # fmt: skip
-            if call.kernel_size > 1:
-                tiles = call.slots(taps.block_t, group)
-                blocks = cdiv(call.embed_dim, taps.block_e) * cdiv(call.squeeze_dim, taps.block_h)
-                call.launch(
-                    taps_kernel,
-                    (blocks, splits, call.kernel_size),
-                    taps,
-                    states
-                    | {
-                        "squeezed_gradient_ptr": squeezed_gradient, "squeeze_parts_ptr": squeeze_parts,
-                        "first_slot": tiles.start, "end_slot": tiles.stop,
-                    },
-                    ADD=group.first > 0,
-                )  # fmt: skip
         launch_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
     return result

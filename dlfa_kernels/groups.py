@@ -4,7 +4,7 @@ The pooling makes every stage touch the states that the stage before it touched.
 from DRAM but for what L2 still holds; with groups whose tensors fit in a part of L2 it all comes from L2, so that DRAM
 moves the least: 3 tensors forward instead of up to 5, and 5 instead of up to 8 backward. A group costs the latency of
 its stages, each of which waits for the last program of the one before, and smaller groups fill the device worse. The
-second touch of one group already begins with the rows that were touched last (see `expand_kernel`).
+second touch of one group already begins with the rows that were touched last (`expand_kernel`, `inputs_kernel`).
 
 x and y of one tile of 128 tokens for each multiprocessor fill the L2 of a Hopper chip at E = 768, so a group that shall
 leave none idle needs smaller tiles: groups have those of few tokens, and read the weights twice as often.

@@ -55,7 +55,7 @@ def compute(function: Function, target: str, sources: Sequence[str], kinds: Sequ
     return lambda threads, mask: put(threads, function(*(get(threads) for get in gets)), mask)
 
 
-def chosen(a: Values, b: Values, first: Values) -> Values:
+def one_of_two(a: Values, b: Values, first: Values) -> Values:
     """a where `first` holds, else b."""
     return np.where(first, a, b)
 
@@ -198,7 +198,7 @@ def arithmetic(instruction: Instruction) -> Step:
     elif name == "bfe" and kind in ("u32", "s32"):
         function, kinds = bit_field(kind), [kind, "u32", "u32"]
     elif name == "selp":
-        function, kinds = chosen, [kind, kind, "pred"]
+        function, kinds = one_of_two, [kind, kind, "pred"]
     elif name == "prmt":
         function = permuted
     elif kind in ("f32", "f64"):

@@ -52,7 +52,7 @@ def decode(instruction: Instruction) -> Decoded:
         step = None
         if name == "bar" and instruction.operands != ("0",):
             raise Fault(f"unknown: {instruction.text}")
-    elif name == "fence" or instruction.opcode == "bar.warp.sync":
+    elif name in ("fence", "createpolicy") or instruction.opcode == "bar.warp.sync":
         step, together = nothing, 0
     elif name == "mul" and parts[1] in ("lo", "hi", "wide"):
         step = multiplication(instruction)
@@ -226,12 +226,14 @@ class Block:
     def __init__(
         self,
         code: Code,
-        position: tuple[int, ...],
+        position: tuple[int, int, int],
         grid: tuple[int, ...],
-        parameters: dict[str, int],
+        parameters: list[int],
         memory: dict[str, Memory],
     ) -> None:
-        self.code, self.position, self.grid, self.parameters, self.memory = code, position, grid, parameters, memory
+        self.code, self.position, self.memory = code, position, memory
+        self.grid = whole_grid(grid)
+        self.parameters = dict(zip(code.program.parameters, parameters, strict=True))
         self.warp_instructions = 0
         count = min(code.in_step, code.program.threads)
         self._parts = [Threads(self, first, count) for first in range(0, code.program.threads, count)]
@@ -247,6 +249,12 @@ class Block:
                 parts = parts[::-1] if any(at_barrier) else []
 
 
+def whole_grid(grid: tuple[int, ...]) -> tuple[int, int, int]:
+    """A grid of up to three axes with all three."""
+    x, y, z = (*grid, 1, 1)[:3]
+    return x, y, z
+
+
 def run_grid(
     code: Code, grid: tuple[int, ...], parameters: list[int], shared_bytes: int, global_memory: Memory
 ) -> None:
@@ -255,12 +263,11 @@ def run_grid(
     Raises:
         Fault: one of them does what it may not do; with its place in the grid.
     """
-    grid = (*grid, 1, 1)[:3]
-    named = dict(zip(code.program.parameters, parameters, strict=True))
-    for index in range(grid[0] * grid[1] * grid[2]):
-        position = (index % grid[0], index // grid[0] % grid[1], index // (grid[0] * grid[1]))
+    x, y, z = whole_grid(grid)
+    for index in range(x * y * z):
+        position = (index % x, index // x % y, index // (x * y))
         memory = {"shared": Memory.shared(shared_bytes), "global": global_memory}
         try:
-            Block(code, position, grid, named, memory).run()
+            Block(code, position, grid, parameters, memory).run()
         except Fault as fault:
             raise Fault(f"{code.program.name}, program {position}: {fault}") from fault

@@ -70,8 +70,8 @@ def chosen(mask: Mask, count: int) -> Values:
 
 
 def load(instruction: Instruction) -> Step:
-    """ld.param, ld.shared and ld.global, of one element or a vector."""
-    space, kind, (target, place) = instruction.parts[1], instruction.parts[-1], instruction.operands
+    """ld.param, ld.shared and ld.global, of one element or a vector; what a cache shall keep of it is not modelled."""
+    space, kind, (target, place, *_) = instruction.parts[1], instruction.parts[-1], instruction.operands
     puts = [write(name) for name in elements(target)]
     if space == "param":
         name = place.strip("[]")
@@ -96,8 +96,8 @@ def load(instruction: Instruction) -> Step:
 
 
 def store(instruction: Instruction) -> Step:
-    """st.shared and st.global."""
-    space, kind, (place, source) = instruction.parts[1], instruction.parts[-1], instruction.operands
+    """st.shared and st.global; what a cache shall keep of it is not modelled."""
+    space, kind, (place, source, *_) = instruction.parts[1], instruction.parts[-1], instruction.operands
     where, gets = address(place), [read(name, kind) for name in elements(source)]
 
     def step(threads: Threads, mask: Mask) -> None:

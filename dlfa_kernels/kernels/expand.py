@@ -5,7 +5,17 @@ import triton.language as tl
 
 from .arithmetic import round_to, sigmoid
 from .gate import held_expand, load_expand_weights, load_u_chunks, local_expand
-from .rows import STRIDES, inside_dim, load_wide, locate_tile, real_tokens, row_offsets, store_zeros, tile_pointer
+from .rows import (
+    STRIDES,
+    inside_dim,
+    load_last,
+    locate_tile,
+    real_tokens,
+    row_offsets,
+    store_zeros,
+    tile_pointer,
+    widen,
+)
 
 
 @triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot"])
@@ -78,9 +88,9 @@ def expand_kernel(
             inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
             inside = real[:, None] & inside_e[None, :]
             # before the product, which their latency hides behind
-            x = load_wide(x_tile, x_rows[:, None] + e[None, :], inside, PTX)
+            x = widen(load_last(x_tile, x_rows[:, None] + e[None, :], inside), PTX)
             if HAS_LOWER:
-                y = load_wide(y_tile, y_rows[:, None] + e[None, :], inside, PTX)
+                y = widen(load_last(y_tile, y_rows[:, None] + e[None, :], inside), PTX)
             context = tl.load(context_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
             if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
                 weights = load_expand_weights(

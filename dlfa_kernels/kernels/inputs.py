@@ -16,8 +16,8 @@ from .reduce import gate_gradient
 from .rows import (
     STRIDES,
     inside_dim,
-    load_float32,
     load_integrated,
+    load_last,
     locate_tile,
     real_tokens,
     row_offsets,
@@ -75,7 +75,7 @@ def inputs_kernel(
 
     dw'_bt = sum_j W_ls[:, :, j]^T da_b,t-j+(k-1)/2 + dp_b / |V_b|. Channel-major: a program keeps a block of channels
     and walks over every `splits`-th slot of a group, so that dW_le and dW_ls (k = 1; wider kernels: taps_kernel) gather
-    in registers, transposed.
+    in registers, transposed. It walks backwards, as `expand_kernel`: the rows that L2 still holds come first.
 
     Grid (cdiv(E, BLOCK_E), splits, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program:
     reads   dz, x, y (B, T, E): once; tiles without real tokens are not read
@@ -108,7 +108,8 @@ def inputs_kernel(
             )
 
     # Without `disable_licm` the addresses of all operands in shared memory are kept in registers, and spill.
-    for slot in tl.range(first_slot + tl.program_id(1), end_slot, tl.num_programs(1), disable_licm=True):
+    for turn in tl.range(tl.program_id(1), end_slot - first_slot, tl.num_programs(1), disable_licm=True):
+        slot = end_slot - 1 - turn
         sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
         real = real_tokens(mask_ptr, sequence, start + t, rows, length, HAS_MASK)
         tile_row = first_row + start
@@ -123,20 +124,24 @@ def inputs_kernel(
             dz_tile = tile_pointer(dz_ptr, sequence, start, first_row, dz_batch_stride, dz_row_stride, PACKED, ALIGN)
             x_tile = tile_pointer(x_ptr, sequence, start, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
             y_tile = tile_pointer(y_ptr, sequence, start, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
-            x = load_float32(x_tile, row_offsets(t, x_row_stride, ALIGN)[:, None] + e[None, :], inside)
-            w = x
+            # All loads before the first product, so that a turn waits for memory once.
+            x = load_last(x_tile, row_offsets(t, x_row_stride, ALIGN)[:, None] + e[None, :], inside)
             if HAS_LOWER:
-                y = load_float32(y_tile, row_offsets(t, y_row_stride, ALIGN)[:, None] + e[None, :], inside)
-                w = x + y
+                y = load_last(y_tile, row_offsets(t, y_row_stride, ALIGN)[:, None] + e[None, :], inside)
+            dz = load_last(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside)
+            if KERNEL_SIZE == 1:
+                da = load_squeezed_chunks(gradient_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+            context = tl.load(context_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
+            w = x.to(tl.float32)
+            if HAS_LOWER:
+                w += y.to(tl.float32)
             w = round_to(w, product_dtype, INTERPRETED)
             gated = w  # what the gate multiplies; rounded, it takes half the registers
             if SELECT:
-                gated = round_to(x - y, product_dtype, INTERPRETED)
-            if KERNEL_SIZE == 1:
-                da = load_squeezed_chunks(gradient_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
-                squeeze_part = add_products(squeeze_part, da, w, PRECISION, INTERPRETED, CHUNKS)
-            dz = load_float32(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside)
+                gated = round_to(x.to(tl.float32) - y.to(tl.float32), product_dtype, INTERPRETED)
             u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+            if KERNEL_SIZE == 1:
+                squeeze_part = add_products(squeeze_part, da, w, PRECISION, INTERPRETED, CHUNKS)
             if held:
                 local = held_expand(u, expand_weights, PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
             else:
@@ -144,8 +149,8 @@ def inputs_kernel(
                     u_tile, t, real, expand_weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, "relu", PRECISION, INTERPRETED,
                     BLOCK_T, BLOCK_E, BLOCK_H,
                 )  # fmt: skip
-            context = tl.load(context_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
             m = sigmoid(local + context[None, :], PTX)
+            dz = dz.to(tl.float32)
             ds = round_to(gate_gradient(dz, m, gated.to(tl.float32)), product_dtype, INTERPRETED)
             expand_part = add_products(expand_part, u, ds, PRECISION, INTERPRETED, CHUNKS)
             if first_h == 0:

@@ -101,9 +101,8 @@ def load_float32(ptr, offsets, inside):
 
 
 @triton.jit
-def load_wide(ptr, offsets, inside, PTX: tl.constexpr):
-    """`load_float32`, with bfloat16 widened by one instruction a value, where the compiler takes three for two."""
-    values = tl.load(ptr + offsets, mask=inside, other=0.0)
+def widen(values, PTX: tl.constexpr):
+    """A block in float32; PTX: bfloat16 by one instruction a value, where the compiler takes three for two."""
     if PTX and values.dtype == tl.bfloat16:
         return tl.inline_asm_elementwise(
             "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;", "=r,=r,r", [values], dtype=tl.float32, is_pure=True,
@@ -111,6 +110,18 @@ def load_wide(ptr, offsets, inside, PTX: tl.constexpr):
         )  # fmt: skip
     else:
         return values.to(tl.float32)
+
+
+@triton.jit
+def load_wide(ptr, offsets, inside, PTX: tl.constexpr):
+    """A block in float32, zero outside, by `widen`."""
+    return widen(tl.load(ptr + offsets, mask=inside, other=0.0), PTX)
+
+
+@triton.jit
+def load_last(ptr, offsets, inside):
+    """A block as stored, zero outside, that no later launch of the pass reads: L2 may drop it before all else."""
+    return tl.load(ptr + offsets, mask=inside, other=0.0, eviction_policy="evict_first")
 
 
 @triton.jit

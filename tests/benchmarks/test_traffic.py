@@ -98,6 +98,31 @@ def test_states_are_moved_as_planned(shape: tuple[int, int, int], fuse: str) -> 
     assert (("backward", "dy") in rows) == (fuse == "select")
 
 
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_second_touch_begins_where_the_first_ended(monkeypatch: pytest.MonkeyPatch, kernel_size: int) -> None:
+    touched: dict[str, list[int]] = {}
+
+    class Ordered(traffic.Traffic):
+        def count(self, direction: str, pointers: Any, mask: Any) -> None:
+            launch, addresses = self.launches[-1], pointers.data[mask.data]
+            x = launch.arguments.get("x_ptr")
+            if isinstance(x, torch.Tensor) and addresses.size:
+                row = (int(addresses.min()) - x.data_ptr()) // (x.stride(1) * x.element_size())
+                if 0 <= row < x.shape[0] * x.shape[1]:
+                    touched.setdefault(launch.kernel.__name__, []).append(row)
+            super().count(direction, pointers, mask)
+
+    monkeypatch.setattr(traffic, "Traffic", Ordered)
+    measure(Case((4, 320, 64), False, Variant(kernel_size=kernel_size)), torch.bfloat16)
+    assert touched["squeeze_kernel"][0] == touched["reduce_kernel"][0] == 0
+    last_tiles = 4 * 320 - 128  # the programs of the backward walk over several tiles each
+    assert touched["expand_kernel"][0] >= last_tiles
+    assert touched["inputs_kernel"][0] >= last_tiles
+    assert touched["inputs_kernel"][-1] < last_tiles
+    # no launch comes after it that reads x, which its loads tell the caches
+    assert [*touched][-1] == "inputs_kernel"
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("fuse", ["gate", "select"])
 def test_nothing_else_of_the_states_size_is_moved(fuse: str, packed: bool) -> None:
