@@ -183,6 +183,7 @@ def backward(
                     "squeeze_parts_ptr": squeeze_parts, "expand_parts_ptr": expand_parts,
                     "first_slot": tiles.start, "end_slot": tiles.stop,
                 },
+                EARLY=inputs.block_t > 32,  # tiles of products whose operands are in shared memory
                 ADD=group.first > 0,
             )  # fmt: skip
         launch_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)

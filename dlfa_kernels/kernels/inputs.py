@@ -57,6 +57,7 @@ def inputs_kernel(
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
     KERNEL_SIZE: tl.constexpr,
+    EARLY: tl.constexpr,
     ADD: tl.constexpr,
     SELECT: tl.constexpr,
     HAS_LOWER: tl.constexpr,
@@ -76,6 +77,8 @@ def inputs_kernel(
     dw'_bt = sum_j W_ls[:, :, j]^T da_b,t-j+(k-1)/2 + dp_b / |V_b|. Channel-major: a program keeps a block of channels
     and walks over every `splits`-th slot of a group, so that dW_le and dW_ls (k = 1; wider kernels: taps_kernel) gather
     in registers, transposed. It walks backwards, as `expand_kernel`: the rows that L2 still holds come first.
+    EARLY: all loads of a tile before its first product, so that it waits for memory once; takes more registers where
+    products have their operands there.
 
     Grid (cdiv(E, BLOCK_E), splits, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program:
     reads   dz, x, y (B, T, E): once; tiles without real tokens are not read
@@ -124,14 +127,13 @@ def inputs_kernel(
             dz_tile = tile_pointer(dz_ptr, sequence, start, first_row, dz_batch_stride, dz_row_stride, PACKED, ALIGN)
             x_tile = tile_pointer(x_ptr, sequence, start, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
             y_tile = tile_pointer(y_ptr, sequence, start, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
-            # All loads before the first product, so that a turn waits for memory once.
             x = load_last(x_tile, row_offsets(t, x_row_stride, ALIGN)[:, None] + e[None, :], inside)
             if HAS_LOWER:
                 y = load_last(y_tile, row_offsets(t, y_row_stride, ALIGN)[:, None] + e[None, :], inside)
-            dz = load_last(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside)
-            if KERNEL_SIZE == 1:
-                da = load_squeezed_chunks(gradient_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
-            context = tl.load(context_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
+            if EARLY:
+                dz = load_last(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside)
+                if KERNEL_SIZE == 1:
+                    da = load_squeezed_chunks(gradient_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
             w = x.to(tl.float32)
             if HAS_LOWER:
                 w += y.to(tl.float32)
@@ -139,9 +141,17 @@ def inputs_kernel(
             gated = w  # what the gate multiplies; rounded, it takes half the registers
             if SELECT:
                 gated = round_to(x.to(tl.float32) - y.to(tl.float32), product_dtype, INTERPRETED)
-            u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+            if EARLY:
+                u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
             if KERNEL_SIZE == 1:
+                if not EARLY:
+                    da = load_squeezed_chunks(gradient_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
                 squeeze_part = add_products(squeeze_part, da, w, PRECISION, INTERPRETED, CHUNKS)
+            if not EARLY:
+                dz = load_last(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside).to(
+                    tl.float32
+                )
+                u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
             if held:
                 local = held_expand(u, expand_weights, PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
             else:
@@ -149,6 +159,7 @@ def inputs_kernel(
                     u_tile, t, real, expand_weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, "relu", PRECISION, INTERPRETED,
                     BLOCK_T, BLOCK_E, BLOCK_H,
                 )  # fmt: skip
+            context = tl.load(context_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
             m = sigmoid(local + context[None, :], PTX)
             dz = dz.to(tl.float32)
             ds = round_to(gate_gradient(dz, m, gated.to(tl.float32)), product_dtype, INTERPRETED)
