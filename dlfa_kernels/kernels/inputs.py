@@ -148,9 +148,8 @@ def inputs_kernel(
                     da = load_squeezed_chunks(gradient_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
                 squeeze_part = add_products(squeeze_part, da, w, PRECISION, INTERPRETED, CHUNKS)
             if not EARLY:
-                dz = load_last(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside).to(
-                    tl.float32
-                )
+                dz = load_last(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside)
+                dz = dz.to(tl.float32)  # here: later, it takes more registers
                 u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
             if held:
                 local = held_expand(u, expand_weights, PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
