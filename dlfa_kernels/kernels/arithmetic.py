@@ -5,11 +5,28 @@ import triton.language as tl
 
 
 @triton.jit
+def tf32_part(value):
+    """A float32 block with the mantissa's lower 13 bits cleared: what a tensor core reads of it as TF32."""
+    return (value.to(tl.uint32, bitcast=True) & 0xFFFFE000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def dot(a, b, accumulator, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
-    """accumulator + a b in float32; PRECISION is for float32 operands alone."""
+    """accumulator + a b in float32; PRECISION is for float32 operands alone.
+
+    "tf32x3" splits each of them into what TF32 keeps and the rest, and leaves out the product of the rests, as
+    CUTLASS's fast accurate GEMM does. All go to one accumulator, the small ones first: Triton's own option of that name
+    has a second one, moved between registers in every product. An infinite operand gives NaN.
+    """
     if INTERPRETED:  # the interpreter takes the bits of bfloat16 for integers
         a = a.to(tl.float32)
         b = b.to(tl.float32)
+    if a.dtype == tl.float32 and PRECISION == "tf32x3":
+        a_part = tf32_part(a)
+        b_part = tf32_part(b)
+        accumulator = tl.dot(a - a_part, b_part, accumulator, input_precision="tf32")
+        accumulator = tl.dot(a_part, b - b_part, accumulator, input_precision="tf32")
+        return tl.dot(a_part, b_part, accumulator, input_precision="tf32")
     return tl.dot(a, b, accumulator, input_precision=PRECISION, out_dtype=tl.float32)
 
 
