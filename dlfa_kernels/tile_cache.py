@@ -15,7 +15,7 @@ from .tiles import Tile, Tiles
 FORMAT = "dlfa-tiles-3"
 # What tuning may have found, lowest and highest: anything else is not from here, and might not compile.
 LIMITS = {
-    "block_t": (16, 128), "block_e": (16, 128), "block_h": (16, 64), "chunks": (1, 16),
+    "block_t": (16, 128), "block_e": (16, 128), "block_h": (16, 256), "chunks": (1, 16),
     "num_warps": (4, 8), "num_stages": (1, 4), "registers": (64, 255),
 }  # fmt: skip
 

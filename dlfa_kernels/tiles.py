@@ -110,7 +110,7 @@ CAPS = {
                          inputs=_cap(32, 64, 8, 1)),
     ("warp", 4, 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 32, 8, 2), reduce=_cap(32, 64, 8, 2),
                          inputs=_cap(32, 64, 8, 1)),
-    ("warp", 4, 4): _FLOAT32_CAPS,
+    ("warp", 4, 4): replace(_FLOAT32_CAPS, inputs=_cap(32, 64, 8, 1)),
     # waves of 64 threads: half the registers a thread for the same number of warps, and 64 KiB of shared memory
     ("wave", 2, 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(16, 64, 8, 1),
                          inputs=_cap(16, 16, 4, 1)),
@@ -128,6 +128,11 @@ def _family(architecture: str) -> str:
     if architecture not in FAMILIES:
         logger.info("no tile sizes for %s: the most conservative ones are used", architecture)
     return FAMILIES.get(architecture, "warp")
+
+
+def holding(tile: Tile, squeeze_dim: int, block_h: int) -> Tile:
+    """A tile that holds as much of the squeeze width as a program may, in blocks of `block_h`."""
+    return replace(tile, block_h=block_h, chunks=min(MAX_HELD_H // block_h, -(-squeeze_dim // block_h)))
 
 
 def one_warpgroup(tile: Tile) -> Tile:
@@ -152,10 +157,10 @@ def choose_tiles(
     caps = CAPS[family, dtype.itemsize, operand_bytes]
     widest_e = power_of_two(embed_dim)
     block_h = min(64, power_of_two(squeeze_dim))
-    chunks = min(MAX_HELD_H, -(-squeeze_dim // block_h) * block_h) // block_h
+    chunks = holding(caps.squeeze, squeeze_dim, block_h).chunks
 
     def fitted(cap: Tile) -> Tile:
-        return replace(cap, block_e=min(cap.block_e, widest_e), block_h=block_h, chunks=chunks)
+        return replace(holding(cap, squeeze_dim, block_h), block_e=min(cap.block_e, widest_e))
 
     def narrow(cap: Tile) -> Tile:  # little is held, and little read of the weights: more and smaller programs
         tile = fitted(cap)
@@ -165,19 +170,31 @@ def choose_tiles(
 
     squeeze, expand, reduce = narrow(caps.squeeze), narrow(caps.expand), narrow(caps.reduce)
     inputs = narrow(caps.inputs) if caps.inputs.block_t == 128 else fitted(caps.inputs)
-    if family == "warpgroup" and operand_bytes == 2 and chunks <= 2:  # three programs a multiprocessor
-        expand, reduce = replace(expand, registers=168), replace(reduce, registers=168)
+    if family == "warpgroup" and operand_bytes == 2:
+        if chunks <= 2:  # three programs a multiprocessor
+            expand, reduce = replace(expand, registers=168), replace(reduce, registers=168)
+        if chunks == 4:  # wide products; and two programs a multiprocessor in the expand stage, by shared memory
+            squeeze, reduce = holding(squeeze, squeeze_dim, 256), holding(reduce, squeeze_dim, 128)
+            expand = replace(holding(expand, squeeze_dim, 256), block_e=min(32, widest_e))
+    if family == "warp" and operand_bytes == 2 and chunks == 4:  # half of the registers held, and two programs
+        inputs = replace(inputs, block_e=min(32, widest_e), num_warps=4)
     if family == "warpgroup" and operand_bytes < dtype.itemsize and chunks == 4:  # shared memory, and registers
         squeeze, reduce = replace(squeeze, block_e=min(32, widest_e)), replace(reduce, block_e=min(32, widest_e))
     if dtype == torch.float32 and operand_bytes == 4 and chunks == 4:  # four warps spill here
         squeeze = replace(squeeze, block_e=min(32, widest_e), num_warps=8)
     narrow_h = min(32, block_h)
-    if operand_bytes == 4 and squeeze_dim <= (128 if family in ("warp", "wave") else 64):
-        # one block of 64 alone is unrolled, and spills
-        inputs = replace(inputs, block_h=narrow_h, chunks=-(-squeeze_dim // narrow_h))
+    if operand_bytes == 4 and family in ("warp", "warpgroup"):
+        inputs = holding(inputs, squeeze_dim, 16 if family == "warp" and squeeze_dim > 128 else 32)
+        if squeeze_dim <= 64:  # little is held: two programs a multiprocessor
+            inputs = replace(inputs, num_warps=4)
+    elif operand_bytes == 4 and squeeze_dim <= (128 if family == "wave" else 64):
+        inputs = holding(inputs, squeeze_dim, narrow_h)  # one block of 64 alone is unrolled, and spills
     if family == "wave" and operand_bytes < dtype.itemsize:
         inputs = replace(inputs, block_h=narrow_h, chunks=min(4, -(-squeeze_dim // narrow_h)))
     block_e = min(64, widest_e)
+    context_stages = {"warpgroup": 3, "warp": 2}.get(family, 1)
+    if family == "warp" and chunks > (3 if operand_bytes == 2 else 2):  # pipelined, it would spill
+        context_stages = 1
     return Tiles(
         squeeze=squeeze,
         expand=expand,
@@ -191,7 +208,7 @@ def choose_tiles(
             block_h=block_h,
             chunks=chunks,
             num_warps=4,
-            num_stages=3 if family == "warpgroup" else 2 if family == "warp" and chunks < 4 else 1,
+            num_stages=context_stages,
         ),
         weights=Tile(block_t=32, block_e=block_e, block_h=block_h),
         sums=Tile(block_t=64, block_e=min(128, widest_e)),
@@ -212,14 +229,7 @@ def with_fewer_tokens(tiles: Tiles) -> Tiles:
     def short(tile: Tile) -> Tile:
         return one_warpgroup(tile) if tile.block_t > 64 else tile
 
-    inputs = tiles.inputs  # two warpgroups hold the weight gradients, whatever the tokens
-    return replace(
-        tiles,
-        squeeze=short(tiles.squeeze),
-        expand=short(tiles.expand),
-        reduce=short(tiles.reduce),
-        inputs=replace(inputs, block_t=min(inputs.block_t, 64)),
-    )
+    return replace(tiles, squeeze=short(tiles.squeeze), expand=short(tiles.expand), reduce=short(tiles.reduce))
 
 
 @cache

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .arithmetic import round_to, sigmoid
-from .gate import held_expand, load_expand_weights, load_u_chunks, local_expand
+from .gate import held_expand, load_expand_weights, load_u_chunks, local_expand, transposed
 from .rows import (
     STRIDES,
     inside_dim,
@@ -88,21 +88,24 @@ def expand_kernel(
             inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
             inside = real[:, None] & inside_e[None, :]
             # before the product, which their latency hides behind
-            x = widen(load_last(x_tile, x_rows[:, None] + e[None, :], inside), PTX)
+            x = load_last(x_tile, x_rows[:, None] + e[None, :], inside)
             if HAS_LOWER:
-                y = widen(load_last(y_tile, y_rows[:, None] + e[None, :], inside), PTX)
+                y = load_last(y_tile, y_rows[:, None] + e[None, :], inside)
             context = tl.load(context_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
             if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
                 weights = load_expand_weights(
                     weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
                 )
-                local = held_expand(u, weights, PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
+                local = held_expand(u, transposed(weights, CHUNKS), PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
             else:
                 local = local_expand(
                     squeezed_tile, t, real, weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION, PRECISION, INTERPRETED,
                     BLOCK_T, BLOCK_E, BLOCK_H,
                 )  # fmt: skip
             m = sigmoid(local + context[None, :], PTX)
+            x = widen(x, PTX)
+            if HAS_LOWER:
+                y = widen(y, PTX)
             if SELECT:
                 z = y + m * (x - y)
             elif HAS_LOWER:

@@ -151,6 +151,15 @@ def local_expand(
 
 
 @triton.jit
+def transposed(chunks, CHUNKS: tl.constexpr):
+    """The transpose of each block of a tuple."""
+    turned = ()
+    for chunk in tl.static_range(CHUNKS):
+        turned = turned + (tl.trans(chunks[chunk]),)
+    return turned
+
+
+@triton.jit
 def held_expand(
     u_chunks,
     weights,
@@ -160,8 +169,8 @@ def held_expand(
     BLOCK_E: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
-    """W_le u, float32 (BLOCK_T, BLOCK_E), from chunks of u and W_le that are all of H."""
+    """W_le u, float32 (BLOCK_T, BLOCK_E), from chunks of u and W_le^T that are all of H."""
     local = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
     for chunk in tl.static_range(CHUNKS):
-        local = dot(u_chunks[chunk], tl.trans(weights[chunk]), local, PRECISION, INTERPRETED)
+        local = dot(u_chunks[chunk], weights[chunk], local, PRECISION, INTERPRETED)
     return local

@@ -10,6 +10,7 @@ from .gate import (
     load_squeezed,
     load_squeezed_chunks,
     local_expand,
+    transposed,
     zero_chunks,
 )
 from .reduce import gate_gradient
@@ -77,12 +78,13 @@ def inputs_kernel(
     dw'_bt = sum_j W_ls[:, :, j]^T da_b,t-j+(k-1)/2 + dp_b / |V_b|. Channel-major: a program keeps a block of channels
     and walks over every `splits`-th slot of a group, so that dW_le and dW_ls (k = 1; wider kernels: taps_kernel) gather
     in registers, transposed. It walks backwards, as `expand_kernel`: the rows that L2 still holds come first.
-    EARLY: all loads of a tile before its first product, so that it waits for memory once; takes more registers where
-    products have their operands there.
+    EARLY: x, y, dz and da are read before the first product and u behind it, so that a tile waits for memory twice at
+    most; takes more registers where products have their operands there.
 
     Grid (cdiv(E, BLOCK_E), splits, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program:
     reads   dz, x, y (B, T, E): once; tiles without real tokens are not read
-            u (rows, H): once a block of E; squeezed_gradient (rows, H): k times a block of E
+            u (rows, H): once a block of E; squeezed_gradient (rows, H): k times a block of E; with products of float32
+            u twice, and squeezed_gradient at k = 1
             squeeze_weight (k, H, E), expand_weight (E, H): once a program, the former at k > 1 once a tile, from cache
             context, pooled_gradient (B, E) float32: once a tile; mask, cu_seqlens: once a tile and block of E
     writes  dx (B, T, E), and dy with SELECT: once
@@ -95,19 +97,30 @@ def inputs_kernel(
     product_dtype: tl.constexpr = u_ptr.dtype.element_ty
     expand_part = zero_chunks(CHUNKS, BLOCK_H, BLOCK_E)
     squeeze_part = zero_chunks(CHUNKS, BLOCK_H, BLOCK_E)
-    # Products of float32 take three of the tensor cores' each: held, all their operands would spill.
-    held: tl.constexpr = SQUEEZE_DIM <= CHUNKS * BLOCK_H and product_dtype.primitive_bitwidth == 16
+    # Products of float32 take three of the tensor cores' each: gathered before they start, their operands would spill.
+    gathered: tl.constexpr = product_dtype.primitive_bitwidth == 16
+    held: tl.constexpr = SQUEEZE_DIM <= CHUNKS * BLOCK_H and gathered
+    early_da: tl.constexpr = EARLY and gathered and KERNEL_SIZE == 1
+    early_dz: tl.constexpr = EARLY and gathered and state_dtype.primitive_bitwidth == 16
     if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
         first_h = 0
     else:
         first_h = tl.program_id(2) * (CHUNKS * BLOCK_H)
     if held:
-        expand_weights = load_expand_weights(
-            expand_weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
+        # Both are read the other way round and transposed here: what is stored in shared memory as it was read, Triton
+        # 3.9 keeps in registers too, and stores it again in every turn.
+        expand_weights = transposed(
+            load_expand_weights(
+                expand_weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
+            ),
+            CHUNKS,
         )
         if KERNEL_SIZE == 1:
-            squeeze_weights = load_squeeze_weights(
-                squeeze_weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
+            squeeze_weights = transposed(
+                load_squeeze_weights(
+                    squeeze_weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
+                ),
+                CHUNKS,
             )
 
     # Without `disable_licm` the addresses of all operands in shared memory are kept in registers, and spill.
@@ -130,10 +143,10 @@ def inputs_kernel(
             x = load_last(x_tile, row_offsets(t, x_row_stride, ALIGN)[:, None] + e[None, :], inside)
             if HAS_LOWER:
                 y = load_last(y_tile, row_offsets(t, y_row_stride, ALIGN)[:, None] + e[None, :], inside)
-            if EARLY:
+            if early_dz:
                 dz = load_last(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside)
-                if KERNEL_SIZE == 1:
-                    da = load_squeezed_chunks(gradient_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+            if early_da:
+                da = load_squeezed_chunks(gradient_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
             w = x.to(tl.float32)
             if HAS_LOWER:
                 w += y.to(tl.float32)
@@ -141,17 +154,23 @@ def inputs_kernel(
             gated = w  # what the gate multiplies; rounded, it takes half the registers
             if SELECT:
                 gated = round_to(x.to(tl.float32) - y.to(tl.float32), product_dtype, INTERPRETED)
-            if EARLY:
+            if gathered and not held:
                 u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
             if KERNEL_SIZE == 1:
-                if not EARLY:
-                    da = load_squeezed_chunks(gradient_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
-                squeeze_part = add_products(squeeze_part, da, w, PRECISION, INTERPRETED, CHUNKS)
-            if not EARLY:
+                if gathered:
+                    if not early_da:
+                        da = load_squeezed_chunks(gradient_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+                    squeeze_part = add_products(squeeze_part, da, w, PRECISION, INTERPRETED, CHUNKS)
+                else:
+                    squeeze_part = add_read_products(
+                        squeeze_part, gradient_tile, t, real, first_h, w, SQUEEZE_DIM, PRECISION, INTERPRETED, CHUNKS,
+                        BLOCK_H,
+                    )  # fmt: skip
+            if not early_dz:
                 dz = load_last(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside)
                 dz = dz.to(tl.float32)  # here: later, it takes more registers
-                u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
             if held:
+                u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
                 local = held_expand(u, expand_weights, PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
             else:
                 local = local_expand(
@@ -162,7 +181,12 @@ def inputs_kernel(
             m = sigmoid(local + context[None, :], PTX)
             dz = dz.to(tl.float32)
             ds = round_to(gate_gradient(dz, m, gated.to(tl.float32)), product_dtype, INTERPRETED)
-            expand_part = add_products(expand_part, u, ds, PRECISION, INTERPRETED, CHUNKS)
+            if gathered:
+                expand_part = add_products(expand_part, u, ds, PRECISION, INTERPRETED, CHUNKS)
+            else:
+                expand_part = add_read_products(
+                    expand_part, u_tile, t, real, first_h, ds, SQUEEZE_DIM, PRECISION, INTERPRETED, CHUNKS, BLOCK_H
+                )
             if first_h == 0:
                 pooled = tl.load(pooled_gradient_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
                 dx = dz * m + pooled[None, :]
@@ -211,6 +235,29 @@ def add_products(parts, left, right, PRECISION: tl.constexpr, INTERPRETED: tl.co
     sums = ()
     for chunk in tl.static_range(CHUNKS):
         sums = sums + (dot(tl.trans(left[chunk]), right, parts[chunk], PRECISION, INTERPRETED),)
+    return sums
+
+
+@triton.jit
+def add_read_products(
+    parts,
+    tile_ptr,
+    t,
+    real,
+    first_h,
+    right,
+    SQUEEZE_DIM: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+):
+    """`add_products` of a tile's rows of u or da, each block read when its turn comes: few are held at a time."""
+    sums = ()
+    for chunk in tl.static_range(CHUNKS):
+        h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+        left = load_squeezed(tile_ptr, t, real, h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
+        sums = sums + (dot(tl.trans(left), right, parts[chunk], PRECISION, INTERPRETED),)
     return sums
 
 

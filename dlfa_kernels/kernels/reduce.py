@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .arithmetic import activate, activation_slope, dot, round_to, sigmoid, store_column_sums
-from .gate import held_expand, load_expand_weights, load_squeezed, load_u_chunks, local_expand, zero_chunks
+from .gate import held_expand, load_expand_weights, load_squeezed, load_u_chunks, local_expand, transposed, zero_chunks
 from .rows import STRIDES, inside_dim, load_wide, locate_tile, real_tokens, row_offsets, tile_pointer
 
 
@@ -97,7 +97,7 @@ def reduce_kernel(
                 weight_ptr, first_h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
             )
             if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
-                local = held_expand(u, weights, PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
+                local = held_expand(u, transposed(weights, CHUNKS), PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
             else:
                 local = local_expand(
                     squeezed_tile, t, real, weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION, PRECISION, INTERPRETED,

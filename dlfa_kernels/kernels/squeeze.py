@@ -48,14 +48,13 @@ def load_squeeze_weights(
     BLOCK_H: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
-    """W_ls of kernel size 1, where CHUNKS BLOCK_H channels are all of H, a tuple of (BLOCK_H, BLOCK_E) blocks."""
+    """W_ls^T of kernel size 1, where CHUNKS BLOCK_H channels are all of H, a tuple of (BLOCK_E, BLOCK_H) blocks."""
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
         h = chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-        weight = load_squeeze_weight(
-            weight_ptr, 0, h, e, SQUEEZE_DIM, EMBED_DIM, dtype, INTERPRETED, BLOCK_E, CHUNKS * BLOCK_H
-        )
-        chunks = chunks + (weight,)
+        inside = inside_dim(e, EMBED_DIM, BLOCK_E)[:, None] & inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)[None, :]
+        weight = tl.load(weight_ptr + h[None, :] * EMBED_DIM + e[:, None], mask=inside, other=0.0)
+        chunks = chunks + (round_to(weight, dtype, INTERPRETED),)
     return chunks
 
 

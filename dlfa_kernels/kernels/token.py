@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from .arithmetic import activate, activation_slope, dot, round_to, sigmoid
-from .gate import held_expand, load_expand_weight, load_expand_weights, zero_chunks
+from .gate import held_expand, load_expand_weight, load_expand_weights, transposed, zero_chunks
 from .reduce import gate_gradient
 from .rows import (
     STRIDES,
@@ -300,7 +300,7 @@ def token_reduce_kernel(
             weights = load_expand_weights(
                 expand_weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
             )
-            local = held_expand(u, weights, PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
+            local = held_expand(u, transposed(weights, CHUNKS), PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
         else:
             local = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
             for block_h in range(0, SQUEEZE_DIM, BLOCK_H):

@@ -22,10 +22,11 @@ from benchmarks import codegen
 ROOT = Path(__file__).resolve().parents[2]
 # Tensors of the states' size, and the squeezes: rows of neighbouring elements.
 BIG = {f"{name}_ptr" for name in ("x", "y", "z", "dz", "dx", "dy", "squeezed", "u", "squeezed_gradient")}
-# Of a loop's instructions, those that access spilled registers: a tile half as wide takes a quarter more in all.
-MOST_SPILLS = 1 / 8
-# Where nothing wider fits the registers, 8 bytes a thread: blocks of 16 channels by 64 tokens on 256 threads.
-NARROW = {("sm_80", "inputs")}
+# Of a loop's instructions, those that access spilled registers: a few addresses, which a turn reads once. A tile half
+# as wide would take a quarter more of all instructions.
+MOST_SPILLS = 1 / 64
+# Blocks of 32 tokens by 16 channels of float32 on 256 threads, 8 bytes each: wider ones spill or take longer.
+NARROW = {("sm_80", "float32", "inputs", "u_ptr"), ("sm_80", "float32", "inputs", "squeezed_gradient_ptr")}
 WITHOUT_PRODUCT = {"pool", "sums", "token_inputs"}
 PADDED = {"squeeze", "context", "expand", "reduce", "inputs", "weights"}
 TOKEN = {"sums", "token_expand", "token_reduce", "token_branch", "token_inputs", "token_parts"}
@@ -63,7 +64,7 @@ def complaints(rows: list[Row]) -> list[str]:
             faults.append(f"{kernel}: {row['tensor_core_ops']} matrix instructions")
         for argument in BIG & row["accesses"].keys():
             counts = row["accesses"][argument]
-            if (row["arch"], row["kernel"]) in NARROW and not argument.startswith("squeezed"):
+            if (row["arch"], row["dtype"], row["kernel"], argument) in NARROW:
                 continue
             if counts.get("narrow_loads", 0) + counts.get("narrow_stores", 0):
                 faults.append(f"{kernel}: {argument} is accessed in less than 16 bytes: {counts}")
@@ -108,6 +109,7 @@ def common_rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 
 def test_common_call_compiles_well(common_rows: list[Row]) -> None:
     assert complaints(common_rows) == []
+    assert all(row["spill_bytes"] == 0 for row in common_rows)
     # 100 with Triton 3.9 and 90 with 3.6; more would take no figure here over a limit, and yet cost time
     assert sum(row["per_element"] for row in common_rows if row["squeeze_dim"] == 192 and row["per_element"]) < 105
     for squeeze_dim in (192, 48):
@@ -143,6 +145,7 @@ def test_ampere_compiles_well(tmp_path: Path) -> None:
     options = ("--arch", "sm_80", "--dtype", "bfloat16", "--embed-dim", "768", "--reduction", "4")
     rows = compiled(tmp_path, *options, "--call", "gate k=1 padded")
     assert complaints(rows) == []
+    assert all(row["spill_bytes"] == 0 for row in rows)
     assert {row["kernel"] for row in rows} == PADDED
 
 
