@@ -78,8 +78,8 @@ def inputs_kernel(
     dw'_bt = sum_j W_ls[:, :, j]^T da_b,t-j+(k-1)/2 + dp_b / |V_b|. Channel-major: a program keeps a block of channels
     and walks over every `splits`-th slot of a group, so that dW_le and dW_ls (k = 1; wider kernels: taps_kernel) gather
     in registers, transposed. It walks backwards, as `expand_kernel`: the rows that L2 still holds come first.
-    EARLY: x, y, dz and da are read before the first product and u behind it, so that a tile waits for memory twice at
-    most; takes more registers where products have their operands there.
+    EARLY: all loads of a tile before its first product, but for dz of float32, so that it waits for memory once; takes
+    more registers where products have their operands there.
 
     Grid (cdiv(E, BLOCK_E), splits, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program:
     reads   dz, x, y (B, T, E): once; tiles without real tokens are not read
@@ -100,8 +100,8 @@ def inputs_kernel(
     # Products of float32 take three of the tensor cores' each: gathered before they start, their operands would spill.
     gathered: tl.constexpr = product_dtype.primitive_bitwidth == 16
     held: tl.constexpr = SQUEEZE_DIM <= CHUNKS * BLOCK_H and gathered
-    early_da: tl.constexpr = EARLY and gathered and KERNEL_SIZE == 1
-    early_dz: tl.constexpr = EARLY and gathered and state_dtype.primitive_bitwidth == 16
+    early: tl.constexpr = EARLY and gathered
+    early_dz: tl.constexpr = early and state_dtype.primitive_bitwidth == 16
     if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
         first_h = 0
     else:
@@ -145,7 +145,7 @@ def inputs_kernel(
                 y = load_last(y_tile, row_offsets(t, y_row_stride, ALIGN)[:, None] + e[None, :], inside)
             if early_dz:
                 dz = load_last(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside)
-            if early_da:
+            if early and KERNEL_SIZE == 1:
                 da = load_squeezed_chunks(gradient_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
             w = x.to(tl.float32)
             if HAS_LOWER:
@@ -154,11 +154,11 @@ def inputs_kernel(
             gated = w  # what the gate multiplies; rounded, it takes half the registers
             if SELECT:
                 gated = round_to(x.to(tl.float32) - y.to(tl.float32), product_dtype, INTERPRETED)
-            if gathered and not held:
+            if early:
                 u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
             if KERNEL_SIZE == 1:
                 if gathered:
-                    if not early_da:
+                    if not early:
                         da = load_squeezed_chunks(gradient_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
                     squeeze_part = add_products(squeeze_part, da, w, PRECISION, INTERPRETED, CHUNKS)
                 else:
@@ -169,8 +169,9 @@ def inputs_kernel(
             if not early_dz:
                 dz = load_last(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside)
                 dz = dz.to(tl.float32)  # here: later, it takes more registers
-            if held:
+            if gathered and not early:
                 u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+            if held:
                 local = held_expand(u, expand_weights, PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
             else:
                 local = local_expand(
