@@ -97,14 +97,15 @@ CAPS = {
                               inputs=_cap(128, 64, 8, 1)),
     ("warpgroup", 4, 2): Caps(squeeze=_cap(128, 64, 8, 2), expand=_cap(128, 32, 8, 2, 128), reduce=_cap(128, 64, 8, 2),
                               inputs=_cap(128, 64, 8, 1)),
-    ("warpgroup", 4, 4): replace(_FLOAT32_CAPS, expand=_cap(64, 16, 8, 2), reduce=_cap(16, 64, 8, 2),
-                                 inputs=_cap(32, 64, 8, 1)),
+    ("warpgroup", 4, 4): Caps(squeeze=_cap(64, 16, 4, 2), expand=_cap(32, 64, 8, 2), reduce=_cap(32, 64, 8, 2),
+                              inputs=_cap(32, 64, 8, 1)),
     # the accumulators are in a memory of their own, and leave it block by block
     ("tensor memory", 2, 2): Caps(squeeze=_cap(128, 64, 8, 3), expand=_cap(128, 64, 8, 2), reduce=_cap(128, 32, 8, 2),
                                   inputs=_cap(128, 64, 8, 1)),
     ("tensor memory", 4, 2): Caps(squeeze=_cap(64, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(64, 32, 8, 2),
                                   inputs=_cap(128, 64, 8, 1)),
-    ("tensor memory", 4, 4): replace(_FLOAT32_CAPS, inputs=_cap(32, 64, 8, 1)),
+    ("tensor memory", 4, 4): Caps(squeeze=_cap(32, 16, 4, 2), expand=_cap(32, 64, 8, 2), reduce=_cap(32, 64, 8, 2),
+                                  inputs=_cap(32, 64, 8, 1)),
     # operands take registers
     ("warp", 2, 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(128, 32, 8, 2), reduce=_cap(32, 64, 8, 2),
                          inputs=_cap(32, 64, 8, 1)),
@@ -180,7 +181,7 @@ def choose_tiles(
         inputs = replace(inputs, block_e=min(32, widest_e), num_warps=4)
     if family == "warpgroup" and operand_bytes < dtype.itemsize and chunks == 4:  # shared memory, and registers
         squeeze, reduce = replace(squeeze, block_e=min(32, widest_e)), replace(reduce, block_e=min(32, widest_e))
-    if dtype == torch.float32 and operand_bytes == 4 and chunks == 4:  # four warps spill here
+    if family == "wave" and dtype == torch.float32 and operand_bytes == 4 and chunks == 4:  # four warps spill here
         squeeze = replace(squeeze, block_e=min(32, widest_e), num_warps=8)
     narrow_h = min(32, block_h)
     if operand_bytes == 4 and family in ("warp", "warpgroup"):
@@ -224,7 +225,10 @@ def choose_tiles(
 
 @cache
 def with_fewer_tokens(tiles: Tiles) -> Tiles:
-    """The same tiles with at most 64 tokens a program: for short sequences, and for few tokens in all."""
+    """The same tiles with at most 64 tokens a program: for short sequences, and for few tokens in all.
+
+    Not the input gradients', where both warpgroups would do all of a product of 64 tokens.
+    """
 
     def short(tile: Tile) -> Tile:
         return one_warpgroup(tile) if tile.block_t > 64 else tile
