@@ -10,12 +10,12 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from .tiles import Tile, Tiles
+from .tiles import MAX_HELD_H, Tile, Tiles
 
 FORMAT = "dlfa-tiles-3"
 # What tuning may have found, lowest and highest: anything else is not from here, and might not compile.
 LIMITS = {
-    "block_t": (16, 128), "block_e": (16, 128), "block_h": (16, 256), "chunks": (1, 16),
+    "block_t": (16, 128), "block_e": (16, 128), "block_h": (16, MAX_HELD_H), "chunks": (1, 16),
     "num_warps": (4, 8), "num_stages": (1, 4), "registers": (64, 255),
 }  # fmt: skip
 
@@ -30,7 +30,10 @@ def _tile(value: Any) -> Tile:
     blocks = (value["block_t"], value["block_e"], value["block_h"], value["num_warps"])
     if any(number & (number - 1) for number in blocks):
         raise ValueError(f"blocks and warps must be powers of two, got {value!r}")
-    return Tile(**value)
+    tile = Tile(**value)
+    if tile.held_h > MAX_HELD_H:
+        raise ValueError(f"chunks of block_h may hold {MAX_HELD_H} channels, got {tile.chunks} of {tile.block_h}")
+    return tile
 
 
 def _tiles(value: Any) -> Tiles:

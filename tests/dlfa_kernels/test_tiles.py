@@ -40,7 +40,7 @@ def test_shipped_tiles_fit_every_size(architecture: str, dtype: torch.dtype) -> 
                 assert min(tile.block_t, tile.block_e, tile.block_h) >= 16
                 assert tile.held_h <= MAX_HELD_H
                 assert all(lowest <= getattr(tile, name) <= highest for name, (lowest, highest) in LIMITS.items())
-            assert tiles.squeeze.held_h >= min(squeeze_dim, MAX_HELD_H - tiles.squeeze.block_h)
+            assert tiles.squeeze.held_h >= min(squeeze_dim, MAX_HELD_H - 64)
 
 
 def test_an_unknown_architecture_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -176,6 +176,7 @@ NOT_TILES: list[Any] = [
     *(with_tile(**change) for change in (
         {"block_t": 63}, {"block_t": 0}, {"block_e": -64}, {"block_h": 2**20}, {"block_t": 64.0}, {"num_warps": True},
         {"num_warps": None}, {"extra": 1}, {"block_t": 256}, {"num_warps": 32}, {"num_stages": 9}, {"registers": 512},
+        {"chunks": 8, "block_h": 64},
     )),
 ]  # fmt: skip
 BYTES = [b"", json.dumps(GOOD).encode()[:-40], b"\xff\xfe", b"null", b"[]", b"{}", b'"tiles"']
