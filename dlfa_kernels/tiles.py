@@ -85,7 +85,7 @@ def _cap(block_t: int, block_e: int, num_warps: int, num_stages: int, registers:
 
 
 _FLOAT32_CAPS = Caps(squeeze=_cap(32, 16, 4, 2), expand=_cap(32, 16, 4, 2), reduce=_cap(16, 32, 4, 2),
-                     inputs=_cap(32, 16, 8, 1))  # fmt: skip
+                     inputs=_cap(32, 64, 8, 1))  # fmt: skip
 
 # (family, bytes of a state, bytes of an operand of products) -> caps. Chosen by the machine code, see
 # `python -m benchmarks.codegen`: few instructions an element, and registers not spilled, or few where a narrower tile
@@ -97,21 +97,20 @@ CAPS = {
                               inputs=_cap(128, 64, 8, 1)),
     ("warpgroup", 4, 2): Caps(squeeze=_cap(128, 64, 8, 2), expand=_cap(128, 32, 8, 2, 128), reduce=_cap(128, 64, 8, 2),
                               inputs=_cap(128, 64, 8, 1)),
-    ("warpgroup", 4, 4): Caps(squeeze=_cap(64, 16, 4, 2), expand=_cap(32, 64, 8, 2), reduce=_cap(32, 64, 8, 2),
-                              inputs=_cap(32, 64, 8, 1)),
+    ("warpgroup", 4, 4): replace(_FLOAT32_CAPS, squeeze=_cap(64, 16, 4, 2), expand=_cap(32, 64, 8, 2),
+                                 reduce=_cap(32, 64, 8, 2)),
     # the accumulators are in a memory of their own, and leave it block by block
     ("tensor memory", 2, 2): Caps(squeeze=_cap(128, 64, 8, 3), expand=_cap(128, 64, 8, 2), reduce=_cap(128, 32, 8, 2),
                                   inputs=_cap(128, 64, 8, 1)),
     ("tensor memory", 4, 2): Caps(squeeze=_cap(64, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(64, 32, 8, 2),
                                   inputs=_cap(128, 64, 8, 1)),
-    ("tensor memory", 4, 4): Caps(squeeze=_cap(32, 16, 4, 2), expand=_cap(32, 64, 8, 2), reduce=_cap(32, 64, 8, 2),
-                                  inputs=_cap(32, 64, 8, 1)),
+    ("tensor memory", 4, 4): replace(_FLOAT32_CAPS, expand=_cap(32, 64, 8, 2), reduce=_cap(32, 64, 8, 2)),
     # operands take registers
     ("warp", 2, 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(128, 32, 8, 2), reduce=_cap(32, 64, 8, 2),
                          inputs=_cap(32, 64, 8, 1)),
     ("warp", 4, 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 32, 8, 2), reduce=_cap(32, 64, 8, 2),
                          inputs=_cap(32, 64, 8, 1)),
-    ("warp", 4, 4): replace(_FLOAT32_CAPS, inputs=_cap(32, 64, 8, 1)),
+    ("warp", 4, 4): _FLOAT32_CAPS,
     # waves of 64 threads: half the registers a thread for the same number of warps, and 64 KiB of shared memory
     ("wave", 2, 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(16, 64, 8, 1),
                          inputs=_cap(16, 16, 4, 1)),
@@ -177,11 +176,11 @@ def choose_tiles(
         if chunks == 4:  # wide products; and two programs a multiprocessor in the expand stage, by shared memory
             squeeze, reduce = holding(squeeze, squeeze_dim, 256), holding(reduce, squeeze_dim, 128)
             expand = replace(holding(expand, squeeze_dim, 256), block_e=min(32, widest_e))
+            if dtype.itemsize > operand_bytes:  # shared memory, and registers
+                squeeze, reduce = replace(squeeze, block_e=expand.block_e), replace(reduce, block_e=expand.block_e)
     if family == "warp" and operand_bytes == 2 and chunks == 4:  # half of the registers held, and two programs
         inputs = replace(inputs, block_e=min(32, widest_e), num_warps=4)
-    if family == "warpgroup" and operand_bytes < dtype.itemsize and chunks == 4:  # shared memory, and registers
-        squeeze, reduce = replace(squeeze, block_e=min(32, widest_e)), replace(reduce, block_e=min(32, widest_e))
-    if family == "wave" and dtype == torch.float32 and operand_bytes == 4 and chunks == 4:  # four warps spill here
+    if family == "wave" and operand_bytes == 4 and chunks == 4:  # four warps spill here
         squeeze = replace(squeeze, block_e=min(32, widest_e), num_warps=8)
     narrow_h = min(32, block_h)
     if operand_bytes == 4 and family in ("warp", "warpgroup"):
