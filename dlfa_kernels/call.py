@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from math import gcd
 from typing import Any, NamedTuple
@@ -12,15 +11,13 @@ from torch import Tensor
 
 from . import environment
 from .autotune import tiles_for
-from .checks import AIFWeights
 from .groups import Group, rows_in_share, sequence_groups
 from .launches import Launch, overrides
+from .operands import Operands
 from .tiles import Tile, choose_tiles, device_architecture, with_fewer_tokens
 
 # Sequences of that many tokens on average, real or not, leave half of a tile of 128 empty.
 SHORT = 64
-# Elements from a token to the next: kernels take offsets within a tile in 32 bits.
-MAX_ROW_STRIDE = 1 << 23
 
 
 def cdiv(a: int, b: int) -> int:
@@ -33,18 +30,6 @@ def multiprocessors(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).multi_processor_count)
     return 132 if device.type == "meta" else 2
-
-
-def _rows_in_reach(states: Tensor) -> Tensor:
-    """Strides over batch and tokens are free; states with strided channels or tokens very far apart are copied."""
-    return states if states.stride(-1) == 1 and states.stride(-2) <= MAX_ROW_STRIDE else states.contiguous()
-
-
-def _operand(weight: Tensor, products: torch.dtype | None) -> Tensor:
-    """A wider weight in the dtype of products: cast once, for every program reads all of it, and holds it too."""
-    if products is not None and weight.dtype.itemsize > products.itemsize:
-        weight = weight.to(products)
-    return weight.contiguous()
 
 
 class Flags(NamedTuple):
@@ -81,43 +66,34 @@ def _variant(kernel: Any, tile: Tile, flags: Flags, constants: tuple[tuple[str, 
     return Variant(arguments, {name: known[name] for name in kernel.arg_names if name.isupper()}, {})
 
 
+class Settings(NamedTuple):
+    """What is not a tensor of a call's arguments."""
+
+    fuse: str
+    activation: str
+    products: torch.dtype | None = None  # of products over tokens; None for the states'
+    token: int | None = None  # the chosen one, of that form
+
+
 class Call:
     """What all launches of a pass share: sizes, flags, the rows' strides, and how to launch."""
 
-    def __init__(
-        self,
-        last: Tensor,
-        lower: Tensor | None,
-        dz: Tensor | None,
-        weights: AIFWeights,
-        mask: Tensor | None,
-        cu_seqlens: Tensor | None,
-        fuse: str,
-        activation: str,
-        products: torch.dtype | None = None,
-    ) -> None:
-        self.packed = cu_seqlens is not None
-        self.cu_seqlens = None if cu_seqlens is None else cu_seqlens.contiguous()
-        self.batch = last.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
-        self.length = 0 if self.packed else last.shape[1]
-        self.rows = last.shape[0] if cu_seqlens is not None else last.shape[0] * last.shape[1]
-        self.embed_dim = last.shape[-1]
-        self.squeeze_dim, _, self.kernel_size = weights.local_squeeze_weight.shape
-        self.device = last.device
-        self.dtype = last.dtype
-        self.mask = None if mask is None else mask.contiguous()
-        if self.mask is not None and self.mask.dtype == torch.bool:
-            self.mask = self.mask.view(torch.uint8)
-        inputs = {"dz": dz, "x": last, "y": lower}
-        self._states = {name: _rows_in_reach(tensor) for name, tensor in inputs.items() if tensor is not None}
+    def __init__(self, operands: Operands, settings: Settings) -> None:
+        self.operands = operands
+        self.settings = settings
+        self.packed, self.batch, self.rows = operands.packed, operands.batch, operands.rows
+        x, products = operands.x, settings.products
+        self.length = 0 if self.packed else x.shape[1]
+        self.kernel_size, self.squeeze_dim, self.embed_dim = operands.squeeze_weight.shape
+        self.device = x.device
+        self.dtype = x.dtype
+        inputs = {"dz": operands.dz, "x": x, "y": operands.y}
+        self._states = {name: tensor for name, tensor in inputs.items() if tensor is not None}
         # Without y, kernels have x in its place and read nothing there: compiled functions cannot return None.
-        self._states.setdefault("y", self._states["x"])
-        # (k, H, E): the taps' matrices one after the other, as the kernels read them
-        self.squeeze_weight = _operand(weights.local_squeeze_weight.permute(2, 0, 1), products)
-        self.weights = AIFWeights._make(weight.contiguous() for weight in weights)
-        self.expand_weight = _operand(self.weights.local_expand_weight, products)
+        self._states.setdefault("y", x)
+        self.made: list[tuple[Launch, Any]] = []  # with what each `Launch.run` returned
         overridden = overrides()
-        architecture = overridden.architecture or device_architecture(last.device)
+        architecture = overridden.architecture or device_architecture(self.device)
         if overridden.tiles is not None:
             self.tiles = overridden.tiles
         elif overridden.architecture is not None:
@@ -134,15 +110,15 @@ class Call:
         if overridden.tiles is None and together <= few:
             self.tiles = with_fewer_tokens(self.tiles)
         divisor = gcd(*(stride for tensor in self._states.values() for stride in tensor.stride()[:-1]))
-        interpreted = last.device.type == "cpu" and environment.triton_interpreted()
+        interpreted = self.device.type == "cpu" and environment.triton_interpreted()
         nvidia = architecture.startswith("sm_") and not interpreted
         # Under other backends Triton compiles for more than `Launch` tells apart.
         self.keeps_compiled = nvidia and torch.version.hip is None
         self.flags = Flags(
-            SELECT=fuse == "select",
-            ACTIVATION=activation,
-            HAS_LOWER=lower is not None,
-            HAS_MASK=mask is not None,
+            SELECT=settings.fuse == "select",
+            ACTIVATION=settings.activation,
+            HAS_LOWER=operands.y is not None,
+            HAS_MASK=operands.mask is not None,
             PACKED=self.packed,
             KERNEL_SIZE=self.kernel_size,
             ALIGN=next(n for n in (16, 8, 4, 1) if divisor % n == 0),
@@ -176,8 +152,8 @@ class Call:
         """Pointers and strides of the named big inputs, then mask and sequence starts, as the kernels take them."""
         arguments: dict[str, Tensor | int | None] = {f"{name}_ptr": self._states[name] for name in names}
         arguments |= {
-            "mask_ptr": self.mask,
-            "cu_seqlens_ptr": self.cu_seqlens,
+            "mask_ptr": self.operands.mask,
+            "cu_seqlens_ptr": self.operands.cu_seqlens,
             "batch": self.batch,
             "length": self.length,
         }
@@ -201,8 +177,4 @@ class Call:
         if (recorded := overrides().recorded) is not None:
             recorded.append(launch)
         if self.device.type != "meta":
-            launch.run(self.device)
-
-    def on_device(self) -> AbstractContextManager[object]:
-        """Make the tensors' device the current one, which is where Triton launches."""
-        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+            self.made.append((launch, launch.run(self.device)))

@@ -9,12 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .call import Call, cdiv, multiprocessors
+from .call import Call, Settings, cdiv, multiprocessors
 from .checks import AIFWeights
 from .kernels.expand import expand_kernel
 from .kernels.inputs import inputs_kernel, taps_kernel
 from .kernels.reduce import reduce_kernel
 from .kernels.squeeze import squeeze_kernel
+from .operands import Operands
+from .replays import launch_stages
 from .results import BackwardResult, ForwardResult, empty_backward
 from .shared_stages import launch_context, launch_forward_context, launch_weights, pooled_rows
 
@@ -51,44 +53,48 @@ def forward(
 
     `products` is the dtype in which products over tokens are taken, here and in the backward; None for the states'.
     """
-    call = Call(last, lower, None, weights, mask, cu_seqlens, fuse, activation, products or last.dtype)
+    products = products or last.dtype
+    operands = Operands.of(last, lower, None, weights, mask, cu_seqlens, products)
     result = empty_forward(last, weights, cu_seqlens, products)
-    if call.rows == 0 or call.batch == 0:
+    if operands.empty:
         return result._replace(hidden=result.hidden.zero_(), pooled=result.pooled.zero_(),
                                context=result.context.zero_(), tokens=result.tokens.zero_())  # fmt: skip
-    with call.on_device():
-        squeeze, expand = call.tiles.squeeze, call.tiles.expand
-        slots = len(call.slots(squeeze.block_t))
-        sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
-        states = call.states("x", "y")
-        for group in call.groups(states=1 if lower is None else 2, squeezed=1):
-            tiles = call.slots(squeeze.block_t, group)
-            call.launch(
-                squeeze_kernel,
-                (len(tiles), cdiv(call.squeeze_dim, squeeze.held_h)),
-                squeeze,
-                states
-                | {
-                    "weight_ptr": call.squeeze_weight, "bias_ptr": call.weights.local_squeeze_bias,
-                    "squeezed_ptr": result.squeezed, "sums_ptr": sums, "counts_ptr": counts,
-                    "first_slot": tiles.start,
-                },
-            )  # fmt: skip
-            launch_forward_context(call, group, sums, counts, squeeze.block_t, result)
-            tiles = call.slots(expand.block_t, group)
-            # a few tiles do not fill the device: their channels are split
-            splits = 2 * multiprocessors(call.device) // len(tiles)
-            call.launch(
-                expand_kernel,
-                (len(tiles), max(1, min(cdiv(call.embed_dim, expand.block_e), splits))),
-                expand,
-                states
-                | {
-                    "squeezed_ptr": result.squeezed, "weight_ptr": call.expand_weight,
-                    "context_ptr": result.context, "z_ptr": result.z, "first_slot": tiles.start,
-                },
-            )  # fmt: skip
+    launch_stages(_forward_stages, operands, Settings(fuse, activation, products), result)
     return result
+
+
+def _forward_stages(call: Call, result: ForwardResult) -> None:
+    squeeze, expand = call.tiles.squeeze, call.tiles.expand
+    slots = len(call.slots(squeeze.block_t))
+    sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
+    states = call.states("x", "y")
+    for group in call.groups(states=1 if call.operands.y is None else 2, squeezed=1):
+        tiles = call.slots(squeeze.block_t, group)
+        call.launch(
+            squeeze_kernel,
+            (len(tiles), cdiv(call.squeeze_dim, squeeze.held_h)),
+            squeeze,
+            states
+            | {
+                "weight_ptr": call.operands.squeeze_weight, "bias_ptr": call.operands.squeeze_bias,
+                "squeezed_ptr": result.squeezed, "sums_ptr": sums, "counts_ptr": counts,
+                "first_slot": tiles.start,
+            },
+        )  # fmt: skip
+        launch_forward_context(call, group, sums, counts, squeeze.block_t, result)
+        tiles = call.slots(expand.block_t, group)
+        # a few tiles do not fill the device: their channels are split
+        splits = 2 * multiprocessors(call.device) // len(tiles)
+        call.launch(
+            expand_kernel,
+            (len(tiles), max(1, min(cdiv(call.embed_dim, expand.block_e), splits))),
+            expand,
+            states
+            | {
+                "squeezed_ptr": result.squeezed, "weight_ptr": call.operands.expand_weight,
+                "context_ptr": result.context, "z_ptr": result.z, "first_slot": tiles.start,
+            },
+        )  # fmt: skip
 
 
 def backward(
@@ -106,85 +112,87 @@ def backward(
 
     One more a group where sequences are long or packed, one more for kernel sizes over 1.
     """
-    call = Call(last, lower, dz, weights, mask, cu_seqlens, fuse, activation, saved.squeezed.dtype)
+    operands = Operands.of(last, lower, dz, weights, mask, cu_seqlens, saved.squeezed.dtype)
     result = empty_backward(last, weights, fuse)
-    if call.rows == 0 or call.batch == 0:
+    if operands.empty:
         for gradient in result.weights:
             gradient.zero_()
         return result
-    with call.on_device():
-        reduce, inputs, taps = call.tiles.reduce, call.tiles.inputs, call.tiles.taps
-        slots = len(call.slots(reduce.block_t))
-        sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
-        bias_parts = call.empty(slots, call.squeeze_dim)
-        u = saved.squeezed if activation == "relu" else torch.empty_like(saved.squeezed)
-        squeezed_gradient, hidden_gradient = torch.empty_like(saved.squeezed), torch.empty_like(saved.hidden)
-        context_gradient, pooled_gradient = torch.empty_like(saved.pooled), torch.empty_like(saved.pooled)
-        tokens = torch.empty_like(saved.tokens)
-        expand_weight = call.expand_weight
-        states, groups = call.states("dz", "x", "y"), call.groups(states=2 if lower is None else 3, squeezed=2)
+    launch_stages(_backward_stages, operands, Settings(fuse, activation, saved.squeezed.dtype), saved, result)
+    return result
 
-        blocks_e, blocks_h = cdiv(call.embed_dim, inputs.block_e), cdiv(call.squeeze_dim, inputs.held_h)
-        most_slots = len(call.slots(inputs.block_t, groups[0]))
-        programs = multiprocessors(call.device) * (8 // inputs.num_warps)
-        splits = max(1, min(most_slots, programs // (blocks_e * blocks_h)))
-        expand_parts = call.empty(splits, call.squeeze_dim, call.embed_dim)
-        squeeze_parts = call.empty(splits, call.kernel_size, call.squeeze_dim, call.embed_dim)
-        for group in groups:
-            tiles = call.slots(reduce.block_t, group)
+
+def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -> None:
+    reduce, inputs, taps = call.tiles.reduce, call.tiles.inputs, call.tiles.taps
+    slots = len(call.slots(reduce.block_t))
+    sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
+    bias_parts = call.empty(slots, call.squeeze_dim)
+    u = saved.squeezed if call.settings.activation == "relu" else torch.empty_like(saved.squeezed)
+    squeezed_gradient, hidden_gradient = torch.empty_like(saved.squeezed), torch.empty_like(saved.hidden)
+    context_gradient, pooled_gradient = torch.empty_like(saved.pooled), torch.empty_like(saved.pooled)
+    tokens = torch.empty_like(saved.tokens)
+    states, groups = call.states("dz", "x", "y"), call.groups(states=2 if call.operands.y is None else 3, squeezed=2)
+
+    blocks_e, blocks_h = cdiv(call.embed_dim, inputs.block_e), cdiv(call.squeeze_dim, inputs.held_h)
+    most_slots = len(call.slots(inputs.block_t, groups[0]))
+    programs = multiprocessors(call.device) * (8 // inputs.num_warps)
+    splits = max(1, min(most_slots, programs // (blocks_e * blocks_h)))
+    expand_parts = call.empty(splits, call.squeeze_dim, call.embed_dim)
+    squeeze_parts = call.empty(splits, call.kernel_size, call.squeeze_dim, call.embed_dim)
+    for group in groups:
+        tiles = call.slots(reduce.block_t, group)
+        call.launch(
+            reduce_kernel,
+            (len(tiles), cdiv(call.squeeze_dim, reduce.held_h)),
+            reduce,
+            states
+            | {
+                "squeezed_ptr": saved.squeezed, "weight_ptr": call.operands.expand_weight,
+                "context_ptr": saved.context, "u_ptr": u, "squeezed_gradient_ptr": squeezed_gradient,
+                "bias_parts_ptr": bias_parts, "sums_ptr": sums, "counts_ptr": counts, "first_slot": tiles.start,
+            },
+        )  # fmt: skip
+        rows, pooled = pooled_rows(call, group, sums, counts, reduce.block_t, context_gradient, tokens, mean=False)
+        launch_context(
+            call,
+            group,
+            rows
+            | {
+                "tokens_ptr": saved.tokens, "hidden_ptr": saved.hidden, "hidden_gradient_ptr": hidden_gradient,
+                "context_ptr": pooled_gradient,
+            },
+            backward=True,
+            pooled=pooled,
+        )  # fmt: skip
+        if call.kernel_size > 1:
+            tiles = call.slots(taps.block_t, group)
+            blocks = cdiv(call.embed_dim, taps.block_e) * cdiv(call.squeeze_dim, taps.block_h)
             call.launch(
-                reduce_kernel,
-                (len(tiles), cdiv(call.squeeze_dim, reduce.held_h)),
-                reduce,
+                taps_kernel,
+                (blocks, splits, call.kernel_size),
+                taps,
                 states
                 | {
-                    "squeezed_ptr": saved.squeezed, "weight_ptr": expand_weight,
-                    "context_ptr": saved.context, "u_ptr": u, "squeezed_gradient_ptr": squeezed_gradient,
-                    "bias_parts_ptr": bias_parts, "sums_ptr": sums, "counts_ptr": counts, "first_slot": tiles.start,
-                },
-            )  # fmt: skip
-            rows, pooled = pooled_rows(call, group, sums, counts, reduce.block_t, context_gradient, tokens, mean=False)
-            launch_context(
-                call,
-                group,
-                rows
-                | {
-                    "tokens_ptr": saved.tokens, "hidden_ptr": saved.hidden, "hidden_gradient_ptr": hidden_gradient,
-                    "context_ptr": pooled_gradient,
-                },
-                backward=True,
-                pooled=pooled,
-            )  # fmt: skip
-            if call.kernel_size > 1:
-                tiles = call.slots(taps.block_t, group)
-                blocks = cdiv(call.embed_dim, taps.block_e) * cdiv(call.squeeze_dim, taps.block_h)
-                call.launch(
-                    taps_kernel,
-                    (blocks, splits, call.kernel_size),
-                    taps,
-                    states
-                    | {
-                        "squeezed_gradient_ptr": squeezed_gradient, "squeeze_parts_ptr": squeeze_parts,
-                        "first_slot": tiles.start, "end_slot": tiles.stop,
-                    },
-                    ADD=group.first > 0,
-                )  # fmt: skip
-            tiles = call.slots(inputs.block_t, group)
-            call.launch(
-                inputs_kernel,
-                (blocks_e, splits, blocks_h),
-                inputs,
-                states
-                | {
-                    "u_ptr": u, "squeezed_gradient_ptr": squeezed_gradient,
-                    "squeeze_weight_ptr": call.squeeze_weight, "expand_weight_ptr": expand_weight,
-                    "context_ptr": saved.context,
-                    "pooled_gradient_ptr": pooled_gradient, "dx_ptr": result.dx, "dy_ptr": result.dy,
-                    "squeeze_parts_ptr": squeeze_parts, "expand_parts_ptr": expand_parts,
+                    "squeezed_gradient_ptr": squeezed_gradient, "squeeze_parts_ptr": squeeze_parts,
                     "first_slot": tiles.start, "end_slot": tiles.stop,
                 },
-                EARLY=inputs.block_t > 32,  # tiles of products whose operands are in shared memory
                 ADD=group.first > 0,
             )  # fmt: skip
-        launch_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
-    return result
+        tiles = call.slots(inputs.block_t, group)
+        call.launch(
+            inputs_kernel,
+            (blocks_e, splits, blocks_h),
+            inputs,
+            states
+            | {
+                "u_ptr": u, "squeezed_gradient_ptr": squeezed_gradient,
+                "squeeze_weight_ptr": call.operands.squeeze_weight, "expand_weight_ptr": call.operands.expand_weight,
+                "context_ptr": saved.context,
+                "pooled_gradient_ptr": pooled_gradient, "dx_ptr": result.dx, "dy_ptr": result.dy,
+                "squeeze_parts_ptr": squeeze_parts, "expand_parts_ptr": expand_parts,
+                "first_slot": tiles.start, "end_slot": tiles.stop,
+            },
+            EARLY=inputs.block_t > 32,  # tiles of products whose operands are in shared memory
+            ADD=group.first > 0,
+        )  # fmt: skip
+    launch_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)

@@ -48,18 +48,23 @@ class Launch(NamedTuple):
         options = {"num_warps": self.num_warps, "num_stages": self.num_stages}
         return options if self.maxnreg is None else {**options, "maxnreg": self.maxnreg}
 
-    def run(self, device: torch.device | None = None) -> None:
-        """Launch on the current device, which is `device` if `compiled` is to be used, and the current stream."""
+    def run(self, device: torch.device | None = None) -> Any:
+        """Launch on the current device, which is `device` if `compiled` is to be used, and the current stream.
+
+        Returns what was launched, if that may be launched again on arguments of the same kinds; else None.
+        """
         if self.compiled is None:
             self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
-            return
+            return None
         values = self.arguments.values()
         key = (device, *map(specialised, values))
         compiled = self.compiled.get(key)
         if compiled is None:
-            self.compiled[key] = self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
+            compiled = self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
+            self.compiled[key] = compiled
         else:
             compiled[(*self.grid, 1, 1)](*values, *self.constants.values())
+        return compiled
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ class Overrides:
     l2_share: float | None = None
 
 
-_overrides = Overrides()
+NO_OVERRIDES = Overrides()
+_overrides = NO_OVERRIDES
 
 
 def overrides() -> Overrides:

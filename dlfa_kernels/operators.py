@@ -21,7 +21,7 @@ from torch import Tensor
 from . import full_passes, token_passes
 from .backends import resolve_backend
 from .checks import AIFWeights
-from .results import ForwardResult, empty_backward
+from .results import BackwardResult, ForwardResult, empty_backward
 
 _INPUTS = ("Tensor last", "Tensor? lower", *(f"Tensor {name}" for name in AIFWeights._fields),
            "Tensor? mask", "Tensor? cu_seqlens")  # fmt: skip
@@ -73,13 +73,13 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes, forward_set
 
     def backward(dz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         inputs, saved = arguments[:tensors], arguments[tensors : tensors + len(_SAVED)]
-        result = passes.backward(dz, *_split(inputs), ForwardResult._make(saved), *arguments[tensors + len(_SAVED) :])
-        return result.dx, result.dy, *result.weights
+        earlier, others = ForwardResult._make(saved), arguments[tensors + len(_SAVED) :]
+        result: BackwardResult = passes.backward(dz, *_split(inputs), earlier, *others)
+        return result.tensors
 
     def backward_fake(dz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         last, _, weights, _, _ = _split(arguments[:tensors])
-        result = empty_backward(last, weights, arguments[-2])
-        return result.dx, result.dy, *result.weights
+        return empty_backward(last, weights, arguments[-2]).tensors
 
     class Differentiated(torch.autograd.Function):
         """The forward operator below autograd, and the backward operator as its derivative."""

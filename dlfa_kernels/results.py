@@ -20,6 +20,11 @@ class ForwardResult(NamedTuple):
     context: Tensor  # (B, E), g + b_le
     tokens: Tensor  # (B,) int32, |V_b|
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All six, in the order of the forward operators."""
+        return tuple(self)
+
 
 class BackwardResult(NamedTuple):
     """Gradients; `dy` is empty where dx serves both inputs or there is no second one."""
@@ -27,6 +32,11 @@ class BackwardResult(NamedTuple):
     dx: Tensor
     dy: Tensor
     weights: AIFWeights
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All ten, in the order of the backward operators."""
+        return self.dx, self.dy, *self.weights
 
 
 def empty_backward(last: Tensor, weights: AIFWeights, fuse: str) -> BackwardResult:

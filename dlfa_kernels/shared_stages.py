@@ -30,8 +30,8 @@ def pooled_rows(
             (group.end - group.first, cdiv(call.embed_dim, choice.block_e)),
             choice,
             {
-                "sums_ptr": sums, "counts_ptr": counts, "cu_seqlens_ptr": call.cu_seqlens, "pooled_ptr": pooled,
-                "tokens_ptr": tokens, "length": call.length, "first": group.first,
+                "sums_ptr": sums, "counts_ptr": counts, "cu_seqlens_ptr": call.operands.cu_seqlens,
+                "pooled_ptr": pooled, "tokens_ptr": tokens, "length": call.length, "first": group.first,
             },
             MEAN=mean,
             TILE=tile,
@@ -42,18 +42,18 @@ def pooled_rows(
 
 def launch_context(call: Call, group: Group, arguments: dict[str, Any], *, backward: bool, pooled: bool) -> None:
     """The global branch of a group, or its gradient, on rows that are pooled already or are still sums of tiles."""
-    choice, weights = call.tiles.context, call.weights
+    choice, operands = call.tiles.context, call.operands
     call.launch(
         context_kernel,
         (cdiv(group.end - group.first, choice.block_t), cdiv(call.embed_dim, choice.block_e)),
         choice,
         arguments
         | {
-            "squeeze_weight_ptr": weights.global_squeeze_weight,
-            "squeeze_bias_ptr": weights.global_squeeze_bias,
-            "expand_weight_ptr": weights.global_expand_weight,
-            "expand_bias_ptr": weights.global_expand_bias,
-            "local_bias_ptr": weights.local_expand_bias,
+            "squeeze_weight_ptr": operands.global_squeeze_weight,
+            "squeeze_bias_ptr": operands.global_squeeze_bias,
+            "expand_weight_ptr": operands.global_expand_weight,
+            "expand_bias_ptr": operands.global_expand_bias,
+            "local_bias_ptr": operands.expand_bias,
             "first": group.first,
             "end": group.end,
         },

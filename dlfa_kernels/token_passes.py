@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .call import Call, cdiv
+from .call import Call, Settings, cdiv
 from .checks import AIFWeights
 from .groups import Group
 from .kernels.token import (
@@ -16,6 +16,8 @@ from .kernels.token import (
     token_parts_kernel,
     token_reduce_kernel,
 )
+from .operands import Operands
+from .replays import launch_stages
 from .results import BackwardResult, ForwardResult, empty_backward
 from .shared_stages import launch_context, launch_forward_context, launch_weights
 
@@ -49,34 +51,37 @@ def forward(
     activation: str,
 ) -> ForwardResult:
     """z of one token a sequence in three launches, four where sequences are long or packed."""
-    call = Call(last, lower, None, weights, mask, cu_seqlens, fuse, activation)
+    operands = Operands.of(last, lower, None, weights, mask, cu_seqlens)
     result = empty_forward(last, weights, cu_seqlens)
-    if call.rows == 0 or call.batch == 0:
+    if operands.empty:
         return ForwardResult._make(tensor.zero_() for tensor in result)
-    with call.on_device():
-        tile = call.tiles.sums
-        slots = len(call.slots(tile.block_t))
-        sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
-        call.launch(
-            sums_kernel,
-            (slots, cdiv(call.embed_dim, tile.block_e)),
-            tile,
-            call.states("x", "y") | {"sums_ptr": sums, "counts_ptr": counts},
-        )
-        launch_forward_context(call, Group(0, call.batch), sums, counts, tile.block_t, result)
-        tile = call.tiles.token
-        call.launch(
-            token_expand_kernel,
-            (cdiv(call.batch, tile.block_t), cdiv(call.embed_dim, tile.block_e)),
-            tile,
-            call.states("x", "y")
-            | {
-                "squeeze_weight_ptr": call.squeeze_weight, "squeeze_bias_ptr": call.weights.local_squeeze_bias,
-                "expand_weight_ptr": call.weights.local_expand_weight, "context_ptr": result.context,
-                "squeezed_ptr": result.squeezed, "z_ptr": result.z, "token": token,
-            },
-        )  # fmt: skip
+    launch_stages(_forward_stages, operands, Settings(fuse, activation, token=token), result)
     return result
+
+
+def _forward_stages(call: Call, result: ForwardResult) -> None:
+    tile = call.tiles.sums
+    slots = len(call.slots(tile.block_t))
+    sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
+    call.launch(
+        sums_kernel,
+        (slots, cdiv(call.embed_dim, tile.block_e)),
+        tile,
+        call.states("x", "y") | {"sums_ptr": sums, "counts_ptr": counts},
+    )
+    launch_forward_context(call, Group(0, call.batch), sums, counts, tile.block_t, result)
+    tile = call.tiles.token
+    call.launch(
+        token_expand_kernel,
+        (cdiv(call.batch, tile.block_t), cdiv(call.embed_dim, tile.block_e)),
+        tile,
+        call.states("x", "y")
+        | {
+            "squeeze_weight_ptr": call.operands.squeeze_weight, "squeeze_bias_ptr": call.operands.squeeze_bias,
+            "expand_weight_ptr": call.operands.expand_weight, "context_ptr": result.context,
+            "squeezed_ptr": result.squeezed, "z_ptr": result.z, "token": call.settings.token,
+        },
+    )  # fmt: skip
 
 
 def backward(
@@ -92,77 +97,80 @@ def backward(
     activation: str,
 ) -> BackwardResult:
     """All gradients in six launches; x and y are read at the chosen rows alone, dx (and dy) written once."""
-    dz = dz if dz.stride(-1) == 1 else dz.contiguous()
-    call = Call(last, lower, None, weights, mask, cu_seqlens, fuse, activation)
+    operands = Operands.of(last, lower, dz, weights, mask, cu_seqlens)
     result = empty_backward(last, weights, fuse)
-    if call.rows == 0 or call.batch == 0:
+    if operands.empty:
         for gradient in result.weights:
             gradient.zero_()
         return result
-    rows = {"dz_ptr": dz, "dz_batch_stride": dz.stride(0), "token": token}
-    with call.on_device():
-        tile = call.tiles.token
-        gate, context_gradient = torch.empty_like(saved.context), torch.empty_like(saved.context)
-        squeezed_gradient, hidden_gradient = torch.empty_like(saved.squeezed), torch.empty_like(saved.hidden)
-        pooled_gradient = torch.empty_like(saved.pooled)
-        call.launch(
-            token_reduce_kernel,
-            (cdiv(call.batch, tile.block_t), cdiv(call.squeeze_dim, tile.block_h)),
-            tile,
-            call.states("x", "y")
-            | rows
-            | {
-                "squeezed_ptr": saved.squeezed, "expand_weight_ptr": call.weights.local_expand_weight,
-                "context_ptr": saved.context, "gate_ptr": gate,
-                "context_gradient_ptr": context_gradient, "squeezed_gradient_ptr": squeezed_gradient,
-            },
-        )  # fmt: skip
-        launch_context(
-            call,
-            Group(0, call.batch),
-            {
-                "pooled_ptr": context_gradient, "sums_ptr": None, "counts_ptr": None, "tiles": 0,
-                "tokens_ptr": saved.tokens, "hidden_ptr": saved.hidden, "hidden_gradient_ptr": hidden_gradient,
-                "context_ptr": pooled_gradient,
-            },
-            backward=True,
-            pooled=True,
-        )  # fmt: skip
-        branch = call.empty(call.batch, call.kernel_size, call.embed_dim)
-        call.launch(
-            token_branch_kernel,
-            (cdiv(call.batch, tile.block_t), cdiv(call.embed_dim, tile.block_e), call.kernel_size),
-            tile,
-            {
-                "squeezed_gradient_ptr": squeezed_gradient, "squeeze_weight_ptr": call.squeeze_weight,
-                "branch_ptr": branch, "batch": call.batch,
-            },
-        )  # fmt: skip
-        fill = call.tiles.sums
-        call.launch(
-            token_inputs_kernel,
-            (len(call.slots(fill.block_t)), cdiv(call.embed_dim, fill.block_e)),
-            fill,
-            call.states()
-            | rows
-            | {
-                "gate_ptr": gate, "branch_ptr": branch, "pooled_gradient_ptr": pooled_gradient,
-                "dx_ptr": result.dx, "dy_ptr": result.dy,
-            },
-        )  # fmt: skip
-        expand_parts = call.empty(1, call.squeeze_dim, call.embed_dim)
-        squeeze_parts = call.empty(1, call.kernel_size, call.squeeze_dim, call.embed_dim)
-        bias_parts = call.empty(1, call.squeeze_dim)
-        call.launch(
-            token_parts_kernel,
-            (cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.block_h), call.kernel_size),
-            tile,
-            call.states("x", "y")
-            | {
-                "squeezed_ptr": saved.squeezed, "context_gradient_ptr": context_gradient,
-                "squeezed_gradient_ptr": squeezed_gradient, "squeeze_parts_ptr": squeeze_parts,
-                "bias_parts_ptr": bias_parts, "expand_parts_ptr": expand_parts, "token": token,
-            },
-        )  # fmt: skip
-        launch_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
+    launch_stages(_backward_stages, operands, Settings(fuse, activation, token=token), saved, result)
     return result
+
+
+def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -> None:
+    dz = call.states("dz")
+    rows = {"dz_ptr": dz["dz_ptr"], "dz_batch_stride": dz["dz_row_stride"], "token": call.settings.token}
+    tile = call.tiles.token
+    gate, context_gradient = torch.empty_like(saved.context), torch.empty_like(saved.context)
+    squeezed_gradient, hidden_gradient = torch.empty_like(saved.squeezed), torch.empty_like(saved.hidden)
+    pooled_gradient = torch.empty_like(saved.pooled)
+    call.launch(
+        token_reduce_kernel,
+        (cdiv(call.batch, tile.block_t), cdiv(call.squeeze_dim, tile.block_h)),
+        tile,
+        call.states("x", "y")
+        | rows
+        | {
+            "squeezed_ptr": saved.squeezed, "expand_weight_ptr": call.operands.expand_weight,
+            "context_ptr": saved.context, "gate_ptr": gate,
+            "context_gradient_ptr": context_gradient, "squeezed_gradient_ptr": squeezed_gradient,
+        },
+    )  # fmt: skip
+    launch_context(
+        call,
+        Group(0, call.batch),
+        {
+            "pooled_ptr": context_gradient, "sums_ptr": None, "counts_ptr": None, "tiles": 0,
+            "tokens_ptr": saved.tokens, "hidden_ptr": saved.hidden, "hidden_gradient_ptr": hidden_gradient,
+            "context_ptr": pooled_gradient,
+        },
+        backward=True,
+        pooled=True,
+    )  # fmt: skip
+    branch = call.empty(call.batch, call.kernel_size, call.embed_dim)
+    call.launch(
+        token_branch_kernel,
+        (cdiv(call.batch, tile.block_t), cdiv(call.embed_dim, tile.block_e), call.kernel_size),
+        tile,
+        {
+            "squeezed_gradient_ptr": squeezed_gradient, "squeeze_weight_ptr": call.operands.squeeze_weight,
+            "branch_ptr": branch, "batch": call.batch,
+        },
+    )  # fmt: skip
+    fill = call.tiles.sums
+    call.launch(
+        token_inputs_kernel,
+        (len(call.slots(fill.block_t)), cdiv(call.embed_dim, fill.block_e)),
+        fill,
+        call.states()
+        | rows
+        | {
+            "gate_ptr": gate, "branch_ptr": branch, "pooled_gradient_ptr": pooled_gradient,
+            "dx_ptr": result.dx, "dy_ptr": result.dy,
+        },
+    )  # fmt: skip
+    expand_parts = call.empty(1, call.squeeze_dim, call.embed_dim)
+    squeeze_parts = call.empty(1, call.kernel_size, call.squeeze_dim, call.embed_dim)
+    bias_parts = call.empty(1, call.squeeze_dim)
+    call.launch(
+        token_parts_kernel,
+        (cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.block_h), call.kernel_size),
+        tile,
+        call.states("x", "y")
+        | {
+            "squeezed_ptr": saved.squeezed, "context_gradient_ptr": context_gradient,
+            "squeezed_gradient_ptr": squeezed_gradient, "squeeze_parts_ptr": squeeze_parts,
+            "bias_parts_ptr": bias_parts, "expand_parts_ptr": expand_parts, "token": call.settings.token,
+        },
+    )  # fmt: skip
+    launch_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)

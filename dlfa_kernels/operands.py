@@ -1,0 +1,91 @@
+"""The tensors of a call as the kernels read them: copied, cast or viewed where they must be, once a call."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .checks import AIFWeights
+
+# Elements from a token to the next: kernels take offsets within a tile in 32 bits.
+MAX_ROW_STRIDE = 1 << 23
+
+
+def _rows_in_reach(states: Tensor) -> Tensor:
+    """Strides over batch and tokens are free; states with strided channels or tokens very far apart are copied."""
+    return states if states.stride(-1) == 1 and states.stride(-2) <= MAX_ROW_STRIDE else states.contiguous()
+
+
+def _of_products(weight: Tensor, products: torch.dtype | None) -> Tensor:
+    """A wider weight in the dtype of products: cast once, for every program reads all of it, and holds it too."""
+    if products is not None and weight.dtype.itemsize > products.itemsize:
+        weight = weight.to(products)
+    return weight.contiguous()
+
+
+class Operands(NamedTuple):
+    """What a pass reads, but for what an earlier pass saved; contiguous, states in their last dimension."""
+
+    x: Tensor  # (B, T, E), or (N, E) packed
+    y: Tensor | None  # as x
+    dz: Tensor | None  # as x, or (B, E) of a chosen token; None in a forward pass
+    mask: Tensor | None  # (B, T), an integer dtype
+    cu_seqlens: Tensor | None  # (B+1,) int32, of the packed form
+    squeeze_weight: Tensor  # (k, H, E): the taps' matrices one after the other
+    squeeze_bias: Tensor  # (H,)
+    expand_weight: Tensor  # (E, H, 1)
+    expand_bias: Tensor  # (E,)
+    global_squeeze_weight: Tensor  # (H, E)
+    global_squeeze_bias: Tensor  # (H,)
+    global_expand_weight: Tensor  # (E, H)
+    global_expand_bias: Tensor  # (E,)
+
+    @classmethod
+    def of(
+        cls,
+        last: Tensor,
+        lower: Tensor | None,
+        dz: Tensor | None,
+        weights: AIFWeights,
+        mask: Tensor | None,
+        cu_seqlens: Tensor | None,
+        products: torch.dtype | None = None,
+    ) -> Operands:
+        """The operands of a call; `products` is the dtype in which products over tokens are taken, None for theirs."""
+        squeeze, squeeze_bias, expand, *others = weights
+        if mask is not None:
+            mask = mask.contiguous()
+            mask = mask.view(torch.uint8) if mask.dtype == torch.bool else mask
+        return cls(
+            _rows_in_reach(last),
+            None if lower is None else _rows_in_reach(lower),
+            None if dz is None else _rows_in_reach(dz),
+            mask,
+            None if cu_seqlens is None else cu_seqlens.contiguous(),
+            _of_products(squeeze.permute(2, 0, 1), products),
+            squeeze_bias.contiguous(),
+            _of_products(expand, products),
+            *(weight.contiguous() for weight in others),
+        )
+
+    @property
+    def packed(self) -> bool:
+        """Whether sequences follow each other in (N, E)."""
+        return self.cu_seqlens is not None
+
+    @property
+    def batch(self) -> int:
+        """B, how many sequences."""
+        return self.x.shape[0] if self.cu_seqlens is None else self.cu_seqlens.shape[0] - 1
+
+    @property
+    def rows(self) -> int:
+        """Tokens, real or not: B T, or N."""
+        return self.x.shape[0] if self.cu_seqlens is not None else self.x.shape[0] * self.x.shape[1]
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to launch for."""
+        return self.rows == 0 or self.batch == 0
