@@ -89,7 +89,7 @@ def _check_weights(weights: AIFWeights, last: Tensor) -> None:
         ]
     )  # fmt: skip
     for name, weight, shape in zip(AIFWeights._fields, weights, shapes, strict=True):
-        if tuple(weight.shape) != shape:
+        if weight.shape != shape:
             raise ValueError(
                 f"{name} must have shape {shape} (E = {embed_dim} as last, H = {squeeze_dim}), got {_shape(weight)}"
             )

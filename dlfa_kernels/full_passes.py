@@ -28,14 +28,14 @@ def empty_forward(
     batch = last.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
     rows = last.shape[0] if cu_seqlens is not None else last.shape[0] * last.shape[1]
     embed_dim, squeeze_dim = last.shape[-1], weights.local_squeeze_weight.shape[0]
-    float32 = {"dtype": torch.float32, "device": last.device}
+    pooled = last.new_empty((batch, embed_dim), dtype=torch.float32)
     return ForwardResult(
-        z=torch.empty(last.shape, dtype=last.dtype, device=last.device),
-        squeezed=torch.empty((rows, squeeze_dim), dtype=products or last.dtype, device=last.device),
-        hidden=torch.empty((batch, squeeze_dim), **float32),  # type: ignore[call-overload]
-        pooled=torch.empty((batch, embed_dim), **float32),  # type: ignore[call-overload]
-        context=torch.empty((batch, embed_dim), **float32),  # type: ignore[call-overload]
-        tokens=torch.empty((batch,), dtype=torch.int32, device=last.device),
+        z=torch.empty_like(last, memory_format=torch.contiguous_format),
+        squeezed=last.new_empty((rows, squeeze_dim), dtype=products or last.dtype),
+        hidden=last.new_empty((batch, squeeze_dim), dtype=torch.float32),
+        pooled=pooled,
+        context=torch.empty_like(pooled),
+        tokens=last.new_empty((batch,), dtype=torch.int32),
     )
 
 

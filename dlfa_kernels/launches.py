@@ -77,8 +77,7 @@ class Overrides:
     l2_share: float | None = None
 
 
-NO_OVERRIDES = Overrides()
-_overrides = NO_OVERRIDES
+_overrides = Overrides()
 
 
 def overrides() -> Overrides:

@@ -2,8 +2,9 @@
 
 The host works longer on the launches of a small batch than a GPU does: it sizes buffers, chooses grids, gathers each
 kernel's arguments, and finds what was compiled for them. All of it follows from shapes, strides, dtypes, settings and
-whether pointers are aligned. So the first call of a kind leaves a `Replay`, by which the next ones launch the same code
-on other pointers; what stages hand to each other is one allocation then.
+whether pointers are aligned. So the second call of a kind leaves a `Replay`, by which the next ones launch the same
+code on other pointers; what stages hand to each other is one allocation then. The first one leaves none, as batches of
+ever new sizes would pay for what they never use.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from triton.runtime import driver
 
 from . import environment
 from .call import Call, Settings, cdiv
-from .launches import NO_OVERRIDES, Launch, overrides
+from .launches import Launch, overrides
 from .operands import Operands
 from .results import BackwardResult, ForwardResult
 
@@ -28,8 +29,8 @@ from .results import BackwardResult, ForwardResult
 POINTER_ALIGNMENT = 16
 # Within their allocation, buffers begin at multiples of that many bytes, as allocations on a GPU do.
 BUFFER_ALIGNMENT = 512
-# Batches of ever new sizes leave a replay each. At that many all are dropped.
-MAX_REPLAYS = 1024
+# Batches of ever new sizes are a kind each. At that many all are forgotten.
+MAX_CALLS = 1024
 
 
 class Step(NamedTuple):
@@ -57,7 +58,7 @@ class Replay(NamedTuple):
             launch(*arguments(values), stream=stream)
 
 
-_replays: dict[tuple[Any, ...], Replay] = {}
+_replays: dict[tuple[Any, ...], Replay | None] = {}  # by kind of call; None of a kind seen once
 
 
 def _replay_of(made: list[tuple[Launch, Any]], tensors: list[Tensor | None], pointers: list[int]) -> Replay | None:
@@ -69,14 +70,17 @@ def _replay_of(made: list[tuple[Launch, Any]], tensors: list[Tensor | None], poi
     places = {pointer: index for index, pointer in enumerate(pointers) if pointer}
     if len(places) < sum(map(bool, pointers)) or any(compiled is None for _, compiled in made):
         return None
-    storages = {tensor.untyped_storage().data_ptr() for tensor in tensors if tensor is not None}
+    # of tensors that begin within their storage; all others' storages are among the places
+    storages = {t.untyped_storage().data_ptr() for t in tensors if t is not None and t.storage_offset()}
     buffers: dict[int, int] = {}  # bytes by pointer
     for value in chain.from_iterable(launch.arguments.values() for launch, _ in made):
-        if isinstance(value, Tensor) and value.data_ptr() not in {0, *places}:
-            pointer, storage = value.data_ptr(), value.untyped_storage()
-            if storage.data_ptr() != pointer or pointer in storages or pointer % POINTER_ALIGNMENT:
-                return None
-            buffers[pointer] = storage.nbytes()
+        if isinstance(value, Tensor):
+            pointer = value.data_ptr()
+            if pointer and pointer not in places and pointer not in buffers:
+                storage = value.untyped_storage()
+                if storage.data_ptr() != pointer or pointer in storages or pointer % POINTER_ALIGNMENT:
+                    return None
+                buffers[pointer] = storage.nbytes()
     sizes = [cdiv(size, BUFFER_ALIGNMENT) * BUFFER_ALIGNMENT for size in buffers.values()]
     *offsets, end = accumulate(sizes, initial=0)
     places |= zip(buffers, count(len(pointers)))
@@ -97,16 +101,16 @@ def _replay_of(made: list[tuple[Launch, Any]], tensors: list[Tensor | None], poi
 
 
 def _key(stages: Callable[..., None], operands: Operands, settings: Settings, pointers: list[int]) -> tuple[Any, ...]:
-    """All that launches follow from, without overrides, but for where tensors lie."""
+    """All that launches follow from, but for where tensors lie."""
     x, y, dz, mask, cu_seqlens, squeeze_weight, squeeze_bias, *_ = operands
     low_bits = 0
     for pointer in pointers:
         low_bits |= pointer
     return (
-        stages, settings, environment.autotune(), x.device,
+        stages, settings, overrides(), environment.autotune(), x.device,
         x.dtype, x.shape, x.stride(), None if y is None else y.stride(), None if dz is None else dz.stride(),
         None if mask is None else mask.dtype, None if cu_seqlens is None else cu_seqlens.shape,
-        squeeze_weight.dtype, squeeze_weight.shape, squeeze_bias.dtype,
+        squeeze_weight.shape, squeeze_bias.dtype,
         low_bits % POINTER_ALIGNMENT == 0 or tuple(pointer % POINTER_ALIGNMENT == 0 for pointer in pointers),
     )  # fmt: skip
 
@@ -129,7 +133,7 @@ def launch_stages(
     """
     device = operands.x.device
     with _on(device):
-        if overrides() is not NO_OVERRIDES or device.type == "meta":
+        if overrides().recorded is not None or device.type == "meta":
             stages(Call(operands, settings), *results)
             return
         tensors = [*operands, *chain.from_iterable(result.tensors for result in results)]
@@ -141,8 +145,9 @@ def launch_stages(
             return
         call = Call(operands, settings)
         stages(call, *results)
-        replay = _replay_of(call.made, tensors, pointers)
-        if replay is not None:
-            if len(_replays) >= MAX_REPLAYS:
-                _replays.clear()
-            _replays[key] = replay
+        if key in _replays:
+            _replays[key] = _replay_of(call.made, tensors, pointers)
+            return
+        if len(_replays) >= MAX_CALLS:
+            _replays.clear()
+        _replays[key] = None

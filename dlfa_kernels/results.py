@@ -41,9 +41,9 @@ class BackwardResult(NamedTuple):
 
 def empty_backward(last: Tensor, weights: AIFWeights, fuse: str) -> BackwardResult:
     """Buffers of a backward pass; also its shapes, for tracing."""
-    like = {"dtype": last.dtype, "device": last.device}
+    dx = torch.empty_like(last, memory_format=torch.contiguous_format)
     return BackwardResult(
-        dx=torch.empty(last.shape, **like),  # type: ignore[call-overload]
-        dy=torch.empty(last.shape if fuse == "select" else (0,), **like),  # type: ignore[call-overload]
-        weights=AIFWeights._make(torch.empty(w.shape, dtype=w.dtype, device=w.device) for w in weights),
+        dx=dx,
+        dy=torch.empty_like(dx) if fuse == "select" else dx.new_empty(0),
+        weights=AIFWeights._make(torch.empty_like(w, memory_format=torch.contiguous_format) for w in weights),
     )

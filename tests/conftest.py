@@ -97,13 +97,14 @@ def shared() -> Path:
 def compiled_launches() -> Iterator[None]:
     """Compile every launch on CPU tensors for PTX_ARCHITECTURE, and run that."""
     from benchmarks.ptx_machine import launching
-    from dlfa_kernels import backends, environment, launches, tiles
+    from dlfa_kernels import backends, environment, launches, replays, tiles
 
     with pytest.MonkeyPatch.context() as patch:
         taken = SimpleNamespace(backend=environment.backend, triton_interpreted=lambda: True)
         patch.setattr(backends, "environment", taken)  # CPU tensors pass, as they do for the interpreter
         patch.setattr(tiles, "DEFAULT_ARCHITECTURE", PTX_ARCHITECTURE)
         patch.setattr(launches.Launch, "run", lambda launch, device: launching.run(launch, PTX_ARCHITECTURE))
+        patch.setattr(replays, "driver", SimpleNamespace(active=SimpleNamespace(get_current_stream=lambda index: None)))
         tiles.device_architecture.cache_clear()
         yield
     tiles.device_architecture.cache_clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +12,7 @@ from dlfa_kernels.launches import Launch, specialised
 
 from ..codegen import CHIPS, compile_launch
 from .machine import Code, run_grid
-from .memory import Memory
+from .memory import ORIGIN, PROCESS, Memory
 from .program import parse
 
 _codes: dict[str, tuple[Code, list[str], int]] = {}
@@ -38,7 +40,26 @@ def arguments(launch: Launch, architecture: str) -> tuple[Code, list[int], int, 
     return code, parameters, shared_bytes, [(begin, begin + size) for begin, size in storages.items()]
 
 
-def run(launch: Launch, architecture: str) -> None:
+@dataclass(frozen=True)
+class Launched:
+    """What was launched, for others like it: called with pointers, whose tensors' bounds are not known."""
+
+    code: Code
+    arguments: list[str]
+    names: list[str]
+    shared_bytes: int
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        def launch(*values: Any, stream: object) -> None:
+            by_name = dict(zip(self.arguments, values, strict=False))  # compile-time constants follow
+            parameters = [by_name[name] for name in self.names]
+            parameters += [0] * (len(self.code.program.parameters) - len(parameters))
+            run_grid(self.code, grid, parameters, self.shared_bytes, Memory.of_process([(ORIGIN, PROCESS.size)]))
+
+        return launch
+
+
+def run(launch: Launch, architecture: str) -> Launched:
     """What a GPU would do.
 
     Raises:
@@ -46,3 +67,4 @@ def run(launch: Launch, architecture: str) -> None:
     """
     code, parameters, shared_bytes, ranges = arguments(launch, architecture)
     run_grid(code, launch.grid, parameters, shared_bytes, Memory.of_process(ranges))
+    return Launched(code, list(launch.arguments), compiled(launch, architecture)[1], shared_bytes)

@@ -1,0 +1,243 @@
+"""A replay launches what the stages would: the same kernels on the same grids, each pointer that of the same tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from aif_cases import Case, Inputs, make_inputs
+from torch import Tensor
+
+pytest.importorskip("triton", reason="triton is there on Linux only")
+
+from dlfa_kernels import full_passes, replays, token_passes
+from dlfa_kernels.launches import Launch, record_launches, using_l2_share
+from dlfa_kernels.results import BackwardResult, ForwardResult
+
+Launched = tuple[str, tuple[int, ...], tuple[Any, ...]]  # kernel, grid, values in the kernel's order
+HALF = {"dtype": torch.bfloat16, "weight_dtype": torch.bfloat16}
+
+
+class Compiled:
+    """Stands for what the compiler made of a kernel: notes its launches in `launched`."""
+
+    def __init__(self, name: str, launched: list[Launched]) -> None:
+        self.name, self.launched = name, launched
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        return lambda *values, stream: self.launched.append((self.name, grid, values))
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
+    """What replays launch; nothing else is, and results stay unwritten."""
+    noted: list[Launched] = []
+    monkeypatch.setattr(Launch, "run", lambda launch, device: Compiled(launch.kernel.__name__, noted))
+    monkeypatch.setattr(replays, "driver", SimpleNamespace(active=SimpleNamespace(get_current_stream=lambda index: 7)))
+    monkeypatch.setattr(replays, "_replays", {})
+    return noted
+
+
+def forward(case: Case, inputs: Inputs) -> ForwardResult:
+    arguments = (inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens)
+    if case.token is not None:
+        return token_passes.forward(*arguments, case.token, case.fuse, case.activation)
+    return full_passes.forward(*arguments, case.fuse, case.activation)
+
+
+def backward(case: Case, inputs: Inputs, saved: ForwardResult) -> BackwardResult:
+    arguments = (inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens, saved)
+    if case.token is not None:
+        return token_passes.backward(inputs.dz_token, *arguments, case.token, case.fuse, case.activation)
+    return full_passes.backward(inputs.dz, *arguments, case.fuse, case.activation)
+
+
+def assert_same_launches(actual: list[Launched], expected: list[Launch]) -> dict[int, int]:
+    """The pointers of `actual` by those of `expected`; fail where they do not correspond one to one, or buffers meet.
+
+    Pointers of operands are the same in both; results and buffers are each call's own.
+    """
+    assert [name for name, _, _ in actual] == [launch.kernel.__name__ for launch in expected]
+    found: dict[int, int] = {}
+    sizes: dict[int, int] = {}
+    for (_, grid, values), launch in zip(actual, expected, strict=True):
+        assert grid == (*launch.grid, 1, 1)
+        wanted = [*launch.arguments.values(), *launch.constants.values()]
+        for value, want in zip(values, wanted, strict=True):
+            if isinstance(want, Tensor):
+                assert found.setdefault(want.data_ptr(), value) == value
+                sizes[value] = want.untyped_storage().nbytes()
+            else:
+                assert value is want or (type(value) is type(want) and value == want)
+    assert len(set(found.values())) == len(found)
+    for pointer, next_one in pairwise(sorted(found.values())):
+        assert pointer == 0 or pointer + sizes[pointer] <= next_one
+    return found
+
+
+CASES = [
+    Case(length=70, **HALF),
+    Case(length=70, mask="none", lower=False, activation="relu", **HALF),
+    Case(length=300, fuse="select", kernel_size=3, weight_dtype=torch.float32, dtype=torch.bfloat16),
+    Case(lengths=(0, 70, 3), kernel_size=5, squeeze_dim=300),
+    Case(lengths=(4, 0), lower=False, dtype=torch.float16),
+    Case(length=9, token=3, kernel_size=3, **HALF),
+    Case(lengths=(0, 70, 3), token=0, fuse="select"),
+]
+
+
+def assert_replayed(case: Case, inputs: Inputs, launched: list[Launched]) -> None:
+    """Run both passes, which launch by replays, and fail where they differ from what the stages launch."""
+    operands = {tensor.data_ptr() for tensor in (inputs.last, inputs.lower, *inputs.weights) if tensor is not None}
+    saved = forward(case, inputs)
+    for replayed in (lambda: forward(case, inputs), lambda: backward(case, inputs, saved)):
+        launched.clear()
+        results = replayed()
+        with record_launches() as expected:
+            plain = replayed()
+        by_plain = assert_same_launches(launched, expected)
+        assert all(by_plain[pointer] == pointer for pointer in operands & by_plain.keys())
+        assert operands & by_plain.keys()
+        for tensor, twin in zip(results.tensors, plain.tensors, strict=True):
+            assert by_plain.get(twin.data_ptr(), tensor.data_ptr()) == tensor.data_ptr()
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_replays_launch_what_the_stages_do(case: Case, launched: list[Launched]) -> None:
+    for seed in (1, 2):
+        first = make_inputs(case.but(seed=seed))
+        backward(case, first, forward(case, first))
+    assert not launched
+    assert_replayed(case, make_inputs(case), launched)
+
+
+def test_groups_are_replayed_too(launched: list[Launched], monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(batch=6, length=300, embed_dim=64, **HALF)
+    monkeypatch.setattr("dlfa_kernels.groups.l2_bytes", lambda device: 2 * 300 * 64 * 2 * 3)
+    with using_l2_share(0.5):
+        for seed in (1, 2):
+            first = make_inputs(case.but(seed=seed))
+            backward(case, first, forward(case, first))
+        assert_replayed(case, make_inputs(case), launched)
+    assert len(launched) > 7
+
+
+def test_one_tensor_given_twice_teaches_nothing(launched: list[Launched]) -> None:
+    case = Case(length=5)
+    same, apart = make_inputs(case), make_inputs(case.but(seed=1))
+    same.lower = same.last
+    for inputs in (same, same, same, apart):  # only from the last one can x and y be told apart
+        forward(case, inputs)
+    assert not launched
+    for inputs in (apart, same):
+        launched.clear()
+        forward(case, inputs)
+        with record_launches() as expected:
+            forward(case, inputs)
+        names = list(expected[0].arguments)
+        _, _, values = launched[0]
+        for name, tensor in (("x_ptr", inputs.last), ("y_ptr", inputs.lower)):
+            assert values[names.index(name)] == tensor.data_ptr()
+
+
+def misaligned(states: Tensor) -> Tensor:
+    room = states.new_empty(states.numel() + 8)
+    return room[1 : 1 + states.numel()].view(states.shape).copy_(states)
+
+
+def transposed(states: Tensor) -> Tensor:
+    return states.transpose(0, 1).contiguous().transpose(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("case", "changes"),
+    [*((Case(), changes) for changes in (
+        {"length": 13}, {"batch": 3}, {"squeeze_dim": 24}, {"embed_dim": 40}, {"kernel_size": 3}, {"fuse": "select"},
+        {"activation": "relu"}, {"lower": False}, {"mask": "none"}, {"token": 1}, {"dtype": torch.float16},
+     )),
+     (Case(lengths=(12, 12)), {"lengths": (24,)}),
+     (Case(token=0), {"token": 1}),
+     (Case(token=0), {"dtype": torch.float16}),
+     (Case(**HALF), {"weight_dtype": torch.float32})],
+    ids=str,
+)  # fmt: skip
+def test_other_calls_are_not_taken_for_it(case: Case, changes: dict[str, Any], launched: list[Launched]) -> None:
+    other = case.but(**changes)
+    for _ in range(2):
+        forward(case, make_inputs(case))
+    for _ in range(2):
+        forward(other, make_inputs(other))
+    assert not launched
+    forward(case, make_inputs(case))
+    assert launched
+
+
+@pytest.mark.parametrize("layout", [misaligned, transposed])
+def test_other_layouts_are_not_taken_for_it(layout: Callable[[Tensor], Tensor], launched: list[Launched]) -> None:
+    case = Case()
+    inputs = make_inputs(case)
+    for _ in range(2):
+        saved = forward(case, inputs)
+        backward(case, inputs, saved)
+    for name in ("last", "lower"):
+        moved = make_inputs(case)
+        setattr(moved, name, layout(getattr(moved, name)))
+        forward(case, moved)
+        assert not launched
+    inputs.dz = layout(inputs.dz)
+    backward(case, inputs, saved)
+    assert not launched
+
+
+def test_overrides_and_tuning_have_replays_of_their_own(
+    launched: list[Launched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case()
+    inputs = make_inputs(case)
+    for _ in range(2):
+        forward(case, inputs)
+    with using_l2_share(0.3):
+        for _ in range(2):
+            forward(case, inputs)
+        assert not launched
+        forward(case, inputs)
+        assert len(launched) == 3
+    monkeypatch.setenv("DLFA_AUTOTUNE", "1")
+    forward(case, inputs)
+    assert len(launched) == 3
+
+
+def test_views_are_neither_operands_nor_buffers() -> None:
+    operand, buffer = torch.zeros(64), torch.zeros(64)
+
+    def kept(value: Tensor, operand: Tensor = operand) -> bool:
+        launch = Launch(None, (1,), {"x_ptr": operand, "y_ptr": value}, {}, 4, 2)
+        return replays._replay_of([(launch, Compiled("kernel", []))], [operand], [operand.data_ptr()]) is not None
+
+    assert kept(operand)
+    assert kept(buffer)
+    assert not kept(operand[16:])
+    assert not kept(buffer[16:])
+    assert not kept(buffer, buffer[16:])
+
+
+def test_nothing_is_kept_of_what_was_not_compiled(launched: list[Launched], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Launch, "run", lambda launch, device: None)
+    for _ in range(3):
+        forward(Case(), make_inputs(Case()))
+    assert not any(replays._replays.values())
+
+
+def test_what_is_kept_is_bounded(launched: list[Launched], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replays, "MAX_CALLS", 4)
+    for case in map(Case, [1] * 12, range(1, 13)):
+        assert not launched
+        for _ in range(3):
+            forward(case, make_inputs(case))
+            assert 1 <= len(replays._replays) <= 4
+        assert launched
+        launched.clear()
