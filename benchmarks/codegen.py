@@ -163,8 +163,6 @@ def compile_launch(item: Launch, chip: Chip) -> tuple[Any, list[str]]:
     from triton.compiler import ASTSource, compile, make_backend
     from triton.runtime.jit import create_function_from_signature
 
-    # What every supported Triton does by default; unset, it warns.
-    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
     kernel = item.kernel
     keywords: dict[str, Any] = item.arguments | item.constants
     keywords |= item.options

@@ -96,18 +96,16 @@ def shared() -> Path:
 @pytest.fixture(scope="session", autouse=PTX_ARCHITECTURE is not None)
 def compiled_launches() -> Iterator[None]:
     """Compile every launch on CPU tensors for PTX_ARCHITECTURE, and run that."""
+    from benchmarks.cpu_as_gpu import cpu_as_gpu
     from benchmarks.ptx_machine import launching
-    from dlfa_kernels import backends, environment, launches, replays, tiles
+    from dlfa_kernels import launches, replays
 
-    with pytest.MonkeyPatch.context() as patch:
-        taken = SimpleNamespace(backend=environment.backend, triton_interpreted=lambda: True)
-        patch.setattr(backends, "environment", taken)  # CPU tensors pass, as they do for the interpreter
-        patch.setattr(tiles, "DEFAULT_ARCHITECTURE", PTX_ARCHITECTURE)
+    assert PTX_ARCHITECTURE is not None
+    stream = SimpleNamespace(active=SimpleNamespace(get_current_stream=lambda index: None))
+    with cpu_as_gpu(PTX_ARCHITECTURE), pytest.MonkeyPatch.context() as patch:
         patch.setattr(launches.Launch, "run", lambda launch, device: launching.run(launch, PTX_ARCHITECTURE))
-        patch.setattr(replays, "driver", SimpleNamespace(active=SimpleNamespace(get_current_stream=lambda index: None)))
-        tiles.device_architecture.cache_clear()
+        patch.setattr(replays, "driver", stream)
         yield
-    tiles.device_architecture.cache_clear()
 
 
 @pytest.fixture

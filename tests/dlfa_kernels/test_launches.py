@@ -48,9 +48,8 @@ def test_compiled_once_for_each_kind_of_arguments() -> None:
         Launch(kernel, (3,), arguments, {"BLOCK": 16}, 4, 2, 255, compiled).run(device)
 
     run(MEMORY, 5)
-    assert kernel.launched == [
-        ((3,), (), {"x_ptr": MEMORY, "size": 5, "BLOCK": 16, "num_warps": 4, "num_stages": 2, "maxnreg": 255})
-    ]
+    options = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": True, "maxnreg": 255}
+    assert kernel.launched == [((3,), (), {"x_ptr": MEMORY, "size": 5, "BLOCK": 16, **options})]
     run(MEMORY, 7)
     assert kernel.launched[1:] == [((3, 1, 1), (MEMORY, 7, 16), {})]
     assert len(compiled) == 1

@@ -1,0 +1,22 @@
+"""CPU tensors taken for tensors on a GPU, where what the kernels compile to is executed or launched without one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from unittest.mock import patch
+
+from dlfa_kernels import backends, environment, tiles
+
+
+@contextmanager
+def cpu_as_gpu(architecture: str) -> Iterator[None]:
+    """Inside, the kernels take CPU tensors, with the tiles of `architecture`, such as "sm_90"."""
+    taken = SimpleNamespace(backend=environment.backend, triton_interpreted=lambda: True)
+    with patch.object(backends, "environment", taken), patch.object(tiles, "DEFAULT_ARCHITECTURE", architecture):
+        tiles.device_architecture.cache_clear()
+        try:
+            yield
+        finally:
+            tiles.device_architecture.cache_clear()

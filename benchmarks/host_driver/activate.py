@@ -1,0 +1,131 @@
+"""Make Triton launch through the stand-in for the CUDA driver, for the rest of the process."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("driver.c")
+LIBRARY = "libcuda.so.1"
+CALLBACK = ctypes.CFUNCTYPE(
+    None, ctypes.c_uint64, ctypes.POINTER(ctypes.c_uint), ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_void_p),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DriverLaunch:
+    """What the driver is told of a launch; valid while it is launched.
+
+    `function` is `CompiledKernel.function` of what is launched.
+    """
+
+    function: int
+    grid: tuple[int, int, int]
+    threads: int
+    shared_bytes: int
+    stream: int
+    _parameters: ctypes.Array[ctypes.c_void_p]
+
+    def parameters(self, sizes: list[int]) -> list[int]:
+        """The kernel's parameters, integers of so many bytes each."""
+        kinds = {4: ctypes.c_int32, 8: ctypes.c_int64}
+        return [
+            kinds[size].from_address(address).value
+            for size, address in zip(sizes, self._parameters[: len(sizes)], strict=True)
+            if address is not None
+        ]
+
+
+class HostDriver:
+    """The stand-in, loaded and active; counts what Triton asks of it."""
+
+    def __init__(
+        self, library: ctypes.CDLL, architecture: str, on_launch: Callable[[DriverLaunch], None] | None
+    ) -> None:
+        self._library = library
+        library.stand_in_launches.restype = library.stand_in_modules.restype = ctypes.c_uint64
+
+        def handed_over(function: int, grid: ctypes.Array[ctypes.c_uint], threads: int, shared_bytes: int,
+                        stream: int | None, parameters: ctypes.Array[ctypes.c_void_p]) -> None:  # fmt: skip
+            assert on_launch is not None
+            on_launch(
+                DriverLaunch(function, (grid[0], grid[1], grid[2]), threads, shared_bytes, stream or 0, parameters)
+            )
+
+        self._callback = CALLBACK(handed_over) if on_launch else CALLBACK()
+        library.stand_in_set(self._callback, *divmod(int(architecture.removeprefix("sm_")), 10))
+
+    @property
+    def launches(self) -> int:
+        """Kernels launched so far."""
+        return int(self._library.stand_in_launches())
+
+    @property
+    def modules(self) -> int:
+        """Compiled kernels loaded so far."""
+        return int(self._library.stand_in_modules())
+
+
+def build(folder: Path) -> Path:
+    """Compile the stand-in into `folder`.
+
+    Raises:
+        RuntimeError: there is no C compiler, or it fails; with what it said.
+    """
+    import triton
+
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise RuntimeError("no C compiler was found: set CC to one, which Triton's launcher needs as well")
+    headers = Path(triton.__file__).parent / "backends" / "nvidia" / "include"
+    path = folder / LIBRARY
+    command = [
+        compiler,
+        "-O2",
+        "-shared",
+        "-fPIC",
+        f"-I{headers}",
+        f"-Wl,-soname,{LIBRARY}",
+        "-o",
+        str(path),
+        str(SOURCE),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{compiler} could not compile {SOURCE.name}: {done.stderr}")
+    return path
+
+
+def activate(folder: Path, architecture: str, on_launch: Callable[[DriverLaunch], None] | None = None) -> HostDriver:
+    """Make Triton launch on one device of `architecture` that runs nothing, for the rest of the process.
+
+    Args:
+        folder: where the stand-in is compiled to; it must last as long as the process.
+        architecture: such as "sm_90".
+        on_launch: called with each launch.
+
+    Raises:
+        RuntimeError: see `build`.
+    """
+    path = build(folder)
+    os.environ["TRITON_LIBCUDA_PATH"] = str(folder)
+    library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)  # found by its name when Triton's launcher is loaded
+    host_driver = HostDriver(library, architecture, on_launch)
+
+    from triton.backends.nvidia.driver import CudaDriver
+    from triton.runtime import driver
+
+    active = CudaDriver()
+    capability = divmod(int(architecture.removeprefix("sm_")), 10)
+    # what Triton asks of torch, which knows of no device here
+    active.get_current_device = lambda: 0
+    active.get_current_stream = lambda device: 0
+    active.get_device_capability = lambda device: capability
+    driver.set_active(active)
+    return host_driver

@@ -1,0 +1,82 @@
+"""Launches by Triton's launcher without a GPU: what they run computes AIF, and how long the host takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("triton", reason="triton is there on Linux only")
+
+from benchmarks import host
+from benchmarks.host_driver.activate import build
+
+ROOT = Path(__file__).resolve().parents[2]
+needs_compiler = pytest.mark.skipif(
+    shutil.which("cc") is None or not Path(sysconfig.get_path("include"), "Python.h").exists(),
+    reason="Triton's launcher needs a C compiler and Python's headers",
+)
+
+
+def run(*arguments: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_compiler
+def test_what_triton_launches_computes_aif() -> None:
+    run("tests/benchmarks/launched_by_triton.py", "sm_90")
+
+
+@needs_compiler
+def test_times_of_the_host(tmp_path: Path) -> None:
+    run("-m", "benchmarks.host", "--json", str(tmp_path / "host.json"), "--embed-dim", "64", "--dtype", "float16")
+    rows = json.loads((tmp_path / "host.json").read_text())
+    launches = {(row["form"], row["pass"]): row["launches"] for row in rows}
+    assert launches == {
+        ("padded", "forward"): 3, ("padded", "training step"): 7, ("packed", "forward"): 4,
+        ("packed", "training step"): 9, ("token=0", "forward"): 3, ("token=0", "training step"): 9,
+    }  # fmt: skip
+    assert [row["sizes"] for row in rows] == ["known", "new"] * 6
+    assert all(0 < row["p20_us"] <= row["median_us"] <= row["p80_us"] for row in rows)
+    assert all((row["first_s"] is not None) == (row["sizes"] == "known") for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "interpret", "said"),
+    [
+        (("--arch", "sm_100"), "0", "sm_80, sm_90, got 'sm_100'"),
+        (("--dtype", "float64"), "0", "got 'float64'"),
+        ((), "1", "TRITON_INTERPRET: must be unset"),
+    ],
+)
+def test_bad_options_are_refused(
+    options: tuple[str, ...], interpret: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", interpret)
+    monkeypatch.setenv("COLUMNS", "300")
+    result = CliRunner().invoke(host.app, ["--json", str(tmp_path / "host.json"), *options])
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_a_compiler_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "false")
+    with pytest.raises(RuntimeError, match=r"false could not compile driver\.c"):
+        build(tmp_path)
+
+
+def test_no_compiler_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match="no C compiler was found"):
+        build(tmp_path)
