@@ -127,10 +127,10 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
     slots = len(call.slots(reduce.block_t))
     sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
     bias_parts = call.empty(slots, call.squeeze_dim)
-    u = saved.squeezed if call.settings.activation == "relu" else torch.empty_like(saved.squeezed)
-    squeezed_gradient, hidden_gradient = torch.empty_like(saved.squeezed), torch.empty_like(saved.hidden)
+    squeezed_gradient = call.empty(call.rows, call.squeeze_dim, dtype=saved.squeezed.dtype)
+    u = saved.squeezed if call.settings.activation == "relu" else torch.empty_like(squeezed_gradient)
+    hidden_gradient, tokens = torch.empty_like(saved.hidden), torch.empty_like(saved.tokens)
     context_gradient, pooled_gradient = torch.empty_like(saved.pooled), torch.empty_like(saved.pooled)
-    tokens = torch.empty_like(saved.tokens)
     states, groups = call.states("dz", "x", "y"), call.groups(states=2 if call.operands.y is None else 3, squeezed=2)
 
     blocks_e, blocks_h = cdiv(call.embed_dim, inputs.block_e), cdiv(call.squeeze_dim, inputs.held_h)

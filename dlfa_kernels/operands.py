@@ -11,6 +11,8 @@ from .checks import AIFWeights
 
 # Elements from a token to the next: kernels take offsets within a tile in 32 bits.
 MAX_ROW_STRIDE = 1 << 23
+# Launches of packed sequences are made for multiples of so many rows: batches of about as many are then launched alike.
+PACKED_ROWS = 128
 
 
 def _rows_in_reach(states: Tensor) -> Tensor:
@@ -82,8 +84,10 @@ class Operands(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Tokens, real or not: B T, or N."""
-        return self.x.shape[0] if self.cu_seqlens is not None else self.x.shape[0] * self.x.shape[1]
+        """Tokens, real or not, that launches are made for: B T, or the next multiple of PACKED_ROWS from N on."""
+        if self.cu_seqlens is None:
+            return self.x.shape[0] * self.x.shape[1]
+        return -(-self.x.shape[0] // PACKED_ROWS) * PACKED_ROWS
 
     @property
     def empty(self) -> bool:

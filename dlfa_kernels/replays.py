@@ -108,8 +108,9 @@ def _key(stages: Callable[..., None], operands: Operands, settings: Settings, po
         low_bits |= pointer
     return (
         stages, settings, overrides(), environment.autotune(), x.device,
-        x.dtype, x.shape, x.stride(), None if y is None else y.stride(), None if dz is None else dz.stride(),
-        None if mask is None else mask.dtype, None if cu_seqlens is None else cu_seqlens.shape,
+        x.dtype, operands.rows, x.shape[1:], None if cu_seqlens is None else cu_seqlens.shape,
+        x.stride(), None if y is None else y.stride(), None if dz is None else dz.stride(),
+        None if mask is None else mask.dtype,
         squeeze_weight.shape, squeeze_bias.dtype,
         low_bits % POINTER_ALIGNMENT == 0 or tuple(pointer % POINTER_ALIGNMENT == 0 for pointer in pointers),
     )  # fmt: skip

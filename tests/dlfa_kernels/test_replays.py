@@ -115,6 +115,18 @@ def test_replays_launch_what_the_stages_do(case: Case, launched: list[Launched])
     assert_replayed(case, make_inputs(case), launched)
 
 
+def test_packed_batches_of_about_as_many_rows_are_launched_alike(launched: list[Launched]) -> None:
+    case = Case(lengths=(0, 70, 3, 57))
+    for lengths in ((0, 70, 3, 57), (80, 0, 0, 60)):
+        first = make_inputs(case.but(lengths=lengths))
+        backward(case, first, forward(case, first))
+    assert not launched
+    assert_replayed(case, make_inputs(case.but(lengths=(1, 2, 3, 250))), launched)
+    launched.clear()
+    forward(case, make_inputs(case.but(lengths=(1, 2, 3, 251))))
+    assert not launched
+
+
 def test_groups_are_replayed_too(launched: list[Launched], monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(batch=6, length=300, embed_dim=64, **HALF)
     monkeypatch.setattr("dlfa_kernels.groups.l2_bytes", lambda device: 2 * 300 * 64 * 2 * 3)
@@ -160,6 +172,7 @@ def transposed(states: Tensor) -> Tensor:
         {"activation": "relu"}, {"lower": False}, {"mask": "none"}, {"token": 1}, {"dtype": torch.float16},
      )),
      (Case(lengths=(12, 12)), {"lengths": (24,)}),
+     (Case(lengths=(64, 64)), {"lengths": (64, 65)}),
      (Case(token=0), {"token": 1}),
      (Case(token=0), {"dtype": torch.float16}),
      (Case(**HALF), {"weight_dtype": torch.float32})],
@@ -190,6 +203,14 @@ def test_other_layouts_are_not_taken_for_it(layout: Callable[[Tensor], Tensor], 
         assert not launched
     inputs.dz = layout(inputs.dz)
     backward(case, inputs, saved)
+    assert not launched
+
+
+def test_equal_strides_are_not_taken_for_equal_shapes(launched: list[Launched]) -> None:
+    inputs = make_inputs(Case(lower=False, mask="none"))
+    for shape in ((4, 6, -1), (4, 6, -1), (6, 4, -1)):
+        inputs.last = torch.ones(inputs.last.shape[-1]).expand(shape)
+        forward(Case(lower=False), inputs)
     assert not launched
 
 
