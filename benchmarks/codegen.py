@@ -19,11 +19,9 @@ import multiprocessing
 import os
 import tempfile
 import threading
-from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -31,17 +29,17 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from dlfa_kernels import environment
 from dlfa_kernels.checks import AIFWeights
 from dlfa_kernels.launches import Launch, record_launches, specialised
 from dlfa_kernels.module import default_squeeze_dim
 
 from .calls import Inputs, Variant, run_backward, run_forward, weight_shapes
+from .cases import DTYPES
+from .kernel_options import RowsPath, one_of, refuse_interpreter
 from .machine_code import ACCESSES, read_amd, read_nvidia
 from .output import print_table, write_json
 
 KIB = 1024
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -216,28 +214,12 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def one_of(option: str, values: list[str], choices: Iterable[str]) -> None:
-    """Refuse an option's values that are no choices."""
-    choices = list(choices)
-    for value in values:
-        if value not in choices:
-            raise typer.BadParameter(f"must be one of {', '.join(choices)}, got {value!r}", param_hint=option)
-
-
-def refuse_interpreter() -> None:
-    """Refuse to go on where Triton's interpreter stands in for the compiler."""
-    if environment.triton_interpreted():
-        raise typer.BadParameter(
-            "must be unset where kernels are compiled: it replaces the compiler", param_hint="TRITON_INTERPRET"
-        )
-
-
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def main(
-    json_path: Annotated[Path, typer.Option("--json", help="File to write the rows to.")],
+    json_path: RowsPath,
     arch: Annotated[list[str], typer.Option(help=f"One of {', '.join(CHIPS)}; repeatable.")] = ARCHS,
     dtype: Annotated[list[str], typer.Option(help=f"One of {', '.join(DTYPES)}; repeatable.")] = STATE_DTYPES,
     embed_dim: Annotated[list[int], typer.Option(min=8, help="E; repeatable.")] = EMBED_DIMS,

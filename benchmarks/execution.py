@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -30,14 +29,14 @@ from torch import Tensor
 from dlfa_kernels.launches import Launch
 from dlfa_kernels.module import default_squeeze_dim
 
-from .codegen import CALLS, DTYPES, VARIANTS, Setting, kernel_name, one_of, recorded_launches, refuse_interpreter
+from .codegen import CALLS, VARIANTS, Setting, kernel_name, recorded_launches
+from .kernel_options import Architecture, Dtype, EmbedDim, Reduction, RowsPath, one_of, refuse_interpreter
 from .output import print_table, write_json
 from .ptx_machine import launching
 from .ptx_machine.formats import Values
 from .ptx_machine.machine import WARP, Block
 from .ptx_machine.memory import Memory
 
-ARCHITECTURES = ("sm_80", "sm_90")
 BANKS, BANK_BYTES, SECTOR_BYTES, ISSUED_A_CYCLE = 32, 4, 32, 4
 COLUMNS = ("kernel", "pass", "programs", "threads", "issue", "shared", "conflicts", "l2_bytes")
 
@@ -126,16 +125,14 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    json_path: Annotated[Path, typer.Option("--json", help="File to write the rows to.")],
-    arch: Annotated[str, typer.Option(help=f"One of {', '.join(ARCHITECTURES)}.")] = "sm_90",
-    dtype: Annotated[str, typer.Option(help=f"One of {', '.join(DTYPES)}.")] = "bfloat16",
-    embed_dim: Annotated[int, typer.Option(min=8, help="E.")] = 768,
-    reduction: Annotated[int, typer.Option(min=1, help="E / H.")] = 4,
+    json_path: RowsPath,
+    arch: Architecture = "sm_90",
+    dtype: Dtype = "bfloat16",
+    embed_dim: EmbedDim = 768,
+    reduction: Reduction = 4,
     call: Annotated[str, typer.Option(help=f"One of {', '.join(VARIANTS)}.")] = CALLS[0],
 ) -> None:
     """Execute the first program of every launch; tabulate instructions, cycles of shared memory and bytes from L2."""
-    one_of("--arch", [arch], ARCHITECTURES)
-    one_of("--dtype", [dtype], DTYPES)
     one_of("--call", [call], VARIANTS)
     refuse_interpreter()
     setting = Setting(arch, dtype, embed_dim, default_squeeze_dim(embed_dim, reduction))

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import count, islice, repeat
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
@@ -30,13 +30,13 @@ from torch import Tensor
 from dlfa_kernels import FusedAIF
 from dlfa_kernels.module import default_squeeze_dim
 
-from .codegen import DTYPES, one_of, refuse_interpreter
+from .cases import DTYPES
 from .cpu_as_gpu import cpu_as_gpu
 from .host_driver.activate import HostDriver, activate
+from .kernel_options import Architecture, Dtype, EmbedDim, Reduction, RowsPath, refuse_interpreter
 from .output import print_table, write_json
 from .timing import Timing, summarise
 
-ARCHITECTURES = ("sm_80", "sm_90")
 FORMS = ("padded", "packed", "token=0")
 PASSES = ("forward", "training step")
 COLUMNS = ("form", "pass", "sizes", "launches", "median_us", "p20_us", "p80_us", "first_s")
@@ -110,19 +110,17 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    json_path: Annotated[Path, typer.Option("--json", help="File to write the rows to.")],
-    arch: Annotated[str, typer.Option(help=f"One of {', '.join(ARCHITECTURES)}.")] = "sm_90",
-    dtype: Annotated[str, typer.Option(help=f"One of {', '.join(DTYPES)}.")] = "bfloat16",
-    embed_dim: Annotated[int, typer.Option(min=8, help="E.")] = 768,
-    reduction: Annotated[int, typer.Option(min=1, help="E / H.")] = 4,
+    json_path: RowsPath,
+    arch: Architecture = "sm_90",
+    dtype: Dtype = "bfloat16",
+    embed_dim: EmbedDim = 768,
+    reduction: Reduction = 4,
 ) -> None:
     """Time what the host does for calls of FusedAIF, launches through Triton included; one thread."""
-    one_of("--arch", [arch], ARCHITECTURES)
-    one_of("--dtype", [dtype], DTYPES)
     refuse_interpreter()
     torch.set_num_threads(1)
     squeeze_dim = default_squeeze_dim(embed_dim, reduction)
-    state_dtype = getattr(torch, dtype)
+    state_dtype = DTYPES[dtype]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, cpu_as_gpu(arch):
         os.environ["TRITON_CACHE_DIR"] = str(Path(folder) / "compiled")

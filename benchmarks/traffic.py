@@ -21,8 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
@@ -35,9 +34,9 @@ from dlfa_kernels.launches import Launch, record_launches
 from dlfa_kernels.module import default_squeeze_dim
 
 from .calls import Inputs, Variant, run_backward, run_forward, weight_shapes
+from .cases import DTYPES
+from .kernel_options import Dtype, RowsPath
 from .output import print_table, write_json
-
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 # Shares of T that the sequences of a ragged batch hold, in turn.
 RAGGED = (0.6, 0.0, 0.3, 0.3)
@@ -242,12 +241,10 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
-    json_path: Annotated[Path, typer.Option("--json", help="File to write the rows to.")],
-    dtype: Annotated[str, typer.Option(help=f"Of the states and parameters: {', '.join(DTYPES)}.")] = "bfloat16",
+    json_path: RowsPath,
+    dtype: Dtype = "bfloat16",
 ) -> None:
     """Count the bytes that each tensor of a forward and a backward pass moves, in units of one states tensor."""
-    if dtype not in DTYPES:
-        raise typer.BadParameter(f"must be one of {', '.join(DTYPES)}, got {dtype!r}", param_hint="--dtype")
     rows: list[dict[str, Any]] = []
     for case in track(CASES, description="interpreting", console=Console(stderr=True)):
         rows += measure(case, DTYPES[dtype])

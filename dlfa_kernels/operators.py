@@ -13,6 +13,7 @@ Arguments are taken as checked; `fused_aif` is the public entry.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -100,7 +101,10 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes, forward_set
             if dz is None:
                 return (None,) * (3 + _WEIGHT_COUNT) + undifferentiated
             saved = ctx.saved_tensors  # read once: activation checkpointing recomputes it at each reading
-            dx, dy, *weights = backward_operator(dz, *saved, *ctx.settings)
+            # The operator's own autograd refuses a second derivative, and need be asked with create_graph=True only.
+            below = nullcontext() if torch.is_grad_enabled() else torch._C._AutoDispatchBelowAutograd()
+            with below:
+                dx, dy, *weights = backward_operator(dz, *saved, *ctx.settings)
             if saved[1] is None:
                 dy = None
             elif ctx.settings[fuse_setting] == "gate":

@@ -169,26 +169,6 @@ def test_every_kernel_compiles_for_amd(tmp_path: Path, dtype: str) -> None:
     assert all(row["tensor_core_ops"] for row in rows if row["kernel"] not in WITHOUT_PRODUCT)
 
 
-@pytest.mark.parametrize(
-    ("options", "interpret", "said"),
-    [
-        (("--arch", "sm_70"), "0", "sm_80, sm_90, sm_100, sm_120, gfx942, got 'sm_70'"),
-        (("--dtype", "float64"), "0", "bfloat16, float16, float32, got 'float64'"),
-        (("--call", "gate"), "0", "gate k=1 padded, select k=1 padded"),
-        ((), "1", "TRITON_INTERPRET: must be unset"),
-    ],
-)
-def test_bad_options_are_refused(
-    options: tuple[str, ...], interpret: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRITON_INTERPRET", interpret)
-    monkeypatch.setenv("COLUMNS", "300")
-    result = CliRunner().invoke(codegen.app, ["--json", str(tmp_path / "rows.json"), *options])
-    assert result.exit_code == 2
-    assert said in result.output
-    assert not (tmp_path / "rows.json").exists()
-
-
 def test_unknown_kernel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     monkeypatch.setenv("COLUMNS", "300")

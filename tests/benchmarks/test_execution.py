@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
@@ -64,21 +63,3 @@ def test_kernels_of_a_call(tmp_path: Path) -> None:
     tile_bytes = 512 * 128 // by_name["expand", "forward"]["programs"] * 64 * 2
     for kernel, pass_, tensors in (("squeeze", "forward", 2), ("expand", "forward", 3), ("reduce", "backward", 3)):
         assert tensors <= by_name[kernel, pass_]["l2_bytes"] / tile_bytes <= tensors + 2
-
-
-@pytest.mark.parametrize(
-    ("options", "interpret", "said"),
-    [
-        (("--arch", "sm_100"), "0", "sm_80, sm_90, got 'sm_100'"),
-        (("--call", "gate"), "0", "gate k=1 padded, select k=1 padded"),
-        ((), "1", "TRITON_INTERPRET: must be unset"),
-    ],
-)
-def test_bad_options_are_refused(
-    options: tuple[str, ...], interpret: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRITON_INTERPRET", interpret)
-    monkeypatch.setenv("COLUMNS", "300")
-    result = CliRunner().invoke(execution.app, ["--json", str(tmp_path / "rows.json"), *options])
-    assert result.exit_code == 2
-    assert said in result.output

@@ -11,11 +11,9 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
-from benchmarks import host
 from benchmarks.host_driver.activate import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,24 +47,6 @@ def test_times_of_the_host(tmp_path: Path) -> None:
     assert [row["sizes"] for row in rows] == ["known", "new"] * 6
     assert all(0 < row["p20_us"] <= row["median_us"] <= row["p80_us"] for row in rows)
     assert all((row["first_s"] is not None) == (row["sizes"] == "known") for row in rows)
-
-
-@pytest.mark.parametrize(
-    ("options", "interpret", "said"),
-    [
-        (("--arch", "sm_100"), "0", "sm_80, sm_90, got 'sm_100'"),
-        (("--dtype", "float64"), "0", "got 'float64'"),
-        ((), "1", "TRITON_INTERPRET: must be unset"),
-    ],
-)
-def test_bad_options_are_refused(
-    options: tuple[str, ...], interpret: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRITON_INTERPRET", interpret)
-    monkeypatch.setenv("COLUMNS", "300")
-    result = CliRunner().invoke(host.app, ["--json", str(tmp_path / "host.json"), *options])
-    assert result.exit_code == 2
-    assert said in result.output
 
 
 def test_a_compiler_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
