@@ -6,8 +6,11 @@ machine without a GPU.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -48,23 +51,52 @@ class Launch(NamedTuple):
         options = {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
         return options if self.maxnreg is None else {**options, "maxnreg": self.maxnreg}
 
-    def run(self, device: torch.device | None = None) -> Any:
-        """Launch on the current device, which is `device` if `compiled` is to be used, and the current stream.
+    def kind(self, device: torch.device) -> tuple[Any, ...]:
+        """What the compiler's work is found by in `compiled`."""
+        return (device, *map(specialised, self.arguments.values()))
 
-        Returns what was launched, if that may be launched again on arguments of the same kinds; else None.
+    def run(self, kind: tuple[Any, ...] | None = None) -> Any:
+        """Launch on the current device and stream; `kind` is that of the device where `compiled` is to be used.
+
+        Returns what was launched, if that may be launched again on arguments of the same kind; else None.
         """
-        if self.compiled is None:
+        if self.compiled is None or kind is None:
             self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
             return None
-        values = self.arguments.values()
-        key = (device, *map(specialised, values))
-        compiled = self.compiled.get(key)
+        compiled = self.compiled.get(kind)
         if compiled is None:
             compiled = self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
-            self.compiled[key] = compiled
+            self.compiled[kind] = compiled
         else:
-            compiled[(*self.grid, 1, 1)](*values, *self.constants.values())
+            compiled[(*self.grid, 1, 1)](*self.arguments.values(), *self.constants.values())
         return compiled
+
+
+def _compile(launches: list[Launch]) -> None:
+    """Have Triton compile for the current device what launches need, each in a thread of its own."""
+    from triton import AsyncCompileMode
+
+    threads = ThreadPoolExecutor(min(len(launches), os.cpu_count() or 1))
+    # What fails is compiled again when it is launched, which says why.
+    with threads, AsyncCompileMode(threads, ignore_errors=True):
+        for launch in launches:
+            launch.kernel.warmup(grid=launch.grid, **launch.arguments, **launch.constants, **launch.options)
+
+
+def run_in_order(launches: list[Launch], device: torch.device) -> list[Any]:
+    """Launch on `device`, the current one; what several launches need to be compiled is compiled at the same time.
+
+    Returns what `Launch.run` returned.
+    """
+    kinds = [None if launch.compiled is None else launch.kind(device) for launch in launches]
+    fresh = [
+        launch
+        for launch, kind in zip(launches, kinds, strict=True)
+        if launch.compiled is not None and kind not in launch.compiled
+    ]
+    if len(fresh) > 1:
+        Context().run(_compile, fresh)  # Triton keeps its mode in the context, after errors too: in one that ends here
+    return [launch.run(kind) for launch, kind in zip(launches, kinds, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from triton.runtime import driver
 
 from . import environment
 from .call import Call, Settings, cdiv
-from .launches import Launch, overrides
+from .launches import Launch, overrides, run_in_order
 from .operands import Operands
 from .results import BackwardResult, ForwardResult
 
@@ -61,19 +61,21 @@ class Replay(NamedTuple):
 _replays: dict[tuple[Any, ...], Replay | None] = {}  # by kind of call; None of a kind seen once
 
 
-def _replay_of(made: list[tuple[Launch, Any]], tensors: list[Tensor | None], pointers: list[int]) -> Replay | None:
-    """What makes these launches again, given with what each launched; `tensors` begin at `pointers`, 0 where empty.
+def _replay_of(
+    launches: list[Launch], compiled: list[Any], tensors: list[Tensor | None], pointers: list[int]
+) -> Replay | None:
+    """What makes these launches again, given what of each is `compiled`; `tensors` begin at `pointers`, 0 where empty.
 
     None where one call does not tell how: two tensors that begin at the same place may be apart in the next, and what
     lies within one of them is neither that tensor nor a buffer.
     """
     places = {pointer: index for index, pointer in enumerate(pointers) if pointer}
-    if len(places) < sum(map(bool, pointers)) or any(compiled is None for _, compiled in made):
+    if len(places) < sum(map(bool, pointers)) or None in compiled:
         return None
     # of tensors that begin within their storage; all others' storages are among the places
     storages = {t.untyped_storage().data_ptr() for t in tensors if t is not None and t.storage_offset()}
     buffers: dict[int, int] = {}  # bytes by pointer
-    for value in chain.from_iterable(launch.arguments.values() for launch, _ in made):
+    for value in chain.from_iterable(launch.arguments.values() for launch in launches):
         if isinstance(value, Tensor):
             pointer = value.data_ptr()
             if pointer and pointer not in places and pointer not in buffers:
@@ -86,7 +88,7 @@ def _replay_of(made: list[tuple[Launch, Any]], tensors: list[Tensor | None], poi
     places |= zip(buffers, count(len(pointers)))
     constants: list[Any] = []
     steps = []
-    for launch, compiled in made:
+    for launch, code in zip(launches, compiled, strict=True):
         indices = []
         for value in (*launch.arguments.values(), *launch.constants.values()):
             if isinstance(value, Tensor):
@@ -96,7 +98,7 @@ def _replay_of(made: list[tuple[Launch, Any]], tensors: list[Tensor | None], poi
                     continue
             indices.append(len(pointers) + len(buffers) + len(constants))
             constants.append(value)
-        steps.append(Step(compiled[(*launch.grid, 1, 1)], itemgetter(*indices)))
+        steps.append(Step(code[(*launch.grid, 1, 1)], itemgetter(*indices)))
     return Replay(steps, offsets, end, constants)
 
 
@@ -121,13 +123,25 @@ def _on(device: torch.device) -> AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
+def _launch(
+    stages: Callable[..., None],
+    operands: Operands,
+    settings: Settings,
+    results: tuple[ForwardResult | BackwardResult, ...],
+) -> tuple[list[Launch], list[Any]]:
+    """Let the stages work out their launches and make them; on the meta device they are only worked out."""
+    call = Call(operands, settings)
+    stages(call, *results)
+    return call.launches, [] if call.device.type == "meta" else run_in_order(call.launches, call.device)
+
+
 def launch_stages(
     stages: Callable[..., None], operands: Operands, settings: Settings, *results: ForwardResult | BackwardResult
 ) -> None:
     """Launch the stages of a pass, which read and fill `results`: as an earlier call did, or by `stages`.
 
     Args:
-        stages: (Call, *results) -> None; makes all its launches by `Call.launch`.
+        stages: (Call, *results) -> None; adds all its launches by `Call.launch`.
         operands: what the pass reads.
         settings: its other arguments.
         results: what an earlier pass saved, and what this one fills.
@@ -135,7 +149,7 @@ def launch_stages(
     device = operands.x.device
     with _on(device):
         if overrides().recorded is not None or device.type == "meta":
-            stages(Call(operands, settings), *results)
+            _launch(stages, operands, settings, results)
             return
         tensors = [*operands, *chain.from_iterable(result.tensors for result in results)]
         pointers = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
@@ -144,10 +158,9 @@ def launch_stages(
         if replay is not None:
             replay.run(pointers, device)
             return
-        call = Call(operands, settings)
-        stages(call, *results)
+        launches, compiled = _launch(stages, operands, settings, results)
         if key in _replays:
-            _replays[key] = _replay_of(call.made, tensors, pointers)
+            _replays[key] = _replay_of(launches, compiled, tensors, pointers)
             return
         if len(_replays) >= MAX_CALLS:
             _replays.clear()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import pytest
 import torch
 from torch import Tensor
+from triton.backends.nvidia.compiler import CUDABackend
 
 from benchmarks.cpu_as_gpu import cpu_as_gpu
 from benchmarks.host_driver.activate import DriverLaunch, activate
@@ -61,10 +65,30 @@ def gradients(module: FusedAIF, last: Tensor, lower: Tensor, mask: Tensor, gradi
     return [z.detach(), *torch.autograd.grad(z, leaves, gradient)]
 
 
+def refuse_to_assemble(*arguments: object) -> None:
+    """In place of the last stage of a compilation."""
+    raise RuntimeError("not assembled")
+
+
+def check_that_errors_of_the_compiler_are_raised_and_pass() -> None:
+    module = FusedAIF(EMBED_DIM, squeeze_dim=SQUEEZE_DIM, backend="triton")
+    states = torch.randn(1, 5, EMBED_DIM)
+    with patch.object(CUDABackend, "make_cubin", refuse_to_assemble):
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="not assembled"):
+                module(states)
+    module(states)
+    assert launched == ["squeeze_kernel", "context_kernel", "expand_kernel"], launched
+
+
 def main(architecture: str) -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, cpu_as_gpu(architecture):
+        os.environ["TRITON_CACHE_DIR"] = str(Path(folder) / "compiled")
         driver = activate(Path(folder), architecture, execute)
+        check_that_errors_of_the_compiler_are_raised_and_pass()
+        launched.clear()
+        launches_before, modules_before = driver.launches, driver.modules
         modules = []
         for length in (41, 57, 41, 57, 41):
             module = FusedAIF(EMBED_DIM, squeeze_dim=SQUEEZE_DIM, backend="triton", activation="silu").bfloat16()
@@ -78,8 +102,8 @@ def main(architecture: str) -> None:
             assert not faults, faults
             for actual, value in zip(found, expected, strict=True):
                 assert (actual - value).norm() < 0.02 * value.norm()
-            modules.append(driver.modules)
-        assert len(launched) == driver.launches == 5 * 7, launched
+            modules.append(driver.modules - modules_before)
+        assert len(launched) == driver.launches - launches_before == 5 * 7, launched
         assert modules == [7] * 5, modules
         assert sum(replay is not None for replay in replays._replays.values()) == 4
 

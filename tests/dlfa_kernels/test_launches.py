@@ -45,7 +45,8 @@ def test_compiled_once_for_each_kind_of_arguments() -> None:
 
     def run(value: Tensor | None, size: int, device: torch.device = device) -> None:
         arguments = {"x_ptr": value, "size": size}
-        Launch(kernel, (3,), arguments, {"BLOCK": 16}, 4, 2, 255, compiled).run(device)
+        launch = Launch(kernel, (3,), arguments, {"BLOCK": 16}, 4, 2, 255, compiled)
+        launch.run(launch.kind(device))
 
     run(MEMORY, 5)
     options = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": True, "maxnreg": 255}
@@ -76,7 +77,8 @@ def test_arguments_of_one_kind_are_one_to_triton() -> None:
     for x, stride, count in product(states, sizes, sizes):
         arguments = {"x_ptr": x, "y_ptr": MEMORY, "stride": stride, "count": count}
         single: dict[Any, Any] = {}
-        Launch(Compiler(), (1,), arguments, {}, 4, 2, None, single).run(torch.device("cpu"))
+        launch = Launch(Compiler(), (1,), arguments, {}, 4, 2, None, single)
+        launch.run(launch.kind(torch.device("cpu")))
         by_key.setdefault(next(iter(single)), set()).add(str(bind(**arguments)[1]))
     assert all(len(specialisations) == 1 for specialisations in by_key.values())
     assert len(by_key) > 20

@@ -36,7 +36,7 @@ class Compiled:
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
     """What replays launch; nothing else is, and results stay unwritten."""
     noted: list[Launched] = []
-    monkeypatch.setattr(Launch, "run", lambda launch, device: Compiled(launch.kernel.__name__, noted))
+    monkeypatch.setattr(Launch, "run", lambda launch, kind: Compiled(launch.kernel.__name__, noted))
     monkeypatch.setattr(replays, "driver", SimpleNamespace(active=SimpleNamespace(get_current_stream=lambda index: 7)))
     monkeypatch.setattr(replays, "_replays", {})
     return noted
@@ -237,7 +237,7 @@ def test_views_are_neither_operands_nor_buffers() -> None:
 
     def kept(value: Tensor, operand: Tensor = operand) -> bool:
         launch = Launch(None, (1,), {"x_ptr": operand, "y_ptr": value}, {}, 4, 2)
-        return replays._replay_of([(launch, Compiled("kernel", []))], [operand], [operand.data_ptr()]) is not None
+        return replays._replay_of([launch], [Compiled("kernel", [])], [operand], [operand.data_ptr()]) is not None
 
     assert kept(operand)
     assert kept(buffer)
@@ -247,7 +247,7 @@ def test_views_are_neither_operands_nor_buffers() -> None:
 
 
 def test_nothing_is_kept_of_what_was_not_compiled(launched: list[Launched], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Launch, "run", lambda launch, device: None)
+    monkeypatch.setattr(Launch, "run", lambda launch, kind: None)
     for _ in range(3):
         forward(Case(), make_inputs(Case()))
     assert not any(replays._replays.values())
