@@ -72,6 +72,15 @@ class HostDriver:
         return int(self._library.stand_in_modules())
 
 
+def driver_installed() -> bool:
+    """Whether this machine has a driver of its own, which a process cannot have beside the stand-in."""
+    try:
+        ctypes.CDLL(LIBRARY)
+    except OSError:
+        return False
+    return True
+
+
 def build(folder: Path) -> Path:
     """Compile the stand-in into `folder`.
 
@@ -111,8 +120,10 @@ def activate(folder: Path, architecture: str, on_launch: Callable[[DriverLaunch]
         on_launch: called with each launch.
 
     Raises:
-        RuntimeError: see `build`.
+        RuntimeError: an NVIDIA driver is installed; or see `build`.
     """
+    if driver_installed():
+        raise RuntimeError("an NVIDIA driver is installed, which the stand-in cannot replace; use benchmarks.launch")
     path = build(folder)
     os.environ["TRITON_LIBCUDA_PATH"] = str(folder)
     library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)  # found by its name when Triton's launcher is loaded

@@ -14,12 +14,12 @@ import pytest
 
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
-from benchmarks.host_driver.activate import build
+from benchmarks.host_driver.activate import activate, build, driver_installed
 
 ROOT = Path(__file__).resolve().parents[2]
-needs_compiler = pytest.mark.skipif(
-    shutil.which("cc") is None or not Path(sysconfig.get_path("include"), "Python.h").exists(),
-    reason="Triton's launcher needs a C compiler and Python's headers",
+can_launch = pytest.mark.skipif(
+    driver_installed() or shutil.which("cc") is None or not Path(sysconfig.get_path("include"), "Python.h").exists(),
+    reason="needs a C compiler and Python's headers, as Triton's launcher does, and no NVIDIA driver",
 )
 
 
@@ -30,12 +30,12 @@ def run(*arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@needs_compiler
+@can_launch
 def test_what_triton_launches_computes_aif() -> None:
     run("tests/benchmarks/launched_by_triton.py", "sm_90")
 
 
-@needs_compiler
+@can_launch
 def test_times_of_the_host(tmp_path: Path) -> None:
     run("-m", "benchmarks.host", "--json", str(tmp_path / "host.json"), "--embed-dim", "64", "--dtype", "float16")
     rows = json.loads((tmp_path / "host.json").read_text())
@@ -60,3 +60,10 @@ def test_no_compiler_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RuntimeError, match="no C compiler was found"):
         build(tmp_path)
+
+
+def test_an_installed_driver_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    with pytest.raises(RuntimeError, match="an NVIDIA driver is installed"):
+        activate(tmp_path, "sm_90")
+    assert not any(tmp_path.iterdir())

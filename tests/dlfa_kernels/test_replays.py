@@ -14,7 +14,7 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
-from dlfa_kernels import full_passes, replays, token_passes
+from dlfa_kernels import full_passes, launches, replays, token_passes
 from dlfa_kernels.launches import Launch, record_launches, using_l2_share
 from dlfa_kernels.results import BackwardResult, ForwardResult
 
@@ -38,6 +38,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
     noted: list[Launched] = []
     monkeypatch.setattr(Launch, "run", lambda launch, kind: Compiled(launch.kernel.__name__, noted))
     monkeypatch.setattr(replays, "driver", SimpleNamespace(active=SimpleNamespace(get_current_stream=lambda index: 7)))
+    monkeypatch.setattr(launches, "_compile", lambda launches: None)
     monkeypatch.setattr(replays, "_replays", {})
     return noted
 
