@@ -170,10 +170,9 @@ class Call:
         variant = _variant(kernel, tile, self.flags, tuple(constants.items()))
         # Left alone, the assembler spills a few registers to fit one more program on a multiprocessor.
         registers = tile.registers if self.flags.PTX else None
-        launch = Launch(
-            kernel, grid, {name: arguments[name] for name in variant.arguments}, variant.constants,
-            tile.num_warps, tile.num_stages, registers, variant.compiled if self.keeps_compiled else None,
+        self.launches.append(
+            Launch(
+                kernel, grid, {name: arguments[name] for name in variant.arguments}, variant.constants,
+                tile.num_warps, tile.num_stages, registers, variant.compiled if self.keeps_compiled else None,
+            )
         )  # fmt: skip
-        if (recorded := overrides().recorded) is not None:
-            recorded.append(launch)
-        self.launches.append(launch)

@@ -83,22 +83,6 @@ def _compile(launches: list[Launch]) -> None:
             launch.kernel.warmup(grid=launch.grid, **launch.arguments, **launch.constants, **launch.options)
 
 
-def run_in_order(launches: list[Launch], device: torch.device) -> list[Any]:
-    """Launch on `device`, the current one; what several launches need to be compiled is compiled at the same time.
-
-    Returns what `Launch.run` returned.
-    """
-    kinds = [None if launch.compiled is None else launch.kind(device) for launch in launches]
-    fresh = [
-        launch
-        for launch, kind in zip(launches, kinds, strict=True)
-        if launch.compiled is not None and kind not in launch.compiled
-    ]
-    if len(fresh) > 1:
-        Context().run(_compile, fresh)  # Triton keeps its mode in the context, after errors too: in one that ends here
-    return [launch.run(kind) for launch, kind in zip(launches, kinds, strict=True)]
-
-
 @dataclass(frozen=True)
 class Overrides:
     """What holds inside the `with` blocks that are open; None is no change."""
@@ -157,3 +141,29 @@ def using_l2_share(share: float | None) -> Iterator[None]:
         raise ValueError(f"share must be from 0 to 1, got {share}")
     with _changed(_overrides if share is None else replace(_overrides, l2_share=share)):
         yield
+
+
+def run_in_order(launches: list[Launch], device: torch.device) -> list[Any]:
+    """Launch on `device`, the current one; what several launches need to be compiled is compiled at the same time.
+
+    Returns what `Launch.run` returned; nothing on the meta device, where launches are only recorded.
+    """
+    recorded = overrides().recorded
+    if device.type == "meta":
+        if recorded is not None:
+            recorded += launches
+        return []
+    kinds = [None if launch.compiled is None else launch.kind(device) for launch in launches]
+    fresh = [
+        launch
+        for launch, kind in zip(launches, kinds, strict=True)
+        if launch.compiled is not None and kind not in launch.compiled
+    ]
+    if len(fresh) > 1:
+        Context().run(_compile, fresh)  # Triton keeps its mode in the context, after errors too: in one that ends here
+    made = []
+    for launch, kind in zip(launches, kinds, strict=True):
+        if recorded is not None:
+            recorded.append(launch)
+        made.append(launch.run(kind))
+    return made

@@ -129,10 +129,10 @@ def _launch(
     settings: Settings,
     results: tuple[ForwardResult | BackwardResult, ...],
 ) -> tuple[list[Launch], list[Any]]:
-    """Let the stages work out their launches and make them; on the meta device they are only worked out."""
+    """Let the stages work out their launches, and make them; with what `run_in_order` returned."""
     call = Call(operands, settings)
     stages(call, *results)
-    return call.launches, [] if call.device.type == "meta" else run_in_order(call.launches, call.device)
+    return call.launches, run_in_order(call.launches, call.device)
 
 
 def launch_stages(
