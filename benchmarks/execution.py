@@ -108,12 +108,14 @@ def made_up(item: Launch) -> Launch:
 def execute(item: Launch, architecture: str) -> dict[str, Any]:
     """Figures of a launch's first program."""
     launch = made_up(item)  # whose tensors live as long as their addresses are in use
-    code, parameters, shared_bytes, ranges = launching.arguments(launch, architecture)
-    shared, outside = CountedSharedMemory.shared(shared_bytes), CountedGlobalMemory.of_process(ranges)
-    block = Block(code, (0, 0, 0), item.grid, parameters, {"shared": shared, "global": outside})
+    made = launching.compiled(launch, architecture)
+    shared = CountedSharedMemory.shared(made.shared_bytes)
+    outside = CountedGlobalMemory.of_process(launching.ranges(launch))
+    parameters = made.parameters(launch.arguments)
+    block = Block(made.code, (0, 0, 0), item.grid, parameters, {"shared": shared, "global": outside})
     block.run()
     return {
-        "kernel": kernel_name(item), "programs": math.prod(item.grid), "threads": code.program.threads,
+        "kernel": kernel_name(item), "programs": math.prod(item.grid), "threads": made.code.program.threads,
         "issue": block.warp_instructions // ISSUED_A_CYCLE, "shared": shared.cycles,
         "conflicts": round(shared.cycles / max(1, shared.least_cycles), 2),
         "l2_bytes": outside.sectors * SECTOR_BYTES,

@@ -8,7 +8,7 @@ allocations on a GPU, what its driver takes for a launch, and the processor. A r
     sizes       known: as in earlier calls (`dlfa_kernels.replays`); new: each call has a batch size of its own
     launches    kernels launched by a call
     median_us   of calls that follow each other, and their 20th and 80th percentile
-    first_s     the first call with empty compilation caches, of "known" rows; "backward" without its forward
+    first_s     the first call, caches of compiled kernels empty, of "known" rows; a training step's forward is compiled
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One call of a pass: its arguments as the kernels take them, its buffers, and how its launches are made."""
+"""One call of a pass: its sizes and flags, its buffers, and its launches with their arguments."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Settings(NamedTuple):
 
 
 class Call:
-    """What all launches of a pass share: sizes, flags, the rows' strides, and how to launch."""
+    """What all launches of a pass share, sizes, flags and the rows' strides, and the launches themselves."""
 
     def __init__(self, operands: Operands, settings: Settings) -> None:
         self.operands = operands

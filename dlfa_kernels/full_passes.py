@@ -6,6 +6,8 @@ reads a value back from the device.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ from .kernels.expand import expand_kernel
 from .kernels.inputs import inputs_kernel, taps_kernel
 from .kernels.reduce import reduce_kernel
 from .kernels.squeeze import squeeze_kernel
-from .operands import Operands
+from .operands import Operands, sequence_count
 from .replays import launch_stages
 from .results import BackwardResult, ForwardResult, empty_backward
 from .shared_stages import launch_context, launch_forward_context, launch_weights, pooled_rows
@@ -25,8 +27,7 @@ def empty_forward(
     last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None, products: torch.dtype | None = None
 ) -> ForwardResult:
     """Buffers of a forward pass; also its shapes, for tracing."""
-    batch = last.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
-    rows = last.shape[0] if cu_seqlens is not None else last.shape[0] * last.shape[1]
+    batch, rows = sequence_count(last, cu_seqlens), math.prod(last.shape[:-1])
     embed_dim, squeeze_dim = last.shape[-1], weights.local_squeeze_weight.shape[0]
     pooled = last.new_empty((batch, embed_dim), dtype=torch.float32)
     return ForwardResult(

@@ -1,4 +1,4 @@
-"""One kernel launch, and what a `with` changes for the launches made inside: that they are recorded, or their tiles.
+"""Kernel launches, and what a `with` changes for those made inside: that they are recorded, or their tiles.
 
 On the meta device, and while `record_launches` is active, launches are noted, which is how they are inspected on a
 machine without a GPU.
@@ -51,12 +51,12 @@ class Launch(NamedTuple):
         options = {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
         return options if self.maxnreg is None else {**options, "maxnreg": self.maxnreg}
 
-    def kind(self, device: torch.device) -> tuple[Any, ...]:
-        """What the compiler's work is found by in `compiled`."""
-        return (device, *map(specialised, self.arguments.values()))
+    def kind(self, device: torch.device) -> tuple[Any, ...] | None:
+        """What the compiler's work on `device` is found by in `compiled`; None where it is not kept."""
+        return None if self.compiled is None else (device, *map(specialised, self.arguments.values()))
 
-    def run(self, kind: tuple[Any, ...] | None = None) -> Any:
-        """Launch on the current device and stream; `kind` is that of the device where `compiled` is to be used.
+    def run(self, kind: tuple[Any, ...] | None) -> Any:
+        """Launch on the current device, given the launch's kind on it, and the current stream.
 
         Returns what was launched, if that may be launched again on arguments of the same kind; else None.
         """
@@ -153,7 +153,7 @@ def run_in_order(launches: list[Launch], device: torch.device) -> list[Any]:
         if recorded is not None:
             recorded += launches
         return []
-    kinds = [None if launch.compiled is None else launch.kind(device) for launch in launches]
+    kinds = [launch.kind(device) for launch in launches]
     fresh = [
         launch
         for launch, kind in zip(launches, kinds, strict=True)

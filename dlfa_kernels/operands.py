@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,11 @@ from .checks import AIFWeights
 MAX_ROW_STRIDE = 1 << 23
 # Launches of packed sequences are made for multiples of so many rows: batches of about as many are then launched alike.
 PACKED_ROWS = 128
+
+
+def sequence_count(states: Tensor, cu_seqlens: Tensor | None) -> int:
+    """B, of states (B, T, E), or (N, E) with `cu_seqlens`."""
+    return states.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
 
 
 def _rows_in_reach(states: Tensor) -> Tensor:
@@ -80,14 +86,13 @@ class Operands(NamedTuple):
     @property
     def batch(self) -> int:
         """B, how many sequences."""
-        return self.x.shape[0] if self.cu_seqlens is None else self.cu_seqlens.shape[0] - 1
+        return sequence_count(self.x, self.cu_seqlens)
 
     @property
     def rows(self) -> int:
         """Tokens, real or not, that launches are made for: B T, or the next multiple of PACKED_ROWS from N on."""
-        if self.cu_seqlens is None:
-            return self.x.shape[0] * self.x.shape[1]
-        return -(-self.x.shape[0] // PACKED_ROWS) * PACKED_ROWS
+        rows = math.prod(self.x.shape[:-1])
+        return -(-rows // PACKED_ROWS) * PACKED_ROWS if self.packed else rows
 
     @property
     def empty(self) -> bool:

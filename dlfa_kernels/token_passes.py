@@ -16,7 +16,7 @@ from .kernels.token import (
     token_parts_kernel,
     token_reduce_kernel,
 )
-from .operands import Operands
+from .operands import Operands, sequence_count
 from .replays import launch_stages
 from .results import BackwardResult, ForwardResult, empty_backward
 from .shared_stages import launch_context, launch_forward_context, launch_weights
@@ -24,7 +24,7 @@ from .shared_stages import launch_context, launch_forward_context, launch_weight
 
 def empty_forward(last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None) -> ForwardResult:
     """Buffers of a forward pass; also its shapes, for tracing. z is (B, E), `squeezed` (B, H) float32."""
-    batch = last.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
+    batch = sequence_count(last, cu_seqlens)
     embed_dim, squeeze_dim = last.shape[-1], weights.local_squeeze_weight.shape[0]
 
     def rows(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -13,9 +13,8 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("driver.c")
 LIBRARY = "libcuda.so.1"
 CALLBACK = ctypes.CFUNCTYPE(
-    None, ctypes.c_uint64, ctypes.POINTER(ctypes.c_uint), ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p,
-    ctypes.POINTER(ctypes.c_void_p),
-)  # fmt: skip
+    None, ctypes.c_uint64, ctypes.POINTER(ctypes.c_uint), ctypes.c_uint, ctypes.c_uint, ctypes.POINTER(ctypes.c_void_p)
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,6 @@ class DriverLaunch:
     grid: tuple[int, int, int]
     threads: int
     shared_bytes: int
-    stream: int
     _parameters: ctypes.Array[ctypes.c_void_p]
 
     def parameters(self, sizes: list[int]) -> list[int]:
@@ -46,20 +44,16 @@ class HostDriver:
     """The stand-in, loaded and active; counts what Triton asks of it."""
 
     def __init__(
-        self, library: ctypes.CDLL, architecture: str, on_launch: Callable[[DriverLaunch], None] | None
+        self, library: ctypes.CDLL, capability: tuple[int, int], on_launch: Callable[[DriverLaunch], None] | None
     ) -> None:
         self._library = library
         library.stand_in_launches.restype = library.stand_in_modules.restype = ctypes.c_uint64
-
-        def handed_over(function: int, grid: ctypes.Array[ctypes.c_uint], threads: int, shared_bytes: int,
-                        stream: int | None, parameters: ctypes.Array[ctypes.c_void_p]) -> None:  # fmt: skip
-            assert on_launch is not None
-            on_launch(
-                DriverLaunch(function, (grid[0], grid[1], grid[2]), threads, shared_bytes, stream or 0, parameters)
+        self._callback = CALLBACK()
+        if on_launch is not None:
+            self._callback = CALLBACK(
+                lambda function, grid, *others: on_launch(DriverLaunch(function, (grid[0], grid[1], grid[2]), *others))
             )
-
-        self._callback = CALLBACK(handed_over) if on_launch else CALLBACK()
-        library.stand_in_set(self._callback, *divmod(int(architecture.removeprefix("sm_")), 10))
+        library.stand_in_set(self._callback, *capability)
 
     @property
     def launches(self) -> int:
@@ -127,16 +121,16 @@ def activate(folder: Path, architecture: str, on_launch: Callable[[DriverLaunch]
     path = build(folder)
     os.environ["TRITON_LIBCUDA_PATH"] = str(folder)
     library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)  # found by its name when Triton's launcher is loaded
-    host_driver = HostDriver(library, architecture, on_launch)
+    major, minor = divmod(int(architecture.removeprefix("sm_")), 10)
+    host_driver = HostDriver(library, (major, minor), on_launch)
 
     from triton.backends.nvidia.driver import CudaDriver
     from triton.runtime import driver
 
     active = CudaDriver()
-    capability = divmod(int(architecture.removeprefix("sm_")), 10)
     # what Triton asks of torch, which knows of no device here
     active.get_current_device = lambda: 0
     active.get_current_stream = lambda device: 0
-    active.get_device_capability = lambda device: capability
+    active.get_device_capability = lambda device: (major, minor)
     driver.set_active(active)
     return host_driver

@@ -9,7 +9,7 @@
 #include "cuda.h"
 
 typedef void (*launch_callback)(uint64_t function, const unsigned grid[3], unsigned threads, unsigned shared_bytes,
-                                void *stream, void **parameters);
+                                void **parameters);
 
 static launch_callback on_launch;
 static int capability_major = 9, capability_minor;
@@ -94,6 +94,6 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, voi
   const unsigned grid[3] = {config->gridDimX, config->gridDimY, config->gridDimZ};
   ++launches;
   if (on_launch)
-    on_launch((uint64_t)(uintptr_t)function, grid, config->blockDimX, config->sharedMemBytes, config->hStream, parameters);
+    on_launch((uint64_t)(uintptr_t)function, grid, config->blockDimX, config->sharedMemBytes, parameters);
   return CUDA_SUCCESS;
 }

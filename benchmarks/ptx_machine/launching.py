@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -15,46 +15,56 @@ from .machine import Code, run_grid
 from .memory import ORIGIN, PROCESS, Memory
 from .program import parse
 
-_codes: dict[str, tuple[Code, list[str], int]] = {}
+
+class Compiled(NamedTuple):
+    """A launch's code, names of its run-time arguments, and bytes of shared memory."""
+
+    code: Code
+    names: list[str]
+    shared_bytes: int
+
+    def parameters(self, arguments: Mapping[str, Tensor | int | None]) -> list[int]:
+        """Values of the code's parameters, of a launch's arguments by name; a tensor may be given as its pointer."""
+        values: list[Any] = [arguments[name] for name in self.names]
+        parameters = [value.data_ptr() if isinstance(value, Tensor) else value for value in values]
+        # Triton adds pointers to memory for its own use, of which these kernels have none.
+        return parameters + [0] * (len(self.code.program.parameters) - len(parameters))
 
 
-def compiled(launch: Launch, architecture: str) -> tuple[Code, list[str], int]:
-    """A launch's code, the names of its run-time arguments, and bytes of shared memory; each kind compiled once."""
+_compiled: dict[str, Compiled] = {}
+
+
+def compiled(launch: Launch, architecture: str) -> Compiled:
+    """What a launch is compiled to; each kind once."""
     kinds = [specialised(value) for value in launch.arguments.values()]
     key = str((architecture, launch.kernel.__name__, kinds, launch.constants, launch.options))
-    if key not in _codes:
+    if key not in _compiled:
         made, names = compile_launch(launch, CHIPS[architecture])
-        _codes[key] = Code(parse(made.asm["ptx"])), names, made.metadata.shared
-    return _codes[key]
+        _compiled[key] = Compiled(Code(parse(made.asm["ptx"])), names, made.metadata.shared)
+    return _compiled[key]
 
 
-def arguments(launch: Launch, architecture: str) -> tuple[Code, list[int], int, list[tuple[int, int]]]:
-    """A launch's code, values of its parameters, bytes of shared memory, and where its tensors lie."""
-    code, names, shared_bytes = compiled(launch, architecture)
-    tensors = [value for value in launch.arguments.values() if isinstance(value, Tensor)]
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    values: list[Any] = [launch.arguments[name] for name in names]
-    parameters = [value.data_ptr() if isinstance(value, Tensor) else value for value in values]
-    # Triton adds pointers to memory for its own use, of which these kernels have none.
-    parameters += [0] * (len(code.program.parameters) - len(parameters))
-    return code, parameters, shared_bytes, [(begin, begin + size) for begin, size in storages.items()]
+def ranges(launch: Launch) -> list[tuple[int, int]]:
+    """Where a launch's tensors lie."""
+    storages = [value.untyped_storage() for value in launch.arguments.values() if isinstance(value, Tensor)]
+    sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+    return [(begin, begin + size) for begin, size in sizes.items()]
 
 
 @dataclass(frozen=True)
 class Launched:
     """What was launched, for others like it: called with pointers, whose tensors' bounds are not known."""
 
-    code: Code
+    compiled: Compiled
     arguments: list[str]
-    names: list[str]
-    shared_bytes: int
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        code, _, shared_bytes = self.compiled
+
         def launch(*values: Any, stream: object) -> None:
             by_name = dict(zip(self.arguments, values, strict=False))  # compile-time constants follow
-            parameters = [by_name[name] for name in self.names]
-            parameters += [0] * (len(self.code.program.parameters) - len(parameters))
-            run_grid(self.code, grid, parameters, self.shared_bytes, Memory.of_process([(ORIGIN, PROCESS.size)]))
+            parameters = self.compiled.parameters(by_name)
+            run_grid(code, grid, parameters, shared_bytes, Memory.of_process([(ORIGIN, PROCESS.size)]))
 
         return launch
 
@@ -65,6 +75,7 @@ def run(launch: Launch, architecture: str) -> Launched:
     Raises:
         Fault: the code does what it may not do, see `benchmarks.ptx_machine`.
     """
-    code, parameters, shared_bytes, ranges = arguments(launch, architecture)
-    run_grid(code, launch.grid, parameters, shared_bytes, Memory.of_process(ranges))
-    return Launched(code, list(launch.arguments), compiled(launch, architecture)[1], shared_bytes)
+    made = compiled(launch, architecture)
+    parameters, memory = made.parameters(launch.arguments), Memory.of_process(ranges(launch))
+    run_grid(made.code, launch.grid, parameters, made.shared_bytes, memory)
+    return Launched(made, list(launch.arguments))
