@@ -55,8 +55,8 @@ class Launch(NamedTuple):
         """What the compiler's work on `device` is found by in `compiled`; None where it is not kept."""
         return None if self.compiled is None else (device, *map(specialised, self.arguments.values()))
 
-    def run(self, kind: tuple[Any, ...] | None) -> Any:
-        """Launch on the current device, given the launch's kind on it, and the current stream.
+    def run(self, kind: tuple[Any, ...] | None = None) -> Any:
+        """Launch on the current device and stream; without its kind there, `compiled` is not used.
 
         Returns what was launched, if that may be launched again on arguments of the same kind; else None.
         """
