@@ -19,7 +19,8 @@ UNKNOWN = "unknown"
 WIDE_BYTES = 16
 ACCESSES = ("wide_loads", "narrow_loads", "wide_stores", "narrow_stores")
 
-# A place in a source file, and the chain of calls that an operation or instruction comes from, innermost first.
+# A place in a source file (name without folders, row, column), and the chain of calls that an operation or instruction
+# comes from, innermost first.
 Place = tuple[str, int, int]
 Frames = tuple[Place, ...]
 
@@ -113,7 +114,7 @@ def _output(*command: object) -> str:
 
 def _ptx_accesses(ptx: str) -> Iterator[tuple[str, Frames]]:
     """Each access to global memory in the PTX, one of `ACCESSES`, with its source lines."""
-    files = dict(re.findall(r'^\s*\.file\s+(\d+) "(.*?)"', ptx, re.MULTILINE))
+    files = {number: Path(path).name for number, path in re.findall(r'^\s*\.file\s+(\d+) "(.*?)"', ptx, re.MULTILINE)}
     callers: dict[Place, Frames] = {}
     frames: Frames = ()
     inside = embedded = False  # embedded: after an instruction of inline assembly, whose lines LLVM counts on
@@ -126,7 +127,9 @@ def _ptx_accesses(ptx: str) -> Iterator[tuple[str, Frames]]:
             file, row, column, *caller = location.groups()
             place = (files[file], int(row), int(column))
             frames = (place,)
-            if caller[0] is not None:
+            if chain := re.findall(r"@\[ ([^:]+):(\d+):(\d+)", line):  # Triton 3.6: callers in a comment only
+                frames += tuple((file, int(row), int(column)) for file, row, column in chain)
+            elif caller[0] is not None:
                 call = (files[caller[0]], int(caller[1]), int(caller[2]))
                 # Where the call is itself inlined, its place was given before, with its own caller.
                 frames = (place, call, *callers.get(call, ()))
@@ -160,7 +163,7 @@ def _pointers(ttir: str, arguments: list[str]) -> dict[Frames, str]:
 def _frames(location: str, locations: dict[str, str]) -> Frames:
     text = locations.get(location, "")
     if place := re.fullmatch(r'"(.*)":(\d+):(\d+)', text):
-        return ((place[1], int(place[2]), int(place[3])),)
+        return ((Path(place[1]).name, int(place[2]), int(place[3])),)
     if named := re.fullmatch(r'".*"\((#loc\d*)\)', text):
         return _frames(named[1], locations)
     if call := re.fullmatch(r"callsite\((#loc\d*) at (#loc\d*)\)", text):

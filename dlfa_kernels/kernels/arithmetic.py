@@ -78,7 +78,8 @@ def store_column_sums(ptr, values, columns, inside, PRECISION: tl.constexpr, INT
     Of 16 bits by a product with ones, whose 16 rows all are the sums: a tenth of the instructions of shuffles.
     """
     if values.dtype.primitive_bitwidth == 16:
-        ones = tl.full((16, values.shape[0]), 1.0, dtype=values.dtype)
+        # Triton 3.6's interpreter makes no constant of bfloat16, but rounds one.
+        ones = tl.full((16, values.shape[0]), 1.0, dtype=tl.float32).to(values.dtype)
         sums = dot(ones, values, tl.zeros((16, values.shape[1]), dtype=tl.float32), PRECISION, INTERPRETED)
         row = tl.arange(0, 16)[:, None]
         tl.store(ptr + row * 0 + columns[None, :], sums, mask=(row == 0) & inside[None, :])
