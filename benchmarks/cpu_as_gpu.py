@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from unittest.mock import patch
 
-from dlfa_kernels import backends, environment, tiles
+from dlfa_kernels import backends, tiles
 
 
 @contextmanager
 def cpu_as_gpu(architecture: str) -> Iterator[None]:
     """Inside, the kernels take CPU tensors, with the tiles of `architecture`, such as "sm_90"."""
-    taken = SimpleNamespace(backend=environment.backend, triton_interpreted=lambda: True)
-    with patch.object(backends, "environment", taken), patch.object(tiles, "DEFAULT_ARCHITECTURE", architecture):
+    with patch.object(backends, "INTERPRETED", True), patch.object(tiles, "DEFAULT_ARCHITECTURE", architecture):
         tiles.device_architecture.cache_clear()
         try:
             yield

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 
 import torch
+from triton import TritonError
 
 from . import environment
 from .checks import AIFWeights
@@ -18,19 +20,23 @@ from .tiles import Tile, Tiles, choose_tiles, device_architecture, power_of_two
 
 logger = logging.getLogger(__name__)
 
-# The stages that touch the states, in the order in which they are tuned.
+# The stages of every full pass that touch the states, in the order in which they are tuned.
 STAGES = ("squeeze", "expand", "reduce", "inputs")
 # Parts of L2 for `Tiles.l2_share`, tried after the stages.
 L2_SHARES = (0.25, 0.5, 0.75)
 TUNING_BATCH, TUNING_LENGTH = 64, 128
 
 _tuned: dict[str, Tiles] = {}
+_tuning = threading.Lock()
 
 
 def bucket(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: str) -> str:
-    """The key under which tiles are kept: E and H rounded up to powers of two, dtype and architecture."""
+    """The key under which tiles are kept: E rounded up to a power of two, H, dtype and architecture.
+
+    H as it is: what a program holds of it decides whether a tile fits in registers and shared memory.
+    """
     name = str(dtype).removeprefix("torch.")
-    return f"{architecture} {name} E{power_of_two(embed_dim)} H{power_of_two(squeeze_dim)}"
+    return f"{architecture} {name} E{power_of_two(embed_dim)} H{squeeze_dim}"
 
 
 def candidates(tile: Tile) -> Iterator[Tile]:
@@ -53,7 +59,7 @@ def tune(default: Tiles, measure: Callable[[Tiles, str], float], seconds: float)
     Args:
         default: where to start; kept where nothing is faster.
         measure: time of a pass, in any unit, with given tiles, as they change in the named stage or in "l2_share";
-            raises RuntimeError for tiles that cannot run.
+            raises RuntimeError or TritonError for tiles that cannot run.
         seconds: stop after this long.
     """
     deadline = time.monotonic() + seconds
@@ -69,7 +75,7 @@ def tune(default: Tiles, measure: Callable[[Tiles, str], float], seconds: float)
             trial = replace(best, **{name: value})  # type: ignore[arg-type]
             try:
                 elapsed = measure(trial, name)
-            except RuntimeError as error:  # too much shared memory, or a shape the compiler refuses
+            except (RuntimeError, TritonError) as error:  # too much shared memory, or a shape the compiler refuses
                 logger.debug("%s %s cannot run: %s", name, value, error)
                 continue
             if elapsed < fastest:
@@ -104,7 +110,7 @@ def _measure_on(
     def measure(tiles: Tiles, stage: str) -> float:
         last, lower, dz = states(beyond_l2 if stage == "l2_share" else TUNING_BATCH)
         arguments = (last, lower, weights, None, None)
-        with using_tiles(tiles):
+        with using_tiles(tiles, in_this_thread=True):
             saved = full_passes.forward(*arguments, "gate", "relu")
 
             def run() -> None:
@@ -127,15 +133,6 @@ def _measure_on(
     return measure
 
 
-def _with_squeeze_of(default: Tiles, tuned: Tiles) -> Tiles:
-    """Tuned tiles that hold the squeeze width of `default`: widths of one bucket need different numbers of chunks."""
-    changes = {}
-    for stage in STAGES:
-        own = getattr(default, stage)
-        changes[stage] = replace(getattr(tuned, stage), block_h=own.block_h, chunks=own.chunks)
-    return replace(default, **changes, l2_share=tuned.l2_share)
-
-
 def tiles_for(
     embed_dim: int, squeeze_dim: int, dtype: torch.dtype, device: torch.device, products: torch.dtype | None = None
 ) -> Tiles:
@@ -149,16 +146,17 @@ def tiles_for(
     if device.type != "cuda" or not environment.autotune() or products not in (None, dtype):
         return default
     key = bucket(embed_dim, squeeze_dim, dtype, architecture)
-    if key not in _tuned:
-        path = environment.tile_cache()
-        found = read_tiles(path).get(key)
-        if found is None:
-            if torch.cuda.is_current_stream_capturing():
-                logger.warning("no tiles are tuned while a CUDA graph is captured: the shipped ones serve %s", key)
-                return default
-            logger.info("tuning tiles of %s for at most %.0f s", key, environment.autotune_seconds())
-            measure = _measure_on(device, embed_dim, squeeze_dim, dtype)
-            found = tune(default, measure, environment.autotune_seconds())
-            add_tiles(path, key, found)
-        _tuned[key] = found
-    return _with_squeeze_of(default, _tuned[key])
+    with _tuning:  # threads that tuned at once would time each other's launches
+        if key not in _tuned:
+            path = environment.tile_cache()
+            found = read_tiles(path).get(key)
+            if found is None:
+                if torch.cuda.is_current_stream_capturing():
+                    logger.warning("no tiles are tuned while a CUDA graph is captured: the shipped ones serve %s", key)
+                    return default
+                logger.info("tuning tiles of %s for at most %.0f s", key, environment.autotune_seconds())
+                measure = _measure_on(device, embed_dim, squeeze_dim, dtype)
+                found = tune(default, measure, environment.autotune_seconds())
+                add_tiles(path, key, found)
+            _tuned[key] = found
+    return _tuned[key]

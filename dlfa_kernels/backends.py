@@ -10,11 +10,12 @@ from .checks import one_of
 
 BACKENDS = ("auto", "triton", "eager")
 try:
-    import triton  # noqa: F401
+    import triton
 
     TRITON_AVAILABLE = True
+    INTERPRETED = bool(triton.knobs.runtime.interpret)  # asked by Triton too where kernels are defined, and never again
 except ImportError:
-    TRITON_AVAILABLE = False
+    TRITON_AVAILABLE = INTERPRETED = False
 
 
 def resolve_backend(backend: str, last: Tensor) -> str:
@@ -41,7 +42,7 @@ def resolve_backend(backend: str, last: Tensor) -> str:
         raise RuntimeError("backend='triton' needs the triton package, which cannot be imported; use backend='eager'")
     if last.dtype == torch.float64:
         raise TypeError("backend='triton' takes float32, bfloat16 or float16, got torch.float64; use backend='eager'")
-    if last.device.type == "cpu" and not environment.triton_interpreted():
+    if last.device.type == "cpu" and not INTERPRETED:
         raise RuntimeError(
             "backend='triton' needs CUDA or ROCm tensors, got a CPU tensor; set TRITON_INTERPRET=1 before Python "
             "starts to run the kernels in Triton's interpreter, or use backend='eager'"

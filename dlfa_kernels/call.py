@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import environment
 from .autotune import tiles_for
+from .backends import INTERPRETED
 from .groups import Group, rows_in_share, sequence_groups
 from .launches import Launch, overrides
 from .operands import Operands
@@ -96,7 +96,7 @@ class Call:
         architecture = overridden.architecture or device_architecture(self.device)
         if overridden.tiles is not None:
             self.tiles = overridden.tiles
-        elif overridden.architecture is not None:
+        elif overridden.architecture is not None or settings.token is not None:  # none of the token form's is tuned
             self.tiles = choose_tiles(self.embed_dim, self.squeeze_dim, self.dtype, architecture, products)
         else:
             self.tiles = tiles_for(self.embed_dim, self.squeeze_dim, self.dtype, self.device, products)
@@ -110,7 +110,7 @@ class Call:
         if overridden.tiles is None and together <= few:
             self.tiles = with_fewer_tokens(self.tiles)
         divisor = gcd(*(stride for tensor in self._states.values() for stride in tensor.stride()[:-1]))
-        interpreted = self.device.type == "cpu" and environment.triton_interpreted()
+        interpreted = INTERPRETED and self.device.type != "meta"
         nvidia = architecture.startswith("sm_") and not interpreted
         # Under other backends Triton compiles for more than `Launch` tells apart.
         self.keeps_compiled = nvidia and torch.version.hip is None

@@ -50,6 +50,9 @@ def _shape(tensor: Tensor) -> str:
 def _is_tensor(name: str, value: object) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    if value.layout is not torch.strided or value.is_nested:
+        kind = "a nested tensor" if value.is_nested else str(value.layout)
+        raise TypeError(f"{name} must be a dense tensor (torch.strided; packed rows come with cu_seqlens), got {kind}")
 
 
 def _same_device(name: str, tensor: Tensor, last: Tensor) -> None:
@@ -81,7 +84,11 @@ def _check_weights(weights: AIFWeights, last: Tensor) -> None:
     if squeeze.dim() != 3:
         raise ValueError(f"local_squeeze_weight must have shape (H, E, k), got {_shape(squeeze)}")
     embed_dim, (squeeze_dim, _, kernel_size) = last.shape[-1], squeeze.shape
-    odd_kernel_size(int(kernel_size))
+    if squeeze_dim < 1 or kernel_size % 2 == 0:
+        raise ValueError(
+            "local_squeeze_weight must have shape (H, E, k), with H positive and the kernel_size k odd, "
+            f"got {_shape(squeeze)}"
+        )
     shapes = AIFWeights._make(
         [
             (squeeze_dim, embed_dim, kernel_size), (squeeze_dim,), (embed_dim, squeeze_dim, 1), (embed_dim,),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -11,9 +12,21 @@ def backend() -> str | None:
     return os.environ.get("DLFA_BACKEND") or None
 
 
+def _switch(name: str) -> bool:
+    """A variable that is 1, or 0, empty or unset.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    value = os.environ.get(name, "")
+    if value not in ("", "0", "1"):
+        raise ValueError(f"{name} must be 0 or 1, got {value!r}")
+    return value == "1"
+
+
 def validate() -> bool:
     """DLFA_VALIDATE=1: read the values of cu_seqlens on a GPU too, at the price of a host sync."""
-    return os.environ.get("DLFA_VALIDATE", "0") == "1"
+    return _switch("DLFA_VALIDATE")
 
 
 def triton_interpreted() -> bool:
@@ -23,7 +36,7 @@ def triton_interpreted() -> bool:
 
 def autotune() -> bool:
     """DLFA_AUTOTUNE=1: time tile sizes on the GPU at the first call of each bucket, and keep the best on disk."""
-    return os.environ.get("DLFA_AUTOTUNE", "0") == "1"
+    return _switch("DLFA_AUTOTUNE")
 
 
 def autotune_seconds() -> float:
@@ -47,4 +60,6 @@ def tile_cache() -> Path:
     explicit = os.environ.get("DLFA_TILE_CACHE")
     if explicit:
         return Path(explicit)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlfa" / "tiles.json"
+    home = os.path.expanduser("~")  # left as it is where there is neither HOME nor a user of this number
+    default = os.path.join(tempfile.gettempdir() if home == "~" else home, ".cache")
+    return Path(os.environ.get("XDG_CACHE_HOME") or default) / "dlfa" / "tiles.json"

@@ -7,6 +7,7 @@ machine without a GPU.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -85,20 +86,26 @@ def _compile(launches: list[Launch]) -> None:
 
 @dataclass(frozen=True)
 class Overrides:
-    """What holds inside the `with` blocks that are open; None is no change."""
+    """What holds inside the `with` blocks that are open; None is no change.
+
+    It holds in every thread, as autograd runs a backward pass on a GPU in a thread of its own, or in the one given.
+    """
 
     recorded: list[Launch] | None = None
     architecture: str | None = None
     tiles: Tiles | None = None
     l2_share: float | None = None
+    thread: int | None = None
 
 
-_overrides = Overrides()
+_NOTHING = Overrides()
+_overrides = _NOTHING
 
 
 def overrides() -> Overrides:
-    """What the open `with` blocks change."""
-    return _overrides
+    """What the open `with` blocks change for this thread."""
+    current = _overrides
+    return current if current.thread in (None, threading.get_ident()) else _NOTHING
 
 
 @contextmanager
@@ -124,9 +131,9 @@ def record_launches(architecture: str | None = None) -> Iterator[list[Launch]]:
 
 
 @contextmanager
-def using_tiles(tiles: Tiles) -> Iterator[None]:
-    """Launch with these tiles inside, whatever the sizes: for tuning and for tests."""
-    with _changed(replace(_overrides, tiles=tiles)):
+def using_tiles(tiles: Tiles, in_this_thread: bool = False) -> Iterator[None]:
+    """Launch with these tiles inside, whatever the sizes: for tests, and for tuning, unnoticed by other threads."""
+    with _changed(replace(_overrides, tiles=tiles, thread=threading.get_ident() if in_this_thread else None)):
         yield
 
 

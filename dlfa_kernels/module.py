@@ -23,11 +23,43 @@ def _positive_int(name: str, value: object) -> None:
         raise ValueError(f"{name} must be positive, got {value}")
 
 
+_LAYERS = (nn.Conv1d, nn.Linear)
+
+
+class _LocalExpand(nn.Conv1d):
+    """A convolution whose bias starts at 0."""
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+
+
+class _GlobalExpand(nn.Linear):
+    """A linear layer whose bias starts at `gate_bias`."""
+
+    def __init__(
+        self,
+        squeeze_dim: int,
+        embed_dim: int,
+        gate_bias: float,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self.gate_bias = gate_bias  # the constructor below initialises by it
+        super().__init__(squeeze_dim, embed_dim, device=device, dtype=dtype)
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.constant_(self.bias, self.gate_bias)
+
+
 class FusedAIF(nn.Module):
     """Attention information fusion of an encoder's last and one lower layer; `aif_reference` states the equations.
 
     The parameters have the shapes of torch's own layers (`local_squeeze` and `local_expand` of Conv1d, `global_squeeze`
-    and `global_expand` of Linear), so a checkpoint can be read by plain PyTorch.
+    and `global_expand` of Linear), so a checkpoint can be read by plain PyTorch. These layers hold parameters and are
+    never called: their forward hooks do not run, so nothing that works by hooks or by a layer in their place (pruning,
+    offloading, LoRA) can be put on them, but it can on the whole module; torch.nn.utils.parametrize works.
 
     Args:
         embed_dim: E, channels of the hidden states.
@@ -77,28 +109,37 @@ class FusedAIF(nn.Module):
         self.kernel_size = kernel_size
         self.fuse = fuse
         self.activation = activation
-        self.gate_bias = float(gate_bias)
         self.backend = backend
         self.local_squeeze = nn.Conv1d(embed_dim, self.squeeze_dim, kernel_size, device=device, dtype=dtype)
-        self.local_expand = nn.Conv1d(self.squeeze_dim, embed_dim, 1, device=device, dtype=dtype)
+        self.local_expand = _LocalExpand(self.squeeze_dim, embed_dim, 1, device=device, dtype=dtype)
         self.global_squeeze = nn.Linear(embed_dim, self.squeeze_dim, device=device, dtype=dtype)
-        self.global_expand = nn.Linear(self.squeeze_dim, embed_dim, device=device, dtype=dtype)
-        self._reset_biases()
+        self.global_expand = _GlobalExpand(self.squeeze_dim, embed_dim, float(gate_bias), device, dtype)
 
-    def _reset_biases(self) -> None:
-        nn.init.zeros_(self.local_expand.bias)  # type: ignore[arg-type]
-        nn.init.constant_(self.global_expand.bias, self.gate_bias)
+    @property
+    def gate_bias(self) -> float:
+        """The initial value of the global expand bias."""
+        return self.global_expand.gate_bias
 
     def reset_parameters(self) -> None:
         """Initialise as torch's layers do, with b_le = 0 and b_ge = gate_bias."""
         for layer in (self.local_squeeze, self.local_expand, self.global_squeeze, self.global_expand):
             layer.reset_parameters()
-        self._reset_biases()
 
     @property
     def weights(self) -> AIFWeights:
-        """The eight parameters in the order of `fused_aif`."""
+        """The eight parameters in the order of `fused_aif`.
+
+        Raises:
+            TypeError: another module stands in place of one of the layers, whose forward would never be called.
+        """
         layers = (self.local_squeeze, self.local_expand, self.global_squeeze, self.global_expand)
+        for layer in layers:
+            if not isinstance(layer, _LAYERS):
+                name = next(name for name, child in self.named_children() if child is layer)
+                raise TypeError(
+                    f"{name} must be torch.nn's own layer, whose parameters are read, got {type(layer).__name__}; "
+                    "wrap or adapt the whole FusedAIF"
+                )
         return AIFWeights._make(tensor for layer in layers for tensor in (layer.weight, layer.bias))
 
     def forward(

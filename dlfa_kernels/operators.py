@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import full_passes, token_passes
 from .backends import resolve_backend
@@ -53,6 +54,14 @@ def _refuse_double_backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, 
         "the backward of FusedAIF's kernels cannot be differentiated again (double backward); "
         "use FusedAIF(backend='eager'), which can"
     )
+
+
+def _refuse_forward_mode(inputs: Sequence[Any]) -> None:
+    if any(isinstance(value, Tensor) and forward_ad.unpack_dual(value).tangent is not None for value in inputs):
+        raise NotImplementedError(
+            "FusedAIF's kernels have no forward-mode derivative (torch.func.jvp, dual tensors); "
+            "use FusedAIF(backend='eager'), which has"
+        )
 
 
 def _register(name: str, settings: tuple[str, ...], passes: _Passes, forward_settings: tuple[str, ...] = ()) -> None:
@@ -119,6 +128,8 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes, forward_set
         return output
 
     def autograd(keys: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        if forward_ad._current_level >= 0:
+            _refuse_forward_mode(inputs)
         if torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs):
             outputs: tuple[Tensor, ...] = Differentiated.apply(keys, *inputs)
             return outputs

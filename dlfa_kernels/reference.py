@@ -88,8 +88,9 @@ def _gate_and_fused(
     chosen, owner, wanted, shape = position, sequence, real, last.shape
     if token is not None:
         owner, shape = torch.arange(batch, device=device), torch.Size((batch, embed_dim))
-        if rows == 0:  # every sequence is empty
-            nothing = (w.sum() + g.sum() * 0).to(last.dtype).expand(shape)
+        if rows == 0:  # every sequence is empty; gradients are zeros, of the local branch too
+            local = sum(weight.sum() for weight in (w_ls, b_ls, w_le, b_le))
+            nothing = (w.sum() + (g.sum() + local) * 0).to(last.dtype).expand(shape)
             return nothing, nothing
         chosen = (start + token).clamp(max=rows - 1)
         wanted = real[chosen] & (sequence[chosen] == owner) & (start + token < rows)

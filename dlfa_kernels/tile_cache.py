@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import warnings
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from .tiles import MAX_HELD_H, Tile, Tiles
 
-FORMAT = "dlfa-tiles-3"
+FORMAT = "dlfa-tiles-4"
+BEGINNING = '{"format":"dlfa-tiles-'  # of a file of ours of any version, blanks left out
 # What tuning may have found, lowest and highest: anything else is not from here, and might not compile.
 LIMITS = {
     "block_t": (16, 128), "block_e": (16, 128), "block_h": (16, MAX_HELD_H), "chunks": (1, 16),
@@ -60,23 +61,33 @@ def read_tiles(path: Path) -> dict[str, Tiles]:
         return {}
 
 
+def _is_foreign(path: Path) -> bool:
+    """Whether there is a file that is neither ours nor cut off from one of ours."""
+    try:
+        start = "".join(path.read_bytes()[:100].decode(errors="replace").split())[: len(BEGINNING)]
+    except OSError:
+        return False
+    return not BEGINNING.startswith(start)
+
+
 def add_tiles(path: Path, bucket: str, tiles: Tiles) -> None:
     """Write one bucket beside those already there: to a temporary name, then renamed.
 
     Two processes that write at once leave a whole file; at worst one of the two buckets is missing and tuned again.
-    A file that cannot be written is a warning, never an error.
+    A file that cannot be written, and one of another program, which stays as it is, are warnings, never errors.
     """
+    if _is_foreign(path):
+        warnings.warn(f"tuned tile sizes could not be kept in {path}: it is another program's file", stacklevel=2)
+        return
     merged = {**read_tiles(path), bucket: tiles}
     content = {"format": FORMAT, "tiles": {name: asdict(value) for name, value in sorted(merged.items())}}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            temporary = Path(file.name)
-            try:
-                json.dump(content, file, indent=1)
-                file.flush()
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        temporary = path.with_name(f".{path.name}-{uuid4().hex}")
+        try:
+            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         warnings.warn(f"tuned tile sizes could not be kept in {path}: {error}", stacklevel=2)

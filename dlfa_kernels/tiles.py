@@ -43,8 +43,9 @@ class Tile:
 class Tiles:
     """One `Tile` for each stage, and how the stages follow each other.
 
-    All stages but the first five work on per-sequence rows and partial sums. `l2_share` is the part of L2, 0 to 1, that
-    the sequences which a group of launches works on may fill, 0 for one group; see `groups`.
+    The first five, `sums` and `token` work on the states, the others on per-sequence rows and partial sums. `l2_share`
+    is the part of L2, 0 to 1, that the sequences which a group of launches works on may fill, 0 for one group; see
+    `groups`.
     """
 
     squeeze: Tile

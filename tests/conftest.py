@@ -110,11 +110,16 @@ def compiled_launches() -> Iterator[None]:
 
 
 @pytest.fixture
-def poisoned_memory() -> Iterator[None]:
-    """Fill new tensors, torch.empty and its kin, with NaN or the largest integer: unwritten elements fail a test."""
+def deterministic() -> Iterator[None]:
+    """Have torch's own operators add up in a fixed order, on a GPU too."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
-    assert torch.utils.deterministic.fill_uninitialized_memory
-    assert torch.empty(2).isnan().all()
     yield
     torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@pytest.fixture
+def poisoned_memory(deterministic: None) -> None:
+    """Fill new tensors, torch.empty and its kin, with NaN or the largest integer: unwritten elements fail a test."""
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.empty(2).isnan().all()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dlfa_kernels import FusedAIF, aif_reference, fused_aif
+from dlfa_kernels import FusedAIF, aif_reference, environment, fused_aif
 from dlfa_kernels.checks import AIFWeights
 from dlfa_kernels.launches import record_launches
 
@@ -68,6 +68,12 @@ integers = torch.int32
 # What is wrong; the input; the error; the argument's name, what came, what is needed: all must stand in the message.
 STATES: list[tuple[str, Arguments, type[Exception], str, str, str]] = [
     ("no tensor", arguments(last=[1.0]), TypeError, "last", "list", "torch.Tensor"),
+    ("nested", arguments(last=torch.nested.nested_tensor([torch.ones(2, E), torch.ones(3, E)]), lower=None, mask=None),
+     TypeError, "last", "a nested tensor", "cu_seqlens"),
+    ("jagged", arguments(last=torch.nested.nested_tensor([torch.ones(2, E)], layout=torch.jagged), lower=None,
+     mask=None), TypeError, "last", "a nested tensor", "cu_seqlens"),
+    ("sparse", arguments(lower=torch.ones(B, T, E).to_sparse()), TypeError, "lower", "torch.sparse_coo", "strided"),
+    ("sparse mask", arguments(mask=torch.ones(B, T).bool().to_sparse()), TypeError, "mask", "sparse_coo", "strided"),
     ("lower no tensor", arguments(lower=1.0), TypeError, "lower", "float", "torch.Tensor"),
     ("rank 2", arguments(last=torch.ones(T, E)), ValueError, "last", "(5, 24)", "(B, T, E)"),
     ("rank 4", arguments(last=torch.ones(1, B, T, E)), ValueError, "last", "(1, 2, 5, 24)", "(B, T, E)"),
@@ -120,8 +126,12 @@ STATES: list[tuple[str, Arguments, type[Exception], str, str, str]] = [
 ]  # fmt: skip
 WEIGHTS: list[tuple[str, Arguments, type[Exception], str, str, str]] = [
     ("weight no tensor", arguments(global_squeeze_bias=None), TypeError, "global_squeeze_bias", "NoneType", "Tensor"),
-    ("even kernel", arguments(local_squeeze_weight=torch.ones(H, E, 2)), ValueError, "kernel_size", "2", "odd"),
-    ("no kernel", arguments(local_squeeze_weight=torch.ones(H, E, 0)), ValueError, "kernel_size", "0", "odd"),
+    ("even kernel", arguments(local_squeeze_weight=torch.ones(H, E, 2)), ValueError,
+     "local_squeeze_weight", "(16, 24, 2)", "kernel_size k odd"),
+    ("no kernel", arguments(local_squeeze_weight=torch.ones(H, E, 0)), ValueError,
+     "local_squeeze_weight", "(16, 24, 0)", "kernel_size k odd"),
+    ("no width", arguments(local_squeeze_weight=torch.ones(0, E, K)), ValueError,
+     "local_squeeze_weight", "(0, 24, 3)", "H positive"),
     ("kernel rank", arguments(local_squeeze_weight=torch.ones(H, E)), ValueError,
      "local_squeeze_weight", "(16, 24)", "(H, E, k)"),
     ("other E", arguments(local_squeeze_weight=torch.ones(H, E + 8, K)), ValueError,
@@ -223,6 +233,21 @@ def test_weights_of_another_half_dtype_are_refused() -> None:
 def test_triton_refuses_float64() -> None:
     with pytest.raises(TypeError, match="float64"):
         fused_aif(**as_dtype(torch.float64, "last", "lower", *AIFWeights._fields), backend="triton")
+
+
+@pytest.mark.parametrize(
+    ("variable", "read"), [("DLFA_VALIDATE", environment.validate), ("DLFA_AUTOTUNE", environment.autotune)]
+)
+def test_switches_of_the_environment(variable: str, read: Callable[[], bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(variable, raising=False)
+    assert not read()
+    for value, expected in [("", False), ("0", False), ("1", True)]:
+        monkeypatch.setenv(variable, value)
+        assert read() == expected
+    for value in ("true", "yes", "2", " 1"):
+        monkeypatch.setenv(variable, value)
+        with pytest.raises(ValueError, match=f"{variable} must be 0 or 1, got '{value}'"):
+            read()
 
 
 def test_unknown_backend_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
-from dlfa_kernels.launches import Launch
+from dlfa_kernels import FusedAIF
+from dlfa_kernels.launches import Launch, record_launches, specialised
 
 MEMORY = torch.zeros(1024, dtype=torch.uint8)
 
@@ -82,3 +83,22 @@ def test_arguments_of_one_kind_are_one_to_triton() -> None:
         by_key.setdefault(next(iter(single)), set()).add(str(bind(**arguments)[1]))
     assert all(len(specialisations) == 1 for specialisations in by_key.values())
     assert len(by_key) > 20
+
+
+@pytest.mark.parametrize("form", ["padded", "packed"])
+def test_other_lengths_compile_nothing_more(form: str) -> None:
+    aif = FusedAIF(24, backend="triton", device="meta")
+    kinds = []
+    for length in (1000, 1100, 1231):
+        shape = (2, length, 24) if form == "padded" else (length, 24)
+        states = torch.empty(shape, device="meta")
+        starts = None if form == "padded" else torch.empty(3, dtype=torch.int32, device="meta")
+        with record_launches() as launches:
+            aif(states, cu_seqlens=starts)
+        kinds.append([])
+        for launch in launches:
+            unspecialised = {launch.kernel.params[i].name for i in range(len(launch.arguments))
+                             if launch.kernel.params[i].do_not_specialize}  # fmt: skip
+            arguments = {name: value for name, value in launch.arguments.items() if name not in unspecialised}
+            kinds[-1].append((launch.kernel, {name: specialised(value) for name, value in arguments.items()}))
+    assert kinds[0] == kinds[1] == kinds[2]

@@ -54,6 +54,38 @@ def test_initial_biases() -> None:
         aif.reset_parameters()
 
 
+def test_every_module_initialises_its_own_parameters() -> None:
+    aif = FusedAIF(24, gate_bias=-2.5, device="meta").to_empty(device="cpu")
+    for module in aif.modules():  # as FSDP does it for modules on the meta device, in whatever order
+        module.reset_parameters()
+    assert aif.local_expand.bias.eq(0).all()
+    assert aif.global_expand.bias.eq(-2.5).all()
+    assert aif.gate_bias == -2.5
+
+
+@pytest.mark.parametrize("name", ["local_squeeze", "local_expand", "global_squeeze", "global_expand"])
+def test_a_layer_whose_forward_would_be_skipped_is_refused(name: str) -> None:
+    class Adapted(torch.nn.Module):  # as LoRA does it
+        def __init__(self, base: torch.nn.Module) -> None:
+            super().__init__()
+            self.base, self.weight, self.bias = base, base.weight, base.bias
+
+    aif = FusedAIF(24)
+    setattr(aif, name, Adapted(getattr(aif, name)))
+    for call in (aif, aif.gate):
+        with pytest.raises(TypeError, match=rf"{name} must be torch\.nn's own layer.*got Adapted"):
+            call(torch.ones(1, 2, 24))
+
+
+def test_parametrised_layers() -> None:
+    aif, states = FusedAIF(24), torch.randn(2, 5, 24)
+    plain = aif(states)
+    torch.nn.utils.parametrizations.weight_norm(aif.global_expand)
+    torch.testing.assert_close(aif(states), plain)
+    aif(states).sum().backward()
+    assert aif.global_expand.parametrizations.weight.original0.grad.ne(0).any()
+
+
 def test_gate_bias_sets_the_gate() -> None:
     states = torch.randn(2, 5, 24) / 10
     for bias in (-6.0, 6.0):
@@ -104,6 +136,7 @@ def test_meta_device() -> None:
         assert (z.shape, z.dtype) == (states.shape, states.dtype)
         assert aif(states, states, mask, token=1).shape == (2, 24)
     aif = aif.to_empty(device="cpu")
+    aif.backend = "auto"
     aif.reset_parameters()
     assert aif(torch.ones(2, 5, 24, dtype=torch.bfloat16)).isfinite().all()
 
@@ -131,6 +164,7 @@ def test_repr_says_every_setting() -> None:
     assert first_line in repr(aif)
 
 
+@pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("backend", ["eager", "triton"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_autocast_keeps_float32_parameters_and_the_states_dtype(

@@ -222,6 +222,19 @@ def test_double_backward_is_refused(token: int | None, device: torch.device) -> 
         gradient.square().sum().backward()
 
 
+@pytest.mark.parametrize("token", [None, 1])
+def test_forward_mode_is_refused(token: int | None, device: torch.device) -> None:
+    aif, last, lower, inputs = module_and_inputs("triton", device)
+    last, lower = last.detach(), lower.detach()
+    tangent = torch.ones_like(lower)
+    with pytest.raises(NotImplementedError, match=r"no forward-mode derivative.*backend='eager'"):
+        torch.func.jvp(lambda states: aif(last, states, inputs.mask, token=token), (lower,), (tangent,))
+    torch.func.jvp(lambda states: states + aif(last, lower, inputs.mask).mean(), (lower,), (tangent,))
+    aif.backend = "eager"
+    slope = torch.func.jvp(lambda states: aif(last, states, inputs.mask, token=token), (lower,), (tangent,))[1]
+    assert slope.ne(0).any()
+
+
 def test_double_backward_of_the_eager_path(device: torch.device) -> None:
     aif, last, lower, inputs = module_and_inputs("eager", device)
     (gradient,) = torch.autograd.grad(aif(last, lower, inputs.mask).square().sum(), last, create_graph=True)

@@ -148,6 +148,12 @@ def test_no_rows_at_all(shape: tuple[int, int]) -> None:
     assert all(value.eq(0).all() for value in results.values())
 
 
+def test_a_token_of_no_rows_gives_every_parameter_a_gradient() -> None:
+    aif = FusedAIF(24, backend="eager")
+    aif(torch.empty(0, 24), cu_seqlens=torch.zeros(3, dtype=torch.int32), token=0).sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.eq(0).all() for parameter in aif.parameters())
+
+
 @pytest.mark.parametrize("embed_dim", [1, 3, 13])
 @pytest.mark.parametrize("squeeze_dim", [1, 7])
 def test_one_token_of_odd_width(embed_dim: int, squeeze_dim: int) -> None:
@@ -184,6 +190,7 @@ def test_half_precision_is_float32_rounded_once(dtype: torch.dtype, weight_dtype
     assert torch.equal(z, wide.to(dtype))
 
 
+@pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_autocast_leaves_accumulation_in_float32(dtype: torch.dtype, device: torch.device) -> None:
     inputs = make_inputs(Case(dtype=dtype), device)

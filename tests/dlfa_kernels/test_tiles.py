@@ -6,6 +6,7 @@ import json
 import logging
 import multiprocessing
 import tempfile
+import threading
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,9 +18,13 @@ from aif_cases import Case, exact, make_inputs, relative_errors, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytest.importorskip("triton", reason="triton is there on Linux only")
+
+from triton.runtime.errors import OutOfResources
+
 from dlfa_kernels import environment, fused_aif
 from dlfa_kernels.autotune import STAGES, bucket, candidates, tiles_for, tune
-from dlfa_kernels.launches import using_tiles
+from dlfa_kernels.launches import overrides, using_tiles
 from dlfa_kernels.tile_cache import FORMAT, LIMITS, add_tiles, read_tiles
 from dlfa_kernels.tiles import FAMILIES, MAX_HELD_H, Tile, Tiles, choose_tiles
 
@@ -80,7 +85,7 @@ def test_tuning_keeps_what_is_fastest() -> None:
             return abs(tiles.l2_share - 0.5)
         tile = getattr(tiles, stage)
         if tile.block_t == 128:
-            raise RuntimeError("out of shared memory")
+            raise OutOfResources(286720, 232448, "shared memory")
         return abs(tile.block_t - 32) + abs(tile.block_e - 64) / 100 + tile.num_stages
 
     tuned = tune(TILES, measure, seconds=60)
@@ -93,6 +98,18 @@ def test_tuning_keeps_what_is_fastest() -> None:
     assert tuned.l2_share == 0.5
     untouched = set(Tiles.stages()) - set(STAGES)
     assert all(getattr(tuned, stage) == getattr(TILES, stage) for stage in untouched)
+
+
+def test_tiles_on_trial_are_seen_by_the_tuning_thread_alone() -> None:
+    seen: list[Tiles | None] = []
+    other = choose_tiles(1024, 256, torch.bfloat16)
+    with using_tiles(other, in_this_thread=True):
+        thread = threading.Thread(target=lambda: seen.append(overrides().tiles))
+        thread.start()
+        thread.join()
+        seen.append(overrides().tiles)
+    assert seen == [None, other]
+    assert overrides().tiles is None
 
 
 def test_tuning_changes_nothing_that_is_not_faster() -> None:
@@ -112,10 +129,10 @@ def test_tuning_is_bounded_in_time() -> None:
 
 def test_tiles_are_kept_by_bucket_not_by_exact_size() -> None:
     key = bucket(768, 192, torch.bfloat16, "sm_90")
-    assert key == bucket(600, 130, torch.bfloat16, "sm_90")
+    assert key == bucket(600, 192, torch.bfloat16, "sm_90")
     others = [
         bucket(1030, 192, torch.bfloat16, "sm_90"),
-        bucket(768, 64, torch.bfloat16, "sm_90"),
+        bucket(768, 256, torch.bfloat16, "sm_90"),
         bucket(768, 192, torch.float16, "sm_90"),
         bucket(768, 192, torch.bfloat16, "sm_80"),
     ]
@@ -145,6 +162,12 @@ def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: py
     assert environment.tile_cache() == tmp_path / "dlfa" / "tiles.json"
     monkeypatch.setenv("DLFA_TILE_CACHE", str(tmp_path / "other.json"))
     assert environment.tile_cache() == tmp_path / "other.json"
+    monkeypatch.delenv("DLFA_TILE_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert environment.tile_cache() == tmp_path / ".cache" / "dlfa" / "tiles.json"
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # a container's user without a home
+    assert environment.tile_cache().is_absolute()
 
 
 def test_tiles_survive_the_disk(tmp_path: Path) -> None:
@@ -179,12 +202,13 @@ NOT_TILES: list[Any] = [
         {"chunks": 8, "block_h": 64},
     )),
 ]  # fmt: skip
-BYTES = [b"", json.dumps(GOOD).encode()[:-40], b"\xff\xfe", b"null", b"[]", b"{}", b'"tiles"']
+CUT_OFF = [json.dumps(GOOD).encode()[:length] for length in (0, 1, 12, 30, -40)]
+FOREIGN = [b"\xff\xfe", b"null", b"[]", b"{}", b'"tiles"', b'{"my": "data"}', b'{"format": "other"}']
 DEEP = pytest.param(b"[" * 100_000, id="deep")
 
 
-@pytest.mark.parametrize("content", [*BYTES, *(json.dumps(value).encode() for value in NOT_TILES), DEEP])
-def test_a_foreign_file_is_ignored_and_named_then_replaced(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [*CUT_OFF, *(json.dumps(value).encode() for value in NOT_TILES)])
+def test_a_damaged_file_is_ignored_and_named_then_replaced(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "tiles.json"
     path.write_bytes(content)
     with pytest.warns(UserWarning, match=r"tiles\.json is ignored"):
@@ -193,6 +217,24 @@ def test_a_foreign_file_is_ignored_and_named_then_replaced(content: bytes, tmp_p
         warnings.simplefilter("ignore")
         add_tiles(path, "a", TILES)
     assert read_tiles(path) == {"a": TILES}
+
+
+@pytest.mark.parametrize("content", [*FOREIGN, DEEP])
+def test_a_foreign_file_is_ignored_and_named_and_stays(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "tiles.json"
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"tiles\.json is ignored"):
+        assert read_tiles(path) == {}
+    with pytest.warns(UserWarning, match="could not be kept.*another program's file"):
+        add_tiles(path, "a", TILES)
+    assert path.read_bytes() == content
+
+
+def test_the_file_may_be_read_by_others_as_the_umask_says(tmp_path: Path) -> None:
+    path, other = tmp_path / "tiles.json", tmp_path / "other"
+    add_tiles(path, "a", TILES)
+    other.write_text("")
+    assert path.stat().st_mode == other.stat().st_mode
 
 
 json_values = st.recursive(
