@@ -138,7 +138,7 @@ class FusedAIF(nn.Module):
                 name = next(name for name, child in self.named_children() if child is layer)
                 raise TypeError(
                     f"{name} must be torch.nn's own layer, whose parameters are read, got {type(layer).__name__}; "
-                    "wrap or adapt the whole FusedAIF"
+                    "wrap the whole FusedAIF, with PEFT by modules_to_save"
                 )
         return AIFWeights._make(tensor for layer in layers for tensor in (layer.weight, layer.bias))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULE_OF = {"scikit-learn": "sklearn"}
@@ -39,8 +40,8 @@ def declared(*extras: str) -> list[Requirement]:
     return [item for item in found if not item.marker or item.marker.evaluate()]
 
 
-def pins() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+def pins(file: str = "constraints.txt") -> dict[str, str]:
+    lines = (ROOT / file).read_text().splitlines()
     requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
     return {canonicalize_name(item.name): str(item.specifier).removeprefix("==") for item in requirements}
 
@@ -75,6 +76,14 @@ def test_constraints_pin_what_is_declared_within_its_range(extra: str) -> None:
     for item in declared(extra):
         assert canonicalize_name(item.name) in pinned, f"{item.name} is not in constraints.txt"
         assert item.specifier.contains(pinned[canonicalize_name(item.name)]), f"{item} excludes the pinned version"
+
+
+def test_the_oldest_versions_are_the_lower_bounds() -> None:
+    lowest = {
+        canonicalize_name(item.name): next(Version(bound.version) for bound in item.specifier if bound.operator == ">=")
+        for item in declared("test", "benchmark")
+    }
+    assert {name: Version(pinned) for name, pinned in pins("constraints-oldest.txt").items()} == lowest
 
 
 def test_constraints_pin_everything_that_comes_along() -> None:
