@@ -67,6 +67,6 @@ if __name__ == "__main__":
     for arch in ("sm_80", "sm_90", "sm_100"):
         for name, item in LAUNCHES.items():
             compiled, arguments = compile_launch(item, CHIPS[arch])
-            code = read_nvidia(compiled.asm["cubin"], compiled.asm["ptx"], compiled.asm["ttir"], arguments)
-            result[f"{name} {arch}"] = vars(code)
-    print(json.dumps(result))
+            asm = compiled.asm
+            result[f"{name} {arch}"] = read_nvidia(asm["cubin"], asm["ptx"], asm["ttir"], arguments)
+    print(json.dumps({name: vars(code) for name, code in result.items()}))
