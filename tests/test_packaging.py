@@ -43,7 +43,11 @@ def declared(*extras: str) -> list[Requirement]:
 def pins(file: str = "constraints.txt") -> dict[str, str]:
     lines = (ROOT / file).read_text().splitlines()
     requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    return {canonicalize_name(item.name): str(item.specifier).removeprefix("==") for item in requirements}
+    return {
+        canonicalize_name(item.name): str(item.specifier).removeprefix("==")
+        for item in requirements
+        if not item.marker or item.marker.evaluate()
+    }
 
 
 def imported_by(package: str) -> set[str]:
