@@ -1,13 +1,33 @@
-"""Commands that are given so much time and no more."""
+"""Commands that are given so much time and no more, and of which nothing is left running."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+# Seconds from the interruption of a command to its end by force. One that runs others by `run_limited` itself needs
+# more than they do, or it is ended before it has ended them.
+GRACE_SECONDS = 5.0
+PR_SET_PDEATHSIG = 1
+
+# Looked up here, as little as possible being safe between fork and exec.
+_prctl: Any = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
+def _end_with(parent: int) -> None:
+    """In a child that is about to become a command: have the kernel kill it when `parent` is gone, on Linux."""
+    if _prctl is None:
+        return
+    _prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:  # gone before
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def run_limited(
@@ -17,15 +37,17 @@ def run_limited(
     cwd: Path,
     log: IO[str] | None = None,
     environment: Mapping[str, str] | None = None,
+    grace: float = GRACE_SECONDS,
 ) -> int | None:
-    """Run a command with all that it starts for at most `seconds`.
+    """Run a command with all that it starts for at most `seconds` and `grace`. It is killed when we are.
 
     Args:
         command: program and arguments.
-        seconds: after them, it and its children are interrupted, then killed.
+        seconds: after them, it and its children are interrupted.
         cwd: where it runs.
         log: takes its output, errors too; None leaves both where ours go.
         environment: variables on top of ours.
+        grace: seconds that it then has to end; what is left of it and its children is killed.
 
     Returns:
         Its exit status, or None where it ran over its time.
@@ -33,6 +55,7 @@ def run_limited(
     Raises:
         OSError: it cannot be started.
     """
+    ours = os.getpid()
     process = subprocess.Popen(
         command,
         cwd=cwd,
@@ -40,17 +63,19 @@ def run_limited(
         stdout=log,
         stderr=None if log is None else subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=lambda: _end_with(ours),
     )
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
         return None
     finally:
-        if process.poll() is None:
-            for ending in (signal.SIGINT, signal.SIGKILL):
-                os.killpg(process.pid, ending)
-                try:
-                    process.wait(5)
-                    break
-                except subprocess.TimeoutExpired:
-                    continue
+        try:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(grace)
+        finally:  # though we are interrupted ourselves meanwhile
+            with suppress(ProcessLookupError):  # nothing of it is left
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

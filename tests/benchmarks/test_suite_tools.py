@@ -21,7 +21,6 @@ from benchmarks.budget import Budget, OutOfTime, time_limit
 from benchmarks.cases import BASE_SHAPE, core_case
 from benchmarks.gpu_session import Step
 from benchmarks.hardware import ROOT, commit, header
-from benchmarks.processes import run_limited
 from benchmarks.timing import CapturedCall, Stopwatch, summarise
 
 FLUSH = "void at::native::reduce_kernel<(int)512, (int)1, at::native::ReduceOp<float, ...>>(T3)"
@@ -214,26 +213,6 @@ def test_timing_on_a_gpu() -> None:
     captured()
     torch.cuda.synchronize()
     assert torch.equal(captured.outputs, torch.full((64, 4096), 4096.0, device=device))
-
-
-def test_commands_end_with_all_that_they_started(tmp_path: Path) -> None:
-    child = "import time; time.sleep(60)"
-    script = (
-        f"import subprocess, sys, time\nprint(subprocess.Popen([sys.executable, '-c', {child!r}]).pid, flush=True)\n"
-    )
-    with (tmp_path / "log").open("w+") as log:
-        start = time.monotonic()
-        status = run_limited([sys.executable, "-c", f"{script}time.sleep(60)"], 1.0, cwd=tmp_path, log=log)
-        assert status is None
-        assert time.monotonic() - start < 15
-        log.seek(0)
-        pid = int(log.readline())
-    time.sleep(0.2)
-    stat = Path(f"/proc/{pid}/stat")
-    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
-    assert run_limited([sys.executable, "-c", "raise SystemExit(3)"], 30, cwd=tmp_path) == 3
-    given = [sys.executable, "-c", "import os; raise SystemExit(int(os.environ['GIVEN']))"]
-    assert run_limited(given, 30, cwd=tmp_path, environment={"GIVEN": "5"}) == 5
 
 
 def test_session_goes_on_and_keeps_what_there_is(tmp_path: Path) -> None:
