@@ -30,6 +30,12 @@ COMPILE_MODES = {
 }
 # Modes in which torch.compile replays CUDA graphs.
 WITH_GRAPHS = (COMPILE_TUNED_GRAPHS, COMPILE_GRAPHS)
+# Inductor takes what a forward saved as static inputs of the backward's graph, but no gradients of outputs
+# (`count_tangents` in torch/_inductor/compile_fx.py, torch 2.11 to 2.13).
+GRAPHS_NOTE = (
+    "torch.compile's modes with CUDA graphs copy the gradient of z into their graph's memory at every backward; "
+    "graphs captured by hand (+graph) read it where it lies."
+)
 PROVIDERS = (OURS, OURS_EAGER, EAGER, *COMPILE_MODES)
 # Behind a provider's name: its call is captured in a CUDA graph, by hand, and replayed.
 GRAPH = "+graph"

@@ -59,6 +59,9 @@ def _gpu(folder: Path, results: dict[str, Results], readme: Path) -> str:
         lines += _speed(results["aif"])
     lines += ["Against what was aimed at:", ""]
     lines += _table(("", "target", "measured", ""), (target.cells for target in targets(results, load_traffic(folder))))
+    names = {row["provider"] for loaded in results.values() for row in loaded.rows}
+    if names & set(providers.WITH_GRAPHS):
+        lines += ["", providers.GRAPHS_NOTE]
     links = os.path.relpath(folder, readme.parent).replace(os.sep, "/")
     for name, caption in PICTURES.items():
         if (folder / name).is_file():

@@ -325,6 +325,8 @@ def print_results(title: str, results: Results) -> None:
     where = results.header["gpu"] or "CPU"
     ceilings = f"copy {results.header['copy_tb_s']} TB/s, bfloat16 {results.header['matmul_tflop_s']} TFLOP/s"
     print_table(f"{title}: {where}, {ceilings}", COLUMNS, ((_cells(row), _wrong(row)) for row in results.rows))
+    if any(row["provider"] in providers.WITH_GRAPHS and row["pass"] != "forward" for row in results.rows):
+        Console(soft_wrap=True).print(providers.GRAPHS_NOTE, highlight=False)
     if results.skipped:
         reasons: dict[str, int] = {}
         for row in results.skipped:

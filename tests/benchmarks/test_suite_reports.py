@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
-from benchmarks import plots, report, targets
+from benchmarks import plots, providers, report, targets
 from benchmarks.cases import core_case
 from benchmarks.readme_sections import PERFORMANCE, markers, replace_section
 from benchmarks.report import ROOT
@@ -153,6 +153,7 @@ def test_report_of_results(tmp_path: Path) -> None:
     ours = 1.4 * 3 * 256 * 128 * 768 * 2 / 4e12 * 1e6
     assert row == f"| 256x128x768, forward | {ours:.1f} | 1.40 | 4.00x | 2.50x | 2.00x |"
     assert "| forward, time over floor | <= 1.5 (stretch 1.2) | 1.40 at 256x128x768, best 1.40 | met |" in section
+    assert providers.GRAPHS_NOTE in section  # launch has a row of reduce-overhead
     for name in ("roofline", "memory"):
         assert f"](benchmarks/results/imaginary-gpu/{name}.png)" in section
     assert {path.name for path in folder.glob("*.png")} == {
