@@ -2,8 +2,8 @@
 
     python -m benchmarks.aif [--device cuda|cpu] [--out DIR] [--budget-seconds S] [--provider NAME ...] [--full]
 
-In order: every size in bfloat16, gate, kernel size 1, H = E/4 with ours, eager and torch.compile; one setting changed
-at a time; max-autotune, which takes torch.compile long to prepare, at one size before that and at the others after it.
+In order: bfloat16, gate, kernel size 1, H = E/4 with ours, eager and torch.compile, at one size with max-autotune,
+which takes torch.compile long to prepare, then at the others; one setting changed at a time; the others' max-autotune.
 `--full` goes on with every combination. "forward" is inference, "backward" starts from a forward that is not timed,
 "both" is a training step of the block.
 """
@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import providers
-from .cases import BASE_SHAPE, CPU_SHAPES, core_case, full_grid, shapes, variations
+from .cases import BASE_SHAPE, CPU_SHAPES, SMALL_SHAPE, core_case, full_grid, shapes, variations
 from .floors import PASSES
-from .launch_counts import count_launches
+from .launch_counts import count_others, count_pass, count_recorded
 from .plots import Bars, size
 from .suite import Session, Suite, Task, Work, device_time, main, run_tasks
 
@@ -25,22 +25,24 @@ VARIED = (BASE_SHAPE, (128, 512, 1024), CPU_SHAPES[0])
 
 
 def tasks(session: Session) -> Iterator[Task]:
-    """What to measure, the important first."""
+    """What to measure, the important first: what `benchmarks.targets` asks for, then the rest."""
     chosen = shapes(session.device)
     ours, eager, compiled = providers.ours(session.device), providers.EAGER, providers.COMPILE
     tuned = (providers.COMPILE_TUNED, providers.COMPILE_TUNED_GRAPHS) if session.device.type == "cuda" else ()
-    first, *others = [shape for shape in VARIED if shape in chosen]
-    for shape in chosen:
-        yield Task(core_case(shape), (ours, eager, compiled), PASSES)
-    yield Task(core_case(first), tuned, PASSES)
+    first, *varied = [shape for shape in VARIED if shape in chosen]
+    others = sorted((shape for shape in chosen if shape != first), key=lambda shape: shape == SMALL_SHAPE)
+    yield Task(core_case(first), (ours, eager, compiled, *tuned[:1]), PASSES)
+    for names in ((ours, eager), (compiled,)):
+        for shape in others:
+            yield Task(core_case(shape), names, PASSES)
+    yield Task(core_case(first), tuned[1:], PASSES)
     for case in variations(first):
         yield Task(case, (ours, eager), PASSES)
-    for shape in chosen:
-        if shape != first:
-            yield Task(core_case(shape), tuned, PASSES)
+    for shape in others:
+        yield Task(core_case(shape), tuned, PASSES)
     for case in variations(first):
         yield Task(case, (compiled,), PASSES)
-    for shape in others:
+    for shape in varied:
         for case in variations(shape):
             yield Task(case, (ours, eager, compiled), PASSES)
     if session.full:
@@ -52,25 +54,17 @@ def tasks(session: Session) -> Iterator[Task]:
 
 
 def measure(session: Session, work: Work) -> dict[str, Any]:
-    """Device time and launches of a pass."""
-
-    def once() -> None:
-        if work.pass_ == "forward":
-            providers.inference(work.call)
-        else:
-            providers.gradients(work.call(), work.problem)
-
-    timing = device_time(session, work)
-    launches = count_launches(work.provider, once, session.device)
-    if work.pass_ == "backward" and launches is not None:
-        forward = count_launches(work.provider, work.call, session.device)
-        launches = None if forward is None else launches - forward
-    return {"timing": timing, "launches": launches}
+    """Device time of a pass, and launches where they are ours."""
+    measured: dict[str, Any] = {"timing": device_time(session, work)}
+    if work.provider in (providers.OURS, *providers.SCHEDULES):
+        measured["launches"] = count_pass(work.pass_, work.call, work.problem, count_recorded)
+    return measured
 
 
 def run(session: Session) -> None:
     """Measure all tasks."""
     run_tasks(session, tasks(session), measure)
+    count_others(session, tasks(session))
 
 
 def setting(row: dict[str, Any]) -> str:

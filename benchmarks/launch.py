@@ -3,8 +3,9 @@
     python -m benchmarks.launch [--device cuda|cpu] [--out DIR] [--budget-seconds S] [--provider NAME ...] [--full]
 
 Forward and backward of calls that follow each other, see `benchmarks.timing`. "+graph" is the same call captured in a
-CUDA graph with `torch.cuda.graph` and replayed, whose results are checked again; torch.compile replays graphs of its
-own in the modes reduce-overhead and max-autotune. `--full` adds the next size.
+CUDA graph with `torch.cuda.graph` and replayed, whose results are checked again: graphs of one kind for all.
+torch.compile replays graphs of its own in the modes reduce-overhead and max-autotune, which copy the gradient of z at
+every backward. `--full` adds the next size.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from . import providers
 from .cases import core_case, shapes
-from .launch_counts import count_launches
+from .launch_counts import count_others, count_pass, count_recorded
 from .plots import Bars, size
 from .problems import relative_errors
 from .suite import Session, Suite, Task, Work, main, run_tasks
@@ -25,33 +26,33 @@ def tasks(session: Session) -> Iterator[Task]:
     """What to measure, the important first."""
     names: tuple[str, ...] = (providers.ours(session.device), providers.EAGER, providers.COMPILE)
     if session.device.type == "cuda":
-        names += tuple(f"{name}{providers.GRAPH}" for name in names)
+        names += tuple(f"{name}{providers.GRAPH}" for name in (*names, providers.COMPILE_TUNED))
         names += (providers.COMPILE_GRAPHS, providers.COMPILE_TUNED_GRAPHS, providers.COMPILE_TUNED)
-        names += (f"{providers.COMPILE_TUNED}{providers.GRAPH}",)
     for shape in shapes(session.device)[: 2 if session.full else 1]:
         yield Task(core_case(shape), names, ("both",))
 
 
 def measure(session: Session, work: Work) -> dict[str, Any] | None:
-    """Wall clock and launches of a training step."""
-
-    def step() -> object:
-        return providers.gradients(work.call(), work.problem)
-
-    if not work.provider.endswith(providers.GRAPH):
-        timing = session.stopwatch.wall_time(step)
-        return {"timing": timing, "launches": count_launches(work.provider, step, session.device)}
-    captured = CapturedCall(lambda: providers.results(work.call, work.problem), session.device)
-    captured()
-    synchronise(session.device)
-    if not session.right(work.keys, relative_errors(captured.outputs, work.expected)):
-        return None
-    return {"timing": session.stopwatch.wall_time(captured), "launches": 1}
+    """Wall clock of a training step, and launches where they are ours or a captured graph's."""
+    if work.provider.endswith(providers.GRAPH):
+        captured = CapturedCall(lambda: providers.results(work.call, work.problem), session.device)
+        captured()
+        synchronise(session.device)
+        if not session.right(work.keys, relative_errors(captured.outputs, work.expected)):
+            return None
+        return {"timing": session.stopwatch.wall_time(captured), "launches": 1}
+    measured: dict[str, Any] = {
+        "timing": session.stopwatch.wall_time(lambda: providers.gradients(work.call(), work.problem))
+    }
+    if work.provider == providers.OURS:
+        measured["launches"] = count_pass(work.pass_, work.call, work.problem, count_recorded)
+    return measured
 
 
 def run(session: Session) -> None:
     """Measure all tasks."""
     run_tasks(session, tasks(session), measure)
+    count_others(session, tasks(session))
 
 
 SUITE = Suite(

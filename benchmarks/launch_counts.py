@@ -1,34 +1,59 @@
-"""How many kernels a call launches."""
+"""How many kernels a pass launches: ours by the record of launches, others' by torch's profiler, after all timings.
+
+Once the profiler has looked at the GPU its hooks stay in the driver, where every later launch of the process takes
+longer for them: figures of providers that are timed later would suffer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
 from dlfa_kernels.launches import record_launches
 
-from .providers import OURS, SCHEDULES
+from . import providers
+from .problems import Problem, make_problem
+from .results import case_keys
+from .suite import Session, Task
 from .timing import synchronise
 
+# Calls before those that are looked at: torch.compile compiles, and its modes with CUDA graphs record.
+CALLS_BEFORE = 3
 # What the profiler lists beside kernels.
-NOT_KERNELS = ("Memcpy", "Memset", "Activity Buffer", "Lazy Function Loading")
+NOT_KERNELS = ("Memcpy", "Memset", "Activity Buffer", "Lazy Function Loading", "ProfilerStep")
+
+Count = Callable[[Callable[[], object]], int | None]
 
 
-def count_launches(provider: str, call: Callable[[], object], device: torch.device) -> int | None:
-    """Kernels of one call: ours by the record of launches, others' by the profiler; None where there is none."""
-    if provider in (OURS, *SCHEDULES):
-        with record_launches() as recorded:
-            call()
-        return len(recorded)
-    if device.type != "cuda":
-        return None
+def count_recorded(call: Callable[[], object]) -> int:
+    """Kernels that ours launch in a call."""
+    with record_launches() as recorded:
+        call()
+    return len(recorded)
+
+
+def count_profiled(call: Callable[[], object]) -> int | None:
+    """Kernels of a call on the current GPU, whoever launches them; None where the profiler sees none.
+
+    It sees two calls, of which the second counts: in the first one it may still be setting up.
+    """
+    device = torch.device("cuda")
+    for _ in range(CALLS_BEFORE):
+        call()
+    synchronise(device)
     try:
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        with torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CUDA],
+            schedule=torch.profiler.schedule(wait=0, warmup=1, active=1, repeat=1),
+        ) as profile:
+            call()
+            synchronise(device)
+            profile.step()
             call()
             synchronise(device)
         events = profile.events()
-    except RuntimeError:  # machines on which the profiler may not look at the GPU; the call itself has run before
+    except RuntimeError:  # machines on which the profiler may not look at the GPU; the call itself has run
         return None
     kernels = [
         event
@@ -36,3 +61,47 @@ def count_launches(provider: str, call: Callable[[], object], device: torch.devi
         if event.device_type == torch.autograd.DeviceType.CUDA and not event.name.startswith(NOT_KERNELS)
     ]
     return len(kernels) or None
+
+
+def count_pass(pass_: str, call: providers.Call, problem: Problem, count: Count) -> int | None:
+    """Kernels of a pass by `count`; "backward" is what "both" launches beyond the forward that it starts from."""
+    if pass_ == "forward":
+        return count(lambda: providers.inference(call))
+    both = count(lambda: providers.gradients(call(), problem))
+    if pass_ != "backward" or both is None:
+        return both
+    forward = count(call)
+    return None if forward is None else both - forward
+
+
+def can_profile(device: torch.device) -> bool:
+    """Whether there is a GPU to look at."""
+    return device.type == "cuda"
+
+
+def count_others(session: Session, tasks: Iterable[Task]) -> None:
+    """Fill in the `launches` that rows with a time still lack, as far as there is time; when nothing is left to time.
+
+    What torch.compile made has been forgotten by then, and is compiled again from its caches: eager comes first. Its
+    modes with CUDA graphs come last, as profilers have trouble with these.
+
+    Args:
+        session: whose rows are filled in.
+        tasks: those of the suite.
+    """
+    if not can_profile(session.device):
+        return
+    session.save()
+    uncounted = [row for row in session.results.rows if row["median_us"] is not None and row["launches"] is None]
+    pairs = [(task, name) for task in tasks for name in session.wanted(task.providers)]
+    pairs.sort(key=lambda pair: (pair[1].startswith(providers.COMPILE), pair[1] in providers.WITH_GRAPHS))
+    for task, name in pairs:
+        keys = {pass_: case_keys(session.suite, pass_, task.case, name) for pass_ in task.passes}
+        rows = {pass_: row for pass_ in keys for row in uncounted if keys[pass_].items() <= row.items()}
+        if rows:
+            with session.attempt(name, []) as go:
+                if go:
+                    problem = make_problem(task.case, session.device)
+                    call = providers.build(name, problem)
+                    for pass_, row in rows.items():
+                        row["launches"] = count_pass(pass_, call, problem, count_profiled)

@@ -91,6 +91,8 @@ class Session:
         """Record rows without a time, and why."""
         for key in keys:
             self.results.skip(key, reason)
+        if not keys:
+            return
         where = "x".join(map(str, keys[0]["shape"]))
         self.console.print(f"no time for {keys[0]['provider']} at {where}: {reason}", markup=False, highlight=False)
 
@@ -129,11 +131,8 @@ class Session:
                 torch.cuda.empty_cache()
             except RuntimeError:
                 self.device_lost = True
-        done = [{key: row[key] for key in keys[0]} for row in self.results.rows]
-        skipped = [{key: row[key] for key in keys[0]} for row in self.results.skipped]
-        missing = [key for key in keys if key not in done and key not in skipped]
-        if missing:
-            self.skip(missing, reason)
+        known = [*self.results.rows, *self.results.skipped]
+        self.skip([key for key in keys if not any(key.items() <= row.items() for row in known)], reason)
 
     def right(self, keys: dict[str, Any], errors: dict[str, float]) -> bool:
         """Whether results are near float64; wrong ones are recorded with their error and get no time."""

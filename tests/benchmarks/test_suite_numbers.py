@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
-from benchmarks import cases, floors, launch_counts, problems, providers, suite
+from benchmarks import aif, cases, floors, launch, launch_counts, problems, providers, suite, targets
 from benchmarks.budget import Budget
 from benchmarks.cases import Case
 from benchmarks.floors import Ceilings, floor_us
 from benchmarks.plain_aif import PlainAIF
-from benchmarks.results import ROW_KEYS
+from benchmarks.results import ROW_KEYS, case_keys
+from benchmarks.timing import Stopwatch, Timing
 from dlfa_kernels import FusedAIF, aif_reference
 
 CPU = torch.device("cpu")
@@ -138,19 +140,90 @@ def test_cases() -> None:
 def test_kernels_are_found_right_and_their_launches_counted(case: Case, device: torch.device) -> None:
     problem = problems.make_problem(case, device)
     call = providers.build(providers.OURS, problem)
-    results = {}
-
-    def step() -> None:
-        results.update(providers.results(call, problem))
-
-    launches = launch_counts.count_launches(providers.OURS, step, device)
-    forward = launch_counts.count_launches(providers.OURS, lambda: providers.inference(call), device)
+    launches = {
+        pass_: launch_counts.count_pass(pass_, call, problem, launch_counts.count_recorded) for pass_ in floors.PASSES
+    }
+    results = providers.results(call, problem)
     assert max(problems.relative_errors(results, problems.exact(problem)).values()) < 2e-5
     assert results.keys() == {"z", *problems.GRADIENTS}
-    assert launches is not None
-    assert forward is not None
-    assert 3 <= forward <= 4
-    assert launches >= forward + 4
+    assert 3 <= launches["forward"] <= 4
+    assert launches["backward"] >= 4
+    assert launches["both"] == launches["forward"] + launches["backward"]
+
+
+def test_the_profiler_looks_at_nothing_before_all_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would slow down what is timed later; and what is compiled again is counted after what is not."""
+    done: list[str] = []
+    build, wall_time = providers.build, Stopwatch.wall_time
+
+    def noted_build(name: str, problem: problems.Problem) -> providers.Call:
+        done.append(f"build {name}")
+        return build("eager", problem)
+
+    def noted_time(*arguments: object) -> object:
+        done.append("timed")
+        return wall_time(*arguments)
+
+    def count(call: Callable[[], object]) -> int:
+        done.append("counted")
+        call()
+        return 11
+
+    def tasks(running: suite.Session) -> list[suite.Task]:
+        return [suite.Task(SMALL, ("ours-eager-backend", "compile-reduce-overhead", "compile", "eager"), ("both",))]
+
+    monkeypatch.setattr(providers, "build", noted_build)
+    monkeypatch.setattr(Stopwatch, "wall_time", noted_time)
+    monkeypatch.setattr(launch_counts, "count_profiled", count)
+    monkeypatch.setattr(launch_counts, "can_profile", lambda device: True)
+    monkeypatch.setattr(launch, "tasks", tasks)
+    running = session(tmp_path)
+    launch.run(running)
+    assert done.index("counted") > len(done) - 1 - done[::-1].index("timed")
+    assert [what for what in done[-8:] if what.startswith("build")] == [
+        "build ours-eager-backend", "build eager", "build compile", "build compile-reduce-overhead",
+    ]  # fmt: skip
+    assert [row["launches"] for row in running.results.rows] == [11] * 4
+    assert running.results.skipped == []
+
+
+def test_launches_are_not_counted_where_there_is_no_time_or_no_counter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(call: Callable[[], object]) -> int:
+        raise RuntimeError("not today")
+
+    monkeypatch.setattr(launch_counts, "can_profile", lambda device: True)
+    monkeypatch.setattr(launch_counts, "count_profiled", fail)
+    for seconds in (60.0, 0.0):
+        running = session(tmp_path, seconds)
+        timing = Timing(1.0, 1.0, 1.0)
+        running.add(case_keys("aif", "forward", TASK.case, "eager"), TASK.case, "forward", timing)
+        launch_counts.count_others(running, [TASK])
+        assert [row["launches"] for row in running.results.rows] == [None]
+        assert running.results.skipped == []
+        assert not running.ours_failed
+
+
+@pytest.mark.gpu
+def test_launches_of_eager_code_on_a_gpu() -> None:
+    states = torch.randn(64, 64, device="cuda")
+    assert launch_counts.count_profiled(lambda: states.add_(1).mul_(2)) == 2
+
+
+def test_what_targets_need_is_measured_first(tmp_path: Path) -> None:
+    running = session(tmp_path)
+    running.device = torch.device("cuda")
+    order = [(task.case, name) for task in aif.tasks(running) for name in task.providers]
+    assert len(order) == len(set(order))
+    base, tuned = cases.core_case(cases.BASE_SHAPE), providers.COMPILE_TUNED
+    assert order[:4] == [(base, name) for name in ("ours", "eager", "compile", tuned)]
+    large = {cases.core_case(shape) for shape in targets.LARGE}
+    needed = {(case, name) for case in large for name in ("ours", "eager", "compile")} | {(base, tuned)}
+    assert max(map(order.index, needed)) < len(needed) + 2  # but for ours and eager at the small size
+    (task,) = launch.tasks(running)
+    graphs = ["ours+graph", "eager+graph", "compile+graph", f"{tuned}+graph"]
+    assert list(task.providers[:7]) == ["ours", "eager", "compile", *graphs]
 
 
 @pytest.mark.parametrize(
