@@ -25,13 +25,14 @@ from .suite import Session, Suite, Task, Work, main, run_tasks
 
 def tasks(session: Session) -> Iterator[Task]:
     """What to measure, the important first."""
-    names: tuple[str, ...] = (providers.OURS,) if session.device.type == "cuda" else ()
-    names += (providers.EAGER, providers.COMPILE, providers.OURS_EAGER)
-    for shape in shapes(session.device):
-        yield Task(core_case(shape), names, ("forward", "both"))
+    first = (providers.OURS, providers.EAGER) if session.device.type == "cuda" else (providers.EAGER,)
+    others = (providers.OURS_EAGER, providers.COMPILE)
+    for names in (first, others):
+        for shape in shapes(session.device):
+            yield Task(core_case(shape), names, ("forward", "both"))
     for shape in shapes(session.device) if session.full else ():
         for case in variations(shape):
-            yield Task(case, names, ("forward", "both"))
+            yield Task(case, (*first, *others), ("forward", "both"))
 
 
 def saved_bytes(work: Work) -> int:
