@@ -3,36 +3,116 @@
     python -m benchmarks.sanitize [--out DIR] [--tool memcheck ...] [--seconds S]
 
 Small, uneven shapes of every input form, forward and backward, with torch's caching allocator off, so that each
-tensor's end is the end of an allocation. Rows of DIR/sanitizer.json: {"tool", "errors", "status", "seconds", "report"};
-`errors` is null where the tool came to no end. Exit status: 1 where a tool found errors or came to no end.
+tensor's end is the end of an allocation. One shape takes the tiles that large batches take. The calls are made without
+a tool first, by several processes, in half of the time at most: so the compiler's work is done in parallel and kept on
+disk, which alone would take minutes below a tool. Then each tool gets an equal part of what is left.
+
+Rows of DIR/sanitizer.json: {"tool", "errors", "status", "seconds", "report"}, the first of them of no tool; `errors` is
+null where the calls came to no end. Exit status: 1 where a tool found errors or the calls came to no end.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
 
+from dlfa_kernels.launches import using_tiles
+from dlfa_kernels.tiles import choose_tiles, device_architecture
+
+from .cases import DTYPES, Case
 from .hardware import ROOT, choose_device, commit, folder_name
 from .output import print_table
+from .problems import make_problem
 from .processes import run_limited
+from .providers import OURS, build, results
 from .results import write_text
 
+NO_TOOL = "none"
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 DEFAULT_TOOLS = ["memcheck", "racecheck", "synccheck"]
+FORMS: tuple[dict[str, Any], ...] = (
+    {}, {"fuse": "select"}, {"kernel_size": 3}, {"packed": True}, {"packed": True, "kernel_size": 3}, {"token": 0},
+)  # fmt: skip
 # (B, T, E), H: around tiles, nothing even; a multiple of every tile.
 SHAPES = (((3, 77, 40), 24), ((2, 128, 64), 16))
-DEFAULT_SECONDS = 120.0
+# An encoder's widths, which bring the largest kernels, and a second tile of 128 tokens that ends early.
+WIDE_SHAPE = ((2, 200, 768), 192)
+DEFAULT_SECONDS = 360.0
 LINES_KEPT = 12
+# Processes that call without a tool: each takes seconds to begin.
+MOST_PROCESSES = 8
+
+
+class SmallCall(NamedTuple):
+    """Both passes of a case, with the tiles that so few tokens take, or with those `of_large_batches`."""
+
+    case: Case
+    of_large_batches: bool
+
+    def __str__(self) -> str:
+        return f"{self.case}{' tiles of large batches' if self.of_large_batches else ''}"
+
+
+def small_calls() -> Iterator[SmallCall]:
+    """What runs below the sanitizer, those that compile longest first."""
+    for form in FORMS:
+        shape, squeeze_dim = WIDE_SHAPE
+        yield SmallCall(Case(shape, squeeze_dim, fill=0.6, **form), of_large_batches=True)
+    for (shape, squeeze_dim), dtype, form in product(SHAPES, ("bfloat16", "float32"), FORMS):
+        yield SmallCall(Case(shape, squeeze_dim, dtype=dtype, fill=0.6, **form), of_large_batches=False)
+
+
+def run_call(call: SmallCall, device: torch.device) -> None:
+    """Both passes, and a check that all numbers are finite.
+
+    Raises:
+        ValueError: some are not.
+    """
+    typer.echo(f"{call}")
+    case = call.case
+    problem = make_problem(case, device)
+    chosen = choose_tiles(case.shape[-1], case.squeeze_dim, DTYPES[case.dtype], device_architecture(device))
+    # Inside, tiles are taken as they are; elsewhere few tokens take smaller ones.
+    with using_tiles(chosen) if call.of_large_batches else nullcontext():
+        found = results(build(OURS, problem), problem)
+    for name, result in found.items():
+        if not torch.isfinite(result).all():
+            raise ValueError(f"{case}: {name} is not finite")
+
+
+def run_on_gpu(call: SmallCall) -> None:
+    """`run_call` on the GPU, for a process of a pool."""
+    run_call(call, choose_device("cuda"))
+
+
+def run_calls(processes: int) -> None:
+    """All small calls, in order in this process, or by several.
+
+    Raises:
+        ValueError: a result is not finite.
+    """
+    if processes == 1:
+        for call in small_calls():
+            run_on_gpu(call)
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for _ in pool.map(run_on_gpu, small_calls()):
+            pass
 
 
 def error_count(text: str) -> int | None:
@@ -41,57 +121,53 @@ def error_count(text: str) -> int | None:
     return sum(int(errors or hazards) for errors, hazards in found) if found else None
 
 
-def call_small_shapes() -> None:
-    """What runs below the sanitizer: both passes of every input form, and a check that all numbers are finite."""
-    from .cases import DTYPES, Case
-    from .problems import make_problem
-    from .providers import OURS, build, results
-
-    device = choose_device("cuda")
-    forms: tuple[dict[str, Any], ...] = (
-        {}, {"fuse": "select"}, {"kernel_size": 3}, {"packed": True}, {"packed": True, "kernel_size": 3}, {"token": 0},
-    )  # fmt: skip
-    for (shape, squeeze_dim), dtype, form in product(SHAPES, ("bfloat16", "float32"), forms):
-        assert dtype in DTYPES
-        problem = make_problem(Case(shape, squeeze_dim, dtype=dtype, fill=0.6, **form), device)
-        for name, result in results(build(OURS, problem), problem).items():
-            if not torch.isfinite(result).all():
-                raise SystemExit(f"{problem.case}: {name} is not finite")
-
-
 def run_tool(tool: str, seconds: float) -> dict[str, Any]:
-    """The row of one tool."""
-    command = ["compute-sanitizer", "--tool", tool, "--print-limit", "20",
-               sys.executable, "-m", "benchmarks.sanitize", "--call"]  # fmt: skip
+    """The row of one tool, or of `NO_TOOL`."""
+    processes = 1
+    prefix = ["compute-sanitizer", "--tool", tool, "--print-limit", "20"]
+    if tool == NO_TOOL:
+        prefix, processes = [], min(MOST_PROCESSES, os.cpu_count() or 1)
+    command = [*prefix, sys.executable, "-u", "-m", "benchmarks.sanitize", "--call", str(processes)]
     start = time.monotonic()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         status = run_limited(command, seconds, cwd=ROOT, log=output, environment=environment)
         output.seek(0)
         text = output.read()
-    errors = None if status is None else error_count(text)
+    errors = None if status is None else 0 if tool == NO_TOOL else error_count(text)
     if errors == 0 and status != 0:
         errors = None  # the program itself failed
-    report = [line for line in text.splitlines() if line.strip()]
-    kept = (
-        report[-LINES_KEPT:]
-        if errors is None
-        else [line for line in report if line.startswith("=========")][:LINES_KEPT]
-    )
+    lines = [line for line in text.splitlines() if line.strip()]
+    report = [line for line in lines if line.startswith("=========")][:LINES_KEPT]
+    if errors is None:  # what was found until then, and where it stopped
+        report += [line for line in lines if line not in report][-LINES_KEPT:]
     return {
-        "tool": tool, "errors": errors, "status": status, "seconds": round(time.monotonic() - start, 1), "report": kept,
+        "tool": tool, "errors": errors, "status": status, "seconds": round(time.monotonic() - start, 1),
+        "report": report,
     }  # fmt: skip
+
+
+def run_tools(tools: list[str], seconds: float) -> Iterator[dict[str, Any]]:
+    """The rows of `NO_TOOL` and of each tool, in `seconds` together; of what is left, each gets an equal part."""
+    end = time.monotonic() + seconds
+    yield run_tool(NO_TOOL, seconds / 2)
+    for index, name in enumerate(tools):
+        yield run_tool(name, max(1.0, (end - time.monotonic()) / (len(tools) - index)))
 
 
 def command(
     out: Annotated[Path | None, typer.Option(help="Folder of sanitizer.json; default: benchmarks/results/GPU.")] = None,
     tool: Annotated[list[str], typer.Option(help=f"One of {', '.join(TOOLS)}; repeatable.")] = DEFAULT_TOOLS,
-    seconds: Annotated[float, typer.Option(min=1, help="Time limit of each tool.")] = DEFAULT_SECONDS,
-    call: Annotated[bool, typer.Option("--call", hidden=True)] = False,
+    seconds: Annotated[float, typer.Option(min=1, help="Time limit of all tools together.")] = DEFAULT_SECONDS,
+    call: Annotated[int, typer.Option("--call", min=1, hidden=True)] = 0,
 ) -> None:
     """Run small shapes below compute-sanitizer."""
     if call:
-        call_small_shapes()
+        try:
+            run_calls(call)
+        except ValueError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from None
         return
     try:
         device = choose_device("cuda")
@@ -106,8 +182,8 @@ def command(
     path = (out or ROOT / "benchmarks" / "results" / folder_name(device)) / "sanitizer.json"
     header = {"gpu": torch.cuda.get_device_name(), "commit": commit(), "command": "python -m benchmarks.sanitize"}
     rows: list[dict[str, Any]] = []
-    for name in tool:
-        rows.append(run_tool(name, seconds))
+    for row in run_tools(tool, seconds):
+        rows.append(row)
         lines = ",".join(f"\n{json.dumps(row)}" for row in rows)
         write_text(path, f'{{"header": {json.dumps(header)},\n"rows": [{lines}]}}\n')
     columns = ("tool", "errors", "status", "seconds")

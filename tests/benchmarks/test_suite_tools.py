@@ -21,7 +21,10 @@ from benchmarks.budget import Budget, OutOfTime, time_limit
 from benchmarks.cases import BASE_SHAPE, core_case
 from benchmarks.gpu_session import Step
 from benchmarks.hardware import ROOT, commit, header
+from benchmarks.problems import Problem
 from benchmarks.timing import CapturedCall, Stopwatch, summarise
+from dlfa_kernels.launches import overrides
+from dlfa_kernels.tiles import with_fewer_tokens
 
 FLUSH = "void at::native::reduce_kernel<(int)512, (int)1, at::native::ReduceOp<float, ...>>(T3)"
 COLUMNS = (
@@ -153,6 +156,67 @@ def test_sanitizer_runs(
     row = sanitize.run_tool("memcheck", 2.0)
     assert (row["errors"], row["status"]) == (errors, status)
     assert bool(row["report"])
+
+
+def test_sanitizer_says_what_was_found_before_its_time_was_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+    said += "print('the first call', flush=True); print('========= Invalid __global__ read', flush=True)\n"
+    said += "for number in range(99): print('call', number, flush=True)\ntime.sleep(60)"
+    program(tmp_path, "compute-sanitizer", said, monkeypatch)
+    row = sanitize.run_tool("racecheck", 2.0)
+    assert (row["errors"], row["status"]) == (None, None)
+    assert row["report"][0] == "========= Invalid __global__ read"
+    assert row["report"][-1] == "call 98"
+    assert len(row["report"]) == 1 + sanitize.LINES_KEPT
+
+
+def test_calls_without_a_tool_come_first_and_tools_share_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, float] = {}
+
+    def note(tool: str, seconds: float) -> dict[str, object]:
+        given[tool] = seconds
+        time.sleep(0.5)
+        return {}
+
+    monkeypatch.setattr(sanitize, "run_tool", note)
+    assert len(list(sanitize.run_tools(["memcheck", "racecheck"], 10.0))) == 3
+    assert list(given) == [sanitize.NO_TOOL, "memcheck", "racecheck"]
+    assert list(given.values()) == pytest.approx([5.0, 4.75, 9.0], abs=0.2)
+
+
+def test_calls_without_a_tool_are_a_check_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    for ending, errors in (("0", 0), ("1", None)):
+        (tmp_path / "python").write_text(f"#!/bin/sh\necho given $*\nexit {ending}\n")
+        (tmp_path / "python").chmod(0o755)
+        row = sanitize.run_tool(sanitize.NO_TOOL, 5.0)
+        assert (row["errors"], row["status"]) == (errors, int(ending))
+    assert row["report"][0].startswith("given -u -m benchmarks.sanitize --call ")
+
+
+def test_small_calls_take_the_tiles_of_large_batches_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few tokens take smaller ones by themselves on a GPU, and the largest kernels would never be checked."""
+    taken = {}
+
+    def note(call: object, problem: Problem) -> dict[str, torch.Tensor]:
+        taken[problem.case] = overrides().tiles
+        return {"z": torch.ones(1)}
+
+    monkeypatch.setattr(sanitize, "results", note)
+    calls = list(sanitize.small_calls())
+    for call in calls:
+        sanitize.run_call(call, torch.device("cpu"))
+    assert len(taken) == len(calls)
+    wide = [tiles for tiles in taken.values() if tiles is not None]
+    assert len(wide) == len(sanitize.FORMS)
+    for tiles in wide:
+        assert {(tile.block_t, tile.num_warps) for tile in (tiles.squeeze, tiles.expand, tiles.reduce)} == {(128, 8)}
+        assert with_fewer_tokens(tiles) != tiles
+    monkeypatch.setattr(sanitize, "results", lambda call, problem: {"dx": torch.tensor(torch.nan)})
+    with pytest.raises(ValueError, match="dx is not finite"):
+        sanitize.run_call(calls[0], torch.device("cpu"))
 
 
 def test_time_limit() -> None:
