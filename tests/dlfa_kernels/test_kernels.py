@@ -27,7 +27,7 @@ from torch import Tensor
 from dlfa_kernels import environment, full_passes, fused_aif, token_passes
 from dlfa_kernels.launches import record_launches
 from dlfa_kernels.replays import Replay
-from dlfa_kernels.tiles import choose_tiles
+from dlfa_kernels.tiles import choose_tiles, device_architecture
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -191,6 +191,21 @@ def test_one_of_each_kind_again(case: Case, device: torch.device, monkeypatch: p
         assert_near_exact(make_inputs(case.but(seed=seed), device), case)
     kept = not environment.triton_interpreted() and torch.version.hip is None
     assert len(replayed) >= 4 if kept else not replayed
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", [KINDS[1], *ENCODERS], ids=str)
+def test_tiles_of_large_batches(
+    case: Case, device: torch.device, monkeypatch: pytest.MonkeyPatch, record_property: Record
+) -> None:
+    """So few tokens take smaller tiles on a GPU's many multiprocessors; with two, as a CPU has, the shipped ones."""
+    monkeypatch.setattr("dlfa_kernels.call.multiprocessors", lambda device: 2)
+    with record_launches() as launched:  # an earlier call's launches are not replayed inside
+        assert_near_exact(make_inputs(case, device), case, record_property)
+    if case == ENCODER:
+        tile = choose_tiles(case.embed_dim, case.squeeze_dim, case.dtype, device_architecture(device)).squeeze
+        (squeeze,) = (launch for launch in launched if launch.kernel.__name__ == "squeeze_kernel")
+        assert (squeeze.constants["BLOCK_T"], squeeze.num_warps) == (tile.block_t, tile.num_warps)
 
 
 @pytest.mark.parametrize("case", [*SHAPES, *MODES, *PACKED, *TOKEN, *MASKED, *DTYPES], ids=str)
