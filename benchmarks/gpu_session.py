@@ -1,13 +1,15 @@
-"""All that wants a GPU, in one command that is over in time and keeps what it has: for machines lent by the minute.
+"""All that wants a GPU, in commands that are over in time and keep what they have: for machines lent by the minute.
 
-    python -m benchmarks.gpu_session --out DIR [--budget-seconds S]
+    python -m benchmarks.gpu_session --out DIR [--part checks|suites] [--budget-seconds S]
 
-In order: the kernels' tests on CUDA tensors, small shapes below compute-sanitizer, every suite of `benchmarks.all`, and
-DRAM traffic through Nsight Compute, as shipped and in groups of sequences that fill half of L2. Each step has a time
-limit; what one leaves over goes to those after it, and none stops the others. DIR gets two files, replaced as a whole
-while the session goes on: `session.tar.gz` with every result, plot and log, and `summary.txt` with the steps' statuses
-and the ends of their logs. To keep the results, unpack the archive's `results/` into benchmarks/results/GPU. Set
-BENCHMARK_COMMIT where the tree has come without its history.
+Part "checks": the kernels' tests on CUDA tensors, small shapes below compute-sanitizer, and DRAM traffic through Nsight
+Compute, as shipped and in groups of sequences that fill half of L2. Part "suites": every suite of `benchmarks.all`,
+which can use ten minutes by itself. Without --part both, in this order, in one budget.
+
+Each step has a time limit; what one leaves over goes to those after it, and none stops the others. DIR gets two files,
+replaced as a whole while the session goes on: NAME.tar.gz with every result, plot and log, and NAME.txt with the steps'
+statuses and the ends of their logs; NAME is the part's, or "session". To keep the results, unpack the archives'
+`results/` into benchmarks/results/GPU. Set BENCHMARK_COMMIT where the tree has come without its history.
 
 Exit status: 0; 1 where a step failed or ran over its time; 2 without a GPU.
 """
@@ -23,58 +25,84 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .hardware import ROOT, choose_device
-from .processes import run_limited
+from .processes import GRACE_SECONDS, run_limited
 from .results import write_text
 
 DEFAULT_SECONDS = 540.0
 # Kept for the last archive.
 RESERVE_SECONDS = 8.0
+# What a command takes before its own time begins: imports, and finding the GPU.
+START_SECONDS = 10.0
+# To end its own command first, within this module's grace for such; for pytest, to say what has failed.
+OUTER_GRACE_SECONDS = 2 * GRACE_SECONDS
+TESTS_GRACE_SECONDS = 20.0
 ARCHIVE_EVERY_SECONDS = 15.0
 LOG_LINES = 40
 LOG_WIDTH = 180
-TEST_WORKERS = 8
 BUDGET = "{seconds}"
+# Tests of the kernels' package that run nothing on a GPU.
+TESTS_WITHOUT_GPU = ("test_compiled.py", "test_distributed.py", "test_launches.py", "test_replays.py")
+# After that long pytest writes down where a test stands.
+HANGING_SECONDS = 90
+
+
+class Part(str, Enum):
+    """What a session does."""
+
+    CHECKS = "checks"
+    SUITES = "suites"
 
 
 @dataclass(frozen=True)
 class Step:
-    """A command, its share of the time left to it and the steps after it; "{seconds}" in it becomes its limit."""
+    """A command, its share of the time left to it and the steps after it, and the end of that which it is given to end
+    once interrupted; "{seconds}" in it becomes the time that it may plan with."""
 
     name: str
     command: tuple[str, ...]
     weight: float
+    grace: float = OUTER_GRACE_SECONDS
 
 
-def steps(results: Path) -> list[Step]:
-    """The session's steps, which write to `results`."""
-    python = sys.executable
-    tests = [python, "-m", "pytest", "tests/dlfa_kernels", "-q", "-m", "not slow", "-p", "no:cacheprovider"]
+def kernel_tests() -> tuple[str, ...]:
+    """The kernels' tests, as many at once as there are cores; every outcome is logged as it comes."""
+    command = [sys.executable, "-m", "pytest", "tests/dlfa_kernels", "-v", "--tb", "short", "-m", "not slow or gpu"]
+    command += ["-p", "no:cacheprovider", "-o", f"faulthandler_timeout={HANGING_SECONDS}"]
+    for name in TESTS_WITHOUT_GPU:
+        command += ["--ignore", f"tests/dlfa_kernels/{name}"]
     if importlib.util.find_spec("xdist") is not None:
-        tests += ["-n", str(TEST_WORKERS)]
+        command += ["-n", str(os.cpu_count() or 1)]
+    return tuple(command)
+
+
+def steps(results: Path, part: Part | None = None) -> list[Step]:
+    """The steps of a part, or of both, which write to `results`."""
+    module = (sys.executable, "-m")
     out = ("--out", str(results))
     tools = ("--tool", "memcheck", "--tool", "racecheck")
-    return [
-        Step("tests", tuple(tests), 3.0),
-        Step("sanitizer", (python, "-m", "benchmarks.sanitize", *out, *tools, "--seconds", "60"), 1.5),
-        Step("suites", (python, "-m", "benchmarks.all", *out, "--budget-seconds", BUDGET), 5.0),
-        Step("traffic", (python, "-m", "benchmarks.ncu", *out, "--seconds", BUDGET), 1.0),
-        Step(
-            "traffic of groups", (python, "-m", "benchmarks.ncu", *out, "--seconds", BUDGET, "--l2-share", "0.5"), 0.5
-        ),
+    traffic = (*module, "benchmarks.ncu", *out, "--seconds", BUDGET)
+    checks = [
+        Step("tests", kernel_tests(), 3.0, TESTS_GRACE_SECONDS),
+        Step("sanitizer", (*module, "benchmarks.sanitize", *out, *tools, "--seconds", BUDGET), 2.0),
+        Step("traffic", traffic, 1.2),
+        Step("traffic of groups", (*traffic, "--l2-share", "0.5"), 0.8),
     ]
+    suites = [Step("suites", (*module, "benchmarks.all", *out, "--budget-seconds", BUDGET), 5.0)]
+    return {Part.CHECKS: checks, Part.SUITES: suites, None: [*checks, *suites]}[part]
 
 
 class Archive:
-    """Keeps DIR/session.tar.gz and DIR/summary.txt up to date with a working folder."""
+    """Keeps DIR/NAME.tar.gz and DIR/NAME.txt up to date with a working folder."""
 
-    def __init__(self, work: Path, out: Path) -> None:
-        self.work, self.out = work, out
+    def __init__(self, work: Path, out: Path, name: str) -> None:
+        self.work, self.out, self.name = work, out, name
         self.lines: list[str] = []
         self._lock = threading.Lock()
         self._done = threading.Event()
@@ -83,13 +111,13 @@ class Archive:
         """Write both files anew."""
         with self._lock:
             self.out.mkdir(parents=True, exist_ok=True)
-            temporary = self.out / f".{os.getpid()}-session.tar.gz"
+            temporary = self.out / f".{os.getpid()}-{self.name}.tar.gz"
             with tarfile.open(temporary, "w:gz", compresslevel=3) as archive:
                 for path in sorted(self.work.rglob("*")):
                     if path.is_file() and not path.name.startswith("."):  # else it is being written
                         archive.add(path, path.relative_to(self.work))
-            os.replace(temporary, self.out / "session.tar.gz")
-            write_text(self.out / "summary.txt", self.summary())
+            os.replace(temporary, self.out / f"{self.name}.tar.gz")
+            write_text(self.out / f"{self.name}.txt", self.summary())
 
     def summary(self) -> str:
         """The steps so far, then the end of each log."""
@@ -114,7 +142,9 @@ class Archive:
         self.write()
 
 
-def run_session(planned: Sequence[Step], work: Path, out: Path, seconds: float) -> dict[str, int | None]:
+def run_session(
+    planned: Sequence[Step], work: Path, out: Path, seconds: float, name: str = "session"
+) -> dict[str, int | None]:
     """Run the steps one after the other.
 
     Args:
@@ -122,12 +152,13 @@ def run_session(planned: Sequence[Step], work: Path, out: Path, seconds: float) 
         work: a folder for logs; what the steps write below it is kept too.
         out: of the archive and the summary.
         seconds: for all steps.
+        name: of these two files.
 
     Returns:
         Exit statuses by step, None for one that ran over its time or found none left.
     """
     end = time.monotonic() + seconds - RESERVE_SECONDS
-    archive = Archive(work, out)
+    archive = Archive(work, out, name)
     keeper = threading.Thread(target=archive.keep, daemon=True)
     keeper.start()
     statuses: dict[str, int | None] = {}
@@ -135,15 +166,16 @@ def run_session(planned: Sequence[Step], work: Path, out: Path, seconds: float) 
         remaining = end - time.monotonic()
         limit = remaining * step.weight / sum(later.weight for later in planned[index:])
         start = time.monotonic()
-        if limit <= 1:
+        allowed = limit - step.grace
+        if allowed <= 1:
             statuses[step.name] = None
             archive.lines.append(f"{step.name}: no time left")
             continue
-        command = [word.replace(BUDGET, f"{max(1.0, limit - 2):.0f}") for word in step.command]
+        command = [word.replace(BUDGET, f"{max(1.0, allowed - START_SECONDS):.0f}") for word in step.command]
         number = index + 1
         with (work / f"{number}-{step.name}.log").open("w", encoding="utf-8") as log:
             try:
-                statuses[step.name] = run_limited(command, limit, cwd=ROOT, log=log)
+                statuses[step.name] = run_limited(command, allowed, cwd=ROOT, log=log, grace=step.grace)
                 outcome = f"exit status {statuses[step.name]}"
             except OSError as error:
                 statuses[step.name], outcome = 127, str(error)
@@ -160,8 +192,9 @@ def run_session(planned: Sequence[Step], work: Path, out: Path, seconds: float) 
 
 
 def command(
-    out: Annotated[Path, typer.Option(help="Folder of session.tar.gz and summary.txt.")],
-    budget_seconds: Annotated[float, typer.Option(min=30, help="For the whole session.")] = DEFAULT_SECONDS,
+    out: Annotated[Path, typer.Option(help="Folder of the archive and the summary.")],
+    part: Annotated[Part | None, typer.Option(help="Only this part.")] = None,
+    budget_seconds: Annotated[float, typer.Option(min=30, help="For all that it does.")] = DEFAULT_SECONDS,
 ) -> None:
     """Tests, sanitizer, suites and hardware counters on a GPU, within a time limit."""
     try:
@@ -173,7 +206,8 @@ def command(
         work = Path(folder)
         results = work / "results"
         results.mkdir()
-        statuses = run_session(steps(results), work, out, budget_seconds)
+        name = "session" if part is None else part.value
+        statuses = run_session(steps(results, part), work, out, budget_seconds, name)
     raise typer.Exit(1 if any(status != 0 for status in statuses.values()) else 0)
 
 

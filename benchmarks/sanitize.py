@@ -38,7 +38,7 @@ from .cases import DTYPES, Case
 from .hardware import ROOT, choose_device, commit, folder_name
 from .output import print_table
 from .problems import make_problem
-from .processes import run_limited
+from .processes import GRACE_SECONDS, run_limited
 from .providers import OURS, build, results
 from .results import write_text
 
@@ -149,8 +149,8 @@ def run_tool(tool: str, seconds: float) -> dict[str, Any]:
 
 def run_tools(tools: list[str], seconds: float) -> Iterator[dict[str, Any]]:
     """The rows of `NO_TOOL` and of each tool, in `seconds` together; of what is left, each gets an equal part."""
-    end = time.monotonic() + seconds
-    yield run_tool(NO_TOOL, seconds / 2)
+    end = time.monotonic() + seconds - GRACE_SECONDS  # the last one's
+    yield run_tool(NO_TOOL, max(1.0, (end - time.monotonic()) / 2))
     for index, name in enumerate(tools):
         yield run_tool(name, max(1.0, (end - time.monotonic()) / (len(tools) - index)))
 
@@ -159,7 +159,7 @@ def command(
     out: Annotated[Path | None, typer.Option(help="Folder of sanitizer.json; default: benchmarks/results/GPU.")] = None,
     tool: Annotated[list[str], typer.Option(help=f"One of {', '.join(TOOLS)}; repeatable.")] = DEFAULT_TOOLS,
     seconds: Annotated[float, typer.Option(min=1, help="Time limit of all tools together.")] = DEFAULT_SECONDS,
-    call: Annotated[int, typer.Option("--call", min=1, hidden=True)] = 0,
+    call: Annotated[int, typer.Option("--call", hidden=True)] = 0,
 ) -> None:
     """Run small shapes below compute-sanitizer."""
     if call:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
+import re
 import signal
 import sys
 import tarfile
@@ -13,15 +15,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
 from benchmarks import gpu_session, ncu, sanitize
 from benchmarks.budget import Budget, OutOfTime, time_limit
 from benchmarks.cases import BASE_SHAPE, core_case
-from benchmarks.gpu_session import Step
+from benchmarks.gpu_session import Part, Step
 from benchmarks.hardware import ROOT, commit, header
 from benchmarks.problems import Problem
+from benchmarks.processes import run_limited
 from benchmarks.timing import CapturedCall, Stopwatch, summarise
 from dlfa_kernels.launches import overrides
 from dlfa_kernels.tiles import with_fewer_tokens
@@ -181,7 +186,8 @@ def test_calls_without_a_tool_come_first_and_tools_share_what_is_left(monkeypatc
         return {}
 
     monkeypatch.setattr(sanitize, "run_tool", note)
-    assert len(list(sanitize.run_tools(["memcheck", "racecheck"], 10.0))) == 3
+    seconds = 10.0 + sanitize.GRACE_SECONDS
+    assert len(list(sanitize.run_tools(["memcheck", "racecheck"], seconds))) == 3
     assert list(given) == [sanitize.NO_TOOL, "memcheck", "racecheck"]
     assert list(given.values()) == pytest.approx([5.0, 4.75, 9.0], abs=0.2)
 
@@ -285,20 +291,20 @@ def test_session_goes_on_and_keeps_what_there_is(tmp_path: Path) -> None:
     python = (sys.executable, "-c")
     save = f"open({str(work / 'results' / 'aif.json')!r}, 'w').write('half'); print('began', flush=True)"
     planned = [
-        Step("fails", (*python, "print('told why'); raise SystemExit(4)"), 1.0),
-        Step("hangs", (*python, f"{save}; import time; time.sleep(60)"), 1.0),
-        Step("missing", ("no-such-program-anywhere",), 1.0),
-        Step("works", (*python, "print('given', {seconds})"), 1.0),
+        Step("fails", (*python, "print('told why'); raise SystemExit(4)"), 1.0, grace=1.0),
+        Step("hangs", (*python, f"{save}; import time; time.sleep(60)"), 1.0, grace=1.0),
+        Step("missing", ("no-such-program-anywhere",), 1.0, grace=1.0),
+        Step("works", (*python, "print('given', {seconds})"), 1.0, grace=1.0),
     ]
     start = time.monotonic()
-    statuses = gpu_session.run_session(planned, work, out, gpu_session.RESERVE_SECONDS + 12)
-    assert time.monotonic() - start < 30
+    statuses = gpu_session.run_session(planned, work, out, gpu_session.RESERVE_SECONDS + 12, "suites")
+    assert time.monotonic() - start < 20
     assert statuses == {"fails": 4, "hangs": None, "missing": 127, "works": 0}
-    assert {path.name for path in out.iterdir()} == {"session.tar.gz", "summary.txt"}
-    summary = (out / "summary.txt").read_text()
+    assert {path.name for path in out.iterdir()} == {"suites.tar.gz", "suites.txt"}
+    summary = (out / "suites.txt").read_text()
     for said in ("fails: exit status 4", "hangs: ran over its time", "told why", "began", "works: exit status 0"):
         assert said in summary
-    with tarfile.open(out / "session.tar.gz") as archive:
+    with tarfile.open(out / "suites.tar.gz") as archive:
         names = set(archive.getnames())
         kept = archive.extractfile("results/aif.json")
         assert kept is not None
@@ -311,17 +317,69 @@ def test_session_without_time(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     planned = [Step("late", (sys.executable, "-c", "raise SystemExit(0)"), 1.0)]
     assert gpu_session.run_session(planned, tmp_path / "work", tmp_path / "out", 1.0) == {"late": None}
-    assert "late: no time left" in (tmp_path / "out" / "summary.txt").read_text()
+    assert "late: no time left" in (tmp_path / "out" / "session.txt").read_text()
 
 
 def test_session_steps_name_files_and_modules_that_exist(tmp_path: Path) -> None:
-    names = [step.name for step in gpu_session.steps(tmp_path)]
-    assert names == ["tests", "sanitizer", "suites", "traffic", "traffic of groups"]
+    checks = ["tests", "sanitizer", "traffic", "traffic of groups"]
+    for part, names in ((Part.CHECKS, checks), (Part.SUITES, ["suites"]), (None, [*checks, "suites"])):
+        assert [step.name for step in gpu_session.steps(tmp_path, part)] == names
     for step in gpu_session.steps(tmp_path):
         assert step.command[:2] == (sys.executable, "-m")
         module = step.command[2]
         assert module == "pytest" or (ROOT / f"{module.replace('.', '/')}.py").is_file()
-    assert (ROOT / gpu_session.steps(tmp_path)[0].command[3]).is_dir()
+        assert module == "pytest" or gpu_session.BUDGET in step.command
+    assert (ROOT / gpu_session.kernel_tests()[3]).is_dir()
+
+
+def test_a_part_is_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = []
+
+    def note(planned: list[Step], work: Path, out: Path, seconds: float, name: str) -> dict[str, int]:
+        ran.append((name, [step.name for step in planned], seconds))
+        return {}
+
+    monkeypatch.setattr(gpu_session, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(gpu_session, "run_session", note)
+    app = typer.Typer()
+    app.command()(gpu_session.command)
+    for options in (("--part", "suites", "--budget-seconds", "570"), ("--part", "checks"), ()):
+        assert CliRunner().invoke(app, ["--out", str(tmp_path), *options]).exit_code == 0
+    assert ran[0] == ("suites", ["suites"], 570)
+    assert [(name, len(steps)) for name, steps, _ in ran[1:]] == [("checks", 4), ("session", 5)]
+    assert CliRunner().invoke(app, ["--out", str(tmp_path), "--part", "lunch"]).exit_code == 2
+
+
+def test_session_leaves_out_the_tests_without_a_gpu_alone() -> None:
+    folder = ROOT / "tests" / "dlfa_kernels"
+    uses_gpu = re.compile(r"^def test_.*\n?.*device: torch\.device|mark\.gpu", re.MULTILINE)
+    without = {path.name for path in folder.glob("test_*.py") if not uses_gpu.search(path.read_text())}
+    assert without == set(gpu_session.TESTS_WITHOUT_GPU)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("xdist") is None, reason="needs pytest-xdist")
+def test_tests_that_are_cut_short_name_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tests = tmp_path / "tests" / "dlfa_kernels"
+    tests.mkdir(parents=True)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow:\n gpu:\n")
+    (tests / "test_some.py").write_text(
+        "import time, pytest\n"
+        "def test_fails(): assert 1 == 2\n"
+        "@pytest.mark.slow\n@pytest.mark.gpu\ndef test_slow_on_a_gpu(): pass\n"
+        "@pytest.mark.slow\ndef test_slow(): pass\n"
+        "def test_hangs(): time.sleep(60)\n"
+    )
+    command = [word.replace(f"={gpu_session.HANGING_SECONDS}", "=2") for word in gpu_session.kernel_tests()]
+    with (tmp_path / "log").open("w+") as log:
+        start = time.monotonic()
+        assert run_limited(command, 12.0, cwd=tmp_path, log=log, grace=gpu_session.TESTS_GRACE_SECONDS) is None
+        assert time.monotonic() - start < 12 + gpu_session.TESTS_GRACE_SECONDS  # it ended by itself
+        log.seek(0)
+        said = log.read()
+    for named in ("FAILED tests/dlfa_kernels/test_some.py::test_fails - assert 1 == 2", "PASSED", "in test_hangs"):
+        assert named in said
+    assert "test_slow_on_a_gpu" in said
+    assert "test_slow " not in said
 
 
 def test_header_of_a_cpu() -> None:
