@@ -26,8 +26,9 @@ def tasks(session: Session) -> Iterator[Task]:
     """What to measure, the important first."""
     names: tuple[str, ...] = (providers.ours(session.device), providers.EAGER, providers.COMPILE)
     if session.device.type == "cuda":
-        names += tuple(f"{name}{providers.GRAPH}" for name in (*names, providers.COMPILE_TUNED))
-        names += (providers.COMPILE_GRAPHS, providers.COMPILE_TUNED_GRAPHS, providers.COMPILE_TUNED)
+        names += tuple(f"{name}{providers.GRAPH}" for name in names)
+        names += (providers.COMPILE_GRAPHS, f"{providers.COMPILE_TUNED}{providers.GRAPH}")
+        names += (providers.COMPILE_TUNED_GRAPHS, providers.COMPILE_TUNED)
     for shape in shapes(session.device)[: 2 if session.full else 1]:
         yield Task(core_case(shape), names, ("both",))
 

@@ -27,10 +27,10 @@ def tasks(session: Session) -> Iterator[Task]:
     chosen = shapes(session.device)
     if session.device.type == "cuda" and not session.full:
         chosen = SIZES
-    for names in ((ours, providers.EAGER), (providers.COMPILE,)):
+    for provider in (ours, providers.EAGER, providers.COMPILE):
         for shape in chosen:
             for token in (None, 0):
-                yield Task(replace(core_case(shape), token=token), names, PASSES)
+                yield Task(replace(core_case(shape), token=token), (provider,), PASSES)
 
 
 def run(session: Session) -> None:

@@ -12,7 +12,20 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
-from benchmarks import aif, cases, floors, launch, launch_counts, problems, providers, suite, targets
+from benchmarks import (
+    aif,
+    cases,
+    floors,
+    launch,
+    launch_counts,
+    memory,
+    padding,
+    problems,
+    providers,
+    suite,
+    targets,
+    token,
+)
 from benchmarks.budget import Budget
 from benchmarks.cases import Case
 from benchmarks.floors import Ceilings, floor_us
@@ -222,8 +235,15 @@ def test_what_targets_need_is_measured_first(tmp_path: Path) -> None:
     needed = {(case, name) for case in large for name in ("ours", "eager", "compile")} | {(base, tuned)}
     assert max(map(order.index, needed)) < len(needed) + 2  # but for ours and eager at the small size
     (task,) = launch.tasks(running)
-    graphs = ["ours+graph", "eager+graph", "compile+graph", f"{tuned}+graph"]
-    assert list(task.providers[:7]) == ["ours", "eager", "compile", *graphs]
+    graphs = ["ours+graph", "eager+graph", "compile+graph", "compile-reduce-overhead", f"{tuned}+graph"]
+    assert list(task.providers[:8]) == ["ours", "eager", "compile", *graphs]
+    fills = [(task.case.fill, task.providers, task.case.packed) for task in padding.tasks(running)]
+    assert fills[:6] == [(1.0, ("ours",), False), (0.3, ("ours",), False)] * 3
+    assert all(task.providers == ("ours",) for task in list(token.tasks(running))[:6])
+    assert all(task.providers == ("ours", "eager") for task in list(memory.tasks(running))[: len(cases.SHAPES)])
+    for suite_ in (padding, token, memory):
+        rows = [(task.case, name) for task in suite_.tasks(running) for name in task.providers]
+        assert len(rows) == len(set(rows))
 
 
 @pytest.mark.parametrize(
