@@ -52,7 +52,7 @@ def test_commands_end_with_all_that_they_started(tmp_path: Path) -> None:
     )
     with (tmp_path / "log").open("w+") as log:
         start = time.monotonic()
-        status = run_limited([sys.executable, "-c", f"{script}time.sleep(60)"], 1.0, cwd=tmp_path, log=log)
+        status = run_limited([sys.executable, "-c", f"{script}time.sleep(60)"], 2.0, cwd=tmp_path, log=log)
         assert status is None
         assert time.monotonic() - start < 15
         log.seek(0)
@@ -72,14 +72,14 @@ def test_a_child_that_ignores_the_interruption_is_killed(tmp_path: Path) -> None
             f"subprocess.Popen([sys.executable, '-c', {STUBBORN!r}, {str(told)!r}])\n"
             f"while not os.path.exists({str(told)!r}) or not open({str(told)!r}).read(): time.sleep(0.01)\n"
         )
-        assert run_limited([sys.executable, "-c", script + ending], 3.0, cwd=tmp_path) == expected
+        assert run_limited([sys.executable, "-c", script + ending], 5.0, cwd=tmp_path) == expected
         wait_for(lambda told=told: not running(written(told)))
 
 
 def test_a_command_that_ignores_the_interruption_is_given_its_grace(tmp_path: Path) -> None:
     start = time.monotonic()
-    assert run_limited([sys.executable, "-c", STUBBORN, str(tmp_path / "pid")], 2.0, cwd=tmp_path, grace=1.0) is None
-    assert 3.0 <= time.monotonic() - start < 10
+    assert run_limited([sys.executable, "-c", STUBBORN, str(tmp_path / "pid")], 4.0, cwd=tmp_path, grace=1.0) is None
+    assert 5.0 <= time.monotonic() - start < 10
     assert not running(int((tmp_path / "pid").read_text()))
 
 
@@ -89,7 +89,7 @@ def test_nothing_outlives_the_outer_run(inner: float, tmp_path: Path) -> None:
     """Neither where the command in between has the time to end its own, nor where it is killed before."""
     told = tmp_path / "pid"
     command = [sys.executable, "-c", NESTED, str(inner), str(told)]
-    assert run_limited(command, 3.0, cwd=ROOT, grace=3.0) is None
+    assert run_limited(command, 5.0, cwd=ROOT, grace=3.0) is None
     wait_for(lambda: not running(written(told)))
 
 
