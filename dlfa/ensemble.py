@@ -31,7 +31,8 @@ class EnsembleConfig:
 
     Args:
         runs: output directories of `dlfa train`, at least two, of one task.
-        output_dir: where results and predictions are written; holds no run.
+        output_dir: where results and predictions are written; holds no run, and no files of their names but an
+            ensemble's; whatever else lies there stays.
         data_dir: data in XTREME's layout; None takes the first run's own.
         languages: to test on; None takes all that have data.
         vote: each run has one vote for each decision (a word's tag, a text's label, a question's answer), ties going
@@ -83,10 +84,7 @@ def run_ensemble(
         ValueError: bad input; raised before any model runs.
     """
     directory = RunDirectory(config.output_dir)
-    if directory.run_file.exists() or (directory.path / "config.json").exists():
-        raise ValueError(f"--output-dir {config.output_dir} holds a run or a model; choose another")
-    if directory.results_file.exists() and not overwrite:
-        raise ValueError(f"--output-dir {config.output_dir} holds results; give --overwrite or choose another")
+    directory.check_for_ensemble(overwrite)
     names = {_task_of(path) for path in config.runs}
     if len(names) > 1:
         raise ValueError(f"the runs must be of one task, got {', '.join(sorted(names))}")
@@ -121,7 +119,7 @@ def run_ensemble(
         ensemble={"by": "vote" if config.vote else "mean probability", "runs": members},
     )
     results |= {key: _common([member[key] for member in members]) for key in _OF_A_MODEL}
-    directory.clear()
+    directory.clear_results()
     write_predictions(directory.predictions, task, evaluations, config.split)
     bar_chart(results, directory.chart_file)
     atomic.write_json(directory.results_file, results)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,12 @@ from .json_files import read_object
 from .run_config import differences
 
 _COMPLETE = "complete.json"
+_RESULTS = ("results.json", "languages.png", "predictions/test-*", "predictions/dev-*")
+# What a run alone leaves; run.json is the last that is removed, so that a directory half cleared still tells of a run.
+_MODEL = (
+    "README.md", "modeling_dlfa.py", "config.json", "model*.safetensors", "model.safetensors.index.json",
+    "training.json", "special_tokens_map.json", "tokenizer*.json", "run.json",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,22 @@ class RunDirectory:
         names = ("run.json", "results.json", "config.json", "model.safetensors", "checkpoints")
         return any((self.path / name).exists() for name in names)
 
+    def holds_ensemble(self) -> bool:
+        """Whether an ensemble's results, and no run or model, lie here."""
+        if any((self.path / name).exists() for name in ("run.json", "config.json")):
+            return False
+        return self.results_file.exists() and "ensemble" in read_object(self.results_file)
+
+    def check_no_others(self, patterns: Sequence[str], who: str) -> None:
+        """Raise ValueError where a file lies here that `who` would replace and that is none of its kind."""
+        for pattern in patterns:
+            if found := sorted(self.path.glob(pattern)):
+                name = found[0].relative_to(self.path)
+                raise ValueError(
+                    f"--output-dir {self.path} holds {name} of something else, which {who} would replace; give another "
+                    "directory"
+                )
+
     def check(self, model: str, overwrite: bool, resume: bool) -> None:
         """Raise ValueError where a new run may not be written here."""
         if overwrite and resume:
@@ -73,6 +96,8 @@ class RunDirectory:
                 f"--output-dir {self.path} already holds a run or a model; give --resume to go on with it, "
                 "--overwrite to replace it, or another directory"
             )
+        if not self.holds_run():
+            self.check_no_others((*_RESULTS, *_MODEL), "the run")
         if resume and self.holds_run() and not self.run_file.exists():
             raise ValueError(f"--resume: {self.path} holds a model but no run.json, so there is no run to go on with")
 
@@ -96,16 +121,31 @@ class RunDirectory:
         """
         return read_object(self.run_file, ("config", "data_sha256"))
 
+    def check_for_ensemble(self, overwrite: bool) -> None:
+        """Raise ValueError where an ensemble may not be written here."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"--output-dir {self.path} is a file, not a directory")
+        if self.run_file.exists() or (self.path / "config.json").exists():
+            raise ValueError(f"--output-dir {self.path} holds a run or a model; choose another")
+        if not self.holds_ensemble():
+            self.check_no_others(_RESULTS, "the ensemble")
+        elif not overwrite:
+            raise ValueError(f"--output-dir {self.path} holds results; give --overwrite or choose another")
+
+    def clear_results(self) -> None:
+        """Remove what an evaluation of the test or development data wrote, and nothing else."""
+        for pattern in _RESULTS:
+            for path in self.path.glob(pattern):
+                path.unlink()
+        if self.predictions.is_dir() and not any(self.predictions.iterdir()):
+            self.predictions.rmdir()
+
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""
-        self.results_file.unlink(missing_ok=True)
-        for folder in (self.checkpoints, self.predictions, self.intermediate):
+        self.clear_results()
+        for folder in (self.checkpoints, self.intermediate):
             shutil.rmtree(folder, ignore_errors=True)
-        patterns = (
-            "run.json", "languages.png", "README.md", "modeling_dlfa.py", "config.json", "model*.safetensors",
-            "model.safetensors.index.json", "training.json", "special_tokens_map.json", "tokenizer*.json",
-        )  # fmt: skip
-        for pattern in patterns:
+        for pattern in _MODEL:
             for path in self.path.glob(pattern):
                 path.unlink()
 

@@ -1,5 +1,6 @@
 """Ensembles: what several members decide, against counting by hand, and the command from end to end."""
 
+import dataclasses
 import json
 from collections import Counter
 
@@ -112,3 +113,38 @@ def test_bad_ensembles_are_refused(runs, data_dir, tmp_path):
     (other / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="of one task, got panx, udpos"):
         run_ensemble(EnsembleConfig((runs[0], other), tmp_path / "out", data_dir))
+
+
+def test_files_of_others_stay(runs, data_dir, tmp_path):
+    out = tmp_path / "out"
+    for name in (
+        "README.md",
+        "training.json",
+        "tokenizer.json",
+        "model.safetensors",
+        "checkpoints/a",
+        "predictions/my",
+    ):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("mine")
+    before = sorted(out.rglob("*"))
+    config = EnsembleConfig(tuple(runs[:2]), out, data_dir, languages=("de", "fr"))
+    run_ensemble(config)
+    results = {out / "results.json", out / "languages.png"}
+    assert set(out.rglob("*")) == {
+        *before,
+        *results,
+        *((out / "predictions" / f"test-{code}.tsv") for code in ("de", "fr")),
+    }
+    run_ensemble(dataclasses.replace(config, languages=("fr",)), overwrite=True)
+    assert set(out.rglob("*")) == {*before, *results, out / "predictions" / "test-fr.tsv"}
+
+
+@pytest.mark.parametrize("name", ["results.json", "languages.png", "predictions/test-de.tsv"])
+def test_results_of_something_else_are_refused(runs, data_dir, tmp_path, name):
+    path = tmp_path / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match=f"holds {name} of something else"):
+        run_ensemble(EnsembleConfig(tuple(runs[:2]), tmp_path / "out", data_dir), overwrite=True)
+    assert path.read_text() == '{"mine": 1}'

@@ -273,13 +273,26 @@ def test_directory_of_a_model_and_the_encoders_own_are_refused(base, encoder, tm
     assert (encoder / "model.safetensors").exists()
 
 
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("name", ["README.md", "training.json", "predictions/test-de.tsv"])
+@pytest.mark.parametrize("option", [{}, {"overwrite": True}, {"resume": True}])
+def test_files_of_others_that_a_run_would_replace_are_refused(base, tmp_path, name, option):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    with pytest.raises(ValueError, match=f"holds {name} of something else, which the run would replace"):
+        train(dataclasses.replace(base, output_dir=tmp_path), **option)
+    assert path.read_text() == "mine"
+
+
 def test_overwrite_replaces_the_run_and_spares_other_files(base, tmp_path):
     config = dataclasses.replace(base, output_dir=tmp_path, epochs=1)
     train(config)
-    (tmp_path / "notes.txt").write_text("mine")
+    for name in ("notes.txt", "predictions/mine.tsv"):
+        (tmp_path / name).write_text("mine")
     results = train(dataclasses.replace(config, languages=("fr",), seed=3), overwrite=True)
     assert json.loads((tmp_path / "results.json").read_text()) == results
-    assert [path.name for path in (tmp_path / "predictions").iterdir()] == ["test-fr.tsv"]
+    assert {path.name for path in (tmp_path / "predictions").iterdir()} == {"mine.tsv", "test-fr.tsv"}
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
