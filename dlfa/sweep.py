@@ -26,6 +26,7 @@ from transformers import AutoConfig
 
 from . import atomic
 from .configuration import DLFAConfig
+from .directory_lock import LOCK, held
 from .frozen import StateInputs
 from .intermediate import Predecessor
 from .json_files import read_object
@@ -162,6 +163,12 @@ def run_sweep(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a sweep starts its own processes, one a GPU; run it without torchrun or accelerate launch")
     config = config.resolved()
+    with held(config.output_dir):
+        return _run_held(config, keep_models, processes, progress)
+
+
+def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, progress: bool) -> dict[str, Any]:
+    """`run_sweep`, in a directory that no other process works in."""
     _check_directory(config)
     record = _Record(config)
     todo = [cell for cell in config.cells() if record.state_of(cell) != "done"]
@@ -203,7 +210,7 @@ def _check_directory(config: SweepConfig) -> None:
         if changed := differences(before, now):
             shown = "; ".join(f"{name}: {before.get(name)!r} there, {now.get(name)!r} now" for name in changed)
             raise ValueError(f"--output-dir {config.output_dir} holds a sweep of another configuration ({shown})")
-    elif config.output_dir.exists() and (not config.output_dir.is_dir() or any(config.output_dir.iterdir())):
+    elif any(found.name != LOCK for found in config.output_dir.iterdir()):
         raise ValueError(f"--output-dir {config.output_dir} holds something else than a sweep; give a new directory")
 
 

@@ -30,6 +30,7 @@ from . import atomic
 from .cache_directory import cache_directory
 from .charts import bar_chart
 from .data.loading import TaskData, choose_languages, load_task_data
+from .directory_lock import held
 from .embedding_rows import merge_rows, train_rows
 from .evaluation import LanguageEvaluation, evaluate, model_for
 from .frozen import StateInputs, StatesHead, StateStore
@@ -103,8 +104,9 @@ def train(
         FloatingPointError: the loss became NaN or infinite.
     """
     directory = RunDirectory(config.output_dir)
-    prepared = prepare(config, overwrite=overwrite, resume=resume, progress=progress)
-    return read_object(directory.results_file, ("languages",)) if prepared is None else fit(prepared)
+    with held(directory.path):
+        prepared = prepare(config, overwrite=overwrite, resume=resume, progress=progress)
+        return read_object(directory.results_file, ("languages",)) if prepared is None else fit(prepared)
 
 
 def prepare(

@@ -1,0 +1,81 @@
+"""Two processes in one directory: the second is refused, and a file that a killed one left is in nobody's way."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dlfa.cli import app
+from dlfa.directory_lock import LOCK, held
+
+ROOT = Path(__file__).resolve().parents[2]
+HOLD = """
+import sys, time
+from pathlib import Path
+from dlfa.directory_lock import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds a directory."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "out")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_the_second_process_is_refused(encoder, data_dir, tmp_path, holder, command):
+    more = ["--fusion-layer", "1"] if command == "train" else ["--fusion-layers", "1"]
+    arguments = ["--task", "udpos", "--model", encoder, "--data-dir", data_dir, "--output-dir", tmp_path / "out", *more]
+    result = CliRunner().invoke(app, [command, *map(str, arguments), "--quiet"])
+    assert result.exit_code == 2
+    assert "is in use by another process" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]
+
+
+def test_a_killed_process_holds_nothing(tmp_path, holder):
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="in use"), held(out):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert (out / LOCK).exists()
+    with held(out):
+        assert (out / LOCK).exists()
+    assert list(out.iterdir()) == []
+
+
+def test_what_was_made_for_nothing_goes_again(tmp_path):
+    with pytest.raises(RuntimeError), held(tmp_path / "a" / "b"):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with held(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "b" / "file").write_text("")
+    assert os.listdir(tmp_path / "a" / "b") == ["file"]
+
+
+def test_a_lock_on_a_file_that_was_removed_meanwhile_counts_for_nothing(tmp_path, monkeypatch):
+    path, lock, removed = tmp_path / LOCK, fcntl.flock, []
+
+    def flock(descriptor, how):
+        if not removed:
+            removed.append(path.unlink())
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with held(tmp_path):
+        assert path.exists()
