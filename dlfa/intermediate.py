@@ -15,7 +15,6 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from .data.loading import load_task_data
 from .evaluation import model_for
 from .run_config import RunConfig
 from .run_directory import RunDirectory
@@ -45,15 +44,18 @@ class Predecessor:
         )
 
     def check(self) -> None:
-        """Read the data of this task and of those before it.
+        """Read and encode the data of this task and of those before it.
 
         Raises:
-            DataError: whatever is wrong with them.
+            ValueError, OSError: whatever is wrong with them.
         """
+        from .training import encode_all, load_data, load_materials
+
         before = Predecessor.of(self.config)
         if before is not None:
             before.check()
-        load_task_data(self.config.task_object, self.config.data_dir, ())
+        config = self.config.with_presets()
+        encode_all(config, load_materials(config, load_data(config)))
 
     def train(self, *, progress: bool = False) -> list[dict[str, Any]]:
         """Train, or go on training, and say for each intermediate task in order what came of it."""

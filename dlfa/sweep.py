@@ -12,7 +12,7 @@ import os
 import statistics
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from importlib import metadata
@@ -27,12 +27,11 @@ from transformers import AutoConfig
 from . import atomic
 from .configuration import DLFAConfig
 from .directory_lock import LOCK, held
-from .frozen import StateInputs
 from .intermediate import Predecessor
 from .json_files import read_object
 from .run_config import RunConfig, differences
 from .run_directory import RunDirectory
-from .training import Materials, fit, load_data, load_materials, prepare
+from .training import Materials, compute_states, fit, load_data, load_materials, prepare
 
 MODES = ("last", "lower", "sum", "scalar_mix", "aif:gate", "aif:select")
 _WITHOUT_LAYER = ("last", "scalar_mix")
@@ -288,24 +287,6 @@ def failure_reason(run: Path) -> str:
 def _load(config: SweepConfig) -> Materials:
     base = config.base.with_presets()
     return load_materials(base, load_data(base))
-
-
-def compute_states(materials: Materials, several: Iterable[Mapping[str, Any]]) -> None:
-    """Compute a frozen encoder's states in one pass for all layers that any run needs.
-
-    Args:
-        materials: of the runs; where their encoder is not frozen, there is nothing to do.
-        several: the model options of each run.
-    """
-    if not isinstance(materials.inputs, StateInputs) or materials.encoder is None:
-        return
-    encoder_config = materials.encoder.config.encoder_config
-    layers = {
-        layer for options in several for layer in DLFAConfig(encoder_config=encoder_config, **options).lower_layers
-    }
-    data = materials.data
-    parts = [(data.train, True), (data.dev, False), *((examples, False) for examples in data.test.values())]
-    materials.inputs.compute(parts, sorted(layers))
 
 
 def _run_all(

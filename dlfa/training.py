@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +29,7 @@ from transformers.trainer_callback import PrinterCallback
 from . import atomic
 from .cache_directory import cache_directory
 from .charts import bar_chart
+from .configuration import DLFAConfig
 from .data.loading import TaskData, choose_languages, load_task_data
 from .directory_lock import held
 from .embedding_rows import merge_rows, train_rows
@@ -117,7 +118,9 @@ def prepare(
     progress: bool = False,
     materials: Materials | None = None,
 ) -> Prepared | None:
-    """Check the run, read all of its data, load tokenizer and encoder, and claim the output directory.
+    """Check the run, read and encode all of its data, load tokenizer and encoder, and claim the output directory.
+
+    Whatever can be wrong with the input is found before anything in that directory is removed.
 
     Args:
         config, overwrite, resume, progress: as `train`.
@@ -128,7 +131,7 @@ def prepare(
         What `fit` needs; None where `resume` finds the run complete.
 
     Raises:
-        ValueError, TypeError: bad input, of whatever kind.
+        ValueError, TypeError, OSError: bad input, of whatever kind.
     """
     if config.fp16 and not torch.accelerator.is_available():
         raise ValueError("fp16 needs a GPU, and there is none; bf16 runs on the CPU too")
@@ -139,19 +142,19 @@ def prepare(
     directory.check(config.model, overwrite, resume)
     data = load_data(config) if materials is None else materials.data
     config = dataclasses.replace(config, languages=tuple(data.test))
-    if predecessor is not None:
-        predecessor.check()
     run = {"config": config.to_json(), "data_sha256": data.sha256(), "dlfa": metadata.version("dlfa")}
     resumed = resume and directory.run_file.exists()
     if resumed:
         directory.check_same_run(run)
         if directory.results_file.exists():
             return None
+    if predecessor is not None:
+        predecessor.check()
     materials = materials or load_materials(config, data, progress=progress)
     set_seed(config.seed)
     model = new_model(config, task, materials.encoder)
     limit_training(model, config)
-    features = materials.inputs.features(data.train, training=True)
+    features = encode_all(config, materials)
     process_state().wait_for_everyone()  # no process may look at the directory after one has claimed it
     if process_state().is_main_process and not resumed:
         if overwrite:
@@ -201,6 +204,47 @@ def load_materials(config: RunConfig, data: TaskData, *, progress: bool = False)
         progress=progress,
     )
     return Materials(data, tokenizer, StateInputs(config.task_object, tokenizer, encoding, store), encoder)
+
+
+def compute_states(materials: Materials, several: Iterable[Mapping[str, Any]]) -> None:
+    """Compute a frozen encoder's states in one pass for all layers that any run needs.
+
+    Args:
+        materials: of the runs; where their encoder is not frozen, there is nothing to do.
+        several: the model options of each run.
+
+    Raises:
+        ValueError, OSError: the states cannot be kept in the precision or the place that was chosen.
+    """
+    if not isinstance(materials.inputs, StateInputs) or materials.encoder is None:
+        return
+    encoder_config = materials.encoder.config.encoder_config
+    layers = {
+        layer for options in several for layer in DLFAConfig(encoder_config=encoder_config, **options).lower_layers
+    }
+    data = materials.data
+    parts = [(data.train, True), (data.dev, False), *((examples, False) for examples in data.test.values())]
+    materials.inputs.compute(parts, sorted(layers))
+
+
+def encode_all(config: RunConfig, materials: Materials) -> list[Feature]:
+    """Encode all data of a run, over a frozen encoder up to its states, and return the features of the training data.
+
+    Raises:
+        ValueError: a `max_length` that some example does not fit in, or no example that can be trained on.
+        OSError: the states cannot be kept where they should be.
+    """
+    data, inputs = materials.data, materials.inputs
+    features = inputs.features(data.train, training=True)
+    if not features:
+        raise ValueError(
+            f"{config.data_dir or 'the Hub'}: none of the training data of {config.task} can be trained on; a question "
+            "needs an answer that its passage holds"
+        )
+    for examples in (data.dev, *data.test.values()):
+        inputs.features(examples, training=False)
+    compute_states(materials, [config.model_options])
+    return features
 
 
 def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerBase:

@@ -96,7 +96,7 @@ class StateStore:
         With several processes, one of each machine computes.
 
         Raises:
-            ValueError: states that `dtype` cannot hold, or no room on the disk.
+            ValueError: states that `dtype` cannot hold, a folder that cannot be made, or no room on the disk.
         """
         features_, states, folder = self._open(features)
         missing = [layer for layer in dict.fromkeys((LAST, *layers)) if layer not in states.layers]
@@ -156,7 +156,12 @@ class StateStore:
                 bar.advance(todo, int(real.sum()))
 
     def _check_space(self, folder: Path, needed: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"the hidden states cannot be kept in {folder}: {error.strerror}; choose another --states-cache"
+            ) from error
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise ValueError(

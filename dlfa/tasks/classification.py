@@ -49,9 +49,19 @@ class ClassificationTask(Task[LabelledText]):
         *,
         training: bool,
     ) -> list[Feature]:
-        """One feature an example."""
+        """One feature an example.
+
+        Raises:
+            ValueError: a `max_length` without room for a token of each text.
+        """
         if not examples:
             return []
+        needed = tokenizer.num_special_tokens_to_add(pair=len(self.columns) > 1) + len(self.columns)
+        if encoding.max_length < needed:
+            raise ValueError(
+                f"max_length must be at least {needed}, to leave room for a token of each text beside the special "
+                f"tokens, got {encoding.max_length}"
+            )
         texts = [[example.texts[side] for example in examples] for side in range(len(self.columns))]
         encoded = tokenizer(*texts, truncation=True, max_length=encoding.max_length)
         features = []

@@ -1,11 +1,13 @@
 """The command line as a user meets it: train, evaluate, predict, and one line for every mistake."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from tiny_tasks import make_udpos, sentences
 from typer.testing import CliRunner
 
@@ -205,6 +207,42 @@ def test_run_is_not_overwritten_by_accident(run, encoder, data_dir):
     line = one_line_error(invoke(*train_arguments(encoder, data_dir, out, "--resume", "--seed", 9)))
     assert "another configuration" in line
     assert "seed: 1 there, 9 now" in line
+
+
+def huge_states(encoder, folder):
+    """The encoder with states beyond the range of float16."""
+    shutil.copytree(encoder, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["encoder.layer.1.output.LayerNorm.bias"].fill_(1e5)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_a_run_is_kept_until_all_input_is_checked(run, encoder, data_dir, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(run[0], out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    (tmp_path / "file").write_text("")
+    huge, frozen = huge_states(encoder, tmp_path / "huge"), ("--overwrite", "--freeze-encoder", "--states-cache")
+    for model, more, message in (
+        (encoder, (*frozen, tmp_path / "file"), "choose another --states-cache"),
+        (huge, (*frozen, tmp_path / "cache", "--states-dtype", "float16"), "cannot be kept as float16"),
+        (encoder, ("--overwrite", "--max-length", 2), "max_length must leave room"),
+        (encoder, ("--overwrite", "--intermediate", f"udpos:{data_dir}", "--max-length", 2), "must leave room"),
+    ):
+        assert message in one_line_error(invoke(*train_arguments(model, data_dir, out, *more)))
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_what_fails_in_training_is_one_line(encoder, data_dir, tmp_path, monkeypatch):
+    import dlfa.training as training
+
+    def no_room(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training, "write_model", no_room)
+    line = one_line_error(invoke(*train_arguments(encoder, data_dir, tmp_path / "out", "--epochs", 1)))
+    assert "No space left on device" in line
 
 
 def test_resume_of_a_complete_run_says_so(run, encoder, data_dir):

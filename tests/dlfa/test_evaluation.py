@@ -146,6 +146,12 @@ def test_long_pairs_are_cut_to_the_limit(tokenizer):
     assert feature.inputs["labels"] == XNLI.labels.index("neutral")
 
 
+@pytest.mark.parametrize("max_length", [1, 2, 4])
+def test_pairs_need_room_for_a_token_of_each_text(tokenizer, max_length):
+    with pytest.raises(ValueError, match=f"max_length must be at least 5, .*got {max_length}"):
+        XNLI.encode([LabelledText(("a", "b"))], tokenizer, Encoding(max_length), training=False)
+
+
 def test_score_that_is_no_number_is_an_error(examples):
     task = dataclasses.replace(UDPOS)
     object.__setattr__(task, "score", lambda *_: {"f1": float("nan")})

@@ -13,6 +13,7 @@ from dlfa.data.examples import DataError, Question
 from dlfa.data.layout import find_file, languages_on_disk
 from dlfa.evaluation import evaluate
 from dlfa.run_config import RunConfig
+from dlfa.run_directory import RunDirectory
 from dlfa.saved_runs import load_run
 from dlfa.tasks import Encoding, get_task
 from dlfa.training import train
@@ -181,6 +182,32 @@ def test_native_file_names_are_found(tmp_path, task, files):
     assert languages_on_disk(task, tmp_path, "train") == ["en"]
     with pytest.raises(DataError, match=f"languages with a test file here: {language}"):
         find_file(task, tmp_path, "test", "zh")
+
+
+@pytest.mark.parametrize(
+    ("changed", "question", "message"),
+    [
+        ("test-de", Question("long", "who " * 12, "a b c", (("b", 2),)), "must leave room for the passage"),
+        (
+            "train-en",
+            Question("none", "who", "a b c", (("z", 2),)),
+            "none of the training data of xquad can",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_a_run_is_replaced(tmp_path, changed, question, message):
+    data, run = tmp_path / "data", RunDirectory(tmp_path / "run")
+    for name in ("train-en", "test-en", "test-de"):
+        squad_file(data / f"{name}.json", [question if name == changed else Question("q", "who", "a b c", (("b", 2),))])
+    run.path.mkdir()
+    run.results_file.write_text("{}")
+    config = RunConfig(
+        task="xquad", model=str(make_encoder(tmp_path / "encoder")), output_dir=run.path, data_dir=data,
+        model_options={"fusion_layer": 0}, max_length=32,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        train(config, overwrite=True)
+    assert run.results_file.exists()
 
 
 @pytest.mark.parametrize("frozen", [False, True])
