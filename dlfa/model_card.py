@@ -10,6 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from . import atomic
 from .configuration import DLFAConfig
 
 _PIPELINES = {
@@ -48,9 +49,8 @@ def write_model_card(directory: str | os.PathLike[str], results: Mapping[str, An
     parts = [f"---\n{_metadata(folder, config, head, results).to_yaml()}\n---", _description(folder, config, head)]
     if results is not None:
         parts.append(_results_section(results))
-    card, draft = folder / "README.md", folder / "README.md.tmp"
-    draft.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    os.replace(draft, card)
+    card = folder / "README.md"
+    atomic.write_text(card, "\n\n".join(parts) + "\n")
     return card
 
 

@@ -7,6 +7,7 @@ languages.png, and while it is being trained checkpoints/.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ _MODEL = (
     "README.md", "modeling_dlfa.py", "config.json", "model*.safetensors", "model.safetensors.index.json",
     "training.json", "special_tokens_map.json", "tokenizer*.json", "run.json",
 )  # fmt: skip
+# What `atomic.temporary` calls them before they are put in place.
+_PARTIAL = re.compile(r"\.\d+-(model|(run|results|training)\.json|languages\.png|README\.md|error\.txt|(test|dev)-.+)")
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,15 @@ class RunDirectory:
                 path.unlink()
         if self.predictions.is_dir() and not any(self.predictions.iterdir()):
             self.predictions.rmdir()
+        self.remove_leftovers()
+
+    def remove_leftovers(self) -> None:
+        """Remove what a process that was killed left half-written, and the checkpoints of a run that is complete."""
+        for path in (*self.path.glob(".*"), *self.predictions.glob(".*")):
+            if _PARTIAL.fullmatch(path.name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if self.results_file.exists() and self.run_file.exists():
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""

@@ -171,6 +171,9 @@ def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, pro
     _check_directory(config)
     record = _Record(config)
     todo = [cell for cell in config.cells() if record.state_of(cell) != "done"]
+    for cell in config.cells():
+        if cell not in todo:  # it may have been killed between its results and the removal of its checkpoints
+            RunDirectory(config.run_config(cell).output_dir).remove_leftovers()
     if todo:
         # All data are read and checked before the directory is claimed for this configuration.
         if (predecessor := Predecessor.of(config.base)) is not None:

@@ -147,6 +147,8 @@ def prepare(
     if resumed:
         directory.check_same_run(run)
         if directory.results_file.exists():
+            if process_state().is_main_process:
+                directory.remove_leftovers()
             return None
     if predecessor is not None:
         predecessor.check()
@@ -156,10 +158,13 @@ def prepare(
     limit_training(model, config)
     features = encode_all(config, materials)
     process_state().wait_for_everyone()  # no process may look at the directory after one has claimed it
-    if process_state().is_main_process and not resumed:
-        if overwrite:
+    if process_state().is_main_process:
+        if resumed:
+            directory.remove_leftovers()
+        elif overwrite:
             directory.clear()
-        atomic.write_json(directory.run_file, run)
+        if not resumed:
+            atomic.write_json(directory.run_file, run)
     checkpoint = directory.newest_checkpoint() if resumed else None
     return Prepared(config, task, materials, model, features, directory, checkpoint, predecessor, progress)
 
@@ -485,6 +490,14 @@ class _TaskTrainer(Trainer):
             return sampler
         lengths = [len(feature.inputs["input_ids"]) for feature in self.prepared.features]
         return LengthGroupedSampler(lengths, self.args.train_batch_size * self.args.world_size, self.args.seed)
+
+    def _run_epoch(self, *arguments: Any, **more: Any) -> None:
+        # The Trainer looks at the number of steps after each of them: a run that goes on from its last step, and whose
+        # last epoch is not a whole one, would take one more.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*arguments, **more)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The task's metrics on the development data."""

@@ -341,6 +341,51 @@ def test_only_complete_checkpoints_are_resumed(tmp_path):
     assert state["best_model_checkpoint"] == str(directory.checkpoints / "checkpoint-9")
 
 
+def test_leftovers_of_killed_processes_are_removed(base, tmp_path):
+    config = dataclasses.replace(base, output_dir=tmp_path, epochs=1, languages=("de",))
+    leftovers = [tmp_path / name for name in (".7-results.json", ".7-model/config.json", "predictions/.7-test-de.tsv")]
+
+    def kill():
+        for path in (*leftovers, tmp_path / "checkpoints" / "checkpoint-12" / "model.safetensors"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("")
+        (tmp_path / ".7-notes").write_text("mine")
+
+    train(config)
+    kill()  # between the results and the removal of the checkpoints
+    train(config, resume=True)
+    assert not any(path.exists() for path in leftovers)
+    assert not (tmp_path / ".7-model").exists()
+    assert not (tmp_path / "checkpoints").exists()
+    for options in ({"resume": True}, {"overwrite": True}):
+        (tmp_path / "results.json").unlink()
+        kill()
+        train(config, **options)
+        assert not any(path.exists() for path in leftovers)
+    assert (tmp_path / ".7-notes").exists()
+
+
+def test_a_run_killed_after_its_last_step_takes_no_other(base, tmp_path, monkeypatch):
+    import dlfa.training as training
+
+    config = dataclasses.replace(base, epochs=1.5, output_dir=tmp_path / "killed")
+    whole = train(dataclasses.replace(config, output_dir=tmp_path / "whole"))
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "merge_rows", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    monkeypatch.undo()
+    assert (config.output_dir / "checkpoints" / "checkpoint-18").exists()
+    resumed = train(config, resume=True)
+    assert resumed["train"]["steps"] == whole["train"]["steps"] == 18
+    for name in ("loss", "best_step", "best_dev"):
+        assert resumed["train"][name] == whole["train"][name]
+    assert resumed["languages"] == whole["languages"]
+
+
 @pytest.mark.parametrize("grouped", [False, True])
 def test_killed_run_resumes_to_the_same_result(base, tmp_path, grouped):
     """SIGTERM in the middle of training; --resume ends where an uninterrupted run ends, to the last bit."""
