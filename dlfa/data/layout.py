@@ -8,6 +8,8 @@ from pathlib import Path
 from ..tasks.base import Task
 from .examples import DataError
 
+_CODE = "[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*"  # de, zh-Hans, pt_br
+
 
 def find_file(task: Task, data_dir: Path, split: str, language: str) -> Path:
     """The file of `split` in `language`.
@@ -39,7 +41,7 @@ def languages_on_disk(task: Task, data_dir: Path, split: str) -> list[str]:
             continue
         head, *rest = pattern.format(split=split, lang="\0").split("\0")
         # A pattern may name the language twice, as MLQA's files do.
-        name = re.compile(re.escape(head) + r"([^/\W_]+)" + r"\1".join(map(re.escape, rest)))
+        name = re.compile(re.escape(head) + rf"({_CODE})" + r"\1".join(map(re.escape, rest)))
         for path in data_dir.glob(pattern.format(split=split, lang="*")):
             match = name.fullmatch(path.relative_to(data_dir).as_posix())
             if match:

@@ -41,6 +41,14 @@ def test_missing_language_lists_what_is_there(tmp_path):
         load_task_data(UDPOS, folder, ["en"])
 
 
+def test_codes_may_have_parts(tmp_path):
+    make_udpos(tmp_path)
+    for code in ("zh-Hans", "pt_br", "-x", "a.b"):
+        (tmp_path / f"test-{code}.tsv").write_bytes((tmp_path / "test-de.tsv").read_bytes())
+    assert languages_on_disk(get_task("udpos"), tmp_path, "test") == ["de", "en", "fr", "pt_br", "zh-Hans"]
+    assert set(load_task_data(get_task("udpos"), tmp_path, ["zh-Hans"]).test) == {"zh-Hans"}
+
+
 def test_missing_folder_and_empty_folder(tmp_path):
     with pytest.raises(DataError, match=r"no such folder; --data-dir must hold train-en.tsv, dev-en.tsv, test-XX.tsv"):
         load_task_data(UDPOS, tmp_path / "nowhere")
