@@ -24,11 +24,12 @@ def read_input(task: Task, path: Path, input_format: str = "auto") -> list[Examp
             after each sentence, where further columns are ignored. Classification reads the task's columns, with or
             without a label. Question answering reads SQuAD's JSON, with or without answers.
         path: UTF-8.
-        input_format: for tagging: "text", "tokens", or "auto", which takes a file for tokens where a line holds a tab,
-            or where no line holds a space and blank lines stand between.
+        input_format: for tagging: "text", "tokens", or "auto", which takes a file for tokens where each line holds a
+            tab or is a single word, and there are tabs or blank lines between.
 
     Raises:
-        DataError: file and line of whatever cannot be read; a file without an example.
+        DataError: file and line of whatever cannot be read; a file without an example, or one that is neither text nor
+            tokens under "auto".
         ValueError: an unknown format.
     """
     if input_format not in FORMATS:
@@ -57,10 +58,7 @@ def _read_texts(task: ClassificationTask, path: Path) -> list[LabelledText]:
 def _read_sentences(path: Path, input_format: str) -> list[TaggedSentence]:
     lines = list(numbered_lines(path))
     if input_format == "auto":
-        filled = [line for _, line in lines if line.strip()]
-        single = all(len(line.split()) == 1 for line in filled)
-        blank_between = any(not line.strip() for _, line in lines[:-1])
-        input_format = "tokens" if any("\t" in line for line in filled) or (single and blank_between) else "text"
+        input_format = _told_format(path, lines)
     if input_format == "text":
         return [TaggedSentence(tuple(line.split())) for _, line in lines if line.strip()]
     sentences: list[TaggedSentence] = []
@@ -72,6 +70,24 @@ def _read_sentences(path: Path, input_format: str) -> list[TaggedSentence]:
             sentences.append(TaggedSentence(tuple(words)))
             words = []
     return sentences
+
+
+def _told_format(path: Path, lines: Sequence[tuple[int, str]]) -> str:
+    """Which of text and tokens a tagger's input is.
+
+    Raises:
+        DataError: some lines are as tokens have them, others as text does.
+    """
+    filled = [(number, line) for number, line in lines if line.strip()]
+    tabs = [number for number, line in filled if "\t" in line]
+    several = [number for number, line in filled if "\t" not in line and len(line.split()) > 1]
+    if tabs and several:
+        raise DataError(
+            f"{path}: line {tabs[0]} holds a tab, as tokens do, and line {several[0]} words without one, as text does; "
+            "give --input-format tokens or text"
+        )
+    blank_between = any(not line.strip() for _, line in lines[:-1])
+    return "tokens" if tabs or (blank_between and not several) else "text"
 
 
 def predict(run: SavedRun, examples: Sequence[Example], batch_size: int = 64) -> str:

@@ -29,6 +29,8 @@ def words(examples):
         ("Go\nRun\n", "tokens", [("Go", "Run")]),
         ("Go\n\nRun\n", "text", [("Go",), ("Run",)]),
         ("1 000\tNUM\nkm\tNOUN\n", "tokens", [("1 000", "km")]),
+        ("1 000\tNUM\nkm\n", "auto", [("1 000", "km")]),
+        ("The dog\truns .\nIt sleeps\n", "text", [("The", "dog", "runs", "."), ("It", "sleeps")]),
     ],
 )
 def test_sentences_are_read(tmp_path, text, input_format, found):
@@ -47,6 +49,9 @@ def test_unreadable_input_is_named(tmp_path):
         read_input(XNLI, path)
     path.write_text("\n\n")
     with pytest.raises(DataError, match="nothing to predict"):
+        read_input(UDPOS, path)
+    path.write_text("It sleeps\n\nThe dog\truns .\n")
+    with pytest.raises(DataError, match=r"input: line 3 holds a tab.* line 1 words without.* give --input-format"):
         read_input(UDPOS, path)
     with pytest.raises(ValueError, match="input format must be one of auto, text, tokens, got 'csv'"):
         read_input(UDPOS, path, "csv")
