@@ -42,6 +42,7 @@ from .model_card import write_model_card
 from .model_inputs import ModelInputs
 from .modeling import DLFAModel
 from .partial_training import add_adapters, freeze_layers, merge_adapters
+from .positions import check_length
 from .processes import default_device, process_state
 from .results import summary
 from .run_config import RunConfig
@@ -290,9 +291,7 @@ def new_model(config: RunConfig, task: Task, encoder: DLFAModel | None = None) -
         model: PreTrainedModel = model_for(task).from_encoder(source, **options)  # type: ignore[attr-defined]
     except OSError as error:
         raise ValueError(f"no encoder can be loaded from {config.model!r}: {_first_line(error)}") from error
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if positions is not None and (config.max_length or 0) > positions:
-        raise ValueError(f"max_length must be at most {positions} for {config.model!r}, got {config.max_length}")
+    check_length(model.base_model, config.model, config.max_length or 0)
     return model
 
 

@@ -9,6 +9,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from ..configuration import LABEL_SUBWORDS
 from ..modeling import DLFAModel
+from ..positions import check_length
 from ..pretrained import DLFAPreTrainedModel
 from ..processes import default_device
 from ..saved_runs import load_run
@@ -83,6 +84,7 @@ def load_subject(
         encoder = DLFAModel.from_encoder(model, fusion_layer=None)
     except OSError as error:
         raise ValueError(f"no encoder can be loaded from {model!r}: {_first_line(error)}") from error
+    check_length(encoder.encoder, model, length)
     name = path.resolve().name if path.is_dir() else model
     encoder.to(default_device())  # type: ignore[arg-type]
     return Subject(name, chosen, encoder.eval(), tokenizer, length, label_subword or "mean")

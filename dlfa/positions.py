@@ -1,0 +1,27 @@
+"""How long a sequence an encoder's positions allow."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def longest_sequence(encoder: nn.Module) -> int | None:
+    """Tokens of the longest sequence that `encoder` takes; None where its configuration names no limit.
+
+    RoBERTa and its kin count positions from the one behind that of padding, so the first rows of their table are never
+    a token's.
+    """
+    positions: int | None = getattr(encoder.config, "max_position_embeddings", None)
+    if positions is None:
+        return None
+    for name, module in encoder.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.num_embeddings - module.padding_idx - 1
+    return positions
+
+
+def check_length(encoder: nn.Module, name: str, max_length: int) -> None:
+    """Raise ValueError where `encoder`, called `name`, cannot take sequences of `max_length` tokens."""
+    longest = longest_sequence(encoder)
+    if longest is not None and max_length > longest:
+        raise ValueError(f"max_length must be at most {longest} for {name!r}, got {max_length}")
