@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
@@ -97,6 +98,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
 
         Raises:
             ValueError: a layer out of range, an encoder that does not fit, labels that disagree.
+            OSError: there is no such encoder, or its weights are damaged.
             TypeError: an unknown keyword.
         """
         options = dict(encoder_kwargs or {})
@@ -115,7 +117,10 @@ class DLFAPreTrainedModel(PreTrainedModel):
             encoder_config = AutoConfig.from_pretrained(encoder, **hub)
             config = DLFAConfig(encoder_config=encoder_config, fusion_layer=fusion_layer, **config_kwargs)
             pooler = _without_pooler(_encoder_class(encoder_config))
-            loaded = AutoModel.from_pretrained(encoder, config=encoder_config, dtype=dtype, **pooler, **options)
+            try:
+                loaded = AutoModel.from_pretrained(encoder, config=encoder_config, dtype=dtype, **pooler, **options)
+            except SafetensorError as error:
+                raise OSError(f"its weights cannot be read: {error}") from error
             config.encoder_config = loaded.config
             config._attn_implementation = loaded.config._attn_implementation
         for module in loaded.modules():

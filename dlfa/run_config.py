@@ -19,6 +19,11 @@ _COUNTS = (
     "batch_size", "gradient_accumulation", "max_length", "max_train_examples", "max_eval_examples", "save_steps",
     "eval_batch_size", "lora_rank", "lora_alpha",
 )  # fmt: skip
+# The types of this class's fields as `to_json` writes them.
+_JSON_TYPES: Mapping[str, Any] = {
+    "None": type(None), "bool": bool, "int": int, "float": (int, float), "str": str, "Path": str,
+    "tuple[str, ...]": list, "Mapping[str, Any]": dict,
+}  # fmt: skip
 # What may be chosen anew when a run is resumed: it has no say in the result.
 _FREE = ("eval_batch_size", "states_cache")
 # XTREME's learning rates are those of whole encoders; new parameters alone, or adapters, need higher ones.
@@ -174,13 +179,19 @@ class RunConfig:
         """The run that `to_json` described.
 
         Raises:
-            ValueError: fields that are missing or unknown.
+            ValueError: fields that are missing, unknown or of another type.
         """
         known = {item.name for item in dataclasses.fields(cls)} - {"output_dir"}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"the run's configuration has unknown fields: {', '.join(unknown)}")
         if missing := sorted({"task", "model"} - set(values)):
             raise ValueError(f"the run's configuration lacks {', '.join(missing)}")
+        for item in dataclasses.fields(cls):
+            kinds = [_JSON_TYPES[name] for name in str(item.type).split(" | ")]
+            value = values.get(item.name)
+            fits = isinstance(value, tuple(kinds)) and (bool in kinds or not isinstance(value, bool))
+            if item.name in values and not fits:
+                raise ValueError(f"{item.name} must be of type {item.type}, got {value!r}")
         fields = dict(values)
         for names, kind in ((_PATHS, Path), (_TUPLES, tuple)):
             fields |= {name: kind(fields[name]) for name in names if fields.get(name) is not None}

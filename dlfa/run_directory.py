@@ -16,7 +16,7 @@ from typing import Any
 
 from . import atomic
 from .json_files import read_object
-from .run_config import differences
+from .run_config import RunConfig, differences
 
 _COMPLETE = "complete.json"
 _RESULTS = ("results.json", "languages.png", "predictions/test-*", "predictions/dev-*")
@@ -122,7 +122,22 @@ class RunDirectory:
         Raises:
             ValueError: it is none of ours.
         """
-        return read_object(self.run_file, ("config", "data_sha256"))
+        run = read_object(self.run_file, ("config", "data_sha256"))
+        if not isinstance(run["config"], dict):
+            raise ValueError(f"{self.run_file}: config must be an object, got {run['config']!r}")
+        return run
+
+    def read_config(self) -> RunConfig:
+        """The configuration in `run_file`.
+
+        Raises:
+            ValueError: it is none of ours; the message names the file.
+        """
+        try:
+            return RunConfig.from_json(self.read_run()["config"], self.path)
+        except (ValueError, TypeError) as error:
+            message = str(error)
+            raise ValueError(message if str(self.run_file) in message else f"{self.run_file}: {message}") from error
 
     def check_for_ensemble(self, overwrite: bool) -> None:
         """Raise ValueError where an ensemble may not be written here."""
