@@ -97,8 +97,9 @@ def evaluate(
     with one_line_errors():
         if split not in ("test", "dev"):
             raise ValueError(f"--split must be test or dev, got {split!r}")
-        if batch_size < 1:
-            raise ValueError(f"--batch-size must be at least 1, got {batch_size}")
+        _check_batch_size(batch_size)
+        if max_eval_examples is not None and max_eval_examples < 0:
+            raise ValueError(f"--max-eval-examples must not be negative, got {max_eval_examples}")
         run = _load_run(model_dir, task, max_length)
         from .data.loading import choose_languages, read_split, subset
 
@@ -107,30 +108,37 @@ def evaluate(
             data_dir = config.data_dir
         if max_eval_examples is None and config is not None:
             max_eval_examples = config.max_eval_examples
+        size = max_eval_examples or None
         wanted = None if languages is None else split_list("languages", languages)
         if wanted is None and split == "dev":
             wanted = (run.task.train_language,)
+        elif wanted is None and config is not None:
+            wanted = config.languages or None
         chosen = choose_languages(run.task, data_dir, wanted, split)
-        data = {
-            language: subset(read_split(run.task, data_dir, split, language), max_eval_examples or None)
-            for language in chosen
-        }
-    from . import atomic
-    from .evaluation import evaluate as evaluate_languages
-    from .results import summary
-    from .training import autocast_dtype, write_predictions
+        data = {language: subset(read_split(run.task, data_dir, split, language), size) for language in chosen}
+        from . import atomic
+        from .evaluation import evaluate as evaluate_languages
+        from .output_paths import check_file, check_folder
+        from .results import summary
+        from .saved_runs import told_by_run
+        from .training import autocast_dtype, write_predictions
 
-    autocast = None if config is None else autocast_dtype(config)
-    evaluations = evaluate_languages(
-        run.model, run.tokenizer, run.task, data,
-        max_length=run.max_length, batch_size=batch_size, autocast=autocast, progress=not quiet,
-    )  # fmt: skip
-    name, seed = (str(model_dir), None) if config is None else (config.model, config.seed)
-    results = summary(run.task, run.model, name, evaluations, seed=seed, split=split, autocast=autocast)
-    if predictions is not None:
-        write_predictions(predictions, run.task, evaluations, split)
-    if output is not None:
-        atomic.write_json(output, results)
+        if output is not None:
+            check_file("--output", output)
+        if predictions is not None:
+            check_folder("--predictions", predictions)
+        autocast = None if config is None else autocast_dtype(config)
+        evaluations = evaluate_languages(
+            run.model, run.tokenizer, run.task, data,
+            max_length=run.max_length, batch_size=batch_size, autocast=autocast, progress=not quiet,
+        )  # fmt: skip
+        name, seed = (str(model_dir), None) if config is None else (config.model, config.seed)
+        told = told_by_run(model_dir, config, max_length=run.max_length, max_eval_examples=size)
+        results = summary(run.task, run.model, name, evaluations, seed=seed, split=split, autocast=autocast, **told)
+        if predictions is not None:
+            write_predictions(predictions, run.task, evaluations, split)
+        if output is not None:
+            atomic.write_json(output, results)
     _show(results)
 
 
@@ -148,18 +156,21 @@ def predict(
 ) -> None:
     """Predict for new text: token<TAB>tag lines, texts with a label behind, or answers by question id."""
     with one_line_errors():
+        _check_batch_size(batch_size)
         run = _load_run(model_dir, task, max_length)
+        from . import atomic
+        from .output_paths import check_file
         from .prediction import predict as predict_examples
         from .prediction import read_input
 
         examples = read_input(run.task, Path("/dev/stdin" if input_file == "-" else input_file), input_format)
-    text = predict_examples(run, examples, batch_size)
+        if output is not None:
+            check_file("--output", output)
+        text = predict_examples(run, examples, batch_size)
+        if output is not None:
+            atomic.write_text(output, text)
     if output is None:
         sys.stdout.write(text)
-    else:
-        from . import atomic
-
-        atomic.write_text(output, text)
 
 
 @app.command()
@@ -202,6 +213,11 @@ def _fusion_layer(text: str | None, fusion: str | None) -> int | list[int] | Non
     except ValueError:
         raise ValueError(f"--fusion-layer must be an integer, several as 4,6, or none, got {text!r}") from None
     return layers[0] if len(layers) == 1 else layers
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {batch_size}")
 
 
 def _load_run(model_dir: Path, task: str | None, max_length: int | None) -> SavedRun:

@@ -16,6 +16,7 @@ from .data.examples import Example
 from .data.loading import choose_languages, read_split, subset
 from .evaluation import example_scores, score_language
 from .results import summary
+from .run_config import RunConfig
 from .run_directory import RunDirectory
 from .saved_runs import SavedRun, load_run
 from .tasks.question_answering import Span
@@ -34,11 +35,12 @@ class EnsembleConfig:
         output_dir: where results and predictions are written; holds no run, and no files of their names but an
             ensemble's; whatever else lies there stays.
         data_dir: data in XTREME's layout; None takes the first run's own.
-        languages: to test on; None takes all that have data.
+        languages: to test on; None takes those that all runs were tested on, or where there are none such all that
+            have data.
         vote: each run has one vote for each decision (a word's tag, a text's label, a question's answer), ties going
             to the candidate that the runs' mean probability prefers; else that mean decides alone.
         split: "test" or "dev".
-        max_eval_examples: a fixed random subset of each language; None takes all.
+        max_eval_examples: a fixed random subset of each language; 0 takes all, None as many as the first run.
         batch_size: sequences a batch.
 
     Raises:
@@ -59,10 +61,10 @@ class EnsembleConfig:
             raise ValueError(f"an ensemble needs at least two runs, none of them twice, got {_names(self.runs)}")
         if self.split not in ("test", "dev"):
             raise ValueError(f"--split must be test or dev, got {self.split!r}")
-        for name in ("batch_size", "max_eval_examples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.max_eval_examples is not None and self.max_eval_examples < 0:
+            raise ValueError(f"max_eval_examples must not be negative, got {self.max_eval_examples}")
 
 
 def run_ensemble(
@@ -85,11 +87,13 @@ def run_ensemble(
     """
     directory = RunDirectory(config.output_dir)
     directory.check_for_ensemble(overwrite)
-    names = {_task_of(path) for path in config.runs}
+    configs = [_config_of(path) for path in config.runs]
+    names = {run.task for run in configs}
     if len(names) > 1:
         raise ValueError(f"the runs must be of one task, got {', '.join(sorted(names))}")
+    data = _data(config, configs)
     first = load_run(config.runs[0])
-    task, data = first.task, _data(config, first)
+    task = first.task
     members: list[dict[str, Any]] = []
     scores: dict[str, list[list[Any]]] = {language: [] for language in data}
     for path in config.runs:
@@ -170,8 +174,8 @@ def _names(runs: Sequence[Path]) -> str:
     return ", ".join(map(str, runs)) or "none"
 
 
-def _task_of(path: Path) -> str:
-    """The task of a run, told without loading its model."""
+def _config_of(path: Path) -> RunConfig:
+    """The configuration of a run, read without loading its model."""
     if not path.is_dir():
         raise ValueError(f"run {path} does not exist")
     directory = RunDirectory(path)
@@ -179,21 +183,24 @@ def _task_of(path: Path) -> str:
         raise ValueError(f"{path} has no run.json, so it is no run of dlfa train")
     if not (path / "config.json").exists():
         raise ValueError(f"no model in {path}: the run is not complete, or was made by a sweep without --keep-models")
-    return str(directory.read_run()["config"]["task"])
+    return directory.read_config()
 
 
-def _data(config: EnsembleConfig, first: SavedRun) -> dict[str, list[Example]]:
-    of_run = first.config
-    data_dir = config.data_dir if config.data_dir is not None or of_run is None else of_run.data_dir
-    size = config.max_eval_examples
-    if size is None and of_run is not None:
-        size = of_run.max_eval_examples
-    wanted = config.languages
+def _data(config: EnsembleConfig, runs: Sequence[RunConfig]) -> dict[str, list[Example]]:
+    first, task = runs[0], runs[0].task_object
+    data_dir = first.data_dir if config.data_dir is None else config.data_dir
+    size = first.max_eval_examples if config.max_eval_examples is None else config.max_eval_examples
+    wanted: Sequence[str] | None = config.languages
     if wanted is None and config.split == "dev":
-        wanted = (first.task.train_language,)
+        wanted = (task.train_language,)
+    elif wanted is None:
+        shared = (
+            language for language in first.languages or () if all(language in (run.languages or ()) for run in runs)
+        )
+        wanted = tuple(shared) or None
     return {
-        language: subset(read_split(first.task, data_dir, config.split, language), size)
-        for language in choose_languages(first.task, data_dir, wanted, config.split)
+        language: subset(read_split(task, data_dir, config.split, language), size or None)
+        for language in choose_languages(task, data_dir, wanted, config.split)
     }
 
 

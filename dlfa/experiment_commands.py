@@ -56,7 +56,7 @@ def ensemble(
     vote: Annotated[bool, typer.Option("--vote", help="One vote a run, in place of the mean probability.")] = False,
     split: Annotated[str, typer.Option(help="test or dev.")] = "test",
     max_eval_examples: Annotated[
-        int | None, typer.Option(help="A fixed random subset of each language; default: as the first run.")
+        int | None, typer.Option(help="A fixed random subset of each language; 0 for all; default: as the first run.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Sequences a batch.")] = 64,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an ensemble in --output-dir.")] = False,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
@@ -15,11 +17,13 @@ from transformers import (
 
 import dlfa  # noqa: F401  (makes model_type "dlfa" known to the Auto classes)
 
+from .json_files import read_object
+from .positions import check_length
 from .processes import default_device
 from .run_config import RunConfig
 from .run_directory import RunDirectory
 from .tasks import Task, get_task
-from .training import load_tokenizer
+from .training import load_tokenizer, public
 
 _AUTO = {
     "token": AutoModelForTokenClassification,
@@ -50,12 +54,13 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
         max_length: tokens a sequence; None takes the run's, else XTREME's.
 
     Raises:
-        ValueError: no model there, a task that cannot be told or is not the run's, labels that are not the task's.
+        ValueError: no model there or a damaged one, a malformed run.json, a task that cannot be told or is not the
+            run's, labels that are not the task's, a length that the encoder has no positions for.
     """
     if not path.is_dir():
         raise ValueError(f"model directory {path} does not exist")
     directory = RunDirectory(path)
-    config = RunConfig.from_json(directory.read_run()["config"], path) if directory.run_file.exists() else None
+    config = directory.read_config() if directory.run_file.exists() else None
     if config is not None and task_name is not None and task_name != config.task:
         raise ValueError(f"--task must be {config.task}, which the run in {path} was trained for, got {task_name}")
     name = config.task if config is not None else task_name
@@ -69,12 +74,29 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
     tokenizer = load_tokenizer(str(path), length)
     try:
         model = _AUTO[task.kind].from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"the model in {path} cannot be loaded for task {task.name}: {reason}") from error
     _check_labels(task, model, path)
+    check_length(model.base_model, str(path), length)
     model.to(default_device())
     return SavedRun(task, model.eval(), tokenizer, config, length)
+
+
+def told_by_run(path: Path, config: RunConfig | None, **changed: Any) -> dict[str, Any]:
+    """What an evaluation's results.json takes over from the run in `path`: how its model was trained.
+
+    Args:
+        path: of the run.
+        config: of the run; None where it is not known.
+        **changed: fields of the configuration that the evaluation chose for itself.
+    """
+    if config is None:
+        return {}
+    results = RunDirectory(path).results_file
+    told = read_object(results) if results.exists() else {}
+    fields: dict[str, Any] = {name: told[name] for name in ("encoder_sha256", "intermediate") if name in told}
+    return {**fields, "config": {**(told.get("config") or public(config)), **changed}}
 
 
 def _check_labels(task: Task, model: PreTrainedModel, path: Path) -> None:

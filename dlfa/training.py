@@ -356,7 +356,7 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
         seed=config.seed,
         autocast=autocast_dtype(config),
         train=train_facts,
-        config=_public(config),
+        config=public(config),
         **more,
     )
     if process_state().is_main_process:
@@ -406,7 +406,7 @@ def write_predictions(
         atomic.write_text(path / f"{split}-{language}{task.prediction_suffix}", text)
 
 
-def _public(config: RunConfig) -> dict[str, Any]:
+def public(config: RunConfig) -> dict[str, Any]:
     """The configuration for results.json: without the places of this machine."""
     places = ("model", "data_dir", "languages", "states_cache", "intermediate")
     return {name: value for name, value in config.to_json().items() if name not in places}

@@ -99,7 +99,12 @@ def subset(examples: Sequence[T], size: int | None) -> list[T]:
 
     The first ones would not do, as many corpora are ordered by genre. The draw does not depend on a run's seed, so that
     runs with different seeds see the same data.
+
+    Raises:
+        ValueError: a negative size.
     """
+    if size is not None and size < 0:
+        raise ValueError(f"a subset must have a size that is not negative, got {size}")
     if size is None or size >= len(examples):
         return list(examples)
     order = list(range(len(examples)))

@@ -69,6 +69,24 @@ def test_evaluate_repeats_the_runs_figures(run, data_dir, tmp_path):
         assert (tmp_path / "predictions" / name).read_bytes() == (out / "predictions" / name).read_bytes()
 
 
+def test_evaluation_tells_how_the_model_was_trained(run, tmp_path):
+    out, _ = run
+    told = json.loads((out / "results.json").read_text())["config"]
+    for name, more, changed in (("same", (), {}), ("fewer", ("--max-eval-examples", 2), {"max_eval_examples": 2})):
+        result = invoke("evaluate", out, "--output", tmp_path / name, "--quiet", *more)
+        assert result.exit_code == 0, result.output
+        assert json.loads((tmp_path / name).read_text())["config"] == told | changed
+
+
+def test_evaluate_takes_the_languages_of_the_run(encoder, data_dir, tmp_path):
+    out = tmp_path / "run"
+    result = invoke(*train_arguments(encoder, data_dir, out, "--languages", "de", "--epochs", 1))
+    assert result.exit_code == 0, result.output
+    assert invoke("evaluate", out, "--output", tmp_path / "again.json", "--quiet").exit_code == 0
+    again, trained = (json.loads(path.read_text()) for path in (tmp_path / "again.json", out / "results.json"))
+    assert again["languages"] == trained["languages"]
+
+
 def test_evaluate_knows_task_and_data_of_the_run(run, tmp_path):
     out, _ = run
     result = invoke("evaluate", out, "--split", "dev", "--output", tmp_path / "dev.json", "--quiet")
@@ -286,11 +304,57 @@ def test_hub_failure_is_one_line(encoder, tmp_path):
         (("evaluate", "{encoder}"), "--task must be given"),
         (("evaluate", "{encoder}", "--task", "udpos"), "labels"),
         (("evaluate", "{run}", "--batch-size", "0"), "--batch-size must be at least 1"),
+        (("evaluate", "{run}", "--max-eval-examples", "-5"), "--max-eval-examples must not be negative, got -5"),
+        (("evaluate", "{run}", "--max-length", "2", "--quiet"), "max_length must leave room"),
+        (("evaluate", "{run}", "--max-length", "129"), "max_length must be at most 128"),
+        (("evaluate", "{run}", "--output", "{run}"), "--output must be a file, got a directory"),
+        (("evaluate", "{run}", "--output", "{run}/run.json/a"), "cannot be written"),
+        (("evaluate", "{run}", "--predictions", "{run}/run.json"), "--predictions must be a directory, got a file"),
+        (("predict", "{run}", "--input", "{text}", "--batch-size", "0"), "--batch-size must be at least 1"),
+        (("predict", "{run}", "--input", "{text}", "--max-length", "2"), "max_length must leave room"),
+        (("predict", "{run}", "--input", "{text}", "--output", "{run}"), "--output must be a file, got a directory"),
+        (("predict", "{run}", "--input", "{text}", "--output", "/dev/null"), "--output must be a file, got a device"),
+        (("ensemble", "{run}", "{encoder}", "--output-dir", "o", "--max-eval-examples", "-1"), "must not be negative"),
         (("predict", "{run}", "--input", "nowhere.txt"), "nowhere.txt: cannot be read"),
         (("predict", "{run}", "--input", "{run}/results.json", "--input-format", "xml"), "must be one of auto, text"),
         (("predict", "{run}", "--input", "/dev/null"), "holds nothing to predict"),
     ],
 )
-def test_bad_evaluation_and_prediction_arguments(run, encoder, arguments, message):
-    filled = [part.format(run=run[0], encoder=encoder) for part in arguments]
+def test_bad_evaluation_and_prediction_arguments(run, encoder, tmp_path, arguments, message):
+    text = tmp_path / "text"
+    text.write_text("the nab vak\n")
+    filled = [part.format(run=run[0], encoder=encoder, text=text) for part in arguments]
     assert message in one_line_error(invoke(*filled))
+
+
+def test_damaged_weights_are_named(run, encoder, data_dir, tmp_path):
+    for source, name in ((run[0], "run"), (encoder, "encoder")):
+        shutil.copytree(source, tmp_path / name)
+        weights = tmp_path / name / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:5000])
+    assert f"the model in {tmp_path / 'run'} cannot be loaded" in one_line_error(invoke("evaluate", tmp_path / "run"))
+    for more in ((), ("--freeze-encoder",)):
+        arguments = train_arguments(tmp_path / "encoder", data_dir, tmp_path / "out", *more)
+        line = one_line_error(invoke(*arguments))
+        assert f"no encoder can be loaded from '{tmp_path / 'encoder'}': its weights cannot be read" in line
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ([], "config must be an object, got []"),
+        ({"task": "udpos"}, "lacks model"),
+        ({"task": "udpos", "model": "m", "seed": "a"}, "seed must be of type int, got 'a'"),
+        (
+            {"task": "udpos", "model": "m", "languages": "de"},
+            "languages must be of type tuple[str, ...] | None, got 'de'",
+        ),
+        ({"task": "udpos", "model": "m", "bf16": 1}, "bf16 must be of type bool, got 1"),
+        ({"task": "udpos", "model": "m", "epochs": -1}, "epochs must be a positive number"),
+    ],
+)
+def test_malformed_run_files_are_named(tmp_path, config, message):
+    (tmp_path / "run.json").write_text(json.dumps({"config": config, "data_sha256": ""}))
+    line = one_line_error(invoke("evaluate", tmp_path))
+    assert f"{tmp_path / 'run.json'}: " in line
+    assert message in line

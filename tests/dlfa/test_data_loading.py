@@ -75,6 +75,11 @@ def test_subset_is_fixed_nested_and_in_order():
     assert subset(numbers, None) == subset(numbers, 5000) == numbers
 
 
+def test_a_negative_subset_is_refused():
+    with pytest.raises(ValueError, match="not negative, got -5"):
+        subset(range(9), -5)
+
+
 def test_data_hash_tells_data_apart(tmp_path):
     folder = make_udpos(tmp_path)
     first = load_task_data(UDPOS, folder).sha256()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -148,3 +149,20 @@ def test_results_of_something_else_are_refused(runs, data_dir, tmp_path, name):
     with pytest.raises(ValueError, match=f"holds {name} of something else"):
         run_ensemble(EnsembleConfig(tuple(runs[:2]), tmp_path / "out", data_dir), overwrite=True)
     assert path.read_text() == '{"mine": 1}'
+
+
+def test_languages_are_those_of_all_runs_and_0_takes_all_examples(runs, data_dir, tmp_path):
+    members = []
+    for run, languages in zip(runs, (["de", "en"], ["fr", "de"]), strict=False):
+        member = tmp_path / run.name
+        shutil.copytree(run, member)
+        told = json.loads((member / "run.json").read_text())
+        told["config"] |= {"languages": languages, "max_eval_examples": 3}
+        (member / "run.json").write_text(json.dumps(told))
+        members.append(member)
+    for number, size in ((0, 10), (None, 3)):
+        config = EnsembleConfig(tuple(members), tmp_path / str(size), data_dir, max_eval_examples=number)
+        languages = run_ensemble(config)["languages"]
+        assert {language: values["examples"] for language, values in languages.items()} == {"de": size}
+    with pytest.raises(ValueError, match="max_eval_examples must not be negative, got -1"):
+        dataclasses.replace(config, max_eval_examples=-1)

@@ -1,0 +1,32 @@
+"""Whether what an option names can be written, found out before the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import atomic
+
+
+def check_file(option: str, path: Path) -> None:
+    """Raise ValueError unless the file `path` of `option` can be written; its folder is made where it is not there."""
+    if path.exists() and not path.is_file():
+        what = "a directory" if path.is_dir() else "a device"
+        raise ValueError(f"{option} must be a file, got {what}: {path}")
+    _try(option, path, path.parent)
+
+
+def check_folder(option: str, path: Path) -> None:
+    """Raise ValueError unless files can be written to the folder `path` of `option`; it is made if need be."""
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{option} must be a directory, got a file: {path}")
+    _try(option, path, path)
+
+
+def _try(option: str, path: Path, folder: Path) -> None:
+    probe = atomic.temporary(folder / "probe")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"{option} {path} cannot be written: {error.strerror}") from error
