@@ -45,7 +45,7 @@ def summary(
         seed: of the training run, where known.
         split: "test" or "dev".
         autocast: the dtype that evaluation ran in, where not the model's.
-        more: further fields: `train`, `dev`, `config`.
+        more: further fields: `train`, `config`, `intermediate`, `encoder_sha256` (of the weights before training).
     """
     languages = {
         language: {**result.metrics, "examples": len(result.examples)} for language, result in evaluations.items()

@@ -35,6 +35,7 @@ from .directory_lock import held
 from .embedding_rows import merge_rows, train_rows
 from .evaluation import LanguageEvaluation, evaluate, model_for
 from .frozen import StateInputs, StatesHead, StateStore
+from .frozen.fingerprints import weights_fingerprint
 from .intermediate import Predecessor
 from .json_files import read_object
 from .length_batches import LengthGroupedSampler
@@ -64,6 +65,7 @@ class Materials:
     tokenizer: PreTrainedTokenizerBase
     inputs: ModelInputs
     encoder: DLFAModel | None  # where it is frozen: a model without fusion around it
+    encoder_sha256: str | None  # of its weights
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Prepared:
     task: Task
     materials: Materials
     model: PreTrainedModel
+    encoder_sha256: str  # of the encoder's weights before training
     features: list[Feature]  # of the training data
     directory: RunDirectory
     checkpoint: Path | None
@@ -156,6 +159,7 @@ def prepare(
     materials = materials or load_materials(config, data, progress=progress)
     set_seed(config.seed)
     model = new_model(config, task, materials.encoder)
+    encoder_sha256 = materials.encoder_sha256 or weights_fingerprint(model.base_model)
     limit_training(model, config)
     features = encode_all(config, materials)
     process_state().wait_for_everyone()  # no process may look at the directory after one has claimed it
@@ -167,7 +171,9 @@ def prepare(
         if not resumed:
             atomic.write_json(directory.run_file, run)
     checkpoint = directory.newest_checkpoint() if resumed else None
-    return Prepared(config, task, materials, model, features, directory, checkpoint, predecessor, progress)
+    return Prepared(
+        config, task, materials, model, encoder_sha256, features, directory, checkpoint, predecessor, progress
+    )
 
 
 def load_data(config: RunConfig) -> TaskData:
@@ -195,7 +201,7 @@ def load_materials(config: RunConfig, data: TaskData, *, progress: bool = False)
     tokenizer = load_tokenizer(config.model, config.max_length or 0)
     encoding = Encoding(config.max_length or 0, config.model_options.get("label_subword", "first"))
     if not config.freeze_encoder:
-        return Materials(data, tokenizer, ModelInputs(config.task_object, tokenizer, encoding), None)
+        return Materials(data, tokenizer, ModelInputs(config.task_object, tokenizer, encoding), None, None)
     try:
         encoder = DLFAModel.from_encoder(config.model, None)
     except OSError as error:
@@ -209,7 +215,8 @@ def load_materials(config: RunConfig, data: TaskData, *, progress: bool = False)
         autocast=autocast_dtype(config),
         progress=progress,
     )
-    return Materials(data, tokenizer, StateInputs(config.task_object, tokenizer, encoding, store), encoder)
+    inputs = StateInputs(config.task_object, tokenizer, encoding, store)
+    return Materials(data, tokenizer, inputs, encoder, weights_fingerprint(encoder.encoder))
 
 
 def compute_states(materials: Materials, several: Iterable[Mapping[str, Any]]) -> None:
@@ -355,6 +362,7 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
         evaluations,
         seed=config.seed,
         autocast=autocast_dtype(config),
+        encoder_sha256=prepared.encoder_sha256,
         train=train_facts,
         config=public(config),
         **more,

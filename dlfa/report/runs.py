@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..json_files import read_object
+from .encoders import told_apart
 from .ensembles import Ensemble, read_ensemble
 from .fields import Fields
 from .variants import Variant
@@ -36,6 +37,7 @@ class Run:
         environment: device, versions, precision, backend.
         data_dir: where the run read its data; None for the Hub or where there is no run.json.
         has_run_file: whether a run.json lies beside the results.
+        encoder: fingerprint of the weights of the encoder that it started from; None where the results do not tell.
     """
 
     path: Path
@@ -53,6 +55,7 @@ class Run:
     environment: Mapping[str, Any] = field(default_factory=dict)
     data_dir: Path | None = None
     has_run_file: bool = False
+    encoder: str | None = None
 
     @property
     def name(self) -> str:
@@ -91,7 +94,7 @@ class Run:
 
 
 class Loaded(NamedTuple):
-    """What results files hold: runs, ensembles of runs, and a line for each run that is not complete."""
+    """What results files hold: runs, ensembles of runs, and a line for whatever is left out or told apart."""
 
     runs: list[Run]
     ensembles: list[Ensemble]
@@ -111,10 +114,12 @@ def load_runs(paths: Iterable[Path], compare: Sequence[str] = ()) -> Loaded:
         Runs and ensembles in the order of their paths, and notes.
 
     Raises:
-        ValueError: a path that is not there or holds no results; a malformed file, named with its field; a field of
-            `compare` that no run has.
+        ValueError: a path that is not there or holds no results; a malformed file that was given by its own name, named
+            with its field (one that was found below a directory is noted and left out); a field of `compare` that no
+            run has.
     """
     files: dict[Path, Path] = {}
+    given: set[Path] = set()
     notes: list[str] = []
     for path in paths:
         if path.is_dir():
@@ -126,24 +131,31 @@ def load_runs(paths: Iterable[Path], compare: Sequence[str] = ()) -> Loaded:
                 raise ValueError(f"{path}: no {RESULTS} in this directory or below")
         elif path.is_file():
             found = [path]
+            given.add(path.resolve())
         else:
             raise ValueError(f"{path}: no such file or directory; needed {RESULTS} files, or directories with runs")
         for file in found:
             files.setdefault(file.resolve(), file)
     runs, ensembles = [], []
-    for file in files.values():
-        values = read_object(file)
-        if "ensemble" in values:
-            ensembles.append(read_ensemble(file, values))
-        else:
-            runs.append(read_run(file, values, compare))
+    for place, file in files.items():
+        try:
+            values = read_object(file)
+            if "ensemble" in values:
+                ensembles.append(read_ensemble(file, values))
+            else:
+                runs.append(read_run(file, values, compare))
+        except ValueError as error:
+            if place in given:
+                raise
+            notes.append(f"{error}; it is left out")
     if not runs and not ensembles:
         raise ValueError("there is no complete run: " + "; ".join(notes))
     for name in compare:
         if not any(name in dict(run.variant.compared) for run in runs):
             known = sorted({name for run in runs for name in run.protocol})
             raise ValueError(f"--compare: no run has a field {name!r}; fields are {', '.join(known) or 'none'}")
-    return Loaded(runs, ensembles, notes)
+    runs, more = told_apart(runs)
+    return Loaded(runs, ensembles, notes + more)
 
 
 def _stages(path: Path) -> set[Path]:
@@ -217,6 +229,7 @@ def read_run(path: Path, values: Mapping[str, Any], compare: Sequence[str] = ())
         environment=reader.mapping("environment", default={}),
         data_dir=_data_dir(run_file),
         has_run_file=run_file.exists(),
+        encoder=reader.text("encoder_sha256", default=None),
     )
 
 

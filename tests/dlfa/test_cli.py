@@ -71,11 +71,13 @@ def test_evaluate_repeats_the_runs_figures(run, data_dir, tmp_path):
 
 def test_evaluation_tells_how_the_model_was_trained(run, tmp_path):
     out, _ = run
-    told = json.loads((out / "results.json").read_text())["config"]
+    trained = json.loads((out / "results.json").read_text())
     for name, more, changed in (("same", (), {}), ("fewer", ("--max-eval-examples", 2), {"max_eval_examples": 2})):
         result = invoke("evaluate", out, "--output", tmp_path / name, "--quiet", *more)
         assert result.exit_code == 0, result.output
-        assert json.loads((tmp_path / name).read_text())["config"] == told | changed
+        told = json.loads((tmp_path / name).read_text())
+        assert told["config"] == trained["config"] | changed
+        assert told["encoder_sha256"] == trained["encoder_sha256"]
 
 
 def test_evaluate_takes_the_languages_of_the_run(encoder, data_dir, tmp_path):

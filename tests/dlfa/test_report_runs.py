@@ -182,3 +182,33 @@ def test_a_mean_over_missing_languages_is_refused(tmp_path):
         run.mean("f1", ["de", "fr", "zh"])
     with pytest.raises(ValueError, match=r"languages\.de\.recall is missing"):
         run.mean("recall", ["de"])
+
+
+def test_below_a_directory_what_is_no_run_is_noted_and_left_out(tmp_path):
+    make_run(tmp_path / "good", DATA, corrupted(TASKS["udpos"], 0.1))
+    foreign = {"quickstart": json.dumps({"task": "udpos", "languages": {}}), "cut": "{", "list": "[]"}
+    for name, text in foreign.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(text)
+    runs, _, notes = load_runs([tmp_path])
+    assert len(runs) == 1
+    assert sorted(note.partition(":")[0] for note in notes) == sorted(
+        str(tmp_path / n / "results.json") for n in foreign
+    )
+    assert all(note.endswith("; it is left out") for note in notes)
+    with pytest.raises(ValueError, match="field metric is missing"):
+        load_runs([tmp_path, tmp_path / "quickstart" / "results.json"])
+
+
+def test_encoders_of_one_name_are_told_apart_by_their_weights(tmp_path):
+    def load(*encoders):
+        for number, encoder in enumerate(encoders):
+            write(tmp_path / f"{number}.json", seed=number, encoder_sha256=encoder or "absent")
+        runs, _, notes = load_runs([tmp_path / f"{number}.json" for number in range(len(encoders))])
+        return [run.model for run in runs], notes
+
+    assert load(None, None) == (["m", "m"], [])
+    assert load("aaaaaaaaaa", None) == (["m", "m"], [])
+    models, (note,) = load("aaaaaaaaaa", "bbbbbbbbbb", None)
+    assert models == ["m (aaaaaaaa)", "m (bbbbbbbb)", "m (not told)"]
+    assert note.startswith("2 encoders are called m, so their runs are not compared")

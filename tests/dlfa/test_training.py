@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_tasks import make_encoder, make_udpos
+from transformers import AutoTokenizer, BertModel
 
 from dlfa import DLFAForTokenClassification
 from dlfa.run_config import RunConfig
@@ -94,6 +95,21 @@ def test_results_have_the_designs_fields(finished):
     assert (environment["device"], environment["backend"]) == ("cpu", "eager")
     assert str(ROOT.parent) not in json.dumps(results)
     assert config.output_dir.as_posix() not in json.dumps(results)
+
+
+@pytest.mark.parametrize("changes", [{"freeze_encoder": True}, {"lora_rank": 2}, {"intermediate": True}])
+def test_results_tell_the_encoder_that_training_began_with(base, finished, data_dir, tmp_path, changes):
+    if "intermediate" in changes:
+        changes = {"intermediate": (f"udpos:{data_dir}",)}
+    config = dataclasses.replace(base, output_dir=tmp_path / "run", epochs=0.1, languages=("de",), **changes)
+    results = train(dataclasses.replace(config, states_cache=tmp_path / "cache"))
+    assert results["encoder_sha256"] == finished[1]["encoder_sha256"]
+    other = BertModel.from_pretrained(base.model)
+    other.embeddings.LayerNorm.bias.data += 1
+    other.save_pretrained(tmp_path / "encoder")
+    AutoTokenizer.from_pretrained(base.model).save_pretrained(tmp_path / "encoder")
+    config = dataclasses.replace(base, model=str(tmp_path / "encoder"), output_dir=tmp_path / "other", epochs=0.1)
+    assert train(config)["encoder_sha256"] != results["encoder_sha256"]
 
 
 def test_same_seed_gives_the_same_results_and_another_seed_others(base, finished, tmp_path):
