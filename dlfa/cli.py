@@ -102,10 +102,10 @@ def evaluate(
             raise ValueError(f"--max-eval-examples must not be negative, got {max_eval_examples}")
         run = _load_run(model_dir, task, max_length)
         from .data.loading import choose_languages, read_split, subset
+        from .saved_runs import data_dir_of, told_by_run
 
         config = run.config
-        if data_dir is None and config is not None:
-            data_dir = config.data_dir
+        data_dir = data_dir_of(config, data_dir)
         if max_eval_examples is None and config is not None:
             max_eval_examples = config.max_eval_examples
         size = max_eval_examples or None
@@ -120,7 +120,6 @@ def evaluate(
         from .evaluation import evaluate as evaluate_languages
         from .output_paths import check_file, check_folder
         from .results import summary
-        from .saved_runs import told_by_run
         from .training import autocast_dtype, write_predictions
 
         if output is not None:

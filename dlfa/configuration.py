@@ -219,7 +219,10 @@ def _as_config(encoder_config: dict | PreTrainedConfig | None) -> PreTrainedConf
         values = {name: value for name, value in encoder_config.items() if name != "model_type"}
         encoder_config = AutoConfig.for_model(encoder_config["model_type"], **values)
     if isinstance(encoder_config, DLFAConfig):
-        raise ValueError("encoder_config must be that of a plain encoder, got a DLFAConfig; use its encoder_config")
+        raise ValueError(
+            "encoder_config must be that of a plain encoder, got a DLFAConfig; use its encoder_config, or dlfa train "
+            "--intermediate to train on one task after another"
+        )
     if encoder_config.is_encoder_decoder:
         raise ValueError(
             f"encoder_config must be that of an encoder, got the encoder-decoder {encoder_config.model_type!r}"

@@ -10,6 +10,7 @@ some encoders.) What an encoder keeps for itself until it returns, as DeBERTa do
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+# Encoders that call their blocks' `forward` themselves, as SqueezeBERT does: no hook sees that.
+_past_hooks: weakref.WeakSet[PreTrainedModel] = weakref.WeakSet()
 _running = threading.local()  # one run a thread: nn.DataParallel's replicas share their hooks
 
 
@@ -79,7 +82,7 @@ def run_encoder(encoder: PreTrainedModel, layers: Sequence[int], hooked: bool, *
     Raises:
         RuntimeError: the encoder did not yield a layer in the shape of its last one.
     """
-    if not hooked:
+    if not hooked or encoder in _past_hooks:
         return _from_output_hidden_states(encoder, layers, inputs)
     kept: dict[int, Tensor | None] = dict.fromkeys(layers)
     outer, _running.kept = getattr(_running, "kept", None), kept
@@ -87,6 +90,9 @@ def run_encoder(encoder: PreTrainedModel, layers: Sequence[int], hooked: bool, *
         outputs = encoder(**inputs, return_dict=True)
     finally:
         _running.kept = outer
+    if None in kept.values():
+        _past_hooks.add(encoder)
+        return _from_output_hidden_states(encoder, layers, inputs)
     last = outputs.last_hidden_state
     return EncoderStates(last, tuple(_fitting(layer, kept[layer], last) for layer in layers), outputs)
 

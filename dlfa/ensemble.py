@@ -18,7 +18,7 @@ from .evaluation import example_scores, score_language
 from .results import summary
 from .run_config import RunConfig
 from .run_directory import RunDirectory
-from .saved_runs import SavedRun, load_run
+from .saved_runs import SavedRun, data_dir_of, load_run
 from .tasks.question_answering import Span
 from .training import autocast_dtype, write_predictions
 
@@ -188,7 +188,7 @@ def _config_of(path: Path) -> RunConfig:
 
 def _data(config: EnsembleConfig, runs: Sequence[RunConfig]) -> dict[str, list[Example]]:
     first, task = runs[0], runs[0].task_object
-    data_dir = first.data_dir if config.data_dir is None else config.data_dir
+    data_dir = data_dir_of(first, config.data_dir)
     size = first.max_eval_examples if config.max_eval_examples is None else config.max_eval_examples
     wanted: Sequence[str] | None = config.languages
     if wanted is None and config.split == "dev":

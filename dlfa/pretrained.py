@@ -302,6 +302,9 @@ def _bare(model: PreTrainedModel) -> PreTrainedModel:
     """The encoder of `model`, without pooler, checked to be what a saved DLFA model will be rebuilt with."""
     if isinstance(model, DLFAPreTrainedModel):
         raise ValueError(f"encoder must be a plain encoder, got a {type(model).__name__}; use its `encoder`")
+    if getattr(type(model.config), "is_encoder_decoder", False):  # of the family: its encoders say that they are none
+        family = model.config.model_type
+        raise ValueError(f"encoder must be of a family without a decoder, got {type(model).__name__} of {family!r}")
     encoder = model.base_model
     needed = _encoder_class(model.config)
     if not isinstance(encoder, needed):

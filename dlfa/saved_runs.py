@@ -83,6 +83,21 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
     return SavedRun(task, model.eval(), tokenizer, config, length)
 
 
+def data_dir_of(config: RunConfig | None, given: Path | None) -> Path | None:
+    """Where data are read: the folder that was given, else that of the run; None for the Hub.
+
+    Raises:
+        ValueError: the run's folder is not there.
+    """
+    if given is not None or config is None or config.data_dir is None:
+        return given
+    if not config.data_dir.is_dir():
+        raise ValueError(
+            f"{config.data_dir}: no such folder, where the run in {config.output_dir} had its data; give --data-dir"
+        )
+    return config.data_dir
+
+
 def told_by_run(path: Path, config: RunConfig | None, **changed: Any) -> dict[str, Any]:
     """What an evaluation's results.json takes over from the run in `path`: how its model was trained.
 

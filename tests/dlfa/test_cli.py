@@ -329,6 +329,18 @@ def test_bad_evaluation_and_prediction_arguments(run, encoder, tmp_path, argumen
     assert message in one_line_error(invoke(*filled))
 
 
+def test_what_a_run_cannot_be_taken_for_is_said(run, data_dir, tmp_path):
+    line = one_line_error(invoke(*train_arguments(run[0], data_dir, tmp_path / "out")))
+    assert "dlfa train --intermediate to train on one task after another" in line
+    moved = tmp_path / "moved"
+    shutil.copytree(run[0], moved)
+    told = json.loads((moved / "run.json").read_text())
+    told["config"]["data_dir"] = "gone"
+    (moved / "run.json").write_text(json.dumps(told))
+    line = one_line_error(invoke("evaluate", moved, "--quiet"))
+    assert f"gone: no such folder, where the run in {moved} had its data; give --data-dir" in line
+
+
 def test_damaged_weights_are_named(run, encoder, data_dir, tmp_path):
     for source, name in ((run[0], "run"), (encoder, "encoder")):
         shutil.copytree(source, tmp_path / name)

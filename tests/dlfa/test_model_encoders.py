@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_encoders import FAMILIES, LAYERS, SPECIAL, batch, tiny_encoder
 from torch import nn
+from transformers import SqueezeBertConfig, SqueezeBertModel
 
 from dlfa import DLFAForTokenClassification, DLFAModel
 from dlfa.encoder_states import encoder_blocks
@@ -32,6 +33,24 @@ def test_states_are_the_hidden_states_of_transformers(family: str) -> None:
         torch.testing.assert_close(state, expected.hidden_states[layer], rtol=0, atol=0, msg=f"layer {layer}")
     different = [not torch.equal(state, states.last) for state in states.lowers]
     assert all(different)
+
+
+def test_states_of_an_encoder_that_calls_its_blocks_past_their_hooks() -> None:
+    config = SqueezeBertConfig(
+        vocab_size=60, hidden_size=32, embedding_size=32, num_hidden_layers=LAYERS, num_attention_heads=4,
+        intermediate_size=48, max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    model = DLFAForTokenClassification.from_encoder(SqueezeBertModel(config).eval(), fusion_layer=1, num_labels=5)
+    runs = []
+    model.encoder.register_forward_hook(lambda *_: runs.append(1))
+    with torch.no_grad():
+        expected = model.encoder(**batch(), output_hidden_states=True)
+    for number in (3, 4):  # the encoder runs twice until it is known
+        states = model.encoder_states(**batch(), layers=range(LAYERS))
+        assert len(runs) == number
+        assert all(torch.equal(state, expected.hidden_states[layer]) for layer, state in enumerate(states.lowers))
+    model(**batch(), labels=torch.ones(2, 7, dtype=torch.long)).loss.backward()
+    assert model.encoder.embeddings.word_embeddings.weight.grad.abs().sum() > 0
 
 
 def test_states_are_of_the_final_norm_where_an_encoder_has_one() -> None:

@@ -341,7 +341,7 @@ def test_from_encoder_names_what_is_wrong(fields: dict, error: type, message: st
 
 def test_from_encoder_refuses_what_it_could_not_rebuild() -> None:
     small = MT5Config(vocab_size=60, d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2)
-    with pytest.raises(ValueError, match="got MT5EncoderModel"):
+    with pytest.raises(ValueError, match="of a family without a decoder, got MT5EncoderModel of 'mt5'"):
         DLFAModel.from_encoder(MT5EncoderModel(small), fusion_layer=1)
     with pytest.raises(ValueError, match="got a DLFAForTokenClassification; use its `encoder`"):
         DLFAModel.from_encoder(build(), fusion_layer=1)
