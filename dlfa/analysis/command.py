@@ -40,6 +40,7 @@ def analyze(
         quiet_libraries()
         from rich.console import Console
 
+        from ..output_paths import check_folder
         from .document import gate_table, layer_table, probe_text, variance_table, write_analysis
         from .findings import analyze as analyze_subject
         from .findings import load_probe_data
@@ -51,6 +52,8 @@ def analyze(
             subject, data_dir if data_dir is not None else subject.data_dir, chosen,
             max_examples=max_examples or None, probe_examples=probe_examples or None,
         )  # fmt: skip
+        if output is not None:
+            check_folder("--output", output)
         with Console(stderr=True, quiet=quiet).status("analyze") as status:
             findings = analyze_subject(subject, data, lambda what: status.update(f"analyze {what}"))
         written = None if output is None else write_analysis(output, findings)
