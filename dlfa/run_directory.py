@@ -152,9 +152,7 @@ class RunDirectory:
 
     def clear_results(self) -> None:
         """Remove what an evaluation of the test or development data wrote, and nothing else."""
-        for pattern in _RESULTS:
-            for path in self.path.glob(pattern):
-                path.unlink()
+        self._remove_files(_RESULTS)
         if self.predictions.is_dir() and not any(self.predictions.iterdir()):
             self.predictions.rmdir()
         self.remove_leftovers()
@@ -172,9 +170,13 @@ class RunDirectory:
         self.clear_results()
         for folder in (self.checkpoints, self.intermediate):
             shutil.rmtree(folder, ignore_errors=True)
-        for pattern in _MODEL:
+        self._remove_files(_MODEL)
+
+    def _remove_files(self, patterns: Sequence[str]) -> None:
+        for pattern in patterns:
             for path in self.path.glob(pattern):
-                path.unlink()
+                if not path.is_dir():
+                    path.unlink()
 
     def newest_checkpoint(self) -> Path | None:
         """The newest checkpoint written to its end; the best one's path in it is put right where the run was moved."""
