@@ -1,6 +1,7 @@
 """The command line as a user meets it: train, evaluate, predict, and one line for every mistake."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -315,7 +316,7 @@ def test_hub_failure_is_one_line(encoder, tmp_path):
         (("predict", "{run}", "--input", "{text}", "--batch-size", "0"), "--batch-size must be at least 1"),
         (("predict", "{run}", "--input", "{text}", "--max-length", "2"), "max_length must leave room"),
         (("predict", "{run}", "--input", "{text}", "--output", "{run}"), "--output must be a file, got a directory"),
-        (("predict", "{run}", "--input", "{text}", "--output", "/dev/null"), "--output must be a file, got a device"),
+        (("predict", "{run}", "--input", "{text}", "--output", "{pipe}"), "--output must be a file, got a device"),
         (("ensemble", "{run}", "{encoder}", "--output-dir", "o", "--max-eval-examples", "-1"), "must not be negative"),
         (("predict", "{run}", "--input", "nowhere.txt"), "nowhere.txt: cannot be read"),
         (("predict", "{run}", "--input", "{run}/results.json", "--input-format", "xml"), "must be one of auto, text"),
@@ -325,7 +326,8 @@ def test_hub_failure_is_one_line(encoder, tmp_path):
 def test_bad_evaluation_and_prediction_arguments(run, encoder, tmp_path, arguments, message):
     text = tmp_path / "text"
     text.write_text("the nab vak\n")
-    filled = [part.format(run=run[0], encoder=encoder, text=text) for part in arguments]
+    os.mkfifo(pipe := tmp_path / "pipe")
+    filled = [part.format(run=run[0], encoder=encoder, text=text, pipe=pipe) for part in arguments]
     assert message in one_line_error(invoke(*filled))
 
 
