@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from torch import nn
+from transformers import PreTrainedModel
 
 
-def longest_sequence(encoder: nn.Module) -> int | None:
+def longest_sequence(encoder: PreTrainedModel) -> int | None:
     """Tokens of the longest sequence that `encoder` takes; None where its configuration names no limit.
 
     RoBERTa and its kin count positions from the one behind that of padding, so the first rows of their table are never
     a token's.
     """
-    positions: int | None = getattr(encoder.config, "max_position_embeddings", None)
+    positions: int | None = getattr(encoder.config.get_text_config(), "max_position_embeddings", None)
     if positions is None:
         return None
     for name, module in encoder.named_modules():
@@ -20,7 +21,7 @@ def longest_sequence(encoder: nn.Module) -> int | None:
     return positions
 
 
-def check_length(encoder: nn.Module, name: str, max_length: int) -> None:
+def check_length(encoder: PreTrainedModel, name: str, max_length: int) -> None:
     """Raise ValueError where `encoder`, called `name`, cannot take sequences of `max_length` tokens."""
     longest = longest_sequence(encoder)
     if longest is not None and max_length > longest:

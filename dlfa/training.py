@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import Sampler
@@ -298,7 +298,7 @@ def new_model(config: RunConfig, task: Task, encoder: DLFAModel | None = None) -
         model: PreTrainedModel = model_for(task).from_encoder(source, **options)  # type: ignore[attr-defined]
     except OSError as error:
         raise ValueError(f"no encoder can be loaded from {config.model!r}: {_first_line(error)}") from error
-    check_length(model.base_model, config.model, config.max_length or 0)
+    check_length(cast(PreTrainedModel, model.base_model), config.model, config.max_length or 0)
     return model
 
 
