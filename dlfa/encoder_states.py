@@ -90,7 +90,7 @@ def run_encoder(encoder: PreTrainedModel, layers: Sequence[int], hooked: bool, *
         outputs = encoder(**inputs, return_dict=True)
     finally:
         _running.kept = outer
-    if None in kept.values():
+    if any(state is None for state in kept.values()):
         _past_hooks.add(encoder)
         return _from_output_hidden_states(encoder, layers, inputs)
     last = outputs.last_hidden_state
