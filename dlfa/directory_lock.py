@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .processes import process_state
+from .run_directory import RunDirectory
 
 try:
     import fcntl
@@ -30,8 +31,7 @@ def held(directory: Path) -> Iterator[None]:
     if not process_state().is_main_process:
         yield
         return
-    if directory.exists() and not directory.is_dir():
-        raise ValueError(f"--output-dir {directory} is a file, not a directory")
+    RunDirectory(directory).check_is_no_file()
     made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     try:
         descriptor = _lock(directory / LOCK)

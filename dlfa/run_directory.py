@@ -86,12 +86,16 @@ class RunDirectory:
                     "directory"
                 )
 
+    def check_is_no_file(self) -> None:
+        """Raise ValueError where a file has the directory's name."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"--output-dir {self.path} is a file, not a directory")
+
     def check(self, model: str, overwrite: bool, resume: bool) -> None:
         """Raise ValueError where a new run may not be written here."""
         if overwrite and resume:
             raise ValueError("--overwrite and --resume cannot be given together")
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"--output-dir {self.path} is a file, not a directory")
+        self.check_is_no_file()
         if Path(model).is_dir() and Path(model).resolve() == self.path.resolve():
             raise ValueError(f"--output-dir must not be the directory of --model, {model}")
         if self.holds_run() and not (overwrite or resume):
@@ -141,8 +145,7 @@ class RunDirectory:
 
     def check_for_ensemble(self, overwrite: bool) -> None:
         """Raise ValueError where an ensemble may not be written here."""
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"--output-dir {self.path} is a file, not a directory")
+        self.check_is_no_file()
         if self.run_file.exists() or (self.path / "config.json").exists():
             raise ValueError(f"--output-dir {self.path} holds a run or a model; choose another")
         if not self.holds_ensemble():

@@ -166,9 +166,9 @@ def prepare(
     if process_state().is_main_process:
         if resumed:
             directory.remove_leftovers()
-        elif overwrite:
-            directory.clear()
-        if not resumed:
+        else:
+            if overwrite:
+                directory.clear()
             atomic.write_json(directory.run_file, run)
     checkpoint = directory.newest_checkpoint() if resumed else None
     return Prepared(
