@@ -416,7 +416,7 @@ def test_killed_run_resumes_to_the_same_result(base, tmp_path, grouped):
     command = [sys.executable, "-m", "dlfa", "train", "--quiet"]
     command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
     command += ["--group-by-length"] * grouped
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())})
     try:
         deadline = time.monotonic() + 120
         while not list(config.output_dir.glob("checkpoints/*/complete.json")):
