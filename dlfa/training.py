@@ -216,7 +216,7 @@ def load_materials(config: RunConfig, data: TaskData, *, progress: bool = False)
         progress=progress,
     )
     inputs = StateInputs(config.task_object, tokenizer, encoding, store)
-    return Materials(data, tokenizer, inputs, encoder, weights_fingerprint(encoder.encoder))
+    return Materials(data, tokenizer, inputs, encoder, store.weights_sha256)
 
 
 def compute_states(materials: Materials, several: Iterable[Mapping[str, Any]]) -> None:

@@ -17,26 +17,20 @@ from ..tasks import Feature
 _INCIDENTAL = ("_name_or_path", "transformers_version", "dtype", "id2label", "label2id", "architectures")
 
 
-def encoder_fingerprint(encoder: PreTrainedModel, autocast: torch.dtype | None) -> str:
-    """SHA-256, in hexadecimal, over the encoder's configuration and weights and the precision that it runs in."""
-    values = {name: value for name, value in encoder.config.to_dict().items() if name not in _INCIDENTAL}
-    about = [values, encoder.config._attn_implementation, str(autocast)]
-    state = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
-    _add_weights(state, encoder)
-    return state.hexdigest()
-
-
 def weights_fingerprint(encoder: nn.Module) -> str:
     """SHA-256, in hexadecimal, over the encoder's weights: tells encoders of one name apart, wherever they run."""
     state = hashlib.sha256()
-    _add_weights(state, encoder)
-    return state.hexdigest()
-
-
-def _add_weights(state: hashlib._Hash, encoder: nn.Module) -> None:
     for name, tensor in sorted(encoder.state_dict().items()):
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()
+
+
+def encoder_fingerprint(encoder: PreTrainedModel, weights: str, autocast: torch.dtype | None) -> str:
+    """SHA-256, in hexadecimal, over the encoder's configuration, its `weights_fingerprint` and its precision."""
+    values = {name: value for name, value in encoder.config.to_dict().items() if name not in _INCIDENTAL}
+    about = [values, weights, encoder.config._attn_implementation, str(autocast)]
+    return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def sequences_fingerprint(features: Sequence[Feature]) -> str:

@@ -19,7 +19,7 @@ from ..modeling import DLFAModel
 from ..processes import process_state
 from ..run_config import STATES_DTYPES
 from ..tasks import Feature
-from .fingerprints import encoder_fingerprint, sequences_fingerprint
+from .fingerprints import encoder_fingerprint, sequences_fingerprint, weights_fingerprint
 from .layer_files import open_layer, write_layers
 
 LAST = -1  # the encoder's last_hidden_state among the layers
@@ -85,7 +85,8 @@ class StateStore:
         self.batch_size = batch_size
         self.autocast = autocast
         self.progress = progress
-        self.folder = folder / encoder_fingerprint(encoder.encoder, autocast)[:20]
+        self.weights_sha256 = weights_fingerprint(encoder.encoder)  # results.json tells it too
+        self.folder = folder / encoder_fingerprint(encoder.encoder, self.weights_sha256, autocast)[:20]
         self._collate = PaddingCollator(tokenizer)
         # The features are kept beside their states: their identity is the key, which may not be used again.
         self._opened: dict[int, tuple[Sequence[Feature], SequenceStates, Path]] = {}
