@@ -14,6 +14,7 @@ from . import atomic
 from .charts import bar_chart
 from .data.examples import Example
 from .data.loading import choose_languages, read_split, subset
+from .directory_lock import held
 from .evaluation import example_scores, score_language
 from .results import summary
 from .run_config import RunConfig
@@ -83,8 +84,14 @@ def run_ensemble(
         The content of results.json: as a run's, with `ensemble` in place of what tells of one model's training.
 
     Raises:
-        ValueError: bad input; raised before any model runs.
+        ValueError: bad input, or an `output_dir` that another process works in; raised before any model runs.
     """
+    with held(config.output_dir):
+        return _run_held(config, overwrite, on_run)
+
+
+def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], None] | None) -> dict[str, Any]:
+    """`run_ensemble`, in a directory that no other process works in."""
     directory = RunDirectory(config.output_dir)
     directory.check_for_ensemble(overwrite)
     configs = [_config_of(path) for path in config.runs]

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from dlfa.cli import app
 from dlfa.directory_lock import LOCK, held
+from dlfa.ensemble import EnsembleConfig, run_ensemble
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
@@ -44,6 +45,12 @@ def test_the_second_process_is_refused(encoder, data_dir, tmp_path, holder, comm
     assert result.exit_code == 2
     assert "is in use by another process" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]
+
+
+def test_an_ensemble_is_refused_a_directory_in_use(tmp_path, holder):
+    with pytest.raises(ValueError, match="in use by another process"):
+        run_ensemble(EnsembleConfig(runs=(tmp_path / "a", tmp_path / "b"), output_dir=tmp_path / "out"))
     assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]
 
 
