@@ -120,6 +120,7 @@ def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], 
         language: score_language(task, language, data[language], together(several, config.vote))
         for language, several in scores.items()
     }
+    by = "vote" if config.vote else "mean probability"
     results = summary(
         task,
         first.model,
@@ -127,9 +128,10 @@ def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], 
         evaluations,
         seed=None,
         split=config.split,
-        ensemble={"by": "vote" if config.vote else "mean probability", "runs": members},
+        ensemble={"by": by, "runs": members},
     )
     results |= {key: _common([member[key] for member in members]) for key in _OF_A_MODEL}
+    atomic.write_json(directory.ensemble_file, {"by": by, "runs": [member["run"] for member in members]})
     directory.clear_results()
     write_predictions(directory.predictions, task, evaluations, config.split)
     bar_chart(results, directory.chart_file)

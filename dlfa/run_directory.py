@@ -1,7 +1,8 @@
 """What a run leaves in its output directory, and when one may start there.
 
 OUT/ holds run.json (the configuration), results.json (written last), the model with its tokenizer, predictions/,
-languages.png, and while it is being trained checkpoints/.
+languages.png, and while it is being trained checkpoints/. An ensemble's holds ensemble.json (what it is made of),
+results.json (written last), predictions/ and languages.png.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ _MODEL = (
     "training.json", "special_tokens_map.json", "tokenizer*.json", "run.json",
 )  # fmt: skip
 # What `atomic.temporary` calls them before they are put in place.
-_PARTIAL = re.compile(r"\.\d+-(model|(run|results|training)\.json|languages\.png|README\.md|error\.txt|(test|dev)-.+)")
+_PARTIAL = re.compile(
+    r"\.\d+-(model|(run|ensemble|results|training)\.json|languages\.png|README\.md|error\.txt|(test|dev)-.+)"
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ class RunDirectory:
     def results_file(self) -> Path:
         """The results; there only once the run is complete."""
         return self.path / "results.json"
+
+    @property
+    def ensemble_file(self) -> Path:
+        """What an ensemble is made of; written before anything else of it."""
+        return self.path / "ensemble.json"
 
     @property
     def predictions(self) -> Path:
@@ -71,10 +79,8 @@ class RunDirectory:
         return any((self.path / name).exists() for name in names)
 
     def holds_ensemble(self) -> bool:
-        """Whether an ensemble's results, and no run or model, lie here."""
-        if any((self.path / name).exists() for name in ("run.json", "config.json")):
-            return False
-        return self.results_file.exists() and "ensemble" in read_object(self.results_file)
+        """Whether an ensemble, complete or cut short, lies here."""
+        return self.ensemble_file.exists() and {"runs", "by"} <= read_object(self.ensemble_file).keys()
 
     def check_no_others(self, patterns: Sequence[str], who: str) -> None:
         """Raise ValueError where a file lies here that `who` would replace and that is none of its kind."""
@@ -149,8 +155,8 @@ class RunDirectory:
         if self.run_file.exists() or (self.path / "config.json").exists():
             raise ValueError(f"--output-dir {self.path} holds a run or a model; choose another")
         if not self.holds_ensemble():
-            self.check_no_others(_RESULTS, "the ensemble")
-        elif not overwrite:
+            self.check_no_others((*_RESULTS, self.ensemble_file.name), "the ensemble")
+        elif self.results_file.exists() and not overwrite:
             raise ValueError(f"--output-dir {self.path} holds results; give --overwrite or choose another")
 
     def clear_results(self) -> None:

@@ -131,7 +131,7 @@ def test_files_of_others_stay(runs, data_dir, tmp_path):
     before = sorted(out.rglob("*"))
     config = EnsembleConfig(tuple(runs[:2]), out, data_dir, languages=("de", "fr"))
     run_ensemble(config)
-    results = {out / "results.json", out / "languages.png"}
+    results = {out / "ensemble.json", out / "results.json", out / "languages.png"}
     assert set(out.rglob("*")) == {
         *before,
         *results,
@@ -141,7 +141,25 @@ def test_files_of_others_stay(runs, data_dir, tmp_path):
     assert set(out.rglob("*")) == {*before, *results, out / "predictions" / "test-fr.tsv"}
 
 
-@pytest.mark.parametrize("name", ["results.json", "languages.png", "predictions/test-de.tsv"])
+def test_an_ensemble_that_was_killed_while_it_wrote_is_made_again(runs, data_dir, tmp_path, monkeypatch):
+    import dlfa.ensemble as ensemble
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    config = EnsembleConfig(tuple(runs[:2]), tmp_path / "out", data_dir, languages=("de",))
+    monkeypatch.setattr(ensemble, "bar_chart", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_ensemble(config)
+    assert (config.output_dir / "predictions" / "test-de.tsv").exists()
+    monkeypatch.undo()
+    results = run_ensemble(config)
+    assert results == json.loads((config.output_dir / "results.json").read_text())
+    with pytest.raises(ValueError, match="holds results; give --overwrite"):
+        run_ensemble(config)
+
+
+@pytest.mark.parametrize("name", ["ensemble.json", "results.json", "languages.png", "predictions/test-de.tsv"])
 def test_results_of_something_else_are_refused(runs, data_dir, tmp_path, name):
     path = tmp_path / "out" / name
     path.parent.mkdir(parents=True)
