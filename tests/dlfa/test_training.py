@@ -418,7 +418,7 @@ def test_killed_run_resumes_to_the_same_result(base, tmp_path, grouped):
     command += ["--group-by-length"] * grouped
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())})
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600  # a crowded machine takes minutes to import everything
         while not list(config.output_dir.glob("checkpoints/*/complete.json")):
             assert process.poll() is None, "the run ended before its first checkpoint"
             assert time.monotonic() < deadline
