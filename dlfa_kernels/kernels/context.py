@@ -44,11 +44,13 @@ def context_kernel(
 
     Both squeeze E to H, act, and expand H to E: the backward with the transposed weights of the other layer and no
     bias. Grid (cdiv(end - first, BLOCK_B), cdiv(E, BLOCK_E)) over the sequences first .. end - 1: each program squeezes
-    anew, which is cheaper than a launch.
-    reads   POOLED: pooled (B, E) float32, p or dg, once a program and half of a row (ROW_PARTS > 0)
-            else: sums (B * tiles, E) float32 alike, counts (B * tiles,) int32 once a program; at most MAX_TILES tiles
-            squeeze weights (H, E), (E, H): one wholly, of the other a block of E; biases alike
-            backward: hidden (B, H) float32, tokens (B,) int32
+    anew, which is cheaper than a launch. With ROW_PARTS > 0 a program reads what it squeezes twice, for the upper and
+    the lower part of each number; where H is wider than CHUNKS BLOCK_H, once more for each such part of H.
+    reads   POOLED: pooled (B, E) float32, p or dg: by every program of its sequences
+            else: sums (B * tiles, E) float32, counts (B * tiles,) int32 alike, of at most MAX_TILES tiles a sequence
+            weights (H, E) and (E, H): the first product's wholly by every program, the second's a block of E
+            forward: squeeze_bias (H,), expand_bias and local_bias (E,) alike
+            backward: hidden (B, H) float32, tokens (B,) int32: once a block of E
     writes  context (B, E) float32, g + b_le or dp / |V|: once
             not POOLED: pooled (B, E) float32; forward also tokens (B,) int32: once
             forward: hidden (B, H) float32, before the activation; backward: hidden_gradient (B, H) float32: once

@@ -56,7 +56,7 @@ def expand_kernel(
     Grid (slots of a group, splits of E). The slots run backwards, so that the rows which the squeeze saw last, and
     which L2 still holds, come first.
     reads   x, y (B, T, E): once; a tile without a real token is not read
-            squeezed (rows, H): once a split; mask, cu_seqlens: once a tile
+            squeezed (rows, H): once a split, or once a block of E where H is over 256; mask, cu_seqlens: once a split
             weight (E, H), context (B, E) float32, g + b_le: once a tile
     writes  z (B, T, E) contiguous: once
     """

@@ -76,17 +76,19 @@ def inputs_kernel(
     """dx = dz m + dw', dy = dz (1-m) + dw' with SELECT; else one gradient dz m + dw' serves both inputs.
 
     dw'_bt = sum_j W_ls[:, :, j]^T da_b,t-j+(k-1)/2 + dp_b / |V_b|. Channel-major: a program keeps a block of channels
-    and walks over every `splits`-th slot of a group, so that dW_le and dW_ls (k = 1; wider kernels: taps_kernel) gather
-    in registers, transposed. It walks backwards, as `expand_kernel`: the rows that L2 still holds come first.
-    EARLY: all loads of a tile before its first product, but for dz of float32, so that it waits for memory once; takes
-    more registers where products have their operands there.
+    and walks over every `splits`-th slot of a group, so that dW_le and dW_ls (k = 1; wider kernels: taps_kernel)
+    accumulate in registers, transposed. It walks backwards, as `expand_kernel`: rows that L2 still holds come first.
+    With EARLY all loads of a tile stand before its first product, but for dz of float32, so that the program waits for
+    memory once; that takes more registers on chips whose products have their operands in registers.
 
     Grid (cdiv(E, BLOCK_E), splits, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program:
     reads   dz, x, y (B, T, E): once; tiles without real tokens are not read
-            u (rows, H): once a block of E; squeezed_gradient (rows, H): k times a block of E; with products of float32
-            u twice, and squeezed_gradient at k = 1
-            squeeze_weight (k, H, E), expand_weight (E, H): once a program, the former at k > 1 once a tile, from cache
-            context, pooled_gradient (B, E) float32: once a tile; mask, cu_seqlens: once a tile and block of E
+            u (rows, H): once a block of E, twice with products of float32
+            squeezed_gradient (rows, H): k times a block of E, at k = 1 twice with products of float32
+            squeeze_weight (k, H, E), expand_weight (E, H): once a program; squeeze_weight at k > 1, and both with
+            products of float32, once a tile, from cache
+            context, pooled_gradient (B, E) float32: once a tile
+            mask, cu_seqlens: once a tile and block of E, the mask at k > 1 once more a tap
     writes  dx (B, T, E), and dy with SELECT: once
             expand_parts and, at k = 1, squeeze_parts (splits, H, E) float32: once; groups after the first ADD to them
     """
@@ -304,7 +306,7 @@ def taps_kernel(
 
     Grid (cdiv(E, BLOCK_E) * cdiv(H, BLOCK_H), splits, k).
     reads   x, y (B, T, E): once a tap and block of H; squeezed_gradient (rows, H): once a tap and block of E
-            mask, cu_seqlens: once a tile
+            mask: twice a tile, tap and block of both; cu_seqlens: once
     writes  squeeze_parts (splits, k, H, E) float32: once; groups after the first ADD to them
     """
     blocks_e: tl.constexpr = (EMBED_DIM + BLOCK_E - 1) // BLOCK_E

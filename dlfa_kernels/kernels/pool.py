@@ -44,7 +44,7 @@ def pool_kernel(
     """The mean (MEAN, forward: p_b) or the sum (backward: dg_b) over a sequence's real tokens.
 
     Grid (sequences of a group, cdiv(E, BLOCK_E)), from `first` on; TILE is the BLOCK_T of the stage that wrote sums.
-    reads   sums (slots, E) float32, counts (slots,) int32: once
+    reads   sums (slots, E) float32: once; counts (slots,) int32, cu_seqlens: once a block of E
     writes  pooled (B, E) float32, tokens (B,) int32: once
     """
     sequence = first + tl.program_id(0)

@@ -58,7 +58,8 @@ def reduce_kernel(
 
     Grid (slots of a group, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program:
     reads   dz, x, y (B, T, E): once
-            squeezed (rows, H), mask, cu_seqlens, weight (E, H), context (B, E) float32: once a tile
+            squeezed (rows, H): twice, for the gate and for the slope of the activation
+            mask, cu_seqlens, weight (E, H), context (B, E) float32: once a tile
     writes  squeezed_gradient (rows, H) in the dtype of squeezed: real rows only
             u (rows, H) alike, where `squeezed` is not u: once; for the next stage
             bias_parts (slots, H) float32: once

@@ -95,7 +95,7 @@ def squeeze_kernel(
 
     Grid (slots of a group, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program, at k = 1:
     reads   x, y (B, T, E): once; at k > 1 each of the k taps reads its shifted rows again, from cache
-            mask (B, T), cu_seqlens (B+1,): once a tile
+            mask (B, T), cu_seqlens (B+1,): once a tile, the mask at k > 1 once more a tap
             weight (k, H, E), bias (H,): once a tile
     writes  squeezed (rows, H), a or with relu u = phi(a), in the dtype of products: once; 0 at padding
             sums (slots, E) float32, counts (slots,) int32: once; sums only where the count is not 0

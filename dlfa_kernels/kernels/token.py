@@ -137,8 +137,9 @@ def token_expand_kernel(
     """Squeeze, expand, gate and fuse of one token a sequence; BLOCK_T sequences a program.
 
     Grid (cdiv(B, BLOCK_T), cdiv(E, BLOCK_E)): each program squeezes anew, which is cheaper than a launch.
-    reads   x, y: rows token - (k-1)/2 .. token + (k-1)/2 of each sequence, once a program
-            squeeze_weight (k, H, E) wholly, expand_weight (E, H) a block of E; context (B, E) float32: once
+    reads   x, y: rows token - (k-1)/2 .. token + (k-1)/2 of each sequence, once a program, the chosen one once more
+            squeeze_weight (k, H, E) wholly and expand_weight (E, H) a block of E, once a program
+            context (B, E) float32: once; mask, cu_seqlens at these rows: by every program
     writes  squeezed (B, H) float32, before the activation, and z (B, E): once
     """
     sequences = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
@@ -271,8 +272,8 @@ def token_reduce_kernel(
     """ds of the chosen rows, which is dg too, and da = phi'(a) * (W_le^T ds).
 
     Grid (cdiv(B, BLOCK_T), cdiv(H, BLOCK_H)).
-    reads   dz (B, E), the chosen rows of x, y, context (B, E) float32, squeezed (B, H) float32: once a block of H
-            expand_weight (E, H): twice a program
+    reads   dz (B, E), the chosen rows of x, y and mask, cu_seqlens, context (B, E) float32: once a block of H
+            squeezed (B, H) float32, expand_weight (E, H): all of H once a program, its own block of H once more
     writes  gate m, context_gradient ds (B, E), squeezed_gradient da (B, H), float32: once
     """
     sequences = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
@@ -354,7 +355,7 @@ def token_branch_kernel(
     """branch_bj = W_ls[:, :, j]^T da_b: what the row seen through tap j receives.
 
     Grid (cdiv(B, BLOCK_T), cdiv(E, BLOCK_E), k).
-    reads   squeezed_gradient (B, H) float32, squeeze_weight (k, H, E): once a block of the other
+    reads   squeezed_gradient (B, H) float32: once a tap and block of E; squeeze_weight (k, H, E): once a program
     writes  branch (B, k, E) float32: once
     """
     sequences = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
@@ -406,7 +407,8 @@ def token_inputs_kernel(
     """dx_bt = dp_b / |V_b| at every real token, + branch_bj at token + j - (k-1)/2, + dz_b m_b at the token itself.
 
     Grid (slots, cdiv(E, BLOCK_E)). dy has dz (1 - m) in place of dz m with SELECT; else dx serves both inputs.
-    reads   pooled_gradient, gate (B, E), branch (B, k, E) float32, dz (B, E): rows of them, once a tile
+    reads   pooled_gradient (B, E) float32: once a tile; mask, cu_seqlens: once a tile and block of E
+            gate (B, E), branch (B, k, E) float32, dz (B, E): once, where a tile holds the token or a row its taps see
     writes  dx (B, T, E), and dy with SELECT: once
     """
     sequence, start, rows, first_row = locate_tile(tl.program_id(0), cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
@@ -470,8 +472,10 @@ def token_parts_kernel(
     """dW_le = sum_b ds_b phi(a_b)^T, dW_ls[:, :, j] = sum_b da_b w_b,token+j-(k-1)/2^T, db_ls = sum_b da_b.
 
     Grid (cdiv(E, BLOCK_E), cdiv(H, BLOCK_H), k).
-    reads   the chosen rows of x, y and their neighbours; context_gradient (B, E), squeezed, squeezed_gradient (B, H)
-            float32: once a block of the other axis
+    reads   x, y: rows token - (k-1)/2 .. token + (k-1)/2 of each sequence, once a block of H
+            mask, cu_seqlens at these rows: by every program
+            context_gradient (B, E), squeezed (B, H) float32: once a block of the other axis
+            squeezed_gradient (B, H) float32: once a tap and block of E
     writes  expand_parts (1, H, E), squeeze_parts (1, k, H, E), bias_parts (1, H), float32: once
     """
     e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)

@@ -42,7 +42,8 @@ def weights_kernel(
     """dW_le, dW_ls, db_ls: sums of parts in a fixed order; dW_ge = dg^T phi(hidden), dW_gs = dhidden^T p.
 
     db_le = db_ge = sum_b dg_b; db_gs = sum_b dhidden_b.
-    Grid (cdiv(E, BLOCK_E), cdiv(H, BLOCK_H), 5): one of dW_le; dW_ls; db_ls; dW_ge, db_le, db_ge; dW_gs, db_gs.
+    Grid (cdiv(E, BLOCK_E), cdiv(H, BLOCK_H), 5). The last axis says what a program makes: dW_le; dW_ls; db_ls; dW_ge,
+    db_le and db_ge; or dW_gs and db_gs.
     reads   expand_parts (splits, H, E), squeeze_parts (splits, k, H, E), bias_parts (bias_rows, H) float32: once
             context_gradient, pooled (B, E), hidden, hidden_gradient (B, H) float32: once a block of the other axis
     writes  the eight gradients, each in its parameter's shape and dtype: once
