@@ -6,8 +6,9 @@ moves the least: 3 tensors forward instead of up to 5, and 5 instead of up to 8 
 its stages, each of which waits for the last program of the one before, and smaller groups fill the device worse. The
 second touch of one group already begins with the rows that were touched last (`expand_kernel`, `inputs_kernel`).
 
-x and y of one tile of 128 tokens for each multiprocessor fill the L2 of a Hopper chip at E = 768, so a group that shall
-leave none idle needs smaller tiles: groups have those of few tokens, and read the weights twice as often.
+x and y of one tile of 128 tokens for each of an H200's 132 multiprocessors are 52 MB at E = 768 in 16 bits, about all
+of its L2 (50 MB is the figure given for Hopper, 60 MB what an H200 reports). So a group that shall leave no
+multiprocessor idle needs smaller tiles: groups have those of few tokens, and read the weights twice as often.
 
 Chosen so far, not measured: one group, `Tiles.l2_share` = 0. What a group can save is the time in which DRAM delivers
 one part of L2; what it costs is three more stages that start and drain, among them the context, a chain of small
@@ -29,7 +30,7 @@ from typing import NamedTuple
 
 import torch
 
-# Of devices that do not tell, when launches are inspected or interpreted: that of Hopper.
+# Assumed where no GPU can be asked, when launches are inspected or interpreted: the lower figure of Hopper's.
 DEFAULT_L2_BYTES = 50 << 20
 
 
@@ -49,7 +50,7 @@ def l2_bytes(device: torch.device) -> int:
 
 
 def rows_in_share(row_bytes: int, share: float, device: torch.device) -> int:
-    """How many rows, tokens or sequences, of this size fit in a share of L2."""
+    """How many rows (of tokens or sequences) of `row_bytes` fit in a share of L2, 0 to 1."""
     return int(share * l2_bytes(device)) // max(1, row_bytes)
 
 
