@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from dlfa_kernels import environment
+from dlfa_kernels.backends import INTERPRETED
 
 from .cases import DTYPES
 from .floors import Ceilings
@@ -34,8 +34,8 @@ def choose_device(name: str) -> torch.device:
     """
     if name not in ("cuda", "cpu"):
         raise ValueError(f"--device must be cuda or cpu, got {name!r}")
-    if environment.triton_interpreted():
-        raise ValueError("TRITON_INTERPRET must be unset where time is measured, got 1")
+    if INTERPRETED:
+        raise ValueError("TRITON_INTERPRET must be unset where time is measured")
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda needs a GPU that torch can use, found none; --device cpu runs small sizes")
     return torch.device(name)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dlfa_kernels import environment
+from dlfa_kernels.backends import INTERPRETED
 
 from .cases import DTYPES
 
@@ -26,7 +26,7 @@ def one_of(option: str, values: list[str], choices: Iterable[str]) -> None:
 
 def refuse_interpreter() -> None:
     """Refuse to go on where Triton's interpreter stands in for the compiler."""
-    if environment.triton_interpreted():
+    if INTERPRETED:
         raise typer.BadParameter(
             "must be unset where kernels are compiled: it replaces the compiler", param_hint="TRITON_INTERPRET"
         )

@@ -28,7 +28,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from dlfa_kernels import environment
+from dlfa_kernels.backends import INTERPRETED
 from dlfa_kernels.checks import AIFWeights
 from dlfa_kernels.launches import Launch, record_launches
 from dlfa_kernels.module import default_squeeze_dim
@@ -155,7 +155,7 @@ def counted() -> Iterator[Traffic]:
     """
     from triton.runtime import interpreter
 
-    if not environment.triton_interpreted():
+    if not INTERPRETED:
         raise RuntimeError("traffic is counted by Triton's interpreter: set TRITON_INTERPRET=1 before the start")
     builder = interpreter.interpreter_builder
 

@@ -13,7 +13,9 @@ try:
     import triton
 
     TRITON_AVAILABLE = True
-    INTERPRETED = bool(triton.knobs.runtime.interpret)  # asked by Triton too where kernels are defined, and never again
+    # TRITON_INTERPRET=1 at the time of this import. Triton asks too when kernels are defined, and never again: what the
+    # variable holds later changes nothing.
+    INTERPRETED = bool(triton.knobs.runtime.interpret)
 except ImportError:
     TRITON_AVAILABLE = INTERPRETED = False
 
@@ -23,6 +25,10 @@ def resolve_backend(backend: str, last: Tensor) -> str:
 
     "auto" is DLFA_BACKEND where that is set; else Triton for float32, bfloat16 and float16 tensors on an NVIDIA or AMD
     GPU when Triton can be imported, and eager for everything else.
+
+    Args:
+        backend: of `BACKENDS`.
+        last: the states, of which dtype and device count, not the shape.
 
     Raises:
         ValueError: an unknown backend, here or in DLFA_BACKEND.

@@ -1,4 +1,7 @@
-"""The environment variables of the package, each read in one place when it is needed."""
+"""The package's own environment variables, each read in one place when it is needed.
+
+Triton's TRITON_INTERPRET is asked once, in `backends`.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +28,22 @@ def _switch(name: str) -> bool:
 
 
 def validate() -> bool:
-    """DLFA_VALIDATE=1: read the values of cu_seqlens on a GPU too, at the price of a host sync."""
+    """DLFA_VALIDATE=1: check the values of cu_seqlens, and of dlfa's masks and word indices, on a GPU too.
+
+    That costs a host sync at each check.
+
+    Raises:
+        ValueError: it is not 0 or 1.
+    """
     return _switch("DLFA_VALIDATE")
 
 
-def triton_interpreted() -> bool:
-    """TRITON_INTERPRET=1, Triton's own variable: kernels run on CPU tensors, for tests."""
-    return os.environ.get("TRITON_INTERPRET", "0") == "1"
-
-
 def autotune() -> bool:
-    """DLFA_AUTOTUNE=1: time tile sizes on the GPU at the first call of each bucket, and keep the best on disk."""
+    """DLFA_AUTOTUNE=1: time tile sizes on the GPU at the first call of each bucket, and keep the best on disk.
+
+    Raises:
+        ValueError: it is not 0 or 1.
+    """
     return _switch("DLFA_AUTOTUNE")
 
 
@@ -56,7 +64,7 @@ def autotune_seconds() -> float:
 
 
 def tile_cache() -> Path:
-    """DLFA_TILE_CACHE, the file of tuned tile sizes; by default dlfa/tiles.json in the user's cache directory."""
+    """DLFA_TILE_CACHE, the file of tuned tile sizes; by default dlfa/tiles.json in $XDG_CACHE_HOME or ~/.cache."""
     explicit = os.environ.get("DLFA_TILE_CACHE")
     if explicit:
         return Path(explicit)

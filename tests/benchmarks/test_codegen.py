@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
-from benchmarks import codegen
+from benchmarks import codegen, kernel_options
 
 ROOT = Path(__file__).resolve().parents[2]
 # Tensors of the states' size, and the squeezes: rows of neighbouring elements.
@@ -170,7 +170,7 @@ def test_every_kernel_compiles_for_amd(tmp_path: Path, dtype: str) -> None:
 
 
 def test_unknown_kernel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setattr(kernel_options, "INTERPRETED", False)
     monkeypatch.setenv("COLUMNS", "300")
     options = ["--json", str(tmp_path / "rows.json"), "--kernel", "fuse", "--call", "gate k=1 padded"]
     result = CliRunner().invoke(codegen.app, options)

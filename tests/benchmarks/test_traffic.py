@@ -20,13 +20,11 @@ import triton.language as tl
 from benchmarks import traffic
 from benchmarks.calls import Variant
 from benchmarks.traffic import Case, measure
-from dlfa_kernels import environment
+from dlfa_kernels.backends import INTERPRETED
 from dlfa_kernels.launches import Launch, using_l2_share
 from dlfa_kernels.tiles import choose_tiles
 
-pytestmark = pytest.mark.skipif(
-    not environment.triton_interpreted(), reason="counts by Triton's interpreter: TRITON_INTERPRET=1"
-)
+pytestmark = pytest.mark.skipif(not INTERPRETED, reason="counts by Triton's interpreter: TRITON_INTERPRET=1")
 
 LONG, ODD = (2, 320, 64), (3, 77, 33)
 STATES = ("x", "y", "dz", "z", "dx", "dy")
