@@ -16,17 +16,18 @@ from .launches import Launch, overrides
 from .operands import Operands
 from .tiles import Tile, choose_tiles, device_architecture, with_fewer_tokens
 
-# Sequences of that many tokens on average, real or not, leave half of a tile of 128 empty.
+# Sequences of at most that many tokens on average, real or not, leave half of a tile of 128 tokens empty.
 SHORT = 64
 
 
 def cdiv(a: int, b: int) -> int:
+    """a / b, rounded up."""
     return -(-a // b)
 
 
 @cache
 def multiprocessors(device: torch.device) -> int:
-    """How many a GPU has; of the meta device those of an H200, of the CPU few."""
+    """Multiprocessors of a GPU; for the meta device those of an H200, for the CPU few."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).multi_processor_count)
     return 132 if device.type == "meta" else 2
@@ -71,12 +72,17 @@ class Settings(NamedTuple):
 
     fuse: str
     activation: str
-    products: torch.dtype | None = None  # of products over tokens; None for the states'
-    token: int | None = None  # the chosen one, of that form
+    products: torch.dtype | None = None  # of the operands of products over tokens; None for the states'
+    token: int | None = None  # the chosen one, in the token form
 
 
 class Call:
-    """What all launches of a pass share, sizes, flags and the rows' strides, and the launches themselves."""
+    """What all launches of a pass share (sizes, tiles, flags, the states' strides), and the launches themselves.
+
+    Args:
+        operands: the tensors of the pass.
+        settings: its other arguments.
+    """
 
     def __init__(self, operands: Operands, settings: Settings) -> None:
         self.operands = operands
@@ -102,7 +108,7 @@ class Call:
             self.tiles = tiles_for(self.embed_dim, self.squeeze_dim, self.dtype, self.device, products)
         share = self.tiles.l2_share if overridden.l2_share is None else overridden.l2_share
         self.l2_share = 0.0 if self.packed else share
-        together = self.rows  # tokens that a launch works on
+        together = self.rows  # tokens that one launch works on
         if self.l2_share:
             state_bytes = self.embed_dim * self.dtype.itemsize
             together = min(together, rows_in_share(2 * state_bytes, self.l2_share, self.device))
@@ -146,10 +152,15 @@ class Call:
         return sequence_groups(self.batch, self.length * channels * self.dtype.itemsize, self.l2_share, self.device)
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """An unwritten tensor of `shape` on the call's device, for what one launch hands to another."""
         return torch.empty(shape, dtype=dtype, device=self.device)
 
     def states(self, *names: str) -> dict[str, Tensor | int | None]:
-        """Pointers and strides of the named big inputs, then mask and sequence starts, as the kernels take them."""
+        """The arguments that kernels take for states: tensors, their strides, mask, sequence starts, B and T.
+
+        Args:
+            names: of "dz", "x" and "y", each (B, T, E), or (N, E) packed; "dz" is (B, E) in the token form.
+        """
         arguments: dict[str, Tensor | int | None] = {f"{name}_ptr": self._states[name] for name in names}
         arguments |= {
             "mask_ptr": self.operands.mask,

@@ -161,7 +161,7 @@ def check_inputs(
     fuse: str,
     activation: str,
 ) -> None:
-    """Check every argument of `fused_aif` before any work.
+    """Check every argument of `fused_aif`, whose docstring has their shapes, before any work.
 
     Raises:
         TypeError: an argument that is no tensor, or of a dtype that does not fit.

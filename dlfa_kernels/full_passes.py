@@ -26,7 +26,14 @@ from .shared_stages import launch_context, launch_forward_context, launch_weight
 def empty_forward(
     last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None, products: torch.dtype | None = None
 ) -> ForwardResult:
-    """Buffers of a forward pass; also its shapes, for tracing."""
+    """Buffers of a forward pass; also its shapes, for tracing.
+
+    Args:
+        last: (B, T, E), or (N, E) with `cu_seqlens`.
+        weights: the eight parameters.
+        cu_seqlens: (B+1,) int32, of the packed form.
+        products: the dtype of `squeezed`; None for that of `last`.
+    """
     batch, rows = sequence_count(last, cu_seqlens), math.prod(last.shape[:-1])
     embed_dim, squeeze_dim = last.shape[-1], weights.local_squeeze_weight.shape[0]
     pooled = last.new_empty((batch, embed_dim), dtype=torch.float32)
@@ -52,7 +59,12 @@ def forward(
 ) -> ForwardResult:
     """z of the padded or packed form in three launches a group, four where sequences are long or packed.
 
-    `products` is the dtype in which products over tokens are taken, here and in the backward; None for the states'.
+    Args:
+        last, lower, weights, mask, cu_seqlens, fuse, activation: as `fused_aif` takes them, checked.
+        products: the dtype in which products over tokens are taken, here and in the backward; None for the states'.
+
+    Returns:
+        z, (B, T, E) or (N, E), and what the backward needs.
     """
     products = products or last.dtype
     operands = Operands.of(last, lower, None, weights, mask, cu_seqlens, products)
@@ -84,7 +96,7 @@ def _forward_stages(call: Call, result: ForwardResult) -> None:
         )  # fmt: skip
         launch_forward_context(call, group, sums, counts, squeeze.block_t, result)
         tiles = call.slots(expand.block_t, group)
-        # a few tiles do not fill the device: their channels are split
+        # where tiles are too few to fill the device, their channels are split among programs
         splits = 2 * multiprocessors(call.device) // len(tiles)
         call.launch(
             expand_kernel,
@@ -111,7 +123,12 @@ def backward(
 ) -> BackwardResult:
     """All gradients in three launches a group and one at the end.
 
-    One more a group where sequences are long or packed, one more for kernel sizes over 1.
+    One more a group where sequences are long or packed, and one more for kernel sizes over 1.
+
+    Args:
+        dz: gradient of z, in its shape and dtype.
+        last, lower, weights, mask, cu_seqlens, fuse, activation: as of the forward.
+        saved: what the forward returned; its z is not read.
     """
     operands = Operands.of(last, lower, dz, weights, mask, cu_seqlens, saved.squeezed.dtype)
     result = empty_backward(last, weights, fuse)

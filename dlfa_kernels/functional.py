@@ -14,7 +14,9 @@ if TRITON_AVAILABLE:
 
 
 def product_dtype(last: Tensor) -> torch.dtype | None:
-    """The dtype in which the kernels take products over tokens of float32 states under autocast; None for the states'.
+    """The dtype in which the kernels take products over tokens of the states `last`: autocast's for float32 ones.
+
+    None stands for the states' own, which it is without autocast and for states of 16 bits.
 
     This is what AIF of torch's own layers does: they multiply in autocast's dtype, and what is added and gated element
     by element stays float32, as the layer norm of an encoder's last layer hands it over. To cast the states would move

@@ -93,7 +93,11 @@ def write_hub_layout(folder: Path) -> None:
 
 
 def main() -> None:
-    """The command line; exits with 2 and one line where the folder cannot be written."""
+    """The command line.
+
+    Raises:
+        SystemExit: with status 2, after one line on standard error, where the folder cannot be written.
+    """
     description = "Lay the package out for Hugging Face's kernels."
     parser = argparse.ArgumentParser(prog="python -m dlfa_kernels.hub_layout", description=description)
     parser.add_argument("folder", type=Path, help="a new or an empty folder")

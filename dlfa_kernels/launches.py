@@ -22,7 +22,10 @@ from .tiles import Tiles
 
 
 def specialised(value: Tensor | int | None) -> tuple[Any, ...] | None:
-    """What Triton compiles for, of one argument; for integers finer than need be, but never their value."""
+    """What Triton compiles for, of one argument: a tensor's dtype and alignment, properties of an integer.
+
+    For integers finer than need be, but never their value.
+    """
     if value is None:
         return None
     if isinstance(value, int):
@@ -57,9 +60,13 @@ class Launch(NamedTuple):
         return None if self.compiled is None else (device, *map(specialised, self.arguments.values()))
 
     def run(self, kind: tuple[Any, ...] | None = None) -> Any:
-        """Launch on the current device and stream; without its kind there, `compiled` is not used.
+        """Launch on the current device and stream.
 
-        Returns what was launched, if that may be launched again on arguments of the same kind; else None.
+        Args:
+            kind: as `kind` gives it for that device; None leaves `compiled` alone.
+
+        Returns:
+            What was launched, if that may be launched again on arguments of the same kind; else None.
         """
         if self.compiled is None or kind is None:
             self.kernel[self.grid](**self.arguments, **self.constants, **self.options)

@@ -38,7 +38,7 @@ class FusedAIF(nn.Module):
         cu_seqlens: Tensor | None = None,
         token: int | None = None,
     ) -> Tensor:
-        """Fuse `last` with `lower`; arguments, result and errors of `dlfa_kernels.FusedAIF.forward`."""
+        """Fuse `last` (B, T, E) with `lower`; arguments, result and errors of `dlfa_kernels.FusedAIF.forward`."""
         layers = (self.local_squeeze, self.local_expand, self.global_squeeze, self.global_expand)
         weights = AIFWeights._make(tensor for layer in layers for tensor in (layer.weight, layer.bias))
         return fused_aif(

@@ -180,7 +180,13 @@ class FusedAIF(nn.Module):
         cu_seqlens: Tensor | None = None,
         token: int | None = None,
     ) -> Tensor:
-        """The gate m in (0, 1), zero at padding, shaped as `forward`'s result; for analysis, always by the eager path.
+        """The gate m in (0, 1), zero at padding; for analysis, always by the eager path.
+
+        Args:
+            last, lower, mask, cu_seqlens, token: as of `forward`.
+
+        Returns:
+            m in the shape and dtype of `last`, or (B, E) with `token`.
 
         Raises:
             ValueError, TypeError: as `forward`.
@@ -189,6 +195,7 @@ class FusedAIF(nn.Module):
         return gate_and_fused(last, lower, self.weights, mask, cu_seqlens, token, self.fuse, self.activation)[0]
 
     def extra_repr(self) -> str:
+        """The settings, for printing."""
         return (
             f"embed_dim={self.embed_dim}, squeeze_dim={self.squeeze_dim}, kernel_size={self.kernel_size}, "
             f"fuse={self.fuse!r}, activation={self.activation!r}, backend={self.backend!r}"

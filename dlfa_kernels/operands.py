@@ -34,7 +34,7 @@ def _of_products(weight: Tensor, products: torch.dtype | None) -> Tensor:
 
 
 class Operands(NamedTuple):
-    """What a pass reads, but for what an earlier pass saved; contiguous, states in their last dimension."""
+    """What a pass reads, besides what an earlier pass saved. All contiguous; of states the last dimension alone is."""
 
     x: Tensor  # (B, T, E), or (N, E) packed
     y: Tensor | None  # as x
@@ -61,7 +61,13 @@ class Operands(NamedTuple):
         cu_seqlens: Tensor | None,
         products: torch.dtype | None = None,
     ) -> Operands:
-        """The operands of a call; `products` is the dtype in which products over tokens are taken, None for theirs."""
+        """The operands of a call.
+
+        Args:
+            last, lower, weights, mask, cu_seqlens: as `fused_aif` takes them, checked.
+            dz: gradient of z, in its shape; None in a forward pass.
+            products: the dtype in which products over tokens are taken; None leaves the local weights as they are.
+        """
         squeeze, squeeze_bias, expand, *others = weights
         if mask is not None:
             mask = mask.contiguous()

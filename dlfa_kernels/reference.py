@@ -43,7 +43,10 @@ def gate_and_fused(
     fuse: str,
     activation: str,
 ) -> tuple[Tensor, Tensor]:
-    """The gate m and the fused states z, in the dtype of `last`; arguments as in `aif_reference`, already checked."""
+    """The gate m and the fused states z, each in the dtype of `last` and the shape of `aif_reference`'s result.
+
+    That is (B, T, E), packed (N, E), or with `token` (B, E). Arguments as in `aif_reference`, already checked.
+    """
     with _without_autocast(last.device.type):
         return _gate_and_fused(last, lower, weights, mask, cu_seqlens, token, fuse, activation)
 

@@ -22,25 +22,25 @@ class ForwardResult(NamedTuple):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All six, in the order of the forward operators."""
+        """All six, of the shapes above, in the order of the forward operators."""
         return tuple(self)
 
 
 class BackwardResult(NamedTuple):
-    """Gradients; `dy` is empty where dx serves both inputs or there is no second one."""
+    """The gradients of a pass."""
 
-    dx: Tensor
-    dy: Tensor
-    weights: AIFWeights
+    dx: Tensor  # as last, (B, T, E) or (N, E)
+    dy: Tensor  # as last; of no element where dx serves both inputs, or there is one
+    weights: AIFWeights  # each in its parameter's shape and dtype
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All ten, in the order of the backward operators."""
+        """All ten, of the shapes above, in the order of the backward operators."""
         return self.dx, self.dy, *self.weights
 
 
 def empty_backward(last: Tensor, weights: AIFWeights, fuse: str) -> BackwardResult:
-    """Buffers of a backward pass; also its shapes, for tracing."""
+    """Buffers of a backward pass for `last`, (B, T, E) or (N, E), and `weights`; also its shapes, for tracing."""
     dx = torch.empty_like(last, memory_format=torch.contiguous_format)
     return BackwardResult(
         dx=dx,

@@ -20,10 +20,22 @@ TILES_POOLED_BY_CONTEXT = 4
 def pooled_rows(
     call: Call, group: Group, sums: Tensor, counts: Tensor, tile: int, pooled: Tensor, tokens: Tensor, mean: bool
 ) -> tuple[dict[str, Any], bool]:
-    """The context kernel's arguments for the pooled rows of a group, and whether they are filled already."""
+    """The context kernel's arguments for the pooled rows of a group, and whether a launch added here fills them.
+
+    Args:
+        call: takes the launch of `pool_kernel` where sequences are long or packed; else the context pools by itself.
+        group: of sequences.
+        sums: (slots, E) float32, of each tile.
+        counts: (slots,) int32, real tokens of each tile.
+        tile: tokens a tile.
+        pooled: (B, E) float32, to be filled: the mean of a sequence's tokens with `mean`, else their sum.
+        tokens: (B,) int32, to be filled: real tokens of each sequence.
+        mean: whether to divide by them.
+    """
     tiles = 0 if call.packed else cdiv(call.length, tile)
     early = call.packed or tiles > TILES_POOLED_BY_CONTEXT
     if early:
+        tiles = 0  # read by nobody, and Triton compiles for what divides it
         choice = call.tiles.pool
         call.launch(
             pool_kernel,
@@ -37,8 +49,6 @@ def pooled_rows(
             TILE=tile,
             BLOCK_TILES=choice.block_t,
         )  # fmt: skip
-    if early:
-        tiles = 0  # read by nobody, and Triton compiles for what divides it
     return {"sums_ptr": sums, "counts_ptr": counts, "pooled_ptr": pooled, "tiles": tiles}, early
 
 
@@ -69,7 +79,16 @@ def launch_context(call: Call, group: Group, arguments: dict[str, Any], *, backw
 def launch_forward_context(
     call: Call, group: Group, sums: Tensor, counts: Tensor, tile: int, result: ForwardResult
 ) -> None:
-    """Fill a group's rows of pooled, tokens, hidden and context of `result`, from sums over tiles of `tile` tokens."""
+    """Fill a group's rows of pooled, tokens, hidden and context of `result`.
+
+    Args:
+        call: takes the launches.
+        group: of sequences.
+        sums: (slots, E) float32, of w over each tile.
+        counts: (slots,) int32, real tokens of each tile.
+        tile: tokens a tile.
+        result: of the forward pass.
+    """
     rows, pooled = pooled_rows(call, group, sums, counts, tile, result.pooled, result.tokens, mean=True)
     launch_context(
         call,
@@ -94,7 +113,18 @@ def launch_weights(
     hidden_gradient: Tensor,
     result: BackwardResult,
 ) -> None:
-    """Fill the eight parameter gradients of `result` from partial sums and per-sequence rows."""
+    """Fill the eight parameter gradients of `result` from partial sums and per-sequence rows.
+
+    Args:
+        call: takes the launch.
+        saved: of the forward pass.
+        expand_parts: (splits, H, E) float32, parts of dW_le.
+        squeeze_parts: (splits, k, H, E) float32, parts of dW_ls.
+        bias_parts: (rows of parts, H) float32, parts of db_ls.
+        context_gradient: (B, E) float32, dg.
+        hidden_gradient: (B, H) float32, of the global squeeze before its activation.
+        result: of the backward pass.
+    """
     tile = call.tiles.weights
     call.launch(
         weights_kernel,

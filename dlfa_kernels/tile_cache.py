@@ -48,7 +48,7 @@ def _tiles(value: Any) -> Tiles:
 
 
 def read_tiles(path: Path) -> dict[str, Tiles]:
-    """Tiles by bucket; empty where there is no file, and, with a warning, where it is not one of ours or is cut off."""
+    """Tiles by bucket; none where there is no file, nor, with a warning, where it is not one of ours or is cut off."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or content.get("format") != FORMAT:

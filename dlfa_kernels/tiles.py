@@ -73,7 +73,7 @@ def power_of_two(value: int) -> int:
 
 @dataclass(frozen=True)
 class Caps:
-    """The largest tile of each stage for a family of architectures and a width of the states' dtype."""
+    """The largest tile of each stage, for one family of architectures and widths of states and operands."""
 
     squeeze: Tile
     expand: Tile

@@ -23,7 +23,13 @@ from .shared_stages import launch_context, launch_forward_context, launch_weight
 
 
 def empty_forward(last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None) -> ForwardResult:
-    """Buffers of a forward pass; also its shapes, for tracing. z is (B, E), `squeezed` (B, H) float32."""
+    """Buffers of a forward pass; also its shapes, for tracing. z is (B, E), `squeezed` (B, H) float32.
+
+    Args:
+        last: (B, T, E), or (N, E) with `cu_seqlens`.
+        weights: the eight parameters.
+        cu_seqlens: (B+1,) int32, of the packed form.
+    """
     batch = sequence_count(last, cu_seqlens)
     embed_dim, squeeze_dim = last.shape[-1], weights.local_squeeze_weight.shape[0]
 
@@ -50,7 +56,11 @@ def forward(
     fuse: str,
     activation: str,
 ) -> ForwardResult:
-    """z of one token a sequence in three launches, four where sequences are long or packed."""
+    """z (B, E) of one token a sequence in three launches, four where sequences are long or packed.
+
+    Args:
+        last, lower, weights, mask, cu_seqlens, token, fuse, activation: as `fused_aif` takes them, checked.
+    """
     operands = Operands.of(last, lower, None, weights, mask, cu_seqlens)
     result = empty_forward(last, weights, cu_seqlens)
     if operands.empty:
@@ -96,7 +106,13 @@ def backward(
     fuse: str,
     activation: str,
 ) -> BackwardResult:
-    """All gradients in six launches; x and y are read at the chosen rows alone, dx (and dy) written once."""
+    """All gradients in six launches; x and y are read at the chosen rows alone, dx (and dy) written once.
+
+    Args:
+        dz: (B, E), gradient of z.
+        last, lower, weights, mask, cu_seqlens, token, fuse, activation: as of the forward.
+        saved: what the forward returned; its z is not read.
+    """
     operands = Operands.of(last, lower, dz, weights, mask, cu_seqlens)
     result = empty_backward(last, weights, fuse)
     if operands.empty:
