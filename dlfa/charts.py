@@ -1,13 +1,12 @@
-"""Charts of results."""
+"""The bar chart of a run's results, and the line that says what was run."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import atomic
+from .figures import new_figure, write_png
 
 BAR, SOURCE_BAR, ALL_LINE, ZERO_SHOT_LINE = "#4878a8", "#b0b8c0", "#30343a", "#c44e52"
 
@@ -22,8 +21,6 @@ def bar_chart(results: Mapping[str, Any], path: Path) -> None:
     Raises:
         ValueError: results without a language.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
     from matplotlib.patheffects import withStroke
 
@@ -32,8 +29,7 @@ def bar_chart(results: Mapping[str, Any], path: Path) -> None:
         raise ValueError("results must hold at least one language")
     names = sorted(languages)
     values = [100 * languages[name][metric] for name in names]
-    figure = Figure(figsize=(max(5.0, 0.34 * len(names) + 1.6), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(5.0, 0.34 * len(names) + 1.6), 4.2)
     axes = figure.add_subplot()
     colours = [SOURCE_BAR if name == source else BAR for name in names]
     bars = axes.bar(names, values, color=colours, width=0.75)
@@ -55,9 +51,7 @@ def bar_chart(results: Mapping[str, Any], path: Path) -> None:
     axes.set_title(title(results), fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150)
-    atomic.write_bytes(path, content.getvalue())
+    write_png(figure, path)
 
 
 def title(results: Mapping[str, Any]) -> str:

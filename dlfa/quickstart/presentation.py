@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich.table import Table
 
-from .. import atomic
+from ..figures import new_figure, write_png
 from .comparison import DLFA, LAST
 from .corpus import LANGUAGES
 
@@ -65,8 +62,7 @@ def comparison_chart(results: Mapping[str, Any], path: Path) -> None:
     """
     rows = {**results["languages"], "mean of\nzero-shot": results["average_zero_shot"]}
     titles = _titles(results)
-    figure = Figure(figsize=(8, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 4.2)
     axes = figure.add_subplot()
     for shift, name in ((-0.2, LAST), (0.2, DLFA)):
         places = [place + shift for place in range(len(rows))]
@@ -90,6 +86,4 @@ def comparison_chart(results: Mapping[str, Any], path: Path) -> None:
     axes.set_title("Zero-shot part-of-speech tagging of made-up languages", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150)
-    atomic.write_bytes(path, content.getvalue())
+    write_png(figure, path)
