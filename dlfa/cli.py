@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +12,7 @@ from .analysis.command import analyze
 from .experiment_commands import ensemble, sweep
 from .report.command import report
 from .run_options import DataDir, Languages, Quiet, run_fields, split_list, with_run_options
-from .terminal import fail, one_line_errors, print_table, quiet_libraries
+from .terminal import fail, is_first_process, one_line_errors, print_table, quiet_libraries
 
 if TYPE_CHECKING:
     from .saved_runs import SavedRun
@@ -229,8 +228,8 @@ def _load_run(model_dir: Path, task: str | None, max_length: int | None) -> Save
 
 
 def _show(results: dict[str, Any]) -> None:
-    """Print the table, on the main process alone."""
-    if int(os.environ.get("RANK", "0")) != 0:
+    """Print the table, on the first process alone."""
+    if not is_first_process():
         return
     from .tables import language_table
 

@@ -23,9 +23,21 @@ def one_line_errors() -> Iterator[None]:
         fail(" ".join(str(error).split()), status=2)
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one of torchrun's that talks; alone it is.
+
+    Asked of the environment, as accelerate, which `dlfa.processes` asks, takes seconds to import.
+    """
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def fail(message: str, status: int) -> NoReturn:
-    """End the command with `message`, said by the main process alone."""
-    if int(os.environ.get("RANK", "0")) == 0:
+    """End the command with `message`, said by the first process alone.
+
+    Raises:
+        typer.Exit: always, with `status`.
+    """
+    if is_first_process():
         typer.echo(f"dlfa: error: {message}", err=True)
     raise typer.Exit(status)
 
