@@ -17,6 +17,7 @@ from transformers import (
 
 import dlfa  # noqa: F401  (makes model_type "dlfa" known to the Auto classes)
 
+from .error_lines import first_line
 from .json_files import read_object
 from .positions import check_length
 from .processes import default_device
@@ -75,8 +76,7 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
     try:
         model = _AUTO[task.kind].from_pretrained(path)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"the model in {path} cannot be loaded for task {task.name}: {reason}") from error
+        raise ValueError(f"the model in {path} cannot be loaded for task {task.name}: {first_line(error)}") from error
     _check_labels(task, model, path)
     check_length(model.base_model, str(path), length)
     model.to(default_device())

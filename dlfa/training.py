@@ -33,6 +33,7 @@ from .configuration import DLFAConfig
 from .data.loading import TaskData, choose_languages, load_task_data
 from .directory_lock import held
 from .embedding_rows import merge_rows, train_rows
+from .error_lines import first_line
 from .evaluation import LanguageEvaluation, evaluate, model_for
 from .frozen import StateInputs, StatesHead, StateStore
 from .frozen.fingerprints import weights_fingerprint
@@ -205,7 +206,7 @@ def load_materials(config: RunConfig, data: TaskData, *, progress: bool = False)
     try:
         encoder = DLFAModel.from_encoder(config.model, None)
     except OSError as error:
-        raise ValueError(f"no encoder can be loaded from {config.model!r}: {_first_line(error)}") from error
+        raise ValueError(f"no encoder can be loaded from {config.model!r}: {first_line(error)}") from error
     store = StateStore(
         encoder.to(default_device()),  # type: ignore[arg-type]
         tokenizer,
@@ -269,7 +270,7 @@ def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"no tokenizer can be loaded from {name!r}: {_first_line(error)}") from error
+        raise ValueError(f"no tokenizer can be loaded from {name!r}: {first_line(error)}") from error
     if not tokenizer.is_fast:
         raise ValueError(f"the tokenizer of {name!r} is no fast one (tokenizers library), which words need")
     if max_length > tokenizer.model_max_length:
@@ -297,7 +298,7 @@ def new_model(config: RunConfig, task: Task, encoder: DLFAModel | None = None) -
         source = config.model if encoder is None else encoder.encoder
         model: PreTrainedModel = model_for(task).from_encoder(source, **options)  # type: ignore[attr-defined]
     except OSError as error:
-        raise ValueError(f"no encoder can be loaded from {config.model!r}: {_first_line(error)}") from error
+        raise ValueError(f"no encoder can be loaded from {config.model!r}: {first_line(error)}") from error
     check_length(cast(PreTrainedModel, model.base_model), config.model, config.max_length or 0)
     return model
 
@@ -610,7 +611,3 @@ class _TrainingRecord(TrainerCallback):
         for checkpoint in folder.glob("checkpoint-*"):
             if step_of(checkpoint) not in kept:
                 remove_checkpoint(checkpoint)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

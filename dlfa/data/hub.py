@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..error_lines import first_line
 from ..tasks.base import Task
 from .examples import DataError, Example
 
 
 def load_rows(path: str, config: str | None, split: str) -> Any:
-    """The rows of one split, by `datasets.load_dataset`."""
+    """The rows of one split, by `datasets.load_dataset`, with whatever that raises."""
     import datasets
 
     return datasets.load_dataset(path, config, split=split)
@@ -32,7 +33,7 @@ def read_hub(task: Task, split: str, language: str) -> list[Example]:
     try:
         rows = load_rows(source.path, config, hub_split)
     except Exception as error:  # the Hub's client, its cache and the readers below it raise dozens of types
-        reason = str(error).strip().split("\n")[0] or "no reason given"
+        reason = first_line(error) or "no reason given"
         raise DataError(
             f"the data set {name}, could not be loaded from the Hub ({type(error).__name__}: {reason}); {alternative}"
         ) from error
