@@ -20,6 +20,7 @@ from . import targets
 from .hardware import ROOT, choose_device, folder_name
 from .processes import GRACE_SECONDS, run_limited
 from .results import SUITES
+from .suite import DEVICE_HELP
 
 # Shares of the time that is there to measure; what torch.compile is asked to tune takes most of it.
 WEIGHTS = {"aif": 5.2, "launch": 2.3, "step": 0.8, "memory": 0.6, "padding": 0.7, "token": 0.5, "schedule": 0.6}
@@ -72,7 +73,7 @@ def run_all(folder: Path, device: str, seconds: float) -> dict[str, int | None]:
 
 def command(
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default: benchmarks/results/GPU.")] = None,
-    device: Annotated[str, typer.Option(help="cuda, or cpu for small sizes that say nothing about a GPU.")] = "cuda",
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "cuda",
     budget_seconds: Annotated[float, typer.Option(min=60, help="For all suites together.")] = DEFAULT_SECONDS,
 ) -> None:
     """Run every suite and print the table of targets."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,20 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from .results import write_text
+
 # Columns of text that a table takes where no terminal says how wide it is.
 PLAIN_WIDTH = 180
 
 
 def write_json(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the rows as a JSON list to a temporary name beside `path`, then rename it.
+    """Write the rows as a JSON list, by `write_text`.
 
     Raises:
         OSError: the folder cannot be made or written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     lines = ",\n".join(json.dumps(row) for row in rows)
-    temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, f"[\n{lines}\n]\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[tuple[Sequence[object], bool]]) -> None:

@@ -240,6 +240,12 @@ def check(
     """Relative errors of what each pass yields, by its name: z forward, gradients backward, all of both.
 
     The calls that are checked are the third ones, by when graphs have been recorded and are replayed.
+
+    Args:
+        call: the provider, bound to `problem`.
+        problem: the tensors.
+        expected: as `benchmarks.problems.exact` gives them.
+        passes: of `PASSES`.
     """
     errors: dict[str, dict[str, float]] = {}
     if "forward" in passes:
@@ -278,9 +284,7 @@ def main(suite: Suite) -> None:
     """The command of a suite."""
 
     def command(
-        device: Annotated[
-            str, typer.Option(help="cuda, or cpu for small sizes that say nothing about a GPU.")
-        ] = "cuda",
+        device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "cuda",
         out: Annotated[
             Path | None, typer.Option(help="Folder of the results file and plot; default: benchmarks/results/GPU.")
         ] = None,

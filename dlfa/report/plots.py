@@ -19,8 +19,6 @@ from .variants import Variant
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_SEED_SPREAD = 0.25  # of the distance between layers, over which the points of seeds are laid out
-
 
 def layer_curve(findings: Findings, path: Path) -> bool:
     """Scores by fusion layer: a line a mode, with deviation and points of the seeds; variants without a layer lie flat.
