@@ -1,1 +1,8 @@
-"""Measurements of the kernels, each a command `python -m benchmarks.NAME --json FILE`."""
+"""Measurements, each a command `python -m benchmarks.NAME` with its options in `--help`.
+
+Of speed and memory, on a GPU: the suites aif, launch, step, memory, padding, token and schedule. `suite` has what they
+share, `all` runs them, `targets` and `report` read their results. `ncu` and `sanitize` run NVIDIA's tools;
+`gpu_session` runs everything in one go.
+Of the kernels, without a GPU: `codegen`, `execution` (by `ptx_machine`), `host` (by `host_driver`), `traffic`.
+Of quality: `evidence` and the files named after it, which make RESULTS.md. `workbench` times training and evaluation.
+"""

@@ -208,7 +208,11 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """GROUP/VARIANT/seedN."""
+        """GROUP/VARIANT/seedN.
+
+        Raises:
+            ValueError: an option's value cannot be part of a folder's name.
+        """
         parts = [self.variant.mode.replace(" ", "-")]
         if self.layers is not None:
             parts += map(str, self.layers if isinstance(self.layers, tuple) else (self.layers,))

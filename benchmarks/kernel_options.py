@@ -1,4 +1,4 @@
-"""Options of the commands that compile or launch kernels without a GPU, and the refusal of values that are none."""
+"""Options of the commands that compile or launch kernels without a GPU, and the checks of their values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ ARCHITECTURES = ("sm_80", "sm_90")
 
 
 def one_of(option: str, values: list[str], choices: Iterable[str]) -> None:
-    """Refuse an option's values that are no choices."""
+    """Refuse values of an option that are not among its choices.
+
+    Raises:
+        typer.BadParameter: one is not.
+    """
     choices = list(choices)
     for value in values:
         if value not in choices:
@@ -25,7 +29,11 @@ def one_of(option: str, values: list[str], choices: Iterable[str]) -> None:
 
 
 def refuse_interpreter() -> None:
-    """Refuse to go on where Triton's interpreter stands in for the compiler."""
+    """Refuse to go on where Triton's interpreter stands in for the compiler.
+
+    Raises:
+        typer.BadParameter: it does.
+    """
     if INTERPRETED:
         raise typer.BadParameter(
             "must be unset where kernels are compiled: it replaces the compiler", param_hint="TRITON_INTERPRET"

@@ -51,7 +51,7 @@ class Problem:
 
     @property
     def leaves(self) -> list[Tensor]:
-        """What gradients are taken for, in the order of `GRADIENTS`."""
+        """What gradients are taken for, `last`, `lower` and the eight parameters (`AIFWeights` has their shapes)."""
         return [self.last, self.lower, *self.aif.weights]
 
 
@@ -83,7 +83,9 @@ def make_problem(case: Case, device: torch.device, seed: int = 0) -> Problem:
 
 
 def exact(problem: Problem) -> dict[str, Tensor]:
-    """z and every gradient, by name, from `aif_reference` in float64; those of the states are kept in float32.
+    """z and every gradient, by name and shaped as the problem's tensors, from `aif_reference` in float64.
+
+    z and the gradients of the states are kept in float32.
 
     Sequences do not touch each other but in the parameters' gradients, which are sums over them: so as many sequences
     are taken at a time as memory allows.
@@ -130,7 +132,12 @@ def _sequences_at_once(problem: Problem) -> int:
 
 
 def relative_errors(results: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
-    """|result - expected| / |expected| in Euclidean norm, of each result; infinite where one is NaN."""
+    """|result - expected| / |expected| in Euclidean norm, of each result by name; infinite where one is NaN.
+
+    Args:
+        results: tensors of any shape.
+        expected: a tensor of that shape for each.
+    """
     errors = {}
     for name, result in results.items():
         size = torch.linalg.vector_norm(expected[name], dtype=torch.float64).item()

@@ -88,17 +88,17 @@ def _fused(problem: Problem, backend: str) -> Call:
 
 
 def inference(call: Call) -> Tensor:
-    """z without a graph for autograd, which spares torch.compile what it would save for the backward."""
+    """z, (B, T, E) or as the problem asks, without autograd: torch.compile then saves nothing for a backward."""
     with torch.no_grad():
         return call()
 
 
 def gradients(z: Tensor, problem: Problem) -> Sequence[Tensor]:
-    """Gradients of both inputs and all parameters."""
+    """Gradients of both inputs and all parameters, shaped as `problem.leaves`, from z and the problem's dz."""
     return torch.autograd.grad(z, problem.leaves, problem.dz)
 
 
 def results(call: Call, problem: Problem) -> dict[str, Tensor]:
-    """z and every gradient by name, as of one training step."""
+    """z and every gradient by name, shaped as the problem's tensors: what one training step computes."""
     z = call()
     return {"z": z.detach(), **dict(zip(GRADIENTS, gradients(z, problem), strict=True))}

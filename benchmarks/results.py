@@ -57,7 +57,11 @@ class Results:
     skipped: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, keys: dict[str, Any], **measured: Any) -> dict[str, Any]:
-        """Append a row; what is not named was not measured."""
+        """Append a row; what is not named was not measured.
+
+        Raises:
+            ValueError: a key that rows do not have, or one of theirs that is missing.
+        """
         row = {**keys, **dict.fromkeys(MEASURED_KEYS), **measured}
         if tuple(row) != ROW_KEYS:
             raise ValueError(f"a row must have the keys {', '.join(ROW_KEYS)}, got {', '.join(row)}")

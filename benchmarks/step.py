@@ -83,7 +83,7 @@ class Tagger(nn.Module):
 
 
 def training_step(model: Tagger, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, ...]) -> Callable[[], None]:
-    """A step that waits for nothing."""
+    """A training step on `batch`, tokens, mask and labels, (B, T) int64 each; it does not wait for the device."""
 
     def step() -> None:
         with torch.autocast(batch[0].device.type, torch.bfloat16):
@@ -96,7 +96,13 @@ def training_step(model: Tagger, optimizer: torch.optim.Optimizer, batch: tuple[
 
 
 def fusion_errors(model: Tagger, case: Case, batch: tuple[Tensor, ...]) -> dict[str, float]:
-    """Relative errors of the model's AIF, run as in the step, on the encoder's own states."""
+    """Relative errors of the model's AIF, run as in the step, on the encoder's own states.
+
+    Args:
+        model: with an AIF.
+        case: of the batch.
+        batch: tokens, mask and labels, (B, T) int64 each.
+    """
     tokens, mask, _ = batch
     aif, fusion = model.aif, model.fusion
     assert aif is not None

@@ -55,6 +55,7 @@ def bound(case: Case, provider: str) -> tuple[Problem, providers.Call, dict[str,
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize(("case", "provider"), RUNS, ids=lambda value: str(value).replace(" ", "-"))
 def test_speed(benchmark: Any, case: Case, provider: str, pass_: str) -> None:
+    """Time one pass of one provider, if its results are right."""
     problem, call, errors = bound(case, provider)
     wrong = {name: error for name, error in errors[pass_].items() if error > limit(name, problem.last.dtype)}
     assert not wrong, f"not timed, as it is wrong: {wrong}"

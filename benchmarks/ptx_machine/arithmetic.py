@@ -125,7 +125,11 @@ def comparison(instruction: Instruction) -> Step:
 
 
 def conversion(instruction: Instruction) -> Step:
-    """cvt."""
+    """cvt.
+
+    Raises:
+        Fault: a conversion that is not known here.
+    """
     to, kind = instruction.parts[-2:]
     target, *sources = instruction.operands
     if instruction.opcode == "cvt.rna.tf32.f32":
@@ -168,7 +172,11 @@ def move(instruction: Instruction) -> Step:
 
 
 def multiplication(instruction: Instruction) -> Step:
-    """mul and mad of integers: the lower half of the product, the upper half, or all of it."""
+    """mul and mad of integers: the lower half of the product, the upper half, or all of it.
+
+    Raises:
+        Fault: an upper half that is not known here.
+    """
     name, part, kind = instruction.parts
     target, *sources = instruction.operands
     if part == "lo":

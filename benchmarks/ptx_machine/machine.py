@@ -140,7 +140,12 @@ class Threads:
         self.registers[name] = register
 
     def run(self) -> bool:
-        """Run to the next barrier, which is passed (True), or to the end (False)."""
+        """Run to the next barrier, which is passed (True), or to the end (False).
+
+        Raises:
+            Fault: a barrier that some threads never reach, threads that wait for each other, a product that is never
+                waited for, or what an instruction may not do.
+        """
         code = self.block.code.decoded
         waiting = np.zeros(self.count, dtype=bool)
         while self._alive.any():
@@ -239,7 +244,11 @@ class Block:
         self._parts = [Threads(self, first, count) for first in range(0, code.program.threads, count)]
 
     def run(self) -> None:
-        """Run all threads, part by part from barrier to barrier, each time in the other order."""
+        """Run all threads, part by part from barrier to barrier, each time in the other order.
+
+        Raises:
+            Fault: as `Threads.run`, or a barrier that some parts never reach.
+        """
         parts = self._parts
         with np.errstate(all="ignore"):
             while parts:

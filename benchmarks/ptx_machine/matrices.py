@@ -40,7 +40,11 @@ def product(left: Values, right: Values, added: Values) -> Values:
 
 
 def warp_product(instruction: Instruction) -> Step:
-    """mma.m16n8k16 of 16 bits and mma.m16n8k8 of TF32."""
+    """mma.m16n8k16 of 16 bits and mma.m16n8k8 of TF32.
+
+    Raises:
+        Fault: another shape or type.
+    """
     shape, kind = instruction.parts[3], instruction.parts[7]
     if (shape, kind) not in (("m16n8k16", "bf16"), ("m16n8k16", "f16"), ("m16n8k8", "tf32")):
         raise Fault(f"unknown: {instruction.text}")
@@ -75,6 +79,9 @@ def operand_in_shared_memory(
 
     Rows are those of A, and the columns of B. The canonical layouts are those of the PTX documentation's section on
     asynchronous warpgroup matrices: blocks of 8 lines of one swizzled row each.
+
+    Raises:
+        Fault: a descriptor with a base offset, or a matrix deeper than its swizzled row.
     """
     begin, leading, stride = ((descriptor >> shift & 0x3FFF) << 4 for shift in (0, 16, 32))
     mode = descriptor >> 62
@@ -95,7 +102,11 @@ def operand_in_shared_memory(
 
 
 def warpgroup_product(instruction: Instruction) -> Step:
-    """wgmma.mma_async: operands are read at once, and the result holds NaN until it is waited for."""
+    """wgmma.mma_async: operands are read at once, and the result holds NaN until it is waited for.
+
+    Raises:
+        Fault: another shape or type, or operands that threads disagree on.
+    """
     if "fence" in instruction.parts:
         return lambda threads, mask: None
     if "commit_group" in instruction.parts:

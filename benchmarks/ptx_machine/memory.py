@@ -167,7 +167,11 @@ def matrix_access(instruction: Instruction) -> Step:
 
 
 def shuffle(instruction: Instruction) -> Step:
-    """shfl: a register of another thread of the warp."""
+    """shfl: a register of another thread of the warp.
+
+    Raises:
+        Fault: a mode other than bfly and idx over the whole warp.
+    """
     mode, (target, source, selector, bound, _) = instruction.parts[2], instruction.operands
     put, value, select = write(target), read(source, "b32"), read(selector, "u32")
     if mode not in ("bfly", "idx") or bound != "31":
@@ -182,7 +186,11 @@ def shuffle(instruction: Instruction) -> Step:
 
 
 def warp_sum(instruction: Instruction) -> Step:
-    """redux.sync.add: the sum over a warp, to all of its threads."""
+    """redux.sync.add: the sum over a warp, to all of its threads.
+
+    Raises:
+        Fault: another reduction.
+    """
     if instruction.parts[2] != "add":
         raise Fault(f"unknown: {instruction.text}")
     put, value = write(instruction.operands[0]), read(instruction.operands[1], instruction.parts[-1])

@@ -32,7 +32,11 @@ SHARED_BASE = 1024
 
 
 def register_dtype(name: str) -> Any:
-    """The dtype of a register, by its name."""
+    """The dtype of a register, by its name.
+
+    Raises:
+        Fault: it is no register.
+    """
     for prefix, dtype in (("%rd", np.uint64), ("%rs", np.uint16), ("%r", np.uint32), ("%p", np.bool_)):
         if re.fullmatch(rf"{prefix}\d+", name):
             return dtype
@@ -40,7 +44,11 @@ def register_dtype(name: str) -> Any:
 
 
 def special(name: str, threads: Threads) -> Values:
-    """%tid.x and its kin, one value a thread."""
+    """%tid.x and its kin, one value a thread.
+
+    Raises:
+        Fault: it is no such register.
+    """
     if name == "%tid.x":
         return threads.index
     what, _, axis = name.partition(".")
@@ -65,7 +73,11 @@ def constant(text: str, kind: str) -> Any:
 
 
 def read(operand: str, kind: str) -> Read:
-    """The value of an operand, (threads,) of the dtype of `kind`; a register that is wider is cut."""
+    """The value of an operand, (threads,) of the dtype of `kind`; a register that is wider is cut.
+
+    Raises:
+        Fault: a register that is narrower.
+    """
     dtype = DTYPES[kind]
     if "." in operand and operand.startswith("%"):
         return lambda threads: special(operand, threads).astype(dtype)
@@ -112,7 +124,11 @@ def elements(operand: str) -> list[str]:
 
 
 def address(operand: str) -> Read:
-    """[register + offset] as int64."""
+    """[register + offset] as int64.
+
+    Raises:
+        Fault: it is no address.
+    """
     match = re.fullmatch(r"\[\s*([%\w]+)\s*(?:\+\s*(-?\d+))?\s*\]", operand)
     if match is None:
         raise Fault(f"{operand} is no address")
