@@ -37,7 +37,7 @@ class RowEmbedding(nn.Module):
         self.register_buffer("row_of", row_of, persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """The embeddings (..., E) of `input_ids` (...), int64."""
+        """The embeddings, (B, T, E) of `input_ids` (B, T) int64, or of any other shape."""
         rows = self.row_of[input_ids]
         trained = functional.embedding(rows.clamp(min=0), self.trained)
         return torch.where((rows >= 0)[..., None], trained, functional.embedding(input_ids, self.weight))

@@ -28,7 +28,7 @@ BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class LanguageEvaluation:
-    """One language: its metrics, and by example, in the order of the data, the scores and what was predicted."""
+    """One language: its metrics, and for each example, in the order of the data, its scores and its prediction."""
 
     metrics: dict[str, float]
     examples: list[Example]
@@ -125,6 +125,9 @@ def evaluate(
 
     Returns:
         By language, in the order of `data`: metrics, and the scores and predictions of every example.
+
+    Raises:
+        FloatingPointError: as `score_language`.
     """
     results = {}
     with Progress(console=Console(stderr=True), disable=not (progress and process_state().is_main_process)) as bar:
@@ -141,7 +144,11 @@ def evaluate(
 
 
 def score_language(task: Task, language: str, examples: list[Example], scores: list[Any]) -> LanguageEvaluation:
-    """Decide and count: what `evaluate` does with the scores of one language, for scores from elsewhere too."""
+    """Decide and count: what `evaluate` does with the scores of one language, for scores from elsewhere too.
+
+    Raises:
+        FloatingPointError: a metric came out as NaN or infinite.
+    """
     predictions = task.decide(examples, scores)
     metrics = {name: float(value) for name, value in task.score(examples, predictions, language).items()}
     bad = [name for name, value in metrics.items() if not np.isfinite(value)]

@@ -30,6 +30,12 @@ class Fusion(nn.Module):
             lowers: the lower inputs, (B, T, E) each, in the order of fusion.
             mask: (B, T), bool or integer 0/1, true at real tokens.
             token: return this token of each sequence alone.
+
+        Returns:
+            (B, T, E) in the dtype of `last`, or (B, E) with `token`.
+
+        Raises:
+            NotImplementedError: by the base class.
         """
         raise NotImplementedError
 
@@ -44,6 +50,7 @@ class LastLayer(Fusion):
     def forward(
         self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
     ) -> Tensor:
+        """x, (B, T, E) or (B, E)."""
         return _rows(last, token)
 
 
@@ -53,6 +60,7 @@ class LowerLayer(Fusion):
     def forward(
         self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
     ) -> Tensor:
+        """y, (B, T, E) or (B, E)."""
         return _rows(lowers[0], token)
 
 
@@ -62,6 +70,7 @@ class LayerSum(Fusion):
     def forward(
         self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
     ) -> Tensor:
+        """x + y_1 + y_2 + ..., (B, T, E) or (B, E)."""
         total = _rows(last, token)
         for lower in lowers:
             total = total + _rows(lower, token)
@@ -96,7 +105,7 @@ class ScalarMix(Fusion):
         nn.init.ones_(self.gamma)
 
     def weights(self) -> Tensor:
-        """softmax(s), (n,) float32: the share of each layer, after layer dropout where the module trains."""
+        """softmax(s), (n,) float32: the share of each layer, after layer dropout in training."""
         scalars = self.scalars.float()
         if self.training and self.layer_dropout > 0:
             dropped = torch.rand_like(scalars) < self.layer_dropout
@@ -106,6 +115,7 @@ class ScalarMix(Fusion):
     def forward(
         self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
     ) -> Tensor:
+        """The mix, (B, T, E) or (B, E), computed in float32."""
         mixed: Tensor | None = None
         for weight, layer in zip(self.weights(), (*lowers, last), strict=True):
             states = _rows(layer, token).float()
@@ -116,6 +126,7 @@ class ScalarMix(Fusion):
         return (self.gamma.float() * mixed).to(last.dtype)
 
     def extra_repr(self) -> str:
+        """The settings, for printing."""
         return f"{self.scalars.numel()}, layer_dropout={self.layer_dropout}, layer_norm={self.layer_norm}"
 
 
@@ -144,6 +155,7 @@ class AIFSequence(Fusion):
     def forward(
         self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
     ) -> Tensor:
+        """The last step's result, (B, T, E) or (B, E); zero at padding."""
         fused, final = last, len(self.aif) - 1
         for step, (aif, lower) in enumerate(zip(self.aif, lowers, strict=True)):
             fused = aif(fused, lower, mask, token=token if step == final else None)
@@ -152,7 +164,7 @@ class AIFSequence(Fusion):
     def gates(
         self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
     ) -> tuple[Tensor, ...]:
-        """The gate of each step, in (0, 1), zero at padding, shaped as `forward`'s result; for analysis."""
+        """The gate of each step, in (0, 1), zero at padding, (B, T, E), or (B, E) with `token`; for analysis."""
         fused, gates = last, []
         for step, (aif, lower) in enumerate(zip(self.aif, lowers, strict=True)):
             assert isinstance(aif, FusedAIF)

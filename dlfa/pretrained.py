@@ -279,7 +279,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
 
 
 def project(layer: nn.Linear, states: Tensor) -> Tensor:
-    """`layer` on states that may have another dtype, as states that were kept in half precision do."""
+    """`layer` on states (..., E) that may have another dtype, as states that were kept in half precision do."""
     if not torch.is_autocast_enabled(states.device.type):
         states = states.to(layer.weight.dtype)
     return layer(states)

@@ -188,7 +188,13 @@ class RunDirectory:
                     path.unlink()
 
     def newest_checkpoint(self) -> Path | None:
-        """The newest checkpoint written to its end; the best one's path in it is put right where the run was moved."""
+        """The newest checkpoint written to its end; None without one.
+
+        Where the run was moved, the best checkpoint's path that it holds is put right.
+
+        Raises:
+            ValueError: the best checkpoint is gone.
+        """
         complete = [path.parent for path in self.checkpoints.glob(f"checkpoint-*/{_COMPLETE}")]
         if not complete:
             return None

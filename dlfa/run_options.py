@@ -22,13 +22,17 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
 def run_fields(
     *,
-    task: Annotated[str, typer.Option(help="A task of `dlfa tasks`.")],
+    task: Annotated[str, typer.Option(help="One of those that `dlfa tasks` lists.")],
     model: Annotated[str, typer.Option(help="Encoder: Hub id or directory.")],
     data_dir: DataDir = None,
     languages: Languages = None,
-    kernel_size: Annotated[int | None, typer.Option(help="AIF: odd width of the local branch in tokens.")] = None,
-    reduction: Annotated[int | None, typer.Option(help="AIF: squeeze width is hidden size / reduction.")] = None,
-    gate_bias: Annotated[float | None, typer.Option(help="AIF: initial bias of the gate.")] = None,
+    kernel_size: Annotated[
+        int | None, typer.Option(help="AIF: odd width of the local branch in tokens; default: 1.")
+    ] = None,
+    reduction: Annotated[
+        int | None, typer.Option(help="AIF: squeeze width is hidden size / reduction, at least 16; default: 4.")
+    ] = None,
+    gate_bias: Annotated[float | None, typer.Option(help="AIF: initial bias of the gate; default: 0.")] = None,
     activation: Annotated[str | None, typer.Option(help="AIF: relu (default), gelu or silu.")] = None,
     layer_dropout: Annotated[
         float | None, typer.Option(help="Scalar mix: probability, in training, that a layer is left out.")

@@ -50,7 +50,7 @@ def print_table(table: Table) -> None:
 
 
 def quiet_libraries() -> None:
-    """No advertisements, telemetry or weight reports from the libraries below."""
+    """Switch off the Hub's telemetry, and transformers' progress bars and all of its messages but errors."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import transformers
 

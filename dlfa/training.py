@@ -194,10 +194,15 @@ def load_data(config: RunConfig) -> TaskData:
 
 
 def load_materials(config: RunConfig, data: TaskData, *, progress: bool = False) -> Materials:
-    """Tokenizer and, where it is frozen, encoder for runs like `config`, whose presets are filled in.
+    """What runs on `data` share: the tokenizer, and where the encoder is frozen the encoder and its states.
+
+    Args:
+        config: one of the runs, its presets filled in.
+        data: of the runs.
+        progress: show a bar while hidden states are computed.
 
     Raises:
-        ValueError: there are none such, or they do not fit.
+        ValueError: tokenizer or encoder cannot be loaded, or do not allow `max_length` tokens.
     """
     tokenizer = load_tokenizer(config.model, config.max_length or 0)
     encoding = Encoding(config.max_length or 0, config.model_options.get("label_subword", "first"))
@@ -547,7 +552,7 @@ def parameter_groups(model: torch.nn.Module, config: RunConfig, decayed: set[str
 
 
 class _TrainingRecord(TrainerCallback):
-    """Keeps account of a run over interruptions: complete checkpoints, time and loss; stops a run that diverged."""
+    """Records time, loss and which checkpoints are complete, over interruptions; stops a run that diverged."""
 
     def __init__(self, checkpoint: Path | None) -> None:
         self.seconds_before = 0.0 if checkpoint is None else float(complete_facts(checkpoint)["seconds"])

@@ -30,7 +30,7 @@ def analyze(
     output: Annotated[Path | None, typer.Option(help="Write analysis.json, analysis.md and its pictures here.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Probe every layer for labels and languages; measure the gates and what each layer adds to the output."""
+    """Probe every layer for labels and languages; measure the gates and each layer's part of the output."""
     with one_line_errors():
         for name, value in (("--max-examples", max_examples), ("--probe-examples", probe_examples)):
             if value < 0:

@@ -40,7 +40,7 @@ class StatesHead(nn.Module):
 
         Args:
             last: (B, T, E), the last layer.
-            attention_mask: (B, T), true at real tokens.
+            attention_mask: (B, T), bool or integer 0/1, true at real tokens.
             **arguments: `lower_0`, `lower_1`, ... (B, T, E), the lower layers in the order of fusion, and what
                 `DLFAPreTrainedModel.head_from_states` takes beside.
         """

@@ -98,6 +98,7 @@ class StateStore:
 
         Raises:
             ValueError: states that `dtype` cannot hold, a folder that cannot be made, or no room on the disk.
+            OSError: a file cannot be written, or was written and cannot be read.
         """
         features_, states, folder = self._open(features)
         missing = [layer for layer in dict.fromkeys((LAST, *layers)) if layer not in states.layers]

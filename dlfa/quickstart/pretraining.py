@@ -36,7 +36,7 @@ SPECIAL_TOKENS = {
 
 @dataclass(frozen=True)
 class Pretraining:
-    """The encoder's size and how long it learns; chosen for two minutes on a CPU."""
+    """The encoder's size and how long it learns; chosen so that the quickstart takes under two minutes on a CPU."""
 
     vocabulary: int = 600
     layers: int = 4

@@ -36,7 +36,7 @@ def report(
     ] = None,
     resamples: Annotated[int, typer.Option(help="Of the bootstrap over sentences; 0 for none.")] = 2000,
 ) -> None:
-    """Compare runs: tables and plots by layer, language, family and script, with tests and training cost."""
+    """Compare runs: tables and plots by layer, language, family and script, significance tests, training cost."""
     with one_line_errors():
         if resamples < 0:
             raise ValueError(f"--resamples must not be negative, got {resamples}")

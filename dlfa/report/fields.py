@@ -33,7 +33,11 @@ class Fields:
         return ValueError(f"{self.path}: field {self.prefix}{name} is missing")
 
     def text(self, name: str, default: Any = dataclasses.MISSING) -> Any:
-        """A text that is not empty; `default` where there is none or null."""
+        """A text that is not empty; `default`, if given, where there is none or null.
+
+        Raises:
+            ValueError: something else, or none without a default.
+        """
         value = self.values.get(name)
         if value is None and default is not dataclasses.MISSING:
             return default
@@ -44,7 +48,11 @@ class Fields:
         return value
 
     def mapping(self, name: str, default: Any = dataclasses.MISSING) -> dict[str, Any]:
-        """An object; `default` where there is none."""
+        """An object; `default`, if given, where there is none.
+
+        Raises:
+            ValueError: something else, or none without a default.
+        """
         value = self.values.get(name, default)
         if value is dataclasses.MISSING:
             raise self.missing(name)
@@ -53,19 +61,31 @@ class Fields:
         return value
 
     def number(self, name: str, value: object) -> float:
-        """`value` as a finite number that is not negative."""
+        """`value` as a finite number that is not negative.
+
+        Raises:
+            ValueError: it is none.
+        """
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise self.error(name, "a number that is not negative", value)
         return float(value)
 
     def fraction(self, name: str, value: object) -> float:
-        """`value` as a number in 0..1."""
+        """`value` as a number in 0..1.
+
+        Raises:
+            ValueError: it is none.
+        """
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
             raise self.error(name, "a fraction in 0..1", value)
         return float(value)
 
     def count(self, name: str, value: object) -> int | None:
-        """`value`, which must be a whole number that is not negative, or None."""
+        """`value`, which must be a whole number that is not negative, or None.
+
+        Raises:
+            ValueError: it is neither.
+        """
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
             raise self.error(name, "a whole number that is not negative", value)
         return value

@@ -33,7 +33,7 @@ class CountedMetric(ABC):
 class LabelCounts(CountedMetric):
     """Accuracy or macro F1 of labels, one a word or one a text.
 
-    The counts are, for each label, how often it was found, predicted and right. F1 is averaged over the labels that
+    F1 is averaged over the labels that
     occur, as `dlfa.metrics.token_metrics` does; in a resample those are the labels that occur in it.
     """
 
@@ -42,6 +42,7 @@ class LabelCounts(CountedMetric):
         self.metric = metric
 
     def counts(self, examples: Sequence[Example], predictions: Sequence[Any]) -> Counts:
+        """(sentences, 3 labels): for each label how often it is in the gold, was predicted, and was right."""
         gold = [_labels(example) for example in examples]
         size, lengths = len(self.index), [len(labels) for labels in gold]
         sentence = np.repeat(np.arange(len(gold)), lengths)
@@ -59,6 +60,7 @@ class LabelCounts(CountedMetric):
         return np.fromiter((self.index[label] for sentence in labels for label in sentence), dtype=np.int64)
 
     def score(self, totals: NDArray[Any]) -> NDArray[np.float64]:
+        """Accuracy or macro F1."""
         gold, guessed, right = np.moveaxis(totals.reshape(*totals.shape[:-1], 3, len(self.index)), -2, 0)
         if self.metric == "accuracy":
             return right.sum(-1) / gold.sum(-1)
@@ -73,6 +75,7 @@ class SpanCounts(CountedMetric):
         self.metric = metric
 
     def counts(self, examples: Sequence[Example], predictions: Sequence[Any]) -> Counts:
+        """(sentences, 3): spans in the gold, predicted, and right."""
         from seqeval.metrics.sequence_labeling import get_entities
 
         rows = np.zeros((len(examples), 3), dtype=np.float32)
@@ -84,6 +87,7 @@ class SpanCounts(CountedMetric):
         return rows
 
     def score(self, totals: NDArray[Any]) -> NDArray[np.float64]:
+        """F1, precision or recall."""
         gold, guessed, right = np.moveaxis(totals, -1, 0)
         if self.metric == "precision":
             return right / np.maximum(guessed, 1)
@@ -99,6 +103,7 @@ class ExampleMean(CountedMetric):
         self.task, self.language, self.metric = task, language, metric
 
     def counts(self, examples: Sequence[Example], predictions: Sequence[Any]) -> Counts:
+        """(examples, 2): the value, and 1."""
         values = [
             self.task.score([example], [prediction], self.language)[self.metric]
             for example, prediction in zip(examples, predictions, strict=True)
@@ -106,6 +111,7 @@ class ExampleMean(CountedMetric):
         return np.stack([np.array(values), np.ones(len(values))], axis=1).astype(np.float32)
 
     def score(self, totals: NDArray[Any]) -> NDArray[np.float64]:
+        """The mean."""
         return totals[..., 0] / totals[..., 1]
 
 
