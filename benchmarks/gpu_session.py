@@ -31,9 +31,10 @@ from typing import Annotated
 
 import typer
 
+from dlfa.atomic import write_text
+
 from .hardware import ROOT, choose_device
 from .processes import GRACE_SECONDS, run_limited
-from .results import write_text
 
 DEFAULT_SECONDS = 540.0
 # Kept for the last archive.
@@ -62,8 +63,14 @@ class Part(str, Enum):
 
 @dataclass(frozen=True)
 class Step:
-    """A command, its share of the time left to it and the steps after it, and the end of that which it is given to end
-    once interrupted; "{seconds}" in it becomes the time that it may plan with."""
+    """One command of a session.
+
+    Attributes:
+        name: of its log.
+        command: "{seconds}" in it becomes the time that it may plan with.
+        weight: its share of the time left to it and the steps after it.
+        grace: seconds at the end of that share in which it is to end after being interrupted.
+    """
 
     name: str
     command: tuple[str, ...]

@@ -31,11 +31,12 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from dlfa.atomic import write_text
+
 from .cases import BASE_SHAPE, DTYPES, core_case
 from .hardware import ROOT, choose_device, commit, folder_name
 from .output import print_table
 from .processes import run_limited
-from .results import write_text
 from .targets import TRAFFIC_FILE
 
 READ_METRIC, WRITE_METRIC = "dram__bytes_read.sum", "dram__bytes_write.sum"

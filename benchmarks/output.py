@@ -11,14 +11,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .results import write_text
+from dlfa.atomic import write_text
 
 # Columns of text that a table takes where no terminal says how wide it is.
 PLAIN_WIDTH = 180
 
 
 def write_json(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the rows as a JSON list, by `write_text`.
+    """Write the rows as a JSON list to `path`, which is replaced as a whole.
 
     Raises:
         OSError: the folder cannot be made or written to.

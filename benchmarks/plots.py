@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dlfa.atomic import write_bytes
 
 from .cases import DTYPES, Case
 from .floors import operations, tensors_moved
@@ -146,8 +147,5 @@ def _save(figure: Figure, path: Path) -> Path:
     FigureCanvasAgg(figure)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=130, metadata={"Software": None})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    temporary.write_bytes(content.getvalue())
-    os.replace(temporary, path)
+    write_bytes(path, content.getvalue())
     return path

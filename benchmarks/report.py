@@ -16,12 +16,14 @@ from typing import Annotated, Any
 
 import typer
 
+from dlfa.atomic import write_text
+
 from . import aif, launch, memory, padding, plots, providers, schedule, step, token
 from .cases import SHAPES, core_case
 from .floors import PASSES
 from .hardware import ROOT
 from .readme_sections import PERFORMANCE, replace_section
-from .results import Results, load_folder, write_text
+from .results import Results, load_folder
 from .targets import load_traffic, targets
 
 RESULTS = ROOT / "benchmarks" / "results"

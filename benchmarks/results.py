@@ -15,11 +15,12 @@ and in "+graph" where the call is replayed from a captured CUDA graph.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from dlfa.atomic import write_text
 
 from .cases import Case
 
@@ -86,18 +87,6 @@ class Results:
         header = json.dumps(self.header, indent=1, allow_nan=False)
         text = f'{{"header": {header},\n"rows": [{lines(self.rows)}],\n"skipped": [{lines(self.skipped)}]}}\n'
         write_text(path, text)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write to a temporary name beside `path`, then rename it.
-
-    Raises:
-        OSError: the folder cannot be made or written to.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def load(path: Path) -> Results:

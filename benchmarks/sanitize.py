@@ -31,6 +31,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import typer
 
+from dlfa.atomic import write_text
 from dlfa_kernels.launches import using_tiles
 from dlfa_kernels.tiles import choose_tiles, device_architecture
 
@@ -40,7 +41,6 @@ from .output import print_table
 from .problems import make_problem
 from .processes import GRACE_SECONDS, run_limited
 from .providers import OURS, build, results
-from .results import write_text
 
 NO_TOOL = "none"
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
