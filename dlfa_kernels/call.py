@@ -68,7 +68,7 @@ def _variant(kernel: Any, tile: Tile, flags: Flags, constants: tuple[tuple[str, 
 
 
 class Settings(NamedTuple):
-    """What is not a tensor of a call's arguments."""
+    """The arguments of a call that are no tensors."""
 
     fuse: str
     activation: str

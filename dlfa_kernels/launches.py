@@ -1,7 +1,6 @@
-"""Kernel launches, and what a `with` changes for those made inside: that they are recorded, or their tiles.
+"""Kernel launches, and the `with` blocks that record those made inside, or choose their tiles or groups.
 
-On the meta device, and while `record_launches` is active, launches are noted, which is how they are inspected on a
-machine without a GPU.
+On the meta device launches are never made, but can be recorded: so they are inspected on a machine without a GPU.
 """
 
 from __future__ import annotations

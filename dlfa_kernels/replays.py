@@ -1,10 +1,10 @@
-"""Launches of a pass made again: what an earlier call alike worked out holds but for where its tensors lie.
+"""Passes launched again as an earlier call of the same kind worked them out, on tensors that lie elsewhere.
 
 The host works longer on the launches of a small batch than a GPU does: it sizes buffers, chooses grids, gathers each
 kernel's arguments, and finds what was compiled for them. All of it follows from shapes, strides, dtypes, settings and
-whether pointers are aligned. So the second call of a kind leaves a `Replay`, by which the next ones launch the same
-code on other pointers; what stages hand to each other is one allocation then. The first one leaves none, as batches of
-ever new sizes would pay for what they never use.
+whether pointers are aligned, which make up the kind of a call. So the second call of a kind leaves a `Replay`, by which
+the next ones launch the same code on other pointers; what stages hand to each other is then one allocation. The first
+call leaves none, as batches of ever new sizes would pay for what they never use.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .results import BackwardResult, ForwardResult
 POINTER_ALIGNMENT = 16
 # Within their allocation, buffers begin at multiples of that many bytes, as allocations on a GPU do.
 BUFFER_ALIGNMENT = 512
-# Batches of ever new sizes are a kind each. At that many all are forgotten.
+# Batches of ever new sizes are each a kind of their own. At that many kinds all are forgotten.
 MAX_CALLS = 1024
 
 

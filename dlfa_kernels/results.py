@@ -11,10 +11,10 @@ from .checks import AIFWeights
 
 
 class ForwardResult(NamedTuple):
-    """z and what the backward needs besides the inputs; float32 rows but for `squeezed`."""
+    """z and what the backward needs besides the inputs; float32 where nothing else is said."""
 
     z: Tensor  # as last
-    squeezed: Tensor  # (rows, H) in the dtype of products, the local squeeze: u of relu, else a
+    squeezed: Tensor  # (rows, H) in the dtype of products: u with relu, else a; of one token a (B, H) float32
     hidden: Tensor  # (B, H), the global squeeze before its activation
     pooled: Tensor  # (B, E), p
     context: Tensor  # (B, E), g + b_le

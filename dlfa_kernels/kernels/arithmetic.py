@@ -42,9 +42,9 @@ def round_to(value, dtype: tl.constexpr, INTERPRETED: tl.constexpr):
 
 @triton.jit
 def weight_dot(weight, rows, accumulator, PARTS: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
-    """accumulator + weight rows, in float32 for PARTS = 0; else `rows` is bfloat16, and the weight PARTS of them.
+    """accumulator + weight rows. PARTS = 0: in float32; else `rows` is bfloat16, the weight a sum of PARTS bfloat16.
 
-    One is all of a bfloat16 weight, two all of a float16.
+    One is all of a bfloat16 weight, two are all of a float16 one.
     """
     if PARTS == 0:
         return dot(weight.to(tl.float32), rows, accumulator, PRECISION, INTERPRETED)
@@ -58,7 +58,7 @@ def weight_dot(weight, rows, accumulator, PARTS: tl.constexpr, PRECISION: tl.con
 
 @triton.jit
 def row_dot(weight, rows, accumulator, PARTS: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
-    """accumulator + weight rows, where `rows` is float32: for PARTS > 0 a sum of two bfloat16 numbers.
+    """accumulator + weight rows, where `rows` is float32: for PARTS > 0 taken as a sum of two bfloat16 numbers.
 
     They keep 16 bits of it, more than TF32 does, and its range, which float16 would not.
     """
@@ -75,10 +75,11 @@ def row_dot(weight, rows, accumulator, PARTS: tl.constexpr, PRECISION: tl.conste
 def store_column_sums(ptr, values, columns, inside, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
     """Sums over the rows of a block, in float32, to ptr[columns].
 
-    Of 16 bits by a product with ones, whose 16 rows all are the sums: a tenth of the instructions of shuffles.
+    Values of 16 bits are summed by a product with 16 rows of ones, each of which gives the sums: that takes a tenth of
+    the instructions of shuffles.
     """
     if values.dtype.primitive_bitwidth == 16:
-        # Triton 3.6's interpreter makes no constant of bfloat16, but rounds one.
+        # Triton 3.6's interpreter cannot make a constant of bfloat16, but can round one to it.
         ones = tl.full((16, values.shape[0]), 1.0, dtype=tl.float32).to(values.dtype)
         sums = dot(ones, values, tl.zeros((16, values.shape[1]), dtype=tl.float32), PRECISION, INTERPRETED)
         row = tl.arange(0, 16)[:, None]

@@ -56,7 +56,7 @@ def context_kernel(
             forward: hidden (B, H) float32, before the activation; backward: hidden_gradient (B, H) float32: once
     """
     first_sequence = first + tl.program_id(0).to(tl.int64) * BLOCK_B
-    # Of 16 bits, each row is there twice, for its upper and its lower part: one product takes both.
+    # With parts, each row is held twice, once for its upper and once for its lower part: one product takes both.
     copies: tl.constexpr = 1 if ROW_PARTS == 0 else 2
     row = tl.arange(0, copies * BLOCK_B)
     row_sequences = first_sequence + row % BLOCK_B
