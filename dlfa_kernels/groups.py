@@ -12,9 +12,9 @@ multiprocessor idle needs smaller tiles: groups have those of few tokens, and re
 
 Chosen so far, not measured: one group, `Tiles.l2_share` = 0. What a group can save is the time in which DRAM delivers
 one part of L2; what it costs is three more stages that start and drain, among them the context, a chain of small
-products that does not get shorter with the group. On chips with some tens of MB of L2 and some TB/s these are alike, so
-the simpler schedule stands until `python -m benchmarks.schedule` says otherwise. Batches that L2 holds are one group
-whatever the share: at most 3 launches forward, 4 backward.
+products that does not get shorter with the group. On chips with some tens of MB of L2 and some TB/s the two are alike,
+so the simpler schedule stands until `python -m benchmarks.schedule` says otherwise. Batches that L2 holds are one group
+whatever the share, so they take no more launches.
 
 Packed sequences are one group always: where they start is known on the device alone.
 
