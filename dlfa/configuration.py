@@ -164,6 +164,21 @@ class DLFAConfig(PreTrainedConfig):
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As transformers reads a configuration.
+
+        Raises:
+            ValueError: it is the configuration of something else than a DLFA model.
+        """
+        model_type = config_dict.get("model_type", cls.model_type)
+        if model_type != cls.model_type:
+            raise ValueError(
+                f"a DLFA model's configuration has model_type {cls.model_type!r}, got {model_type!r}; "
+                "from_encoder(ENCODER, fusion_layer=...) makes a DLFA model of a plain encoder"
+            )
+        return super().from_dict(config_dict, **kwargs)
+
+    @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
         """Do nothing: a saved model names this package in its `auto_map` and carries no copy of the package's code."""
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
-from dlfa_kernels import environment
+from dlfa_kernels.checks import is_tensor, values_can_be_read
 
 from .configuration import DLFAConfig
+from .input_checks import check_classes
 from .outputs import DLFAQuestionAnsweringOutput, DLFASequenceClassifierOutput, DLFATokenClassifierOutput
 from .pretrained import DLFAPreTrainedModel, project
 from .words import check_word_index, mean_of_subwords, mean_of_tokens
@@ -87,15 +88,19 @@ class DLFAForTokenClassification(DLFAPreTrainedModel):
         **arguments: Any,
     ) -> None:
         super()._check_arguments(shape, mask, **arguments)
+        if labels is not None:
+            is_tensor("labels", labels)
         if word_index is None:
             if labels is not None and labels.shape != shape:
                 raise ValueError(f"labels must have shape (B, T) = {tuple(shape)}, got {tuple(labels.shape)}")
-            return
-        if self.config.label_subword != "mean":
-            raise ValueError(f"word_index needs label_subword='mean', this model has {self.config.label_subword!r}")
-        if labels is not None and (labels.dim() != 2 or labels.shape[0] != shape[0]):
-            raise ValueError(f"labels must have shape (B, W) with B = {shape[0]}, got {tuple(labels.shape)}")
-        check_word_index(word_index, shape, None if labels is None else labels.shape[1])
+        else:
+            if self.config.label_subword != "mean":
+                raise ValueError(f"word_index needs label_subword='mean', this model has {self.config.label_subword!r}")
+            if labels is not None and (labels.dim() != 2 or labels.shape[0] != shape[0]):
+                raise ValueError(f"labels must have shape (B, W) with B = {shape[0]}, got {tuple(labels.shape)}")
+            check_word_index(word_index, shape, None if labels is None else labels.shape[1])
+        if labels is not None:
+            check_classes(labels, self.num_labels)
 
     def _head(
         self,
@@ -171,8 +176,15 @@ class DLFAForSequenceClassification(DLFAPreTrainedModel):
         self, shape: torch.Size, mask: Tensor | None, *, labels: Tensor | None = None, **arguments: Any
     ) -> None:
         super()._check_arguments(shape, mask, **arguments)
-        if labels is not None and labels.shape[:1] != shape[:1]:
-            raise ValueError(f"labels must have B = {shape[0]} rows, got {tuple(labels.shape)}")
+        if labels is not None:
+            is_tensor("labels", labels)
+            if labels.shape[:1] != shape[:1]:
+                raise ValueError(f"labels must have B = {shape[0]} rows, got {tuple(labels.shape)}")
+            kind = self.config.problem_type
+            if kind == "single_label_classification" or (
+                kind is None and self.num_labels > 1 and not labels.is_floating_point()
+            ):
+                check_classes(labels, self.num_labels)
         if self.config.classifier_pooling == "first":
             _first_token_is_real(mask)
 
@@ -251,7 +263,10 @@ class DLFAForQuestionAnswering(DLFAPreTrainedModel):
             missing = "start_positions" if start_positions is None else "end_positions"
             raise ValueError(f"start_positions and end_positions must be given together, got no {missing}")
         for name, positions in (("start_positions", start_positions), ("end_positions", end_positions)):
-            if positions is not None and positions.shape[:1] != shape[:1]:
+            if positions is None:
+                continue
+            is_tensor(name, positions)
+            if positions.shape[:1] != shape[:1]:
                 raise ValueError(f"{name} must have shape (B,) = ({shape[0]},), got {tuple(positions.shape)}")
 
     def _head(
@@ -277,9 +292,7 @@ class DLFAForQuestionAnswering(DLFAPreTrainedModel):
 
 def _first_token_is_real(mask: Tensor | None) -> None:
     """Raise ValueError for a sequence that starts with padding, where the mask's values are free to read."""
-    if mask is None or mask.dim() != 2 or torch.compiler.is_compiling():
-        return
-    if mask.device.type != "cpu" and (mask.device.type == "meta" or not environment.validate()):
+    if mask is None or not values_can_be_read(mask):
         return
     padded = (mask[:, :1] == 0).all(dim=1) & (mask != 0).any(dim=1)
     if bool(padded.any()):

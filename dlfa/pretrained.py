@@ -15,10 +15,12 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig,
 from transformers.utils import ModelOutput
 
 from dlfa_kernels import FusedAIF
+from dlfa_kernels.checks import check_mask, is_tensor
 
 from .configuration import DLFAConfig
 from .encoder_states import EncoderStates, keep_block_inputs, run_encoder
 from .fusion import ScalarMix, build_fusion
+from .input_checks import check_tokens
 
 Model = TypeVar("Model", bound="DLFAPreTrainedModel")
 
@@ -153,8 +155,9 @@ class DLFAPreTrainedModel(PreTrainedModel):
             `outputs`.
 
         Raises:
-            ValueError: a layer outside 0..L-1.
+            ValueError, TypeError: a layer outside 0..L-1, or an argument that does not fit.
         """
+        check_tokens(input_ids, inputs_embeds, attention_mask)
         depth = self.config.num_hidden_layers
         wanted = self.config.lower_layers if layers is None else tuple(layers)
         for layer in wanted:
@@ -200,6 +203,8 @@ class DLFAPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError, TypeError: an argument that does not fit.
         """
+        if attention_mask is not None:
+            check_mask("attention_mask", attention_mask, last.shape[:2], last.device)
         self._check_arguments(last.shape[:2], attention_mask, **arguments)
         self._check_lower_states(last.shape[:2], lower_states)
         lowers = self._second_inputs(last, lowers, lower_states)
@@ -216,14 +221,12 @@ class DLFAPreTrainedModel(PreTrainedModel):
         **arguments: Any,
     ) -> Any:
         """Checks, encoder, fusion, head; what the encoder recorded joins the output."""
-        tokens = input_ids if input_ids is not None else inputs_embeds
-        if tokens is None or (input_ids is not None and inputs_embeds is not None):
-            raise ValueError("exactly one of input_ids and inputs_embeds must be given")
+        shape = check_tokens(input_ids, inputs_embeds, attention_mask)
         # What the Trainer adds for the loss is none of the encoder's arguments.
         if "num_items_in_batch" in encoder_arguments:
             arguments["num_items_in_batch"] = encoder_arguments.pop("num_items_in_batch")
-        self._check_arguments(tokens.shape[:2], attention_mask, **arguments)
-        self._check_lower_states(tokens.shape[:2], lower_states)
+        self._check_arguments(shape, attention_mask, **arguments)
+        self._check_lower_states(shape, lower_states)
         states = self.encoder_states(input_ids, attention_mask, token_type_ids, inputs_embeds, **encoder_arguments)
         lowers = self._second_inputs(states.last, states.lowers, lower_states)
         output = self._head(states.last, lowers, attention_mask, **arguments)
@@ -252,6 +255,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
                 f"lower_states stands for one lower layer; this model (fusion={config.fusion!r}) takes "
                 f"{config.num_lower_inputs}"
             )
+        is_tensor("lower_states", lower_states)
         expected = (*shape, config.feature_dim or config.hidden_size)
         if tuple(lower_states.shape) != expected:
             raise ValueError(

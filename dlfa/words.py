@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlfa_kernels import environment
+from dlfa_kernels.checks import is_tensor, values_can_be_read
 
 
 def check_word_index(word_index: Tensor, shape: torch.Size, num_words: int | None) -> None:
@@ -13,13 +13,12 @@ def check_word_index(word_index: Tensor, shape: torch.Size, num_words: int | Non
 
     Its values are read where that costs no host sync: on the CPU, or on a GPU under DLFA_VALIDATE=1.
     """
+    is_tensor("word_index", word_index)
     if word_index.dtype != torch.int64:
         raise TypeError(f"word_index must be int64, got {word_index.dtype}")
     if word_index.shape != shape:
         raise ValueError(f"word_index must have shape (B, T) = {tuple(shape)}, got {tuple(word_index.shape)}")
-    if torch.compiler.is_compiling() or not (word_index.device.type == "cpu" or environment.validate()):
-        return
-    if word_index.numel() == 0:
+    if word_index.numel() == 0 or not values_can_be_read(word_index):
         return
     lowest, highest = int(word_index.min()), int(word_index.max())
     if lowest < -1:

@@ -13,7 +13,9 @@ from . import environment
 ACTIVATIONS = ("relu", "gelu", "silu")
 FUSE_MODES = ("gate", "select")
 STATE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-MASK_DTYPES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+MASK_DTYPES = (
+    torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32, torch.int64
+)  # fmt: skip
 
 
 class AIFWeights(NamedTuple):
@@ -47,7 +49,8 @@ def _shape(tensor: Tensor) -> str:
     return "(" + ", ".join(map(str, tensor.shape)) + ")"
 
 
-def _is_tensor(name: str, value: object) -> None:
+def is_tensor(name: str, value: object) -> None:
+    """Raise TypeError unless `value` is a dense tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if value.layout is not torch.strided or value.is_nested:
@@ -61,7 +64,7 @@ def _same_device(name: str, tensor: Tensor, last: Tensor) -> None:
 
 
 def _check_states(last: Tensor, lower: Tensor | None, packed: bool) -> None:
-    _is_tensor("last", last)
+    is_tensor("last", last)
     rank, form = (2, "(N, E), as cu_seqlens is given") if packed else (3, "(B, T, E)")
     if last.dim() != rank:
         raise ValueError(f"last must have shape {form}, got {_shape(last)}")
@@ -69,7 +72,7 @@ def _check_states(last: Tensor, lower: Tensor | None, packed: bool) -> None:
         raise TypeError(f"last must be float32, bfloat16, float16 or float64, got {last.dtype}")
     if lower is None:
         return
-    _is_tensor("lower", lower)
+    is_tensor("lower", lower)
     if lower.shape != last.shape:
         raise ValueError(f"lower must have the shape of last, {_shape(last)}, got {_shape(lower)}")
     if lower.dtype != last.dtype:
@@ -79,7 +82,7 @@ def _check_states(last: Tensor, lower: Tensor | None, packed: bool) -> None:
 
 def _check_weights(weights: AIFWeights, last: Tensor) -> None:
     for name, weight in zip(AIFWeights._fields, weights, strict=True):
-        _is_tensor(name, weight)
+        is_tensor(name, weight)
     squeeze = weights.local_squeeze_weight
     if squeeze.dim() != 3:
         raise ValueError(f"local_squeeze_weight must have shape (H, E, k), got {_shape(squeeze)}")
@@ -108,25 +111,35 @@ def _check_weights(weights: AIFWeights, last: Tensor) -> None:
         raise TypeError(f"the parameters must be float32 or have the dtype of last, {last.dtype}, got {squeeze.dtype}")
 
 
-def _check_mask(mask: Tensor, last: Tensor) -> None:
-    _is_tensor("mask", mask)
+def check_mask(name: str, mask: Tensor, shape: torch.Size, device: torch.device) -> None:
+    """Raise TypeError or ValueError unless `mask` is bool or integer, of `shape` (B, T) and on `device`."""
+    is_tensor(name, mask)
     if mask.dtype not in MASK_DTYPES:
-        raise TypeError(f"mask must be bool or integer 0/1, true at real tokens, got {mask.dtype}")
-    if mask.shape != last.shape[:2]:
-        raise ValueError(f"mask must have shape (B, T) = {tuple(last.shape[:2])}, got {_shape(mask)}")
-    _same_device("mask", mask, last)
+        raise TypeError(f"{name} must be bool or integer 0/1, true at real tokens, got {mask.dtype}")
+    if mask.shape != shape:
+        raise ValueError(f"{name} must have shape (B, T) = {tuple(shape)}, got {_shape(mask)}")
+    if mask.device != device:
+        raise ValueError(f"{name} must be on the device of the tokens, {device}, got {mask.device}")
+
+
+def values_can_be_read(tensor: Tensor) -> bool:
+    """Whether to check the values of `tensor`: on the CPU, or on a GPU under DLFA_VALIDATE=1.
+
+    On a GPU reading is a host sync; the meta device and tracers have no values to read.
+    """
+    if torch.compiler.is_compiling() or _is_fake(tensor) or tensor.device.type == "meta":
+        return False
+    return tensor.device.type == "cpu" or environment.validate()
 
 
 def _check_cu_seqlens(cu_seqlens: Tensor, last: Tensor) -> None:
-    _is_tensor("cu_seqlens", cu_seqlens)
+    is_tensor("cu_seqlens", cu_seqlens)
     if cu_seqlens.dtype != torch.int32:
         raise TypeError(f"cu_seqlens must be int32, got {cu_seqlens.dtype}")
     if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 1:
         raise ValueError(f"cu_seqlens must have shape (B+1,), got {_shape(cu_seqlens)}")
     _same_device("cu_seqlens", cu_seqlens, last)
-    # Reading the values on a GPU would be a host sync, and a tracer has no values to read.
-    readable = cu_seqlens.device.type == "cpu" or (cu_seqlens.device.type != "meta" and environment.validate())
-    if not readable or torch.compiler.is_compiling() or _is_fake(cu_seqlens):
+    if not values_can_be_read(cu_seqlens):
         return
     values, rows = cu_seqlens.tolist(), last.shape[0]
     if values[0] != 0:
@@ -176,7 +189,7 @@ def check_inputs(
         raise ValueError("lower must be given for fuse='select', got None")
     _check_weights(weights, last)
     if mask is not None:
-        _check_mask(mask, last)
+        check_mask("mask", mask, last.shape[:2], last.device)
     if cu_seqlens is not None:
         _check_cu_seqlens(cu_seqlens, last)
     if token is not None:

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny_encoders import tiny_encoder
 from transformers import AutoConfig, BertConfig
 
-from dlfa import DLFAConfig
+from dlfa import DLFAConfig, DLFAForTokenClassification
 
 ENCODER = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
 
@@ -132,3 +133,10 @@ def test_the_encoders_configuration_is_not_changed_by_being_wrapped() -> None:
 
 def test_vocabulary_is_looked_up_in_the_encoder() -> None:
     assert config().get_text_config().vocab_size == BertConfig().vocab_size
+
+
+def test_a_plain_encoder_is_no_dlfa_model(tmp_path: Path) -> None:
+    tiny_encoder("bert").save_pretrained(tmp_path)
+    for load in (DLFAConfig.from_pretrained, DLFAForTokenClassification.from_pretrained):
+        with pytest.raises(ValueError, match=r"model_type 'dlfa', got 'bert'; from_encoder\(ENCODER"):
+            load(tmp_path)

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from dlfa_kernels import full_passes, fused_aif, token_passes
 from dlfa_kernels.backends import INTERPRETED
+from dlfa_kernels.checks import MASK_DTYPES
 from dlfa_kernels.launches import record_launches
 from dlfa_kernels.replays import Replay
 from dlfa_kernels.tiles import choose_tiles, device_architecture
@@ -385,7 +386,7 @@ def test_integer_masks(token: int | None, device: torch.device) -> None:
     case = Case(batch=2, length=5, embed_dim=8, kernel_size=3, mask="empty", token=token)
     inputs = make_inputs(case, device)
     expected = run(triton_aif, inputs, **case.options)
-    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
+    for dtype in MASK_DTYPES[1:]:
         inputs.mask = inputs.mask.to(dtype)
         assert_equal_to_rounding(run(triton_aif, inputs, **case.options), expected)
 

@@ -12,6 +12,7 @@ from aif_cases import Case, PlainAIF, exact, make_inputs, plain_aif, relative_er
 from torch import Tensor
 
 from dlfa_kernels import FusedAIF, aif_reference
+from dlfa_kernels.checks import MASK_DTYPES
 
 PADDED = Case(batch=4, length=7, embed_dim=12, squeeze_dim=5, mask="empty")
 PACKED = Case(lengths=(0, 3, 1, 0, 6, 0), embed_dim=12, squeeze_dim=5)
@@ -123,7 +124,7 @@ def test_sequences_do_not_see_each_other(form: str, token: int | None) -> None:
         assert torch.equal(actual[name][rows], expected[name][rows]), name
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+@pytest.mark.parametrize("dtype", MASK_DTYPES[1:])
 def test_integer_mask_is_the_bool_mask(dtype: torch.dtype) -> None:
     inputs = make_inputs(PADDED)
     arguments = (inputs.last, inputs.lower, *inputs.weights)

@@ -1,0 +1,61 @@
+"""The models' checks of tokens, attention mask and labels, made before the encoder runs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dlfa_kernels.checks import check_mask, is_tensor, values_can_be_read
+
+IGNORED = -100  # a label that nothing is learnt from
+
+
+def check_tokens(input_ids: Tensor | None, inputs_embeds: Tensor | None, attention_mask: Tensor | None) -> torch.Size:
+    """Check what goes into the encoder.
+
+    Args:
+        input_ids: (B, T) int64 or int32.
+        inputs_embeds: (B, T, E), in place of `input_ids`.
+        attention_mask: (B, T), bool or integer 0/1, or None.
+
+    Returns:
+        (B, T).
+
+    Raises:
+        TypeError: an argument that is no tensor, or of another dtype.
+        ValueError: both or neither of `input_ids` and `inputs_embeds`, or an argument of another shape or device.
+    """
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("exactly one of input_ids and inputs_embeds must be given")
+    if input_ids is not None:
+        is_tensor("input_ids", input_ids)
+        if input_ids.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"input_ids must be int64 or int32, got {input_ids.dtype}")
+        if input_ids.dim() != 2:
+            raise ValueError(f"input_ids must have shape (B, T), got {tuple(input_ids.shape)}")
+        tokens = input_ids
+    if inputs_embeds is not None:
+        is_tensor("inputs_embeds", inputs_embeds)
+        if not inputs_embeds.is_floating_point():
+            raise TypeError(f"inputs_embeds must be floating point, got {inputs_embeds.dtype}")
+        if inputs_embeds.dim() != 3:
+            raise ValueError(f"inputs_embeds must have shape (B, T, E), got {tuple(inputs_embeds.shape)}")
+        tokens = inputs_embeds
+    shape = tokens.shape[:2]
+    if attention_mask is not None:
+        check_mask("attention_mask", attention_mask, shape, tokens.device)
+    return shape
+
+
+def check_classes(labels: Tensor, num_labels: int) -> None:
+    """Raise TypeError or ValueError unless `labels`, int64 of any shape, hold classes 0..C-1, or -100 for none.
+
+    Their values are read where that costs no host sync: on the CPU, or on a GPU under DLFA_VALIDATE=1.
+    """
+    if labels.dtype != torch.int64:
+        raise TypeError(f"labels must be int64, got {labels.dtype}")
+    if labels.numel() == 0 or not values_can_be_read(labels):
+        return
+    wrong = (labels != IGNORED) & ((labels < 0) | (labels >= num_labels))
+    if bool(wrong.any()):
+        raise ValueError(f"labels must be in 0..{num_labels - 1}, or {IGNORED} for none, got {int(labels[wrong][0])}")

@@ -1,0 +1,104 @@
+"""Bad arguments of the models: refused before the encoder runs, by every head and every way of fusing alike."""
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_encoders import WIDTH, batch, tiny_encoder
+
+from dlfa import (
+    DLFAForQuestionAnswering,
+    DLFAForSequenceClassification,
+    DLFAForTokenClassification,
+    DLFAModel,
+)
+
+HEADS = [DLFAModel, DLFAForTokenClassification, DLFAForSequenceClassification, DLFAForQuestionAnswering]
+FUSIONS = [{"fusion_layer": None}, {"fusion_layer": 1, "fusion": "sum"}, {"fusion_layer": 1}]
+IDS = torch.randint(5, 30, (2, 7))
+MASKS: list[tuple[Any, type[Exception], str]] = [
+    (torch.ones(2, 5, dtype=torch.int64), ValueError, r"attention_mask .* shape \(B, T\) = \(2, 7\), got \(2, 5\)"),
+    (torch.ones(3, 7, dtype=torch.int64), ValueError, r"attention_mask .* got \(3, 7\)"),
+    (torch.ones(2, 1, 1, 7, dtype=torch.int64), ValueError, r"attention_mask .* got \(2, 1, 1, 7\)"),
+    (torch.ones(2, 7), TypeError, r"attention_mask must be bool or integer .* got torch\.float32"),
+    ([[1] * 7] * 2, TypeError, r"attention_mask must be a torch\.Tensor, got list"),
+    (torch.ones(2, 7, dtype=torch.bool, device="meta"), ValueError, "attention_mask must be on the device .* got meta"),
+]
+TOKENS: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({}, ValueError, "exactly one of input_ids and inputs_embeds"),
+    ({"input_ids": IDS, "inputs_embeds": torch.zeros(2, 7, WIDTH)}, ValueError, "exactly one of input_ids and"),
+    ({"input_ids": IDS[0]}, ValueError, r"input_ids must have shape \(B, T\), got \(7,\)"),
+    ({"input_ids": IDS.float()}, TypeError, r"input_ids must be int64 or int32, got torch\.float32"),
+    ({"input_ids": IDS.tolist()}, TypeError, r"input_ids must be a torch\.Tensor, got list"),
+    ({"inputs_embeds": torch.zeros(2, WIDTH)}, ValueError, r"inputs_embeds must have shape \(B, T, E\)"),
+    ({"inputs_embeds": torch.zeros(2, 7, WIDTH).int()}, TypeError, "inputs_embeds must be floating point"),
+]
+
+
+def build(head: type = DLFAForTokenClassification, **fields: Any) -> Any:
+    return head.from_encoder(tiny_encoder("bert"), **{"fusion_layer": 1, "num_labels": 5, **fields}).eval()
+
+
+def without_encoder(model: Any) -> Any:
+    model.encoder.forward = None  # must not be reached
+    return model
+
+
+@pytest.mark.parametrize("fusion", FUSIONS, ids=str)
+@pytest.mark.parametrize("head", HEADS)
+def test_masks_that_do_not_fit(head: type, fusion: dict[str, Any]) -> None:
+    model = without_encoder(build(head, **fusion))
+    for mask, error, message in MASKS:
+        with pytest.raises(error, match=message):
+            model(IDS, mask)
+        with pytest.raises(error, match=message):
+            model.encoder_states(IDS, mask)
+        with pytest.raises(error, match=message):
+            model.head_from_states(torch.zeros(2, 7, WIDTH), [torch.zeros(2, 7, WIDTH)], mask)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_tokens_that_do_not_fit(head: type) -> None:
+    model = without_encoder(build(head))
+    for tokens, error, message in TOKENS:
+        with pytest.raises(error, match=message):
+            model(**tokens)
+        with pytest.raises(error, match=message):
+            model.encoder_states(**tokens)
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.bool, torch.uint16])
+def test_other_integers_give_the_same(kind: torch.dtype) -> None:
+    model, inputs = build(), batch()
+    expected = model(**inputs).logits
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    assert torch.equal(model(ids.int(), mask.to(kind) if kind is not torch.uint16 else mask.bool()).logits, expected)
+    states = model.encoder_states(**inputs)
+    assert torch.equal(model.head_from_states(states.last, states.lowers, mask.to(kind)).logits, expected)
+
+
+@pytest.mark.parametrize(
+    ("head", "labels", "error", "message"),
+    [
+        (DLFAForTokenClassification, torch.full((2, 7), 5), ValueError, r"labels must be in 0\.\.4, or -100 .* got 5"),
+        (DLFAForTokenClassification, torch.full((2, 7), -1), ValueError, r"labels must be in 0\.\.4, .* got -1"),
+        (DLFAForTokenClassification, torch.zeros(2, 7), TypeError, r"labels must be int64, got torch\.float32"),
+        (DLFAForTokenClassification, [[0] * 7] * 2, TypeError, r"labels must be a torch\.Tensor, got list"),
+        (DLFAForSequenceClassification, torch.tensor([0, 5]), ValueError, r"labels must be in 0\.\.4, .* got 5"),
+        (DLFAForSequenceClassification, [0, 1], TypeError, r"labels must be a torch\.Tensor, got list"),
+    ],
+)
+def test_labels_that_the_model_has_not(head: type, labels: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        without_encoder(build(head))(IDS, labels=labels)
+
+
+def test_labels_that_are_no_classes_are_left_alone() -> None:
+    scores = build(DLFAForSequenceClassification, num_labels=1)(IDS, labels=torch.tensor([3, 9]))
+    several = build(DLFAForSequenceClassification)(IDS, labels=torch.ones(2, 5))
+    words = build(label_subword="mean")(IDS, labels=torch.full((2, 1), -100), word_index=torch.zeros_like(IDS))
+    assert scores.loss.isfinite()
+    assert several.loss.isfinite()
+    assert words.logits.shape == (2, 1, 5)
+    with pytest.raises(ValueError, match="labels must be in"):
+        build(label_subword="mean")(IDS, labels=torch.full((2, 1), 7), word_index=torch.zeros_like(IDS))
