@@ -131,6 +131,11 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes, forward_set
         if forward_ad._current_level >= 0:
             _refuse_forward_mode(inputs)
         if torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs):
+            if torch._C._are_functorch_transforms_active():
+                raise NotImplementedError(
+                    "FusedAIF's kernels have no derivative by torch.func (grad, vjp, vmap over a backward); "
+                    "use FusedAIF(backend='eager'), which has, or torch.autograd"
+                )
             outputs: tuple[Tensor, ...] = Differentiated.apply(keys, *inputs)
             return outputs
         return run_below_autograd(keys, inputs)

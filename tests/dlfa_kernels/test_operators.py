@@ -235,6 +235,27 @@ def test_forward_mode_is_refused(token: int | None, device: torch.device) -> Non
     assert slope.ne(0).any()
 
 
+@pytest.mark.parametrize("token", [None, 1])
+def test_derivatives_by_torch_func_are_refused(token: int | None, device: torch.device) -> None:
+    case = Case(batch=2, length=5, embed_dim=8, token=token)
+    inputs = make_inputs(case, device)
+
+    def total(last: torch.Tensor, backend: str) -> torch.Tensor:
+        return fused_aif(
+            last, inputs.lower, *inputs.weights, inputs.mask, token=token, activation="silu", backend=backend
+        ).sum()
+
+    for transform in (
+        torch.func.grad(total),
+        lambda *inputs: torch.func.vjp(lambda last: total(last, inputs[1]), inputs[0]),
+    ):
+        with pytest.raises(NotImplementedError, match=r"no derivative by torch\.func.*backend='eager'"):
+            transform(inputs.last, "triton")
+    last = inputs.last.clone().requires_grad_()
+    total(last, "triton").backward()
+    torch.testing.assert_close(torch.func.grad(total)(inputs.last, "eager"), last.grad)
+
+
 def test_double_backward_of_the_eager_path(device: torch.device) -> None:
     aif, last, lower, inputs = module_and_inputs("eager", device)
     (gradient,) = torch.autograd.grad(aif(last, lower, inputs.mask).square().sum(), last, create_graph=True)
