@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .data.examples import DataError, Example, LabelledText, TaggedSentence
-from .data.lines import columns, numbered_lines
+from .data.lines import columns, example_lines, numbered_lines
 from .data.squad_files import read_squad_file
 from .data.text_files import unquoted
 from .evaluation import example_scores
@@ -48,7 +48,7 @@ def read_input(task: Task, path: Path, input_format: str = "auto") -> list[Examp
 
 def _read_texts(task: ClassificationTask, path: Path) -> list[LabelledText]:
     examples = []
-    for number, line in numbered_lines(path):
+    for number, line in example_lines(path):
         names = (*task.columns, "label") if line.count("\t") == len(task.columns) else task.columns
         fields = columns(path, number, line, names)
         examples.append(LabelledText(tuple(map(unquoted, fields[: len(task.columns)]))))

@@ -32,6 +32,16 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
             ) from error
 
 
+def example_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """`numbered_lines` of a file of one example a line: blank lines at its end are none."""
+    blank: list[tuple[int, str]] = []
+    for number, line in numbered_lines(path):
+        blank.append((number, line))
+        if line.strip(" "):
+            yield from blank
+            blank.clear()
+
+
 def columns(path: Path, number: int, line: str, names: tuple[str, ...], hint: str = "") -> list[str]:
     """The line's tab-separated columns, as many as `names`, none of them blank.
 
@@ -42,7 +52,7 @@ def columns(path: Path, number: int, line: str, names: tuple[str, ...], hint: st
     if len(fields) != len(names):
         raise DataError(
             f"{path}:{number}: expected {len(names)} tab-separated columns ({'<TAB>'.join(names)}), got {len(fields)}: "
-            f"{_shown(line)}{hint if len(fields) < len(names) else ''}"
+            f"{_shown(line)}{hint if line and len(fields) < len(names) else ''}"
         )
     for name, field in zip(names, fields, strict=True):
         if not field.strip():

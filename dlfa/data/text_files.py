@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .examples import DataError, LabelledText
-from .lines import columns, known_label, numbered_lines
+from .lines import columns, example_lines, known_label
 
 _HINT = " (XTREME's own test files carry no labels; they can be predicted, not scored)"
 
@@ -14,7 +14,7 @@ def read_text_file(path: Path, names: tuple[str, ...], labels: tuple[str, ...]) 
     """Read a file of labelled texts.
 
     Args:
-        path: UTF-8; LF or CRLF; the last newline may be missing.
+        path: UTF-8; LF or CRLF; the last newline may be missing, and blank lines follow it.
         names: the text columns, such as ("premise", "hypothesis").
         labels: the valid labels.
 
@@ -23,7 +23,7 @@ def read_text_file(path: Path, names: tuple[str, ...], labels: tuple[str, ...]) 
             `labels`, bytes that are no UTF-8, an empty file.
     """
     examples = []
-    for number, line in numbered_lines(path):
+    for number, line in example_lines(path):
         *texts, label = columns(path, number, line, (*names, "label"), _HINT)
         known_label(path, number, label, labels, "label")
         examples.append(LabelledText(tuple(map(unquoted, texts)), label))

@@ -89,11 +89,26 @@ def test_text_file_is_read(tmp_path):
     ]
 
 
+def test_blank_lines_after_the_last_text_are_none(tmp_path):
+    path = write(tmp_path / "a.tsv", "A man.\tA dog.\tneutral\r\n\r\n  \n\n")
+    assert len(read_text_file(path, ("premise", "hypothesis"), ("neutral",))) == 1
+    with pytest.raises(DataError, match="file is empty"):
+        read_text_file(write(tmp_path / "b.tsv", "\n\n"), ("premise", "hypothesis"), ("neutral",))
+
+
+def test_files_without_labels_are_told_apart_from_blank_lines(tmp_path):
+    for content, told in (("A man.\n", True), ("A man.\tneutral\n\nA dog.\tneutral\n", False)):
+        with pytest.raises(DataError) as caught:
+            read_text_file(write(tmp_path / "a.tsv", content), ("text",), ("neutral",))
+        assert ("carry no labels" in str(caught.value)) == told
+
+
 @pytest.mark.parametrize(
     ("content", "line", "needs"),
     [
         ("a\tb\tneutral\na\tneutral\n", 2, ["premise<TAB>hypothesis<TAB>label", "got 2"]),
-        ("a\tb\tneutral\n\na\tb\tneutral\n", 2, ["got 1"]),
+        ("a\tb\tneutral\n\na\tb\tneutral\n", 2, ["got 1: ''"]),
+        ("a\tb\tneutral\n\t\t\n", 2, ["premise is empty"]),
         ("a\tb\tc\tneutral\n", 1, ["got 4"]),
         ("a\t\tneutral\n", 1, ["hypothesis is empty"]),
         ("a\tb\tmaybe\n", 1, ["unknown label 'maybe'", "neutral, entailment"]),
