@@ -16,7 +16,9 @@ from triton.compiler import make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from dlfa_kernels import FusedAIF, full_passes
-from dlfa_kernels.launches import Launch, record_launches, specialised
+from dlfa_kernels.launches import Launch, overrides, record_launches, specialised, using_l2_share, using_tiles
+from dlfa_kernels.operands import MAX_ROW_STRIDE
+from dlfa_kernels.tiles import choose_tiles
 
 MEMORY = torch.zeros(1024, dtype=torch.uint8)
 
@@ -104,3 +106,25 @@ def test_other_lengths_compile_nothing_more(form: str) -> None:
         kinds.append([(launch.kernel, launch.constants, specialised_arguments(launch)) for launch in launches])
     assert len(kinds[0]) == 4
     assert kinds[0] == kinds[1] == kinds[2]
+
+
+@pytest.mark.parametrize(("stride", "read"), [(MAX_ROW_STRIDE, MAX_ROW_STRIDE), (MAX_ROW_STRIDE + 1, 24)])
+def test_tokens_too_far_apart_for_offsets_of_32_bits_are_copied(stride: int, read: int) -> None:
+    states = torch.empty_strided((1, 2, 24), (2 * stride, stride, 1), device="meta")
+    with record_launches("sm_90") as launches:
+        full_passes.forward(states, None, FusedAIF(24, device="meta").weights, None, None, "gate", "relu")
+    strides = [launch.arguments["x_row_stride"] for launch in launches if "x_row_stride" in launch.arguments]
+    assert strides == [read] * 2
+
+
+def test_what_a_block_changes_ends_with_an_error_too() -> None:
+    before, changed = overrides(), []
+
+    def fail() -> None:
+        changed.append(overrides())
+        raise RuntimeError("in the middle")
+
+    for block in (record_launches("sm_80"), using_tiles(choose_tiles(24, 16, torch.float32)), using_l2_share(0.5)):
+        with pytest.raises(RuntimeError, match="in the middle"), block:
+            fail()
+        assert overrides() == before != changed[-1]

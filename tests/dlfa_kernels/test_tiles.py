@@ -10,6 +10,7 @@ import threading
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +27,15 @@ from dlfa_kernels import environment, fused_aif
 from dlfa_kernels.autotune import STAGES, bucket, candidates, tiles_for, tune
 from dlfa_kernels.launches import overrides, using_tiles
 from dlfa_kernels.tile_cache import FORMAT, LIMITS, add_tiles, read_tiles
-from dlfa_kernels.tiles import FAMILIES, MAX_HELD_H, Tile, Tiles, choose_tiles
+from dlfa_kernels.tiles import (
+    FAMILIES,
+    MAX_HELD_H,
+    Tile,
+    Tiles,
+    choose_tiles,
+    device_architecture,
+    with_fewer_tokens,
+)
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 TILES = choose_tiles(24, 16, torch.float32)
@@ -77,6 +86,24 @@ def test_other_tiles_give_the_same_numbers(case: Case, sizes: dict[str, dict[str
         actual = run(fused_aif, inputs, **case.options, backend="triton")
     errors = relative_errors(actual, exact(inputs, case))
     assert max(errors.values()) <= 2e-5, errors
+
+
+def test_fewer_tokens_halve_the_programs_of_two_warpgroups_alone() -> None:
+    wide = choose_tiles(1024, 256, torch.bfloat16, "sm_90")
+    few = with_fewer_tokens(wide)
+    for stage in ("squeeze", "expand", "reduce"):
+        tile = getattr(wide, stage)
+        assert (tile.block_t, tile.num_warps) == (128, 8)
+        assert getattr(few, stage) == replace(tile, block_t=64, num_warps=4)
+    assert replace(few, squeeze=wide.squeeze, expand=wide.expand, reduce=wide.reduce) == wide
+    assert with_fewer_tokens(few) == few
+
+
+def test_the_architecture_of_an_amd_gpu_is_named_without_its_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = SimpleNamespace(gcnArchName="gfx942:sramecc+:xnack-")
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert device_architecture.__wrapped__(torch.device("cuda", 0)) == "gfx942"
 
 
 def test_tuning_keeps_what_is_fastest() -> None:
