@@ -74,11 +74,20 @@ def test_gradients_reach_the_rows_alone():
     assert embedding.weight.grad is None
 
 
+def test_the_row_of_padding_is_not_trained_even_where_it_is_looked_up():
+    model = model_of("bert")
+    table = model.encoder.get_input_embeddings()
+    train_rows(model, [[5, table.padding_idx, 4], [4]])
+    rows = model.encoder.get_input_embeddings()
+    assert (rows.row_of >= 0).nonzero().flatten().tolist() == [4, 5]
+    assert torch.equal(rows.trained, rows.weight[[4, 5]])
+
+
 class ScaledEmbedding(nn.Embedding):
     """As some encoders have it: a table with a forward of its own."""
 
 
-@pytest.mark.parametrize("kind", ["frozen", "subclass", "renormalised", "twice"])
+@pytest.mark.parametrize("kind", ["frozen", "subclass", "renormalised", "scaled", "sparse", "twice"])
 def test_other_tables_are_left_as_they_are(kind):
     model = model_of("bert")
     table = model.encoder.get_input_embeddings()
@@ -88,6 +97,10 @@ def test_other_tables_are_left_as_they_are(kind):
         table = ScaledEmbedding(VOCABULARY, WIDTH)
     elif kind == "renormalised":
         table = nn.Embedding(VOCABULARY, WIDTH, max_norm=1.0)
+    elif kind == "scaled":
+        table = nn.Embedding(VOCABULARY, WIDTH, scale_grad_by_freq=True)
+    elif kind == "sparse":
+        table = nn.Embedding(VOCABULARY, WIDTH, sparse=True)
     else:
         model.encoder.second_place = table
     model.encoder.set_input_embeddings(table)

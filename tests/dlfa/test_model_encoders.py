@@ -82,6 +82,9 @@ def test_no_other_layer_is_kept(family: str) -> None:
     # A view keeps its base alive, so storages are what counts.
     wanted = {state.untyped_storage().data_ptr() for state in (states.last, *states.lowers)}
     assert {state.untyped_storage().data_ptr() for state in alive} <= wanted
+    del states, alive, state
+    gc.collect()
+    assert not any(reference() is not None for reference in outputs)  # the run itself has let go of what it handed over
 
 
 @pytest.mark.parametrize("family", EVERY)

@@ -47,6 +47,27 @@ def task_labels(head: type, inputs: dict[str, torch.Tensor]) -> dict[str, torch.
     return {}
 
 
+@pytest.mark.parametrize(
+    ("family", "of_encoder", "given", "expected"),
+    [
+        ("bert", {"hidden_dropout_prob": 0.3}, None, 0.3),
+        ("bert", {"hidden_dropout_prob": 0.0}, None, 0.0),
+        ("bert", {"hidden_dropout_prob": 0.3, "classifier_dropout": 0.2}, None, 0.2),
+        ("bert", {"hidden_dropout_prob": 0.3, "classifier_dropout": 0.0}, None, 0.0),
+        ("bert", {"hidden_dropout_prob": 0.3, "classifier_dropout": 0.2}, 0.4, 0.4),
+        ("bert", {"hidden_dropout_prob": 0.3}, 0.0, 0.0),
+        ("distilbert", {"dropout": 0.1, "seq_classif_dropout": 0.2}, None, 0.2),
+    ],
+)
+@pytest.mark.parametrize("head", [DLFAForTokenClassification, DLFAForSequenceClassification])
+def test_dropout_before_the_head_is_the_models_own_or_the_encoders(
+    head: type, family: str, of_encoder: dict, given: float | None, expected: float
+) -> None:
+    config = DLFAConfig(encoder_config=tiny_config(family, **of_encoder), classifier_dropout=given)
+    with torch.device("meta"):
+        assert head(config).dropout.p == expected
+
+
 @pytest.mark.parametrize("mode", ALL_MODES, ids=str)
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_with_every_fusion_runs_learns_and_is_saved(head: type, mode: dict, tmp_path: Path) -> None:

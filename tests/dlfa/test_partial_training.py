@@ -63,6 +63,16 @@ def test_merged_adapters_are_the_adapted_model():
     assert not torch.allclose(before, adapted, atol=1e-2)
 
 
+@pytest.mark.parametrize(("alpha", "scale"), [(None, 2.0), (4, 0.5), (16, 2.0)])
+def test_adapters_are_scaled_by_alpha_over_rank(alpha, scale):
+    peft = pytest.importorskip("peft")
+    model = model_of("bert")
+    add_adapters(model, 8, alpha, ["query"])
+    layers = [module for module in model.modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
+    assert len(layers) == LAYERS
+    assert {layer.scaling["default"] for layer in layers} == {scale}
+
+
 def test_names_that_no_layer_has_are_refused():
     pytest.importorskip("peft")
     with pytest.raises(ValueError, match="nothing"):
