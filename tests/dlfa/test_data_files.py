@@ -169,6 +169,7 @@ def test_squad_file_without_answers_can_be_predicted_only(tmp_path):
         ('{"data": [{"paragraphs": [{"qas": []}]}]}', ["data[0].paragraphs[0]", "missing field 'context'"]),
         ('{"data": [{"paragraphs": [{"context": "a", "qas": [3]}]}]}', ["qas[0]", "missing field 'id'"]),
         (json.dumps(squad(answers=[{"text": "Ann", "answer_start": "0"}])), ["answers[0]", "answer_start must be int"]),
+        (json.dumps(squad(answers=[{"text": "Ann", "answer_start": True}])), ["answer_start must be int, got True"]),
         (b'{"data":\n "\xff"}', ["a.json:2: byte 0xff"]),
         (json.dumps({"data": squad()["data"] * 2}), ["'q1' comes twice"]),
     ],

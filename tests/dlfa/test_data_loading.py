@@ -1,5 +1,6 @@
 """Finding and loading a task's data: layout on disk, the Hub, subsets."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -18,13 +19,14 @@ UDPOS = get_task("udpos")
 
 def test_all_files_are_read_in_the_tasks_order(tmp_path):
     folder = make_udpos(tmp_path)
-    (folder / "test-qaf.tsv").write_text("a\tNOUN\n")  # not one of XTREME's
+    for code in ("qaf", "ab"):  # not of XTREME's
+        (folder / f"test-{code}.tsv").write_text("a\tNOUN\n")
     (folder / "test-notes.txt").write_text("no data")
-    assert languages_on_disk(UDPOS, folder, "test") == ["de", "en", "fr", "qaf"]
+    assert languages_on_disk(UDPOS, folder, "test") == ["de", "en", "fr", "ab", "qaf"]
     data = load_task_data(UDPOS, folder)
     assert (len(data.train), len(data.dev)) == (48, 12)
     assert {language: len(examples) for language, examples in data.test.items()} == {
-        "de": 10, "en": 10, "fr": 10, "qaf": 1,
+        "de": 10, "en": 10, "fr": 10, "ab": 1, "qaf": 1,
     }  # fmt: skip
     words, tags = zip(*sentences("en", 1, 1)[0], strict=True)
     assert data.train[0] == TaggedSentence(words, tags)
@@ -84,7 +86,11 @@ def test_data_hash_tells_data_apart(tmp_path):
     folder = make_udpos(tmp_path)
     first = load_task_data(UDPOS, folder).sha256()
     assert load_task_data(UDPOS, folder).sha256() == first
-    assert load_task_data(UDPOS, folder, max_train_examples=10).sha256() != first
+    small = load_task_data(UDPOS, folder, max_train_examples=10, max_eval_examples=3)
+    assert (len(small.train), len(small.dev), {*map(len, small.test.values())}) == (10, 3, {3})
+    other = [TaggedSentence(("a",), ("NOUN",))]
+    parts = ({"train": other}, {"dev": other}, {"test": {**small.test, "fr": other}})
+    assert len({small.sha256(), first, *(replace(small, **part).sha256() for part in parts)}) == 5
 
 
 class LocalHub:

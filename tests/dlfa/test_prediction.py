@@ -26,6 +26,7 @@ def words(examples):
         ("The\ndog\n\nIt\n", "auto", [("The", "dog"), ("It",)]),
         ("The\tDET\ndog\tNOUN\n\nIt\tPRON\n", "auto", [("The", "dog"), ("It",)]),
         ("Go\nRun\n", "auto", [("Go",), ("Run",)]),  # sentences of one word
+        ("Go\nRun\n\n", "auto", [("Go",), ("Run",)]),
         ("Go\nRun\n", "tokens", [("Go", "Run")]),
         ("Go\n\nRun\n", "text", [("Go",), ("Run",)]),
         ("1 000\tNUM\nkm\tNOUN\n", "tokens", [("1 000", "km")]),

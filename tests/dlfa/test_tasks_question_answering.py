@@ -61,6 +61,26 @@ def test_window_step_is_xtremes(tokenizer):
     assert [len(feature.target[1]) for feature in features] == [378, 378, 344]
 
 
+@pytest.mark.parametrize(("words", "windows"), [(18, 1), (19, 2)])
+def test_a_passage_that_just_fits_is_one_window(tokenizer, words, windows):
+    # 24 - [CLS] w h o [SEP] [SEP] = 18 tokens a window.
+    question = Question("q", "who", "a " * words, (("a", 0),))
+    assert len(XQUAD.encode([question], tokenizer, Encoding(24), training=True)) == windows
+
+
+@pytest.mark.parametrize(("tokens", "found"), [(30, True), (31, False)])
+def test_longest_answer_is_xtremes(tokenizer, tokens, found):
+    question = Question("q", "who", "a " * 40, (("a", 0),))
+    (feature,) = XQUAD.encode([question], tokenizer, Encoding(64), training=False)
+    first, characters = feature.target
+    starts, ends = np.zeros((2, 1, 64), dtype=np.float32)
+    starts[0, first + 3] = ends[0, first + 3 + tokens - 1] = 9
+    best = XQUAD.feature_scores(feature, {"start_logits": starts, "end_logits": ends}, 0)[0]
+    whole = (characters[3][0], characters[3 + tokens - 1][1])
+    assert ((best.start, best.stop) == whole) is found
+    assert best.score == (18 if found else 9)
+
+
 def test_long_question_is_shortened(tokenizer):
     question = Question("q", "x " * 100, "a b", (("a", 0),))
     (feature,) = XQUAD.encode([question], tokenizer, Encoding(384), training=False)
@@ -113,6 +133,9 @@ def test_squad_scores_by_hand():
     scores = functools.partial(answer_metrics, normalise=squad_tokens)
     assert scores([["The Denver Broncos!"]], ["denver broncos"]) == {"f1": 1.0, "exact_match": 1.0}
     assert scores([["Denver Broncos"]], ["Denver"]) == {"f1": pytest.approx(2 / 3), "exact_match": 0.0}
+    # A word counts as often as both have it, 2 of 3 and 2 of 2; the order counts for the exact match alone.
+    assert scores([["x x y"]], ["x x"]) == {"f1": pytest.approx(4 / 5), "exact_match": 0.0}
+    assert scores([["x y"]], ["y x"]) == {"f1": 1.0, "exact_match": 0.0}
     # The best of the accepted answers; the mean over questions.
     assert scores([["x y z", "a b"], ["c"]], ["a b", "d"]) == {"f1": 0.5, "exact_match": 0.5}
     assert scores([["a cat"]], [""]) == {"f1": 0.0, "exact_match": 0.0}
