@@ -75,6 +75,28 @@ def test_protocols_that_can_be_compared_have_their_own_tables(made):
     assert [comparison.protocol["epochs"] for comparison in comparisons] == [1, 3]
 
 
+def test_the_protocol_of_most_variants_comes_first_and_has_the_notes(made):
+    made("aif", 8, config={"epochs": 9})
+    for layer, epochs in ((None, 3), (6, 3), (None, 1), (4, 1), (6, 1)):
+        made("last" if layer is None else "aif", layer, config={"epochs": epochs})
+    most, fewer = compare(made.load())
+    assert (most.protocol["epochs"], labels(most)) == (1, ["last", "aif gate 4", "aif gate 6"])
+    assert (fewer.protocol["epochs"], labels(fewer)) == (3, ["last", "aif gate 6"])
+    (line,) = most.left_out
+    assert "aif gate 8, seed 1" in line
+    assert "another protocol (epochs 9 instead of 1)" in line
+    assert fewer.left_out == ()
+
+
+@pytest.mark.parametrize("name", ["eval_batch_size", "states_cache", "gradient_checkpointing"])
+def test_what_changes_no_result_is_no_protocol(made, name):
+    made("last")
+    made("aif", 6, config={name: "another"})
+    (comparison,) = compare(made.load())
+    assert labels(comparison) == ["last", "aif gate 6"]
+    assert name not in comparison.protocol
+
+
 def test_a_compared_field_belongs_to_the_variant(made):
     for rate in (1e-5, 1e-4):
         made("last", config={"learning_rate": rate})

@@ -36,6 +36,7 @@ def test_the_documented_fields_are_enough(tmp_path):
     assert run.mean("f1", ["de"]) == 0.5
     assert run.mean("accuracy", ["en", "de"]) == pytest.approx(0.75)
     assert run.examples == {"en": 5, "de": 4}
+    assert load_one(write(tmp_path / "results.json", fuse="absent")).variant == run.variant
     assert load_one(write(tmp_path / "results.json", fusion_layer=None)).variant == Variant("last")
 
 
@@ -80,7 +81,8 @@ def test_directories_are_searched_and_unfinished_runs_named(tmp_path):
     unfinished = tmp_path / "sweep" / "seed3"
     unfinished.mkdir()
     (unfinished / "run.json").write_text("{}")
-    runs, _, notes = load_runs([tmp_path / "sweep", tmp_path / "sweep" / "seed1" / "results.json"])
+    again = tmp_path / "sweep" / "seed1" / "results.json"
+    runs, _, notes = load_runs([tmp_path / "sweep", again, unfinished / ".." / "seed1" / "results.json"])
     assert [run.seed for run in runs] == [1, 2]
     assert len(notes) == 1
     assert str(unfinished) in notes[0]

@@ -1,5 +1,6 @@
 """Tests and intervals: against scipy on whole samples, and the bootstrap against a plain loop over sentences."""
 
+import dataclasses
 import json
 import random
 
@@ -9,13 +10,14 @@ from made_results import corrupted, make_run
 from scipy import stats
 
 from dlfa.data.examples import LabelledText, Question, TaggedSentence
-from dlfa.report.bootstrap import paired_bootstrap
+from dlfa.report.bootstrap import _language_differences, paired_bootstrap
 from dlfa.report.comparison import compare
 from dlfa.report.findings import find
 from dlfa.report.language_groups import LANGUAGE, all_group, family_groups, groups_of, language_group, zero_shot_group
 from dlfa.report.runs import load_runs
 from dlfa.report.sentence_counts import counted_metric, read_predictions
 from dlfa.report.significance import Interval, adjusted, interval_text, p_text, percent, t_interval
+from dlfa.report.tables import cost_table
 from dlfa.report.variants import Variant
 from dlfa.tasks import TASKS
 
@@ -220,6 +222,58 @@ def test_bootstrap_is_repeatable_and_groups_agree(comparison):
         paired_bootstrap(comparison, groups, resamples=0)
 
 
+def two_runs(folder, data, last, aif):
+    """The comparison of a run of last and one of aif with these predictions, by language."""
+    for language, examples in data.items():
+        write_tags(folder / "gold" / f"test-{language}.tsv", examples)
+    for name, predictions, layer in (("last", last, None), ("aif", aif, 6)):
+        run = folder / "runs" / name
+        make_run(
+            run, data, lambda code, *_, tags=predictions: tags[code], fusion=name, fusion_layer=layer,
+            data_dir=folder / "gold",
+        )  # fmt: skip
+    (comparison,) = compare(load_runs([folder / "runs"]).runs)
+    return comparison
+
+
+def test_p_is_one_of_equal_runs_and_never_zero(tmp_path):
+    gold = {language: sentences(("NOUN", "VERB"), 20) for language in ("en", "de")}
+    right = {language: [example.tags for example in examples] for language, examples in gold.items()}
+    wrong = {language: [("ADJ",) * len(tags) for tags in rows] for language, rows in right.items()}
+    (tmp_path / "equal").mkdir()
+    comparison = two_runs(tmp_path / "equal", gold, wrong, wrong)
+    found = paired_bootstrap(comparison, [language_group("de")], resamples=50)
+    assert found[AIF, language_group("de")] == Interval(0.0, 0.0, 1.0)
+    comparison = two_runs(tmp_path, gold, wrong, right)
+    found = paired_bootstrap(comparison, [language_group("de")], resamples=50)
+    assert found[AIF, language_group("de")].p == pytest.approx(2 / 51)
+
+
+def test_resamples_without_a_rare_label_do_not_move_their_mean(tmp_path):
+    gold = [TaggedSentence(("a", "b"), ("NOUN", "VERB"))] * 19 + [TaggedSentence(("c",), ("X",))]
+    right = [example.tags for example in gold]
+    data, never = {"en": gold, "de": gold}, [*right[:-1], ("NOUN",)]
+    comparison = two_runs(tmp_path, data, {"en": never, "de": never}, {"en": right, "de": right})
+    drawn = _language_differences(comparison, TASKS["udpos"], "de", 400, None, 0)
+    own = _macro_f1([example.tags for example in gold], right) - _macro_f1([example.tags for example in gold], never)
+    assert drawn.shape == (1, 400)
+    assert drawn.mean() == pytest.approx(own)
+    assert own - drawn.min() > 0.1  # where the label was not drawn there is no difference
+
+
+def test_languages_are_drawn_apart(tmp_path):
+    """Equal data in every language: their mean varies less than one of them does."""
+    gold = sentences(("NOUN", "VERB"), 40)
+    data = dict.fromkeys(("en", "de", "fr", "nl", "es"), gold)
+    draw = random.Random(3)
+    last, aif = ([tuple(draw.choice((tag, "ADJ")) for tag in example.tags) for example in gold] for _ in range(2))
+    comparison = two_runs(tmp_path, data, dict.fromkeys(data, last), dict.fromkeys(data, aif))
+    groups = [zero_shot_group(comparison), *map(language_group, comparison.zero_shot)]
+    mean, *single = (found.high - found.low for found in paired_bootstrap(comparison, groups, resamples=400).values())
+    assert len(set(single)) == len(single) == 4
+    assert mean == pytest.approx(np.mean(single) / 2, rel=0.2)
+
+
 def test_findings(comparison):
     findings = find(comparison, resamples=400)
     main = findings.main_group
@@ -251,6 +305,58 @@ def test_the_layer_is_chosen_on_dev_and_the_oracle_stands_beside(tmp_path):
     (comparison,) = compare(load_runs([tmp_path]).runs)
     (choice,) = find(comparison, resamples=0).layer_choices()
     assert (choice.mode, choice.chosen.layers, choice.oracle.layers) == ("aif gate", (6,), (4,))
+    path = tmp_path / "l2" / "results.json"
+    results = json.loads(path.read_text())
+    del results["train"]["best_dev"]
+    path.write_text(json.dumps(results))
+    (comparison,) = compare(load_runs([tmp_path]).runs)
+    (choice,) = find(comparison, resamples=0).layer_choices()
+    assert (choice.chosen, choice.oracle.layers) == (None, (4,))  # one layer's score is not known
+
+
+@pytest.mark.parametrize(("layers", "shown"), [(6, range(6)), (7, (6,))])
+def test_a_table_of_languages_has_every_layer_or_the_chosen_one(tmp_path, layers, shown):
+    task = TASKS["udpos"]
+    data = {language: sentences(task.labels[:5], 4) for language in ("en", "de")}
+    make_run(tmp_path / "last", data, corrupted(task, 0.4))
+    for layer in range(layers):
+        make_run(
+            tmp_path / f"l{layer}", data, corrupted(task, 0.3), fusion="aif", fusion_layer=layer,
+            train={"best_dev": 0.5 + layer / 100},
+        )  # fmt: skip
+    (comparison,) = compare(load_runs([tmp_path]).runs)
+    pairs = find(comparison, resamples=0).table_pairs()
+    assert pairs == [(Variant("aif", (layer,), "gate"), Variant("last")) for layer in shown]
+
+
+@pytest.mark.parametrize(
+    ("p_values", "found"),
+    [((0.01, 0.02, 0.03), {"de", "en", "fr"}), ((0.01, 0.04, 0.9), {"de"}), ((0.03, 0.04, 0.9), set())],
+)
+def test_discoveries_hold_over_all_languages_at_once(comparison, p_values, found):
+    findings = find(comparison, resamples=0)
+    effects = dict(findings.effects)
+    for code, p in zip(("de", "en", "fr"), p_values, strict=True):
+        key = AIF, language_group(code)
+        effects[key] = dataclasses.replace(effects[key], sentences=Interval(0.0, 1.0, p))
+    assert dataclasses.replace(findings, effects=effects).discoveries(AIF) == found
+
+
+def test_cost_is_told_as_a_multiple_of_the_baselines(tmp_path):
+    task = TASKS["udpos"]
+    data = {language: sentences(task.labels[:5], 4) for language in ("en", "de")}
+    for seed in (1, 2):
+        for name, layer, seconds in (("last", None, 40.0), ("aif", 6, 50.0)):
+            make_run(
+                tmp_path / f"{name}{seed}", data, corrupted(task, 0.3), seed=seed, fusion=name, fusion_layer=layer,
+                train={"steps": 200, "seconds": seconds + seed},
+            )  # fmt: skip
+    (comparison,) = compare(load_runs([tmp_path]).runs)
+    table = cost_table(find(comparison, resamples=0))
+    assert table.rows == (
+        ("last", "200", "41.5 ± 0.7", "0.207 ± 0.004", "-", "cpu, float32"),
+        ("aif gate 6", "200", "51.5 ± 0.7", "0.258 ± 0.004", "1.24", "cpu, float32, eager"),
+    )
 
 
 @pytest.mark.parametrize(
