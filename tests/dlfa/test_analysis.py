@@ -133,6 +133,7 @@ def test_a_label_probe_finds_what_transfers():
     assert told > 0.95
     assert noise < 0.7
     assert scores["majority"] == [0.5]
+    assert train_label_probes(made_states(0, ["NOUN", "VERB", "VERB", "X"])).majority == "VERB"
     with pytest.raises(ValueError, match="at least two different labels in its training data, got NOUN"):
         train_label_probes(made_states(0, ["NOUN"] * 4))
 

@@ -1,5 +1,6 @@
 """Files of hidden states: there as a whole or not at all, whatever becomes of the process that writes them."""
 
+import copy
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ from tiny_tasks import make_encoder, make_tokenizer
 
 from dlfa import DLFAModel
 from dlfa.frozen import StateStore
-from dlfa.frozen.fingerprints import sequences_fingerprint
+from dlfa.frozen.fingerprints import encoder_fingerprint, sequences_fingerprint, weights_fingerprint
 from dlfa.frozen.layer_files import open_layer, write_layers
 from dlfa.tasks import Feature
 
@@ -132,6 +133,28 @@ def test_fingerprint_tells_sequences_apart(features):
     assert sequences_fingerprint(features[::-1]) != sequences_fingerprint(features)
     joined = [Feature({"input_ids": features[0].inputs["input_ids"] + features[1].inputs["input_ids"]}, 0)]
     assert sequences_fingerprint(joined) != sequences_fingerprint(features[:2])
+    pairs = [
+        Feature({**features[0].inputs, "token_type_ids": [0] * first + [1] * (5 - first)}, 0) for first in (2, 3, 5)
+    ]
+    assert len({sequences_fingerprint([feature]) for feature in (*pairs, features[0])}) == 4
+
+
+def test_fingerprint_tells_encoders_apart_by_all_that_decides_a_state(model):
+    encoder = copy.deepcopy(model.encoder)
+    first = encoder_fingerprint(encoder, None)
+    encoder.config.name_or_path = "elsewhere"
+    assert encoder_fingerprint(encoder, None) == first
+    assert weights_fingerprint(encoder) == weights_fingerprint(model.encoder)
+    found = {first, encoder_fingerprint(encoder, torch.bfloat16), encoder_fingerprint(encoder, torch.float16)}
+    encoder.config.layer_norm_eps *= 2
+    found.add(encoder_fingerprint(encoder, None))
+    encoder.config._attn_implementation = "eager"
+    found.add(encoder_fingerprint(encoder, None))
+    with torch.no_grad():
+        next(encoder.parameters())[0, 0] += 1
+    found.add(encoder_fingerprint(encoder, None))
+    assert len(found) == 6
+    assert weights_fingerprint(encoder) != weights_fingerprint(model.encoder)
 
 
 def test_no_room_on_the_disk_is_told_before_anything_is_computed(model, features, tmp_path, monkeypatch):

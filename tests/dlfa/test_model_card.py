@@ -42,6 +42,7 @@ def test_card_with_results(tmp_path: Path) -> None:
     assert card.data.language == ["de", "en"]
     scores = {result.dataset_config: result.metric_value for result in card.data.eval_results}
     assert scores == {"en": 0.91234, "de": 0.7}
+    assert {(result.dataset_split, result.metric_type) for result in card.data.eval_results} == {("test", "f1")}
     assert "| en | 0.9123 | 0.95 | 200 |" in card.text
     assert "| language | f1 | accuracy | examples |" in card.text
     assert "AIF (select) of the last layer and layer 1" in card.text
