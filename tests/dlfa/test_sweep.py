@@ -2,9 +2,13 @@
 
 import dataclasses
 import json
+import os
+import queue
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
 from typer.testing import CliRunner
 
 import dlfa.sweep as sweep_module
@@ -115,6 +119,64 @@ def test_failed_cell_is_recorded_and_the_rest_goes_on(config, runs, monkeypatch)
     assert {cell["state"] for cell in run_sweep(config)["cells"]} == {"done"}
     assert runs == [NAMES[1]]
     assert not (config.output_dir / "cells" / NAMES[1] / "error.txt").exists()
+
+
+def test_a_run_that_failed_starts_anew_and_an_interrupted_one_goes_on(base, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(sweep_module, "prepare", lambda run, materials, **how: asked.append(how))
+    run = dataclasses.replace(base, output_dir=tmp_path)
+    assert sweep_module.run_recorded(run, lambda: None, keep_model=False)
+    sweep_module.error_file(tmp_path).write_text("Traceback")
+    assert sweep_module.run_recorded(run, lambda: None, keep_model=False)
+    assert asked == [{"overwrite": False, "resume": True}, {"overwrite": True, "resume": False}]
+    assert not sweep_module.error_file(tmp_path).exists()
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpus", "number", "chosen"),
+    [(None, 2, 1, "1"), ("3,5", 2, 0, "3"), ("3,5", 2, 1, "5"), ("3,5", 2, 2, "3"), (None, 1, 0, None)],
+)
+def test_a_process_has_a_gpu_of_its_own(monkeypatch, visible, gpus, number, chosen):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    numbers = start_worker(monkeypatch, number, gpus)
+    assert numbers.empty()
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == chosen
+
+
+def test_processes_without_a_gpu_share_the_cores(monkeypatch):
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    for cores in (9, 2):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        start_worker(monkeypatch, 0, 0)
+    assert threads == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("frozen", "gpus", "runs", "expected"),
+    [
+        (True, 0, 7, 1), (True, 0, 15, 1), (True, 0, 16, 2), (True, 0, 99, 4), (True, 3, 99, 3),
+        (False, 0, 99, 1), (False, 3, 99, 3),
+    ],
+)  # fmt: skip
+def test_how_many_run_at_a_time(config, monkeypatch, frozen, gpus, runs, expected):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    chosen = dataclasses.replace(config, base=dataclasses.replace(config.base, freeze_encoder=frozen))
+    assert sweep_module._default_processes(chosen, runs) == expected
+
+
+def start_worker(monkeypatch, number, gpus):
+    """What one of three processes does at its start."""
+    for name in ("set_verbosity_error", "disable_progress_bar"):
+        monkeypatch.setattr(transformers.logging, name, lambda: None)
+    numbers = queue.Queue()
+    numbers.put(number)
+    sweep_module._start_worker(numbers, 3, gpus)
+    return numbers
 
 
 def test_data_and_encoder_are_read_once(config, monkeypatch):
