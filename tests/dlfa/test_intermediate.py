@@ -12,6 +12,7 @@ import dlfa.training as training
 from dlfa import DLFAForSequenceClassification, DLFAForTokenClassification
 from dlfa.intermediate import Predecessor
 from dlfa.run_config import RunConfig
+from dlfa.saved_runs import told_by_run
 from dlfa.training import prepare, train
 
 
@@ -65,6 +66,9 @@ def test_encoder_and_fusion_are_handed_on_and_the_head_is_new(base, tmp_path, mo
     changed = [n for n, v in weights(stage, "fusion.").items() if not torch.equal(v, started["sick"][n])]
     assert changed
     assert started["udpos"]["classifier.weight"].shape == (17, 32)
+    told = told_by_run(config.output_dir, config, max_length=9)
+    assert {name: told[name] for name in ("intermediate", "encoder_sha256")}.items() <= results.items()
+    assert told["config"] == {**results["config"], "max_length": 9}
     (record,) = results["intermediate"]
     assert (record["task"], record["train"]["steps"]) == ("sick", 3)
     assert str(tmp_path) not in json.dumps(results)

@@ -73,6 +73,13 @@ def test_adapters_are_scaled_by_alpha_over_rank(alpha, scale):
     assert {layer.scaling["default"] for layer in layers} == {scale}
 
 
+def test_adapters_have_a_learning_rate_of_their_own():
+    config = RunConfig(task="udpos", model="any", output_dir=Path("out"), lora_rank=4)
+    assert config.with_presets().learning_rate == 2e-4
+    assert dataclasses.replace(config, learning_rate=1e-5).with_presets().learning_rate == 1e-5
+    assert dataclasses.replace(config, lora_rank=None).with_presets().learning_rate == 2e-5
+
+
 def test_names_that_no_layer_has_are_refused():
     pytest.importorskip("peft")
     with pytest.raises(ValueError, match="nothing"):

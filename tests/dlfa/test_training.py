@@ -13,12 +13,21 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_tasks import make_encoder, make_udpos
-from transformers import AutoTokenizer, BertModel
+from transformers import AutoTokenizer, BertModel, TrainerControl, TrainerState, TrainingArguments
 
 from dlfa import DLFAForTokenClassification
-from dlfa.run_config import RunConfig
+from dlfa.length_batches import LengthGroupedSampler
+from dlfa.run_config import RunConfig, differences
 from dlfa.run_directory import RunDirectory, mark_complete
-from dlfa.training import parameter_groups, train
+from dlfa.training import (
+    _trainer,
+    _TrainingRecord,
+    load_tokenizer,
+    parameter_groups,
+    prepare,
+    train,
+    write_model,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -95,6 +104,25 @@ def test_results_have_the_designs_fields(finished):
     assert (environment["device"], environment["backend"]) == ("cpu", "eager")
     assert str(ROOT.parent) not in json.dumps(results)
     assert config.output_dir.as_posix() not in json.dumps(results)
+
+
+def test_the_record_weighs_losses_by_steps_and_adds_up_the_parts_of_a_run(tmp_path):
+    losses = [
+        {"loss": 2.0, "step": 20},
+        {"loss": 1.0, "step": 40},
+        {"eval_f1": 0.5, "step": 40},
+        {"loss": 4.0, "step": 50},
+    ]
+    state = TrainerState(global_step=50, log_history=losses)
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    mark_complete(tmp_path, {"seconds": 12.5})
+    for checkpoint, seconds in ((None, 0.0), (tmp_path, 12.5)):
+        record = _TrainingRecord(checkpoint)
+        record.on_train_end(arguments, state, TrainerControl())
+        facts = record.facts(state)
+        assert facts == {"steps": 50, "seconds": pytest.approx(seconds, abs=1), "loss": (2 * 20 + 1 * 20 + 4 * 10) / 50}
+    state.best_metric, state.best_global_step = 0.75, 40
+    assert record.facts(state) == {**facts, "best_step": 40, "best_dev": 0.75}
 
 
 @pytest.mark.parametrize("changes", [{"freeze_encoder": True}, {"lora_rank": 2}, {"intermediate": True}])
@@ -185,6 +213,51 @@ def test_new_parameters_have_their_own_rate_and_norms_no_decay(base, encoder):
     assert {rate for name, rate in rates.items() if name.startswith("fusion.")} == {(1e-2, 0.1), (1e-2, 0.0)}
     assert rates["encoder.embeddings.word_embeddings.weight"] == (1e-4, 0.1)
     assert rates["encoder.embeddings.LayerNorm.weight"] == (1e-4, 0.0)
+    wrapped = torch.nn.ModuleDict({"module": model})  # as several processes have it
+    again = parameter_groups(wrapped, config, {f"module.{name}" for name in decayed})
+    assert {names[id(p)]: (group["lr"], group["weight_decay"]) for group in again for p in group["params"]} == rates
+
+
+def test_the_optimiser_is_xtremes(base, tmp_path):
+    prepared = prepare(dataclasses.replace(base, output_dir=tmp_path, warmup_steps=4))
+    trainer = _trainer(prepared)
+    trainer.create_optimizer_and_scheduler(20)
+    assert type(trainer.optimizer).__name__ == "AdamW"
+    assert {group["eps"] for group in trainer.optimizer.param_groups} == {1e-8}
+    assert trainer.args.max_grad_norm == 1.0
+    rates = []
+    for _ in range(20):
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+    rising, falling = [step / 4 for step in range(4)], [1 - step / 16 for step in range(16)]
+    assert rates == pytest.approx([1e-2 * share for share in (*rising, *falling)])
+
+
+def test_like_lengths_are_those_of_all_processes(base, tmp_path, monkeypatch):
+    config = dataclasses.replace(base, output_dir=tmp_path, group_by_length=True)
+    trainer = _trainer(prepare(config))
+    monkeypatch.setattr(TrainingArguments, "world_size", 3)
+    sampler = trainer._get_train_sampler()
+    assert isinstance(sampler, LengthGroupedSampler)
+    assert (sampler.batch_size, sampler.seed) == (3 * 4, 1)
+    assert len(sampler) == 48
+
+
+def test_a_model_half_written_is_no_model(encoder, tmp_path, monkeypatch):
+    model = DLFAForTokenClassification.from_encoder(encoder, fusion_layer=1, num_labels=3)
+    tokenizer = load_tokenizer(str(encoder), 128)  # the longest that it allows
+
+    def stop(file):
+        if file.name == "config.json":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("dlfa.atomic.sync", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_model(tmp_path, model, tokenizer)
+    there = {path.name for path in tmp_path.iterdir()}
+    assert {"model.safetensors", "tokenizer.json"} <= there
+    assert "config.json" not in there
 
 
 def test_divergence_is_an_error_not_a_result(base, tmp_path):
@@ -327,6 +400,13 @@ def test_resume_with_another_configuration_names_the_keys(finished, tmp_path):
     changed = make_udpos(tmp_path / "data", train=40)
     with pytest.raises(ValueError, match=r"another configuration .*data_dir"):
         train(dataclasses.replace(config, data_dir=changed), resume=True)
+
+
+def test_configurations_differ_in_the_fields_of_either():
+    assert differences({"epochs": 1, "seed": 1}, {"epochs": 2, "seed": 1}) == ["epochs"]
+    assert differences({}, {"bf16": True, "lora_rank": None}) == ["bf16"]  # as where a release knew fewer fields
+    assert differences({"bf16": True, "lora_rank": None}, {}) == ["bf16"]
+    assert differences({"eval_batch_size": 1}, {"eval_batch_size": 2, "states_cache": "elsewhere"}) == []
 
 
 @pytest.mark.usefixtures("no_training")
