@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny_tasks import make_udpos, sentences
 from typer.testing import CliRunner
 
-from dlfa.cli import app
+from dlfa.cli import _show, app
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,13 +81,26 @@ def test_evaluation_tells_how_the_model_was_trained(run, tmp_path):
         assert told["encoder_sha256"] == trained["encoder_sha256"]
 
 
-def test_evaluate_takes_the_languages_of_the_run(encoder, data_dir, tmp_path):
-    out = tmp_path / "run"
-    result = invoke(*train_arguments(encoder, data_dir, out, "--languages", "de", "--epochs", 1))
+def test_evaluate_takes_the_languages_and_the_subset_of_the_run(encoder, data_dir, tmp_path):
+    out, path = tmp_path / "run", tmp_path / "again.json"
+    subset = ("--languages", "de", "--max-eval-examples", 3)
+    result = invoke(*train_arguments(encoder, data_dir, out, *subset, "--epochs", 1))
     assert result.exit_code == 0, result.output
-    assert invoke("evaluate", out, "--output", tmp_path / "again.json", "--quiet").exit_code == 0
-    again, trained = (json.loads(path.read_text()) for path in (tmp_path / "again.json", out / "results.json"))
-    assert again["languages"] == trained["languages"]
+    assert invoke("evaluate", out, "--output", path, "--quiet").exit_code == 0
+    trained = json.loads((out / "results.json").read_text())
+    assert json.loads(path.read_text())["languages"] == trained["languages"]
+    assert trained["languages"]["de"]["examples"] == 3
+    assert invoke("evaluate", out, "--max-eval-examples", 0, "--output", path, "--quiet").exit_code == 0
+    assert json.loads(path.read_text())["languages"]["de"]["examples"] == 10
+
+
+def test_the_first_of_all_processes_alone_prints_the_table(run, monkeypatch, capsys):
+    results = json.loads((run[0] / "results.json").read_text())
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    for rank, printed in (("8", False), ("0", True)):  # the first of a second machine
+        monkeypatch.setenv("RANK", rank)
+        _show(results)
+        assert ("zero-shot" in capsys.readouterr().out) is printed
 
 
 def test_evaluate_knows_task_and_data_of_the_run(run, tmp_path):

@@ -7,10 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from dlfa import atomic
-from dlfa.charts import bar_chart, title
+from dlfa.charts import BAR, SOURCE_BAR, bar_chart, title
 from dlfa.evaluation import LanguageEvaluation
 from dlfa.results import environment, summary
 from dlfa.tables import language_table, task_table
@@ -94,6 +96,18 @@ def test_chart_is_drawn(tmp_path):
     assert picture.std() > 0.05
     with pytest.raises(ValueError, match="at least one language"):
         bar_chart({**results(), "languages": {}}, tmp_path / "none.png")
+
+
+def test_chart_marks_the_training_language_and_both_averages(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, content, **_: figures.append(figure))
+    bar_chart(results(), tmp_path / "chart.png")
+    (axes,) = figures[0].axes
+    bars = [(round(bar.get_height()), to_hex(bar.get_facecolor())) for bar in axes.patches]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["de", "en", "zh"]
+    assert bars == [(60, to_hex(BAR)), (90, to_hex(SOURCE_BAR)), (30, to_hex(BAR))]
+    lines = {line.get_label(): line.get_ydata()[0] for line in axes.lines}
+    assert lines == {"average, zero-shot: 45.0": pytest.approx(45), "average, all: 60.0": pytest.approx(60)}
 
 
 def test_table_has_a_row_a_language_and_the_averages():
