@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +48,30 @@ def test_sectors_of_global_memory(stride: int, size: int, sectors: int) -> None:
     memory = execution.CountedGlobalMemory.of_process([(words.ctypes.data, words.ctypes.data + words.nbytes)])
     memory.load(begin + stride * np.arange(32), 4, size // 4)
     assert memory.sectors == sectors
+
+
+def test_figures_of_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Program:
+        warp_instructions = 401
+
+        def __init__(self, code: Any, place: Any, grid: Any, parameters: Any, memories: dict[str, Any]) -> None:
+            self.memories = memories
+
+        def run(self) -> None:
+            self.memories["shared"].load(1024 + 8 * np.arange(32), 4)
+            self.memories["shared"].load(1024 + 16 * np.arange(32), 4)
+            self.memories["global"].sectors = 3
+
+    made = SimpleNamespace(shared_bytes=8192, code=SimpleNamespace(program=SimpleNamespace(threads=256)))
+    made.parameters = lambda arguments: None
+    monkeypatch.setattr(execution, "Block", Program)
+    monkeypatch.setattr(execution.launching, "compiled", lambda launch, architecture: made)
+    setting = execution.Setting("sm_90", "bfloat16", 64, 16)
+    (_, item), *_ = execution.recorded_launches(setting, execution.VARIANTS[execution.CALLS[0]])
+    assert execution.execute(item, "sm_90") == {
+        "kernel": "squeeze", "programs": math.prod(item.grid), "threads": 256, "issue": 100, "shared": 2 + 4,
+        "conflicts": 3.0, "l2_bytes": 3 * 32,
+    }  # fmt: skip
 
 
 def test_kernels_of_a_call(tmp_path: Path) -> None:

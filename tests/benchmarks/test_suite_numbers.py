@@ -342,6 +342,29 @@ def test_a_wrong_provider_gets_no_time(
     assert running.ours_failed
 
 
+def test_a_row_tells_the_floor_and_how_far_the_time_lies_over_it(tmp_path: Path) -> None:
+    running, case = session(tmp_path), cases.core_case((256, 128, 768))
+    floor = floor_us(case, "forward", CEILINGS)
+    keys = case_keys("aif", "forward", case, "eager")
+    running.add(keys, case, "forward", Timing(2.5 * floor, 2 * floor, 3 * floor), launches=4)
+    running.add(keys, case, "forward", None, saved_bytes=8)
+    timed, counted = running.results.rows
+    assert (timed["floor_us"], timed["of_floor"], timed["launches"]) == (round(floor, 3), 2.5, 4)
+    assert [timed[name] / floor for name in ("p20_us", "median_us", "p80_us")] == pytest.approx([2, 2.5, 3], rel=1e-4)
+    assert (counted["floor_us"], counted["of_floor"], counted["median_us"]) == (round(floor, 3), None, None)
+
+
+@pytest.mark.parametrize("name", ["z", "lower", "local_squeeze_weight"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_result_is_wrong_from_its_limit_on(name: str, dtype: str, tmp_path: Path) -> None:
+    running, keys = session(tmp_path), case_keys("aif", "both", replace(SMALL, dtype=dtype), "ours")
+    limit = problems.limit(name, getattr(torch, dtype))
+    assert running.right(keys, {name: 0.99 * limit, "last": 0.0})
+    assert running.results.rows == running.results.skipped == []
+    assert not running.right(keys, {name: 1.01 * limit, "last": 0.0})
+    assert [row["max_rel_error"] for row in running.results.rows] == [pytest.approx(1.01 * limit, rel=1e-2)]
+
+
 def test_errors_and_lack_of_time_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("no such luck\nand more")

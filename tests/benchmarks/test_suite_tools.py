@@ -27,7 +27,7 @@ from benchmarks import timing as timing_module
 from benchmarks.budget import Budget, OutOfTime, time_limit
 from benchmarks.cases import BASE_SHAPE, core_case
 from benchmarks.gpu_session import Part, Step
-from benchmarks.hardware import ROOT, commit, header
+from benchmarks.hardware import ROOT, commit, header, measure_ceilings
 from benchmarks.problems import Problem
 from benchmarks.processes import run_limited
 from benchmarks.timing import CapturedCall, Stopwatch, summarise
@@ -256,6 +256,17 @@ def test_budget_learns_what_parts_take() -> None:
     assert not Budget(0).allows("compile", 0.001)
 
 
+def test_budget_goes_by_the_latest_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("benchmarks.budget.time", SimpleNamespace(monotonic=lambda: now[0]))
+    budget = Budget(10)
+    for taken, fits in ((1, True), (5, False), (2, True)):
+        with budget.spend("compile"):
+            now[0] += taken
+        assert budget.remaining == 10 - now[0]
+        assert budget.allows("compile", 0) is fits
+
+
 def test_timing_on_a_cpu() -> None:
     assert summarise([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]) == (3.5, 2.0, 5.0)
     prepared = []
@@ -435,6 +446,16 @@ def test_tests_that_are_cut_short_name_what_failed(tmp_path: Path, monkeypatch: 
         assert named in said
     assert "test_slow_on_a_gpu" in said
     assert "test_slow " not in said
+
+
+def test_ceilings_count_both_ways_of_a_copy_and_both_operations_of_a_product() -> None:
+    microseconds = iter([50.0, 100.0, 200.0, 400.0])
+    stopwatch = SimpleNamespace(device_time=lambda *_: summarise([next(microseconds)]))
+    found = measure_ceilings(torch.device("cpu"), stopwatch)  # type: ignore[arg-type]
+    assert found.copy_tb_s == pytest.approx(2 * (16 << 20) / 50e-6 / 1e12)
+    assert list(found.matmul_tflop_s) == ["bfloat16", "float16", "float32"]
+    rates = [2 * 256**3 / seconds / 1e12 for seconds in (100e-6, 200e-6, 400e-6)]
+    assert list(found.matmul_tflop_s.values()) == pytest.approx(rates)
 
 
 def test_header_of_a_cpu() -> None:
