@@ -16,6 +16,8 @@ from benchmarks.evidence_rows import read_rows
 from benchmarks.evidence_tables import choice_table, headline_table, mode_table, pace_table, variant_table
 from benchmarks.hardware import ROOT
 from benchmarks.readme_sections import EVIDENCE, replace_section
+from dlfa.report.crossed_interval import crossed_interval
+from dlfa.report.significance import t_interval
 from dlfa.report.variants import Variant
 
 LANGUAGES = ("en", "de", "es", "fi", "hi", "ru", "zh")
@@ -98,6 +100,33 @@ def test_few_languages_leave_the_seeds():
     assert gain.interval.high - gain.mean == pytest.approx(4.302653 * deviation / 3**0.5, rel=1e-4)
 
 
+@pytest.mark.parametrize("count", [4, 5])
+def test_from_five_languages_on_an_interval_is_over_them_too(count):
+    few = LANGUAGES[: 1 + count]
+    rows = {run.name: made_row(run, scores_of(run, few)) for run in planned_runs((GROUP,))[0]}
+    (table,) = gather(GROUP, (GROUP,), rows).tables
+    differences = [
+        [float(rows[f"pos/aif-select-1/seed{seed}"][f"accuracy:{code}"])
+         - float(rows[f"pos/last/seed{seed}"][f"accuracy:{code}"]) for code in few[1:]]
+        for seed in (1, 2, 3)
+    ]  # fmt: skip
+    expected = t_interval([sum(row) / count for row in differences]) if count < 5 else crossed_interval(differences)
+    interval = table.gain(Variant("aif", (1,), "select"), Variant("last")).interval
+    assert (interval.low, interval.high, interval.p) == pytest.approx((expected.low, expected.high, expected.p))
+
+
+def test_a_language_without_a_difference_is_not_up():
+    gains = {"en": 0.0, "de": 0.0, "es": 0.02, "fi": -0.01, "hi": 0.01, "ru": 0.0, "zh": 0.03}
+    rows = {
+        run.name: made_row(run, {code: 0.5 + gain * (run.variant.mode != "last") for code, gain in gains.items()})
+        for run in planned_runs((GROUP,))[0]
+    }
+    (table,) = gather(GROUP, (GROUP,), rows).tables
+    gain = table.gain(Variant("scalar_mix"), Variant("last"))
+    assert (gain.up, gain.of) == (3, 6)
+    assert gain.mean == pytest.approx(0.05 / 6)
+
+
 def test_seconds_a_step_of_last_and_aif():
     row = pace_table([gather(GROUP, (GROUP,), rows_of(GROUP))]).rows[0]
     assert row == ("pos", "0.100 (3)", "0.200 (6)", "2.00", "eager", "a processor, 2 cores", "1", "float32")
@@ -121,6 +150,20 @@ def test_what_does_not_belong_is_left_out_and_named():
     assert {item.label for item in first.comparison.runs} == {"last", "lower 2", "aif select 2"}
     assert "scalar_mix is left out: seeds 1, 3, this comparison needs 1, 2, 3" in notes
     assert any("scalar_mix" in {item.label for item in table.comparison.runs} for table in evidence.tables[1:])
+
+
+@pytest.mark.parametrize("there", ["en,de", "en,de,zh"])
+def test_other_languages_than_planned_are_another_protocol(there):
+    group = Group(
+        "few", "Does it help?", "udpos", "frozen", (variant("last"), variant("lower", 1)), (1,),
+        {"languages": "en,de" if there == "en,de,zh" else "en,de,zh"}, metric="accuracy",
+    )  # fmt: skip
+    rows = {run.name: made_row(run, scores_of(run, there.split(","))) for run in planned_runs((group,))[0]}
+    evidence = gather(group, (group,), rows)
+    assert evidence.rows == ()
+    told = f"languages {there} instead of {group.options['languages']}"
+    assert [note for note in evidence.notes if told in note and "another protocol" in note] == list(evidence.notes)
+    assert len(evidence.notes) == 2
 
 
 def test_options_of_the_run_tell_variants_apart_and_other_groups_can_be_included():
