@@ -12,6 +12,7 @@ from dlfa import DLFAForSequenceClassification, DLFAForTokenClassification
 from dlfa.data.batching import PaddingCollator, by_length
 from dlfa.data.examples import LabelledText, TaggedSentence
 from dlfa.evaluation import evaluate, example_scores, model_for, score_language
+from dlfa.model_inputs import ModelInputs
 from dlfa.tasks import Encoding, get_task
 
 UDPOS, XNLI = get_task("udpos"), get_task("xnli")
@@ -55,6 +56,16 @@ def test_collator_pads_each_input_by_its_own_value():
     }
     assert all(values.dtype == torch.int64 for values in batch.values())
     assert collate([{"labels": 2}, {"labels": 0}])["labels"].tolist() == [2, 0]
+
+
+def test_features_are_made_once_for_training_and_once_without_labels(examples):
+    inputs = ModelInputs(UDPOS, make_tokenizer(), Encoding(32))
+    plain, training = (inputs.features(examples, training=training) for training in (False, True))
+    assert all("labels" in feature.inputs for feature in training)
+    assert not any("labels" in feature.inputs for feature in plain)
+    assert inputs.features(examples, training=True) is training
+    assert inputs.features(examples, training=False) is plain
+    assert inputs.features(list(examples), training=False) is not plain
 
 
 def test_batches_hold_neighbours_in_length():
