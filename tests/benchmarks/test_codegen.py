@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
 from benchmarks import codegen, kernel_options
+from dlfa_kernels.launches import Launch
 
 ROOT = Path(__file__).resolve().parents[2]
 # Tensors of the states' size, and the squeezes: rows of neighbouring elements.
@@ -167,6 +169,23 @@ def test_every_kernel_compiles_for_amd(tmp_path: Path, dtype: str) -> None:
     assert {row["kernel"] for row in rows} == PADDED | TOKEN | {"pool", "taps"}
     assert all(row["registers"] > 0 and row["wide_loads"] + row["narrow_loads"] > 0 for row in rows)
     assert all(row["tensor_core_ops"] for row in rows if row["kernel"] not in WITHOUT_PRODUCT)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "warps", "block_t", "block_e", "expected"),
+    [
+        ("squeeze", 8, 128, 64, 10.0),
+        ("inputs", 4, 32, 64, 20.0),
+        ("taps", 4, 64, 32, 20.0),
+        ("context", 4, 16, 64, None),
+    ],
+)
+def test_instructions_an_element_are_those_of_all_threads(
+    kernel: str, warps: int, block_t: int, block_e: int, expected: float | None
+) -> None:
+    blocks = {"BLOCK_T": block_t, "BLOCK_E": block_e}
+    launch = Launch(SimpleNamespace(__name__=f"{kernel}_kernel"), (1,), {}, blocks, warps, 1)
+    assert codegen._per_element(launch, 320) == expected
 
 
 def test_unknown_kernel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
