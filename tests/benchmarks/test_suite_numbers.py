@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from benchmarks import (
     padding,
     problems,
     providers,
+    step,
     suite,
     targets,
     token,
@@ -363,6 +365,23 @@ def test_a_result_is_wrong_from_its_limit_on(name: str, dtype: str, tmp_path: Pa
     assert running.results.rows == running.results.skipped == []
     assert not running.right(keys, {name: 1.01 * limit, "last": 0.0})
     assert [row["max_rel_error"] for row in running.results.rows] == [pytest.approx(1.01 * limit, rel=1e-2)]
+
+
+def test_turns_of_training_steps_are_timed_by_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, order = [0.0], []
+    monkeypatch.setattr(step, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def takes(name: str, seconds: float) -> Callable[[], None]:
+        def call() -> None:
+            order.append(name)
+            now[0] += seconds
+
+        return call
+
+    running = SimpleNamespace(device=CPU, budget=Budget(60))
+    laps = step.take_turns(running, {"a": takes("a", 1e-3), "b": takes("b", 4e-3)})  # type: ignore[arg-type]
+    assert laps == {"a": pytest.approx([1000] * step.CPU_TURNS), "b": pytest.approx([4000] * step.CPU_TURNS)}
+    assert "".join(order) == ("a" * step.STEPS_A_TURN + "b" * step.STEPS_A_TURN) * step.CPU_TURNS
 
 
 def test_errors_and_lack_of_time_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
