@@ -141,18 +141,22 @@ def test_fingerprint_tells_sequences_apart(features):
 
 def test_fingerprint_tells_encoders_apart_by_all_that_decides_a_state(model):
     encoder = copy.deepcopy(model.encoder)
-    first = encoder_fingerprint(encoder, None)
+
+    def fingerprint(autocast: torch.dtype | None) -> str:
+        return encoder_fingerprint(encoder, weights_fingerprint(encoder), autocast)
+
+    first = fingerprint(None)
     encoder.config.name_or_path = "elsewhere"
-    assert encoder_fingerprint(encoder, None) == first
+    assert fingerprint(None) == first
     assert weights_fingerprint(encoder) == weights_fingerprint(model.encoder)
-    found = {first, encoder_fingerprint(encoder, torch.bfloat16), encoder_fingerprint(encoder, torch.float16)}
+    found = {first, fingerprint(torch.bfloat16), fingerprint(torch.float16)}
     encoder.config.layer_norm_eps *= 2
-    found.add(encoder_fingerprint(encoder, None))
+    found.add(fingerprint(None))
     encoder.config._attn_implementation = "eager"
-    found.add(encoder_fingerprint(encoder, None))
+    found.add(fingerprint(None))
     with torch.no_grad():
         next(encoder.parameters())[0, 0] += 1
-    found.add(encoder_fingerprint(encoder, None))
+    found.add(fingerprint(None))
     assert len(found) == 6
     assert weights_fingerprint(encoder) != weights_fingerprint(model.encoder)
 
