@@ -18,10 +18,10 @@ from dlfa import atomic
 from dlfa.configuration import DLFAConfig
 from dlfa.ensemble import EnsembleConfig, run_ensemble
 from dlfa.json_files import read_object
+from dlfa.materials import Materials, compute_states, load_data, load_materials
 from dlfa.run_config import RunConfig
 from dlfa.run_directory import RunDirectory
 from dlfa.sweep import error_file, failure_reason, run_recorded
-from dlfa.training import Materials, compute_states, load_data, load_materials
 
 from .evidence_directories import (
     DONE,

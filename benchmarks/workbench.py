@@ -25,9 +25,10 @@ from transformers import AutoConfig, BertConfig, BertModel, PreTrainedTokenizerF
 
 from dlfa.evaluation import evaluate
 from dlfa.frozen import StateInputs
+from dlfa.materials import Materials, load_data, load_materials
 from dlfa.run_config import RunConfig
 from dlfa.terminal import one_line_errors
-from dlfa.training import Materials, fit, load_data, load_materials, prepare
+from dlfa.training import fit, prepare
 
 from .output import print_table, write_json
 

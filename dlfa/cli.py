@@ -119,13 +119,13 @@ def evaluate(
         from .evaluation import evaluate as evaluate_languages
         from .output_paths import check_file, check_folder
         from .results import summary
-        from .training import autocast_dtype, write_predictions
+        from .training import write_predictions
 
         if output is not None:
             check_file("--output", output)
         if predictions is not None:
             check_folder("--predictions", predictions)
-        autocast = None if config is None else autocast_dtype(config)
+        autocast = None if config is None else config.autocast
         evaluations = evaluate_languages(
             run.model, run.tokenizer, run.task, data,
             max_length=run.max_length, batch_size=batch_size, autocast=autocast, progress=not quiet,

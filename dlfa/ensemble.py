@@ -21,7 +21,7 @@ from .run_config import RunConfig
 from .run_directory import RunDirectory
 from .saved_runs import SavedRun, data_dir_of, load_run
 from .tasks.question_answering import Span
-from .training import autocast_dtype, write_predictions
+from .training import write_predictions
 
 # What results.json tells of one model; of an ensemble where all of its runs agree.
 _OF_A_MODEL = ("model", "fusion", "fusion_layer", "fuse", "label_subword", "classifier_pooling")
@@ -221,5 +221,5 @@ def _scores(run: SavedRun, examples: Sequence[Example], batch_size: int) -> list
         examples,
         max_length=run.max_length,
         batch_size=batch_size,
-        autocast=None if run.config is None else autocast_dtype(run.config),
+        autocast=None if run.config is None else run.config.autocast,
     )

@@ -49,7 +49,7 @@ class Predecessor:
         Raises:
             ValueError, OSError: whatever is wrong with them.
         """
-        from .training import encode_all, load_data, load_materials
+        from .materials import encode_all, load_data, load_materials
 
         before = Predecessor.of(self.config)
         if before is not None:

@@ -7,9 +7,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .tasks import Task, get_task
+
+if TYPE_CHECKING:
+    import torch
 
 STATES_DTYPES = ("float32", "float16")  # of hidden states kept on disk
 
@@ -149,6 +152,13 @@ class RunConfig:
     def task_object(self) -> Task:
         """The task itself."""
         return get_task(self.task)
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """The dtype that training and evaluation are cast to; None for the model's own."""
+        import torch  # takes long, and the command line reads options first
+
+        return torch.bfloat16 if self.bf16 else torch.float16 if self.fp16 else None
 
     def with_presets(self) -> RunConfig:
         """The same run with XTREME's values in place of None."""

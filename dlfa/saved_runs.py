@@ -19,12 +19,13 @@ import dlfa  # noqa: F401  (makes model_type "dlfa" known to the Auto classes)
 
 from .error_lines import first_line
 from .json_files import read_object
+from .materials import load_tokenizer
 from .positions import check_length
 from .processes import default_device
 from .run_config import RunConfig
 from .run_directory import RunDirectory
 from .tasks import Task, get_task
-from .training import load_tokenizer, public
+from .training import public
 
 _AUTO = {
     "token": AutoModelForTokenClassification,

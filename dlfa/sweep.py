@@ -30,9 +30,10 @@ from .directory_lock import LOCK, held
 from .error_lines import first_line
 from .intermediate import Predecessor
 from .json_files import read_object
+from .materials import Materials, compute_states, load_data, load_materials
 from .run_config import RunConfig, differences
 from .run_directory import RunDirectory
-from .training import Materials, compute_states, fit, load_data, load_materials, prepare
+from .training import fit, prepare
 
 MODES = ("last", "lower", "sum", "scalar_mix", "aif:gate", "aif:select")
 _WITHOUT_LAYER = ("last", "scalar_mix")

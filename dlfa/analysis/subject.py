@@ -9,13 +9,13 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from ..configuration import LABEL_SUBWORDS
 from ..error_lines import first_line
+from ..materials import load_tokenizer
 from ..modeling import DLFAModel
 from ..positions import check_length
 from ..pretrained import DLFAPreTrainedModel
 from ..processes import default_device
 from ..saved_runs import load_run
 from ..tasks import Task, get_task
-from ..training import load_tokenizer
 
 FUSED = "fused"  # the name of the fusion's output among the layers
 

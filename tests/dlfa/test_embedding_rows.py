@@ -123,8 +123,8 @@ def test_a_run_trains_rows_unless_weights_decay(tmp_path, monkeypatch, weight_de
         seen.append(type(prepared.model.encoder.get_input_embeddings()))
         return original(prepared)
 
-    original = training._trainer
-    monkeypatch.setattr(training, "_trainer", trainer)
+    original = training.task_trainer
+    monkeypatch.setattr(training, "task_trainer", trainer)
     results = training.train(config)
     assert seen == [RowEmbedding if weight_decay == 0 else nn.Embedding]
     if weight_decay == 0:

@@ -15,9 +15,10 @@ import dlfa.frozen.store as store_module
 from dlfa import DLFAForTokenClassification
 from dlfa.cache_directory import cache_directory
 from dlfa.evaluation import evaluate
+from dlfa.materials import load_data
 from dlfa.run_config import RunConfig
 from dlfa.saved_runs import load_run
-from dlfa.training import fit, load_data, prepare, train
+from dlfa.training import fit, prepare, train
 
 
 @pytest.fixture(scope="module")
@@ -125,16 +126,16 @@ def test_another_encoder_length_or_precision_has_states_of_its_own(base, tmp_pat
 
 
 def test_interrupted_training_goes_on_to_the_same_result(base, finished, tmp_path, monkeypatch):
-    import dlfa.training as training
+    import dlfa.trainer as trainer
 
     config = dataclasses.replace(base, output_dir=tmp_path / "run")
-    original = training.mark_complete
+    original = trainer.mark_complete
 
     def stop(checkpoint, facts):
         original(checkpoint, facts)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "mark_complete", stop)
+    monkeypatch.setattr(trainer, "mark_complete", stop)
     with pytest.raises(KeyboardInterrupt):
         train(config)
     monkeypatch.undo()

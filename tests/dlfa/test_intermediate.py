@@ -48,13 +48,13 @@ def weights(model, prefix):
 
 def test_encoder_and_fusion_are_handed_on_and_the_head_is_new(base, sick, tmp_path, monkeypatch):
     started = {}
-    original = training._trainer
+    original = training.task_trainer
 
     def trainer(prepared):
         started[prepared.task.name] = {name: value.clone() for name, value in prepared.model.state_dict().items()}
         return original(prepared)
 
-    monkeypatch.setattr(training, "_trainer", trainer)
+    monkeypatch.setattr(training, "task_trainer", trainer)
     config = dataclasses.replace(base, output_dir=tmp_path / "run")
     results = train(config)
     stage = DLFAForSequenceClassification.from_pretrained(config.output_dir / "intermediate")

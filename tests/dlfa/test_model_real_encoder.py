@@ -9,9 +9,10 @@ from transformers import AutoModel, AutoTokenizer
 
 from dlfa import DLFAForSequenceClassification, DLFAForTokenClassification
 from dlfa.evaluation import evaluate
+from dlfa.materials import load_data
 from dlfa.run_config import RunConfig
 from dlfa.saved_runs import load_run
-from dlfa.training import load_data, train
+from dlfa.training import train
 
 TEXTS = ["The cat sleeps on the warm roof.", "Die Katze schläft auf dem warmen Dach.", "猫が屋根で寝ている。"]
 

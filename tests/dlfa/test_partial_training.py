@@ -8,14 +8,15 @@ import torch
 from tiny_encoders import FAMILIES, LAYERS, batch, tiny_encoder
 from tiny_tasks import make_encoder, make_udpos
 
-import dlfa.training as training
+import dlfa.trainer as trainer
 from dlfa import DLFAForTokenClassification
 from dlfa.encoder_states import encoder_blocks
 from dlfa.evaluation import evaluate
+from dlfa.materials import load_data
 from dlfa.partial_training import add_adapters, freeze_layers, merge_adapters
 from dlfa.run_config import RunConfig
 from dlfa.saved_runs import load_run
-from dlfa.training import load_data, train
+from dlfa.training import train
 
 
 def model_of(family):
@@ -99,13 +100,13 @@ def test_lora_run_is_saved_as_a_plain_model_and_resumes(tmp_path, monkeypatch):
     for language, result in again.items():
         assert result.metrics["accuracy"] == results["languages"][language]["accuracy"]
     config = dataclasses.replace(base, output_dir=tmp_path / "resumed")
-    original = training.mark_complete
+    original = trainer.mark_complete
 
     def stop(checkpoint: Path, facts):
         original(checkpoint, facts)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "mark_complete", stop)
+    monkeypatch.setattr(trainer, "mark_complete", stop)
     with pytest.raises(KeyboardInterrupt):
         train(config)
     monkeypatch.undo()

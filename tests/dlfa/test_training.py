@@ -17,17 +17,11 @@ from transformers import AutoTokenizer, BertModel, TrainerControl, TrainerState,
 
 from dlfa import DLFAForTokenClassification
 from dlfa.length_batches import LengthGroupedSampler
+from dlfa.materials import load_tokenizer
 from dlfa.run_config import RunConfig, differences
 from dlfa.run_directory import RunDirectory, mark_complete
-from dlfa.training import (
-    _trainer,
-    _TrainingRecord,
-    load_tokenizer,
-    parameter_groups,
-    prepare,
-    train,
-    write_model,
-)
+from dlfa.trainer import TrainingRecord, parameter_groups, task_trainer
+from dlfa.training import prepare, train, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -117,7 +111,7 @@ def test_the_record_weighs_losses_by_steps_and_adds_up_the_parts_of_a_run(tmp_pa
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     mark_complete(tmp_path, {"seconds": 12.5})
     for checkpoint, seconds in ((None, 0.0), (tmp_path, 12.5)):
-        record = _TrainingRecord(checkpoint)
+        record = TrainingRecord(checkpoint)
         record.on_train_end(arguments, state, TrainerControl())
         facts = record.facts(state)
         assert facts == {"steps": 50, "seconds": pytest.approx(seconds, abs=1), "loss": (2 * 20 + 1 * 20 + 4 * 10) / 50}
@@ -177,11 +171,11 @@ def test_subsets_are_counted(base, tmp_path):
 
 def test_best_model_on_dev_is_kept(base, tmp_path, monkeypatch):
     # Dev F1 falls after the second epoch: the model of the second epoch must be what is saved and evaluated.
-    import dlfa.training as training
+    import dlfa.trainer as trainer
 
     seen: list[dict[str, torch.Tensor]] = []
     scores = iter([0.2, 0.9, 0.5, 0.4])
-    real = training.evaluate
+    real = trainer.evaluate
 
     def fake(model, tokenizer, task, data, **options):
         results = real(model, tokenizer, task, data, **options)
@@ -191,7 +185,7 @@ def test_best_model_on_dev_is_kept(base, tmp_path, monkeypatch):
             results["en"].metrics["f1"] = next(scores)
         return results
 
-    monkeypatch.setattr(training, "evaluate", fake)
+    monkeypatch.setattr(trainer, "evaluate", fake)
     results = train(dataclasses.replace(base, output_dir=tmp_path, languages=("de",)))
     assert (results["train"]["best_step"], results["train"]["best_dev"]) == (24, 0.9)
     saved = DLFAForTokenClassification.from_pretrained(tmp_path).state_dict()
@@ -220,7 +214,7 @@ def test_new_parameters_have_their_own_rate_and_norms_no_decay(base, encoder):
 
 def test_the_optimiser_is_xtremes(base, tmp_path):
     prepared = prepare(dataclasses.replace(base, output_dir=tmp_path, warmup_steps=4))
-    trainer = _trainer(prepared)
+    trainer = task_trainer(prepared)
     trainer.create_optimizer_and_scheduler(20)
     assert type(trainer.optimizer).__name__ == "AdamW"
     assert {group["eps"] for group in trainer.optimizer.param_groups} == {1e-8}
@@ -236,7 +230,7 @@ def test_the_optimiser_is_xtremes(base, tmp_path):
 
 def test_like_lengths_are_those_of_all_processes(base, tmp_path, monkeypatch):
     config = dataclasses.replace(base, output_dir=tmp_path, group_by_length=True)
-    trainer = _trainer(prepare(config))
+    trainer = task_trainer(prepare(config))
     monkeypatch.setattr(TrainingArguments, "world_size", 3)
     sampler = trainer._get_train_sampler()
     assert isinstance(sampler, LengthGroupedSampler)
@@ -327,12 +321,12 @@ def test_bad_hyper_parameters_are_named(base, changes, message):
 
 @pytest.mark.usefixtures("no_training")
 def test_malformed_line_stops_before_the_model_is_loaded(base, tmp_path, data_dir, monkeypatch):
-    import dlfa.training as training
+    import dlfa.materials as materials
 
     def loaded(*_, **__):
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(training, "load_tokenizer", loaded)
+    monkeypatch.setattr(materials, "load_tokenizer", loaded)
     broken = make_udpos(tmp_path / "data")
     with (broken / "test-fr.tsv").open("a") as file:
         file.write("half a line\n")
