@@ -21,8 +21,12 @@ PR_SET_PDEATHSIG = 1
 _prctl: Any = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
-def _end_with(parent: int) -> None:
-    """In a child that is about to become a command: have the kernel kill it when `parent` is gone, on Linux."""
+def _prepare(parent: int) -> None:
+    """In a child that is about to become a command: let it be interrupted, and killed when `parent` is gone, on Linux.
+
+    What a shell runs in the background ignores interruptions, and so would all that it starts.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if _prctl is None:
         return
     _prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
@@ -63,7 +67,7 @@ def run_limited(
         stdout=log,
         stderr=None if log is None else subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=lambda: _end_with(ours),
+        preexec_fn=lambda: _prepare(ours),
     )
     try:
         return process.wait(seconds)

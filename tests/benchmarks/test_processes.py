@@ -63,6 +63,17 @@ def test_commands_end_with_all_that_they_started(tmp_path: Path) -> None:
     assert run_limited(given, 30, cwd=tmp_path, environment={"GIVEN": "5"}) == 5
 
 
+def test_a_background_job_that_ignores_interruptions_can_still_interrupt(tmp_path: Path) -> None:
+    inner = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('interrupted', flush=True)\n"
+    script = (
+        "import signal, sys; from pathlib import Path; from benchmarks.processes import run_limited\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        f"run_limited([sys.executable, '-c', {inner!r}], 2.0, cwd=Path('.'), grace=20.0)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.stdout == "interrupted\n"
+
+
 def test_a_child_that_ignores_the_interruption_is_killed(tmp_path: Path) -> None:
     """Whether its parent ends at once or by itself, in time."""
     for ending, expected in (("time.sleep(60)", None), ("raise SystemExit(3)", 3)):
