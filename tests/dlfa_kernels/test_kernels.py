@@ -130,6 +130,8 @@ WIDE = [
     Case(batch=1, length=3, embed_dim=1000, squeeze_dim=16, kernel_size=3),
     Case(batch=1, length=3, embed_dim=16, squeeze_dim=1600, fuse="select"),
     Case(batch=1, length=3, embed_dim=1000, squeeze_dim=16, token=0, dtype=torch.bfloat16),
+    pytest.param(Case(batch=1, length=2, embed_dim=12288, squeeze_dim=16), marks=pytest.mark.slow),
+    pytest.param(Case(batch=1, length=2, embed_dim=64, squeeze_dim=3072), marks=pytest.mark.slow),
     *(
         pytest.param(Case(batch=3, length=70, embed_dim=12288, squeeze_dim=3072, **more), marks=pytest.mark.gpu)
         for more in (
