@@ -31,7 +31,7 @@ from typing import Annotated
 
 import typer
 
-from dlfa.atomic import write_text
+from dlfa.atomic import temporary, write_text
 
 from .hardware import ROOT, choose_device
 from .processes import GRACE_SECONDS, run_limited
@@ -118,12 +118,13 @@ class Archive:
         """Write both files anew."""
         with self._lock:
             self.out.mkdir(parents=True, exist_ok=True)
-            temporary = self.out / f".{os.getpid()}-{self.name}.tar.gz"
-            with tarfile.open(temporary, "w:gz", compresslevel=3) as archive:
+            whole = self.out / f"{self.name}.tar.gz"
+            partial = temporary(whole)
+            with tarfile.open(partial, "w:gz", compresslevel=3) as archive:
                 for path in sorted(self.work.rglob("*")):
                     if path.is_file() and not path.name.startswith("."):  # else it is being written
                         archive.add(path, path.relative_to(self.work))
-            os.replace(temporary, self.out / f"{self.name}.tar.gz")
+            os.replace(partial, whole)
             write_text(self.out / f"{self.name}.txt", self.summary())
 
     def summary(self) -> str:

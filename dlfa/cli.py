@@ -100,7 +100,7 @@ def evaluate(
         if max_eval_examples is not None and max_eval_examples < 0:
             raise ValueError(f"--max-eval-examples must not be negative, got {max_eval_examples}")
         run = _load_run(model_dir, task, max_length)
-        from .data.loading import choose_languages, read_split, subset
+        from .data.loading import choose_languages, read_languages
         from .saved_runs import data_dir_of, told_by_run
 
         config = run.config
@@ -114,7 +114,7 @@ def evaluate(
         elif wanted is None and config is not None:
             wanted = config.languages or None
         chosen = choose_languages(run.task, data_dir, wanted, split)
-        data = {language: subset(read_split(run.task, data_dir, split, language), size) for language in chosen}
+        data = read_languages(run.task, data_dir, split, chosen, size)
         from . import atomic
         from .evaluation import evaluate as evaluate_languages
         from .output_paths import check_file, check_folder
@@ -125,14 +125,13 @@ def evaluate(
             check_file("--output", output)
         if predictions is not None:
             check_folder("--predictions", predictions)
-        autocast = None if config is None else config.autocast
         evaluations = evaluate_languages(
             run.model, run.tokenizer, run.task, data,
-            max_length=run.max_length, batch_size=batch_size, autocast=autocast, progress=not quiet,
+            max_length=run.max_length, batch_size=batch_size, autocast=run.autocast, progress=not quiet,
         )  # fmt: skip
         name, seed = (str(model_dir), None) if config is None else (config.model, config.seed)
         told = told_by_run(model_dir, config, max_length=run.max_length, max_eval_examples=size)
-        results = summary(run.task, run.model, name, evaluations, seed=seed, split=split, autocast=autocast, **told)
+        results = summary(run.task, run.model, name, evaluations, seed=seed, split=split, autocast=run.autocast, **told)
         if predictions is not None:
             write_predictions(predictions, run.task, evaluations, split)
         if output is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -11,6 +12,8 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from dlfa_kernels.backends import BACKENDS
 from dlfa_kernels.checks import ACTIVATIONS, FUSE_MODES, odd_kernel_size, one_of
+
+from . import atomic
 
 FUSIONS = ("last", "lower", "sum", "scalar_mix", "aif")
 LABEL_SUBWORDS = ("first", "last", "mean")
@@ -156,11 +159,7 @@ class DLFAConfig(PreTrainedConfig):
         finds the models wherever this package is installed, and says what to install where it is not.
         """
         self.auto_map = {name: f"{_LOADER}.{model}" for name, model in _AUTO_CLASSES.items()}
-        os.makedirs(save_directory, exist_ok=True)
-        loader = os.path.join(save_directory, f"{_LOADER}.py")
-        with open(f"{loader}.tmp", "w", encoding="utf-8") as file:
-            file.write(_LOADER_CODE)
-        os.replace(f"{loader}.tmp", loader)
+        atomic.write_text(Path(save_directory) / f"{_LOADER}.py", _LOADER_CODE)
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     @classmethod

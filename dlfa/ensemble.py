@@ -13,7 +13,7 @@ from scipy.special import logsumexp, softmax
 from . import atomic
 from .charts import bar_chart
 from .data.examples import Example
-from .data.loading import choose_languages, read_split, subset
+from .data.loading import choose_languages, read_languages
 from .directory_lock import held
 from .evaluation import example_scores, score_language
 from .results import summary
@@ -207,10 +207,8 @@ def _data(config: EnsembleConfig, runs: Sequence[RunConfig]) -> dict[str, list[E
             language for language in first.languages or () if all(language in (run.languages or ()) for run in runs)
         )
         wanted = tuple(shared) or None
-    return {
-        language: subset(read_split(task, data_dir, config.split, language), size or None)
-        for language in choose_languages(task, data_dir, wanted, config.split)
-    }
+    chosen = choose_languages(task, data_dir, wanted, config.split)
+    return read_languages(task, data_dir, config.split, chosen, size or None)
 
 
 def _scores(run: SavedRun, examples: Sequence[Example], batch_size: int) -> list[Any]:
@@ -221,5 +219,5 @@ def _scores(run: SavedRun, examples: Sequence[Example], batch_size: int) -> list
         examples,
         max_length=run.max_length,
         batch_size=batch_size,
-        autocast=None if run.config is None else run.config.autocast,
+        autocast=run.autocast,
     )

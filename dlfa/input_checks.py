@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dlfa_kernels.checks import check_mask, is_tensor, values_can_be_read
 
-IGNORED = -100  # a label that nothing is learnt from
+from .ignored_label import IGNORED
 
 
 def check_tokens(input_ids: Tensor | None, inputs_embeds: Tensor | None, attention_mask: Tensor | None) -> torch.Size:

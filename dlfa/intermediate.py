@@ -16,6 +16,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from .evaluation import model_for
+from .materials import encode_all, load_data, load_materials
 from .run_config import RunConfig
 from .run_directory import RunDirectory
 
@@ -49,8 +50,6 @@ class Predecessor:
         Raises:
             ValueError, OSError: whatever is wrong with them.
         """
-        from .materials import encode_all, load_data, load_materials
-
         before = Predecessor.of(self.config)
         if before is not None:
             before.check()

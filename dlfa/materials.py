@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from .cache_directory import cache_directory
 from .configuration import DLFAConfig
 from .data.loading import TaskData, choose_languages, load_task_data
-from .error_lines import first_line
+from .error_lines import first_line, no_encoder
 from .frozen import StateInputs, StateStore
 from .model_inputs import ModelInputs
 from .modeling import DLFAModel
@@ -65,7 +65,7 @@ def load_materials(config: RunConfig, data: TaskData, *, progress: bool = False)
     try:
         encoder = DLFAModel.from_encoder(config.model, None)
     except OSError as error:
-        raise ValueError(f"no encoder can be loaded from {config.model!r}: {first_line(error)}") from error
+        raise no_encoder(config.model, error) from error
     store = StateStore(
         encoder.to(default_device()),  # type: ignore[arg-type]
         tokenizer,

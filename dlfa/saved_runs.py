@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForQuestionAnswering,
@@ -44,6 +45,11 @@ class SavedRun:
     tokenizer: PreTrainedTokenizerBase
     config: RunConfig | None
     max_length: int
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """The dtype that the run was trained and evaluated in; None for the model's own."""
+        return None if self.config is None else self.config.autocast
 
 
 def load_run(path: Path, task_name: str | None = None, max_length: int | None = None) -> SavedRun:

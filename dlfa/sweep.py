@@ -27,7 +27,7 @@ from transformers import AutoConfig
 from . import atomic
 from .configuration import DLFAConfig
 from .directory_lock import LOCK, held
-from .error_lines import first_line
+from .error_lines import no_encoder
 from .intermediate import Predecessor
 from .json_files import read_object
 from .materials import Materials, compute_states, load_data, load_materials
@@ -102,7 +102,7 @@ class SweepConfig:
         try:
             encoder = AutoConfig.from_pretrained(self.base.model)
         except (OSError, ValueError) as error:
-            raise ValueError(f"no encoder can be loaded from {self.base.model!r}: {first_line(error)}") from error
+            raise no_encoder(self.base.model, error) from error
         depth = encoder.num_hidden_layers
         named = tuple(range(depth)) if self.fusion_layers is None else self.fusion_layers
         # A negative index and what it stands for are one layer; one that there is not is refused below.

@@ -16,7 +16,7 @@ from . import atomic
 from .charts import bar_chart
 from .directory_lock import held
 from .embedding_rows import merge_rows, train_rows
-from .error_lines import first_line
+from .error_lines import no_encoder
 from .evaluation import LanguageEvaluation, evaluate, model_for
 from .frozen import StatesHead
 from .frozen.fingerprints import weights_fingerprint
@@ -163,7 +163,7 @@ def new_model(config: RunConfig, task: Task, encoder: DLFAModel | None = None) -
         source = config.model if encoder is None else encoder.encoder
         model: PreTrainedModel = model_for(task).from_encoder(source, **options)  # type: ignore[attr-defined]
     except OSError as error:
-        raise ValueError(f"no encoder can be loaded from {config.model!r}: {first_line(error)}") from error
+        raise no_encoder(config.model, error) from error
     check_length(cast(PreTrainedModel, model.base_model), config.model, config.max_length or 0)
     return model
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from ..configuration import LABEL_SUBWORDS
-from ..error_lines import first_line
+from ..error_lines import no_encoder
 from ..materials import load_tokenizer
 from ..modeling import DLFAModel
 from ..positions import check_length
@@ -84,7 +84,7 @@ def load_subject(
     try:
         encoder = DLFAModel.from_encoder(model, fusion_layer=None)
     except OSError as error:
-        raise ValueError(f"no encoder can be loaded from {model!r}: {first_line(error)}") from error
+        raise no_encoder(model, error) from error
     check_length(encoder.encoder, model, length)
     name = path.resolve().name if path.is_dir() else model
     encoder.to(default_device())  # type: ignore[arg-type]
@@ -102,4 +102,4 @@ def _is_run(path: Path) -> bool:
     try:
         return AutoConfig.from_pretrained(path).model_type == "dlfa"
     except (OSError, ValueError) as error:
-        raise ValueError(f"no encoder can be loaded from {str(path)!r}: {first_line(error)}") from error
+        raise no_encoder(str(path), error) from error

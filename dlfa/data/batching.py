@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..ignored_label import IGNORED
+
 
 class PaddingCollator:
     """Turns model inputs of different lengths into one batch of int64 tensors, padded on the right.
@@ -20,7 +22,7 @@ class PaddingCollator:
         self.padding = {
             "input_ids": int(tokenizer.pad_token_id) if tokenizer.pad_token_id is not None else 0,
             "token_type_ids": int(tokenizer.pad_token_type_id),
-            "labels": -100,
+            "labels": IGNORED,
             "word_index": -1,
         }
 

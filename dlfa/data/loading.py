@@ -86,12 +86,19 @@ def load_task_data(
     train = read_split(task, data_dir, "train", task.train_language)
     # A task whose last model counts has no use for development data.
     dev = read_split(task, data_dir, "dev", task.train_language) if task.preset.select_best else []
-    test = {language: read_split(task, data_dir, "test", language) for language in chosen}
-    return TaskData(
-        subset(train, max_train_examples),
-        subset(dev, max_eval_examples),
-        {language: subset(examples, max_eval_examples) for language, examples in test.items()},
-    )
+    test = read_languages(task, data_dir, "test", chosen, max_eval_examples)
+    return TaskData(subset(train, max_train_examples), subset(dev, max_eval_examples), test)
+
+
+def read_languages(
+    task: Task, data_dir: Path | None, split: str, languages: Sequence[str], size: int | None
+) -> dict[str, list[Example]]:
+    """One split of several languages, as `read_split` reads it, of each the examples that `subset` takes.
+
+    Raises:
+        DataError: whatever is wrong with the data.
+    """
+    return {language: subset(read_split(task, data_dir, split, language), size) for language in languages}
 
 
 def subset(examples: Sequence[T], size: int | None) -> list[T]:

@@ -11,13 +11,12 @@ from .. import metrics
 from ..data.alignment import special_tokens, windows, word_pieces
 from ..data.examples import TaggedSentence
 from ..data.token_files import read_token_file
+from ..ignored_label import IGNORED
 from .base import Encoding, Feature, Task, label_name
 
 if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerBase
-
-IGNORED = -100  # torch's ignore_index
 
 
 @dataclass(frozen=True, kw_only=True)

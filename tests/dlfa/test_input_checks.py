@@ -4,16 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_encoders import WIDTH, batch, tiny_encoder
+from tiny_encoders import WIDTH, batch
+from tiny_models import HEADS, build
 
 from dlfa import (
-    DLFAForQuestionAnswering,
     DLFAForSequenceClassification,
     DLFAForTokenClassification,
-    DLFAModel,
 )
 
-HEADS = [DLFAModel, DLFAForTokenClassification, DLFAForSequenceClassification, DLFAForQuestionAnswering]
 FUSIONS = [{"fusion_layer": None}, {"fusion_layer": 1, "fusion": "sum"}, {"fusion_layer": 1}]
 IDS = torch.randint(5, 30, (2, 7))
 MASKS: list[tuple[Any, type[Exception], str]] = [
@@ -33,10 +31,6 @@ TOKENS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"inputs_embeds": torch.zeros(2, WIDTH)}, ValueError, r"inputs_embeds must have shape \(B, T, E\)"),
     ({"inputs_embeds": torch.zeros(2, 7, WIDTH).int()}, TypeError, "inputs_embeds must be floating point"),
 ]
-
-
-def build(head: type = DLFAForTokenClassification, **fields: Any) -> Any:
-    return head.from_encoder(tiny_encoder("bert"), **{"fusion_layer": 1, "num_labels": 5, **fields}).eval()
 
 
 def without_encoder(model: Any) -> Any:

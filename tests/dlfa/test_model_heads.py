@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_encoders import LAYERS, WIDTH, batch, tiny_config, tiny_encoder
+from tiny_models import HEADS, build
 from torch.nn import functional as F
 from transformers import AutoModel, BertForMaskedLM, MT5Config, MT5EncoderModel
 
@@ -19,7 +20,6 @@ from dlfa import (
     DLFAModel,
 )
 
-HEADS = [DLFAModel, DLFAForTokenClassification, DLFAForSequenceClassification, DLFAForQuestionAnswering]
 ALL_MODES = [
     {"fusion_layer": None},
     {"fusion_layer": 1, "fusion": "lower"},
@@ -28,12 +28,6 @@ ALL_MODES = [
     {"fusion_layer": -2, "fuse": "gate"},
     {"fusion_layer": [2, 0], "fuse": "select", "kernel_size": 3},
 ]
-
-
-def build(head: type = DLFAForTokenClassification, family: str = "bert", **fields: object):
-    torch.manual_seed(1)
-    fields = {"fusion_layer": 1, "num_labels": 5, **fields}
-    return head.from_encoder(tiny_encoder(family), **fields).eval()
 
 
 def task_labels(head: type, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
