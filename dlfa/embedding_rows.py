@@ -16,6 +16,14 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 
+def embedding_table(encoder: PreTrainedModel) -> nn.Module | None:
+    """The module that looks up `input_ids`; None for an encoder that has no one such, as CANINE, which hashes them."""
+    try:
+        return encoder.get_input_embeddings()
+    except NotImplementedError:
+        return None
+
+
 class RowEmbedding(nn.Module):
     """An embedding table of which some rows are trained: the lookup of `nn.Embedding`, for (...) ids (..., E).
 
@@ -59,7 +67,7 @@ def train_rows(model: PreTrainedModel, inputs: Iterable[Sequence[int]]) -> None:
         model: its `encoder` is changed in place, until `merge_rows`.
         inputs: the input_ids of every training sequence.
     """
-    table = model.encoder.get_input_embeddings()  # type: ignore[operator,union-attr]
+    table = embedding_table(model.encoder)  # type: ignore[arg-type]
     if type(table) is not nn.Embedding or not table.weight.requires_grad:
         return
     if table.max_norm is not None or table.scale_grad_by_freq or table.sparse:
@@ -73,6 +81,6 @@ def train_rows(model: PreTrainedModel, inputs: Iterable[Sequence[int]]) -> None:
 
 def merge_rows(model: PreTrainedModel) -> None:
     """Undo `train_rows`, keeping what was learned; nothing happens to a model that it left as it is."""
-    table = model.encoder.get_input_embeddings()  # type: ignore[operator,union-attr]
+    table = embedding_table(model.encoder)  # type: ignore[arg-type]
     if isinstance(table, RowEmbedding):
         model.encoder.set_input_embeddings(table.merged())  # type: ignore[operator,union-attr]

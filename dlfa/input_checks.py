@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from dlfa_kernels.checks import check_mask, is_tensor, values_can_be_read
 
+from .embedding_rows import embedding_table
 from .ignored_label import IGNORED
 
 
@@ -45,6 +47,23 @@ def check_tokens(input_ids: Tensor | None, inputs_embeds: Tensor | None, attenti
     if attention_mask is not None:
         check_mask("attention_mask", attention_mask, shape, tokens.device)
     return shape
+
+
+def check_vocabulary(input_ids: Tensor, encoder: PreTrainedModel) -> None:
+    """Raise ValueError unless `input_ids` (B, T) are rows of the embedding table of `encoder`, where it has one.
+
+    Their values are read where that costs no host sync: on the CPU, or on a GPU under DLFA_VALIDATE=1. Else a wrong one
+    ends the process's use of a GPU.
+    """
+    table = getattr(embedding_table(encoder), "weight", None)
+    if table is None or input_ids.numel() == 0 or not values_can_be_read(input_ids):
+        return
+    rows = len(table)
+    wrong = (input_ids < 0) | (input_ids >= rows)
+    if bool(wrong.any()):
+        raise ValueError(
+            f"input_ids must be in 0..{rows - 1}, the encoder's vocabulary, got {int(input_ids[wrong][0])}"
+        )
 
 
 def check_classes(labels: Tensor, num_labels: int) -> None:

@@ -98,7 +98,10 @@ def predict(run: SavedRun, examples: Sequence[Example], batch_size: int = 64) ->
         the label behind. Question answering: a JSON object of answers by question id.
     """
     task = run.task
-    scores = example_scores(run.model, run.tokenizer, task, examples, max_length=run.max_length, batch_size=batch_size)
+    scores = example_scores(
+        run.model, run.tokenizer, task, examples, max_length=run.max_length, batch_size=batch_size,
+        autocast=run.autocast,
+    )  # fmt: skip
     predictions = task.decide(examples, scores)
     if task.kind == "qa":
         return task.prediction_text(examples, predictions)

@@ -20,7 +20,7 @@ from dlfa_kernels.checks import check_mask, is_tensor
 from .configuration import DLFAConfig
 from .encoder_states import EncoderStates, keep_block_inputs, run_encoder
 from .fusion import ScalarMix, build_fusion
-from .input_checks import check_tokens
+from .input_checks import check_tokens, check_vocabulary
 
 Model = TypeVar("Model", bound="DLFAPreTrainedModel")
 
@@ -158,6 +158,8 @@ class DLFAPreTrainedModel(PreTrainedModel):
             ValueError, TypeError: a layer outside 0..L-1, or an argument that does not fit.
         """
         check_tokens(input_ids, inputs_embeds, attention_mask)
+        if input_ids is not None:
+            check_vocabulary(input_ids, self.encoder)
         depth = self.config.num_hidden_layers
         wanted = self.config.lower_layers if layers is None else tuple(layers)
         for layer in wanted:

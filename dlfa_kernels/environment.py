@@ -28,7 +28,7 @@ def _switch(name: str) -> bool:
 
 
 def validate() -> bool:
-    """DLFA_VALIDATE=1: check the values of cu_seqlens, and of dlfa's masks, labels and word indices, on a GPU too.
+    """DLFA_VALIDATE=1: check the values of cu_seqlens, and of dlfa's ids, masks, labels and word indices, on a GPU too.
 
     That costs a host sync at each check.
 

@@ -4,13 +4,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_encoders import WIDTH, batch
+from tiny_encoders import VOCABULARY, WIDTH, batch
 from tiny_models import HEADS, build
+from transformers import CanineConfig, CanineModel
 
 from dlfa import (
     DLFAForSequenceClassification,
     DLFAForTokenClassification,
 )
+from dlfa.embedding_rows import train_rows
 
 FUSIONS = [{"fusion_layer": None}, {"fusion_layer": 1, "fusion": "sum"}, {"fusion_layer": 1}]
 IDS = torch.randint(5, 30, (2, 7))
@@ -59,6 +61,26 @@ def test_tokens_that_do_not_fit(head: type) -> None:
             model(**tokens)
         with pytest.raises(error, match=message):
             model.encoder_states(**tokens)
+
+
+@pytest.mark.parametrize("wrong", [-1, VOCABULARY])
+@pytest.mark.parametrize("head", HEADS)
+def test_ids_outside_the_vocabulary(head: type, wrong: int) -> None:
+    ids = IDS.clone()
+    ids[1, 3] = wrong
+    model = without_encoder(build(head))
+    message = rf"input_ids must be in 0\.\.{VOCABULARY - 1}, the encoder's vocabulary, got {wrong}"
+    with pytest.raises(ValueError, match=message):
+        model(ids)
+    with pytest.raises(ValueError, match=message):
+        model.encoder_states(ids)
+
+
+def test_hashed_ids_have_no_vocabulary() -> None:
+    config = CanineConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    model = DLFAForTokenClassification.from_encoder(CanineModel(config), None, num_labels=5)
+    train_rows(model, [[1]])
+    assert model(torch.full((1, 16), 0x1F600)).logits.shape == (1, 16, 5)
 
 
 @pytest.mark.parametrize("kind", [torch.int32, torch.bool, torch.uint16])

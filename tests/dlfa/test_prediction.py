@@ -1,8 +1,10 @@
 """What can be predicted: text, tokens, pairs, questions."""
 
+import dataclasses
 import json
 
 import pytest
+import torch
 from tiny_tasks import make_encoder
 
 from dlfa.data.examples import DataError, LabelledText, TaggedSentence
@@ -83,6 +85,12 @@ def test_pair_model_end_to_end(tmp_path):
     run = load_run(tmp_path / "run")
     examples = [LabelledText(row[:2]) for row in rows]
     assert predict(run, examples) == "".join("\t".join(row) + "\n" for row in rows)
+    for config, dtype in ((run.config, torch.float32), (dataclasses.replace(run.config, bf16=True), torch.bfloat16)):
+        seen = []
+        hook = run.model.classifier.register_forward_hook(lambda *call, seen=seen: seen.append(call[2].dtype))
+        predict(dataclasses.replace(run, config=config), examples)
+        hook.remove()
+        assert set(seen) == {dtype}
 
 
 def test_questions_are_answered_as_json(tmp_path):
