@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks.evidence_directories import planned_protocol
-from benchmarks.evidence_groups import Places, PlannedRun
-from benchmarks.evidence_rows import COLUMNS, Row
+from benchmarks.evidence.directories import planned_protocol
+from benchmarks.evidence.groups import Places, PlannedRun
+from benchmarks.evidence.rows import COLUMNS, Row
 from dlfa.report.variants import Variant
 
 PLACES = Places("unset", Path("unset"), Path("unset"))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.evidence_groups import Ensemble, Group, Places, planned_runs, variant
-from benchmarks.evidence_plan import PLAN
+from benchmarks.evidence.groups import Ensemble, Group, Places, planned_runs, variant
+from benchmarks.evidence.plan import PLAN
 
 PLACES = Places("encoder", Path("data"), Path("runs"), Path("cache"))
 

@@ -7,13 +7,13 @@ import pytest
 from evidence_rows_made import made_row
 from PIL import Image
 
-from benchmarks.evidence_comparisons import gather
-from benchmarks.evidence_document import FOLDER, write_document
-from benchmarks.evidence_groups import Ensemble, Group, planned_runs, variant
-from benchmarks.evidence_pictures import MOST_BYTES, shrink
-from benchmarks.evidence_plan import PLAN
-from benchmarks.evidence_rows import read_rows
-from benchmarks.evidence_tables import choice_table, headline_table, mode_table, pace_table, variant_table
+from benchmarks.evidence.comparisons import gather
+from benchmarks.evidence.document import FOLDER, write_document
+from benchmarks.evidence.groups import Ensemble, Group, planned_runs, variant
+from benchmarks.evidence.pictures import MOST_BYTES, shrink
+from benchmarks.evidence.plan import PLAN
+from benchmarks.evidence.rows import read_rows
+from benchmarks.evidence.tables import choice_table, headline_table, mode_table, pace_table, variant_table
 from benchmarks.hardware import ROOT
 from benchmarks.readme_sections import EVIDENCE, replace_section
 from dlfa.report.crossed_interval import crossed_interval
@@ -58,7 +58,7 @@ def cells(table, first):
 
 
 def test_gains_over_last_and_best_single_layer():
-    (table,) = gather(GROUP, (GROUP,), rows_of(GROUP)).tables
+    (table,) = gather(GROUP, (GROUP,), rows_of(GROUP)).comparables
     shown = variant_table(table)
     assert shown.columns[:5] == ("variant", "dev en, f1", "en", "zero-shot, accuracy", "zero-shot, f1")
     row = next(row for row in shown.rows if row[0] == "aif select 2")
@@ -75,7 +75,7 @@ def test_gains_over_last_and_best_single_layer():
 
 
 def test_the_layer_is_chosen_on_development_data_beside_the_oracle():
-    (table,) = gather(GROUP, (GROUP,), rows_of(GROUP)).tables
+    (table,) = gather(GROUP, (GROUP,), rows_of(GROUP)).comparables
     single, fused = (cells(choice_table(table), name) for name in ("single layer", "aif select"))
     assert (single["layer chosen on dev"], single["oracle: best by test average"]) == ("1", "2")
     assert (fused["layer chosen on dev"], fused["oracle: best by test average"]) == ("1", "2")
@@ -89,7 +89,7 @@ def test_the_layer_is_chosen_on_development_data_beside_the_oracle():
 def test_few_languages_leave_the_seeds():
     few = ("en", "de", "zh")
     rows = {run.name: made_row(run, scores_of(run, few)) for run in planned_runs((GROUP,))[0]}
-    (table,) = gather(GROUP, (GROUP,), rows).tables
+    (table,) = gather(GROUP, (GROUP,), rows).comparables
     gain = table.gain(Variant("scalar_mix"), Variant("last"))
     differences = []
     for seed in (1, 2, 3):
@@ -104,7 +104,7 @@ def test_few_languages_leave_the_seeds():
 def test_from_five_languages_on_an_interval_is_over_them_too(count):
     few = LANGUAGES[: 1 + count]
     rows = {run.name: made_row(run, scores_of(run, few)) for run in planned_runs((GROUP,))[0]}
-    (table,) = gather(GROUP, (GROUP,), rows).tables
+    (table,) = gather(GROUP, (GROUP,), rows).comparables
     differences = [
         [float(rows[f"pos/aif-select-1/seed{seed}"][f"accuracy:{code}"])
          - float(rows[f"pos/last/seed{seed}"][f"accuracy:{code}"]) for code in few[1:]]
@@ -121,7 +121,7 @@ def test_a_language_without_a_difference_is_not_up():
         run.name: made_row(run, {code: 0.5 + gain * (run.variant.mode != "last") for code, gain in gains.items()})
         for run in planned_runs((GROUP,))[0]
     }
-    (table,) = gather(GROUP, (GROUP,), rows).tables
+    (table,) = gather(GROUP, (GROUP,), rows).comparables
     gain = table.gain(Variant("scalar_mix"), Variant("last"))
     assert (gain.up, gain.of) == (3, 6)
     assert gain.mean == pytest.approx(0.05 / 6)
@@ -145,11 +145,11 @@ def test_what_does_not_belong_is_left_out_and_named():
     assert "pos/lower-1/seed1 is left out: another protocol (learning_rate 0.01 instead of 0.001)" in notes
     assert "pos/aif-select-1/seed3 (aif select 1, seed 3): not evaluated on zh" in notes
     assert "a mean over unequal sets of languages is refused" in notes
-    first = evidence.tables[0]
+    first = evidence.comparables[0]
     assert first.comparison.seeds == (1, 2, 3)
     assert {item.label for item in first.comparison.runs} == {"last", "lower 2", "aif select 2"}
     assert "scalar_mix is left out: seeds 1, 3, this comparison needs 1, 2, 3" in notes
-    assert any("scalar_mix" in {item.label for item in table.comparison.runs} for table in evidence.tables[1:])
+    assert any("scalar_mix" in {item.label for item in table.comparison.runs} for table in evidence.comparables[1:])
 
 
 @pytest.mark.parametrize("there", ["en,de", "en,de,zh"])
@@ -172,7 +172,7 @@ def test_options_of_the_run_tell_variants_apart_and_other_groups_can_be_included
         (variant("aif select", 2, head_learning_rate=1e-2), variant("last", intermediate=("sick",))),
         (1, 2, 3), GROUP.options, include=("pos/last/*", "pos/aif-select-2/*"), metric="accuracy",
     )  # fmt: skip
-    (table,) = gather(more, (GROUP, more), rows_of(GROUP, more)).tables
+    (table,) = gather(more, (GROUP, more), rows_of(GROUP, more)).comparables
     labels = {item.label for item in table.comparison.runs}
     assert labels == {"last", "last, intermediate sick", "aif select 2", "aif select 2, head_learning_rate 0.01"}
     assert "over last" in variant_table(table).columns

@@ -12,11 +12,12 @@ import typer
 from typer.testing import CliRunner
 
 import dlfa.sweep
-from benchmarks import evidence, evidence_source
-from benchmarks.evidence_directories import claim, read_record, state_of
-from benchmarks.evidence_groups import Ensemble, Group, Places, planned_runs, variant
-from benchmarks.evidence_rows import collect, config_of, merged, read_rows, row_of, write_rows
-from benchmarks.evidence_runner import make_ensembles, make_runs
+from benchmarks.evidence import command as evidence_command
+from benchmarks.evidence import runner, source
+from benchmarks.evidence.directories import claim, read_record, state_of
+from benchmarks.evidence.groups import Ensemble, Group, Places, planned_runs, variant
+from benchmarks.evidence.rows import collect, config_of, merged, read_rows, row_of, write_rows
+from benchmarks.evidence.runner import make_ensembles, make_runs
 from benchmarks.workbench import TAGS, make_encoder
 from dlfa.training import train
 
@@ -76,7 +77,7 @@ def test_runs_are_what_train_makes_and_are_made_once(places, tmp_path):
     attempt = read_record(path)["attempts"][0]
     assert attempt["train_examples"] == 16
     assert attempt["seconds"] > 0
-    assert attempt["commit"] == evidence_source.source_commit()
+    assert attempt["commit"] == source.source_commit()
     changed = (group(*SMALL.variants, options={**OPTIONS, "epochs": 2}),)
     assert set(states(changed, places).values()) == {"other protocol"}
     make_runs(planned_runs(changed, ["*/last/*"])[0], places, lines.append)
@@ -118,10 +119,10 @@ def test_claim_of_a_living_process_holds_and_that_of_a_dead_one_does_not(places)
     plan = (group(variant("last")),)
     path = places.output_dir / "tiny/last/seed1"
     code = (
-        "import sys, time; from pathlib import Path; from benchmarks.evidence_directories import claim\n"
+        "import sys, time; from pathlib import Path; from benchmarks.evidence.directories import claim\n"
         "with claim(Path(sys.argv[1])) as mine: print(mine, flush=True); time.sleep(60)"
     )
-    other = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, cwd=evidence.ROOT)
+    other = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, cwd=evidence_command.ROOT)
     try:
         assert other.stdout.readline() == b"True\n"
         assert states(plan, places) == {"last/seed1": "running"}
@@ -153,7 +154,7 @@ def test_rows_tell_everything_and_make_the_run_again(places, tmp_path):
     assert float(row["seconds_per_step"]) == pytest.approx(seconds / steps, abs=1e-4)
     assert (row["group"], row["regime"], row["seed"], row["layers"]) == ("tiny", "frozen", "1", "1+0")
     assert (row["train_examples"], row["eval_examples"], row["backend"]) == ("16", "18", "eager")
-    assert row["hardware"] == evidence_source.hardware()
+    assert row["hardware"] == source.hardware()
     assert str(places.output_dir) not in str(row)
     assert str(places.data) not in str(row)
     planned = run.config(places).with_presets().to_json()
@@ -185,8 +186,8 @@ def test_ensembles_wait_for_their_runs(places):
 @pytest.fixture
 def command(monkeypatch):
     app = typer.Typer()
-    app.command()(evidence.main)
-    monkeypatch.setattr(evidence, "PLAN", (SMALL,))
+    app.command()(evidence_command.main)
+    monkeypatch.setattr(evidence_command, "PLAN", (SMALL,))
     return lambda *arguments: CliRunner().invoke(app, list(map(str, arguments)))
 
 
@@ -244,23 +245,21 @@ def test_commit_is_marked_where_the_packages_differ_from_it(tmp_path, monkeypatc
     git("add", ".")
     git("commit", "-q", "-m", "first")
     commit = git("rev-parse", "--short=12", "HEAD")
-    monkeypatch.setattr(evidence_source.dlfa, "__file__", str(tmp_path / "dlfa" / "__init__.py"))
+    monkeypatch.setattr(source.dlfa, "__file__", str(tmp_path / "dlfa" / "__init__.py"))
     (tmp_path / "README.md").write_text("changed")
-    assert evidence_source.source_commit() == commit
+    assert source.source_commit() == commit
     (tmp_path / "dlfa" / "new.py").write_text("")
-    assert evidence_source.source_commit() == f"{commit}-dirty"
+    assert source.source_commit() == f"{commit}-dirty"
 
 
 def test_runs_that_share_data_and_encoder_read_them_once(places, monkeypatch):
-    from benchmarks import evidence_runner
-
-    loads, load = [], evidence_runner.load_materials
+    loads, load = [], runner.load_materials
 
     def counted(*arguments):
         loads.append(time.monotonic())
         return load(*arguments)
 
-    monkeypatch.setattr(evidence_runner, "load_materials", counted)
+    monkeypatch.setattr(runner, "load_materials", counted)
     plan = (group(variant("last"), variant("lower", 0, 1), variant("last", label_subword="last")),)
     assert make_runs(planned_runs(plan)[0], places, print) == {"done": 4}
     assert len(loads) == 2

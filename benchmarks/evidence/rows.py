@@ -22,8 +22,8 @@ from dlfa.run_config import RunConfig
 from dlfa.run_directory import RunDirectory
 from dlfa.run_options import split_list
 
-from .evidence_directories import finished_directories, protocol, read_record
-from .evidence_groups import PROTOCOL_OPTIONS, Places
+from .directories import finished_directories, protocol, read_record
+from .groups import PROTOCOL_OPTIONS, Places
 
 Row = dict[str, str]
 ENSEMBLE = "ensemble"  # in the column of the fusion

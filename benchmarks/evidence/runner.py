@@ -23,7 +23,7 @@ from dlfa.run_config import RunConfig
 from dlfa.run_directory import RunDirectory
 from dlfa.sweep import error_file, failure_reason, run_recorded
 
-from .evidence_directories import (
+from .directories import (
     DONE,
     OTHER,
     RERUNS,
@@ -33,8 +33,8 @@ from .evidence_directories import (
     end_attempt,
     state_of,
 )
-from .evidence_groups import Places, PlannedEnsemble, PlannedRun
-from .evidence_source import hardware, source_commit
+from .groups import Places, PlannedEnsemble, PlannedRun
+from .source import hardware, source_commit
 
 # The fields of a run's configuration that `dlfa.training.prepare` wants equal in runs that share materials.
 _SHARED = (

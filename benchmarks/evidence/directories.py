@@ -22,7 +22,7 @@ from dlfa.run_config import RunConfig
 from dlfa.run_directory import RunDirectory
 from dlfa.sweep import error_file
 
-from .evidence_groups import Places, PlannedEnsemble, PlannedRun
+from .groups import Places, PlannedEnsemble, PlannedRun
 
 RECORD = "evidence.json"
 RERUNS = "reruns"

@@ -6,7 +6,7 @@
     python -m benchmarks.evidence --rerun pos-frozen/aif-select-6/seed1 --model ENCODER --data ROOT
 
 ROOT holds a folder a task (udpos, uner, sick). Several processes may run at once, and collect meanwhile. The plan is
-benchmarks/evidence_plan.py; runs made from files that differ from the commit are marked "-dirty" after it.
+plan.py beside this file; runs made from files that differ from the commit are marked "-dirty" after it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from dlfa.run_config import RunConfig
 from dlfa.run_directory import RunDirectory
 from dlfa.terminal import fail, one_line_errors, quiet_libraries
 
-from .evidence_directories import state_of
-from .evidence_groups import Places, PlannedEnsemble, PlannedRun, planned_runs
-from .evidence_plan import PLAN
-from .evidence_rows import ENSEMBLE, Row, collect, config_of, merged, read_rows, row_of, write_rows
-from .evidence_runner import make_ensembles, make_runs, repeat
-from .output import print_table
+from ..hardware import ROOT
+from ..output import print_table
+from .directories import state_of
+from .groups import Places, PlannedEnsemble, PlannedRun, planned_runs
+from .plan import PLAN
+from .rows import ENSEMBLE, Row, collect, config_of, merged, read_rows, row_of, write_rows
+from .runner import make_ensembles, make_runs, repeat
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULTS_DIR = Path("benchmarks/results/evidence")
 NOWHERE = Path("unset")
 
@@ -77,7 +77,7 @@ def main(
             write_rows(table, everything)
             typer.echo(f"{table}: {len(everything)} runs, {len(rows)} of them from {output_dir}")
         if write:
-            from .evidence_document import write_document
+            from .document import write_document
 
             typer.echo(f"written: {write_document(root, PLAN, read_rows(table))}")
 
@@ -150,7 +150,3 @@ def show_difference(before: Row, now: Row) -> None:
     for name in facts:
         lines.append(([name, escape(before[name]), escape(now[name]), "" if before[name] == now[name] else "!"], False))
     print_table(before["name"], ("figure", "recorded", "repeated", "difference"), lines)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .evidence_groups import Ensemble, Group, Layers, Variant, variant
+from .groups import Ensemble, Group, Layers, Variant, variant
 
 # Families and scripts of the 33 languages, in 12: where a group has many runs.
 TWELVE = "en,de,es,ru,hi,zh,ja,th,tr,vi,ar,fi"

@@ -10,16 +10,16 @@ from pathlib import Path
 from dlfa import atomic
 from dlfa.report.language_groups import FAMILY, LANGUAGE, SCRIPT
 from dlfa.report.plots import language_heat_map, layer_curve
-from dlfa.report.tables import Table as MarkdownTable
-from dlfa.report.tables import group_table
+from dlfa.report.tables import Table, group_table
 from dlfa.report.variants import Variant
 
-from .evidence_comparisons import LAST, GroupEvidence, Table, gather
-from .evidence_groups import Group, planned_runs
-from .evidence_pictures import draw
-from .evidence_prose import LIMITS, PROTOCOL, SUMMARY, UNDERSTANDING, read_prose
-from .evidence_rows import Row
-from .evidence_tables import (
+from ..readme_sections import EVIDENCE, replace_section
+from .comparisons import LAST, ComparableVariants, GroupEvidence, gather
+from .groups import Group, planned_runs
+from .pictures import draw
+from .prose import LIMITS, PROTOCOL, SUMMARY, UNDERSTANDING, read_prose
+from .rows import Row
+from .tables import (
     choice_table,
     curve_variants,
     ensemble_rows,
@@ -31,7 +31,6 @@ from .evidence_tables import (
     shown_variants,
     variant_table,
 )
-from .readme_sections import EVIDENCE, replace_section
 
 DOCUMENT, README = "RESULTS.md", "README.md"
 FOLDER = Path("benchmarks/results/evidence")
@@ -109,57 +108,57 @@ def _section(root: Path, evidence: GroupEvidence, prose: dict[str, str]) -> list
         _bullets(evidence.notes),
     ]
     page = [f"# {group.name}", f"**{group.question}** [RESULTS.md](../../{DOCUMENT}) has the means."]
-    for number, table in enumerate(evidence.tables):
+    for number, comparable in enumerate(evidence.comparables):
         name = group.name if number == 0 else f"{group.name}-{number + 1}"
-        comparison = table.comparison
+        comparison = comparable.comparison
         title = f"{group.name}, {comparison.model}, seeds {', '.join(map(str, comparison.seeds))}"
-        if len(evidence.tables) > 1:
+        if len(evidence.comparables) > 1:
             parts.append(f"### {title}")
-        parts += _table_parts(root, table, name)
+        parts += _table_parts(root, comparable, name)
         if number < len(evidence.of_record):
             other = evidence.of_record[number]
             by = f"By {other.comparison.metric}, the task's metric of record:"
             parts += _titled("", choice_table(other), by)
             parts += _titled("", mode_table(other))
         page.append(f"## {title}")
-        for reference in _references(table):
-            parts += _languages_picture(root, table, reference, name)
-            page += _gains(table, reference)
-    if evidence.tables:
+        for reference in _references(comparable):
+            parts += _languages_picture(root, comparable, reference, name)
+            page += _gains(comparable, reference)
+    if evidence.comparables:
         atomic.write_text(root / PAGES / f"{group.name}.md", "\n\n".join(page) + "\n")
         parts.append(f"[Gains by language, family and script]({PAGES}/{group.name}.md).")
     return parts
 
 
-def _table_parts(root: Path, table: Table, name: str) -> list[str]:
-    comparison = table.comparison
+def _table_parts(root: Path, comparable: ComparableVariants, name: str) -> list[str]:
+    comparison = comparable.comparison
     languages = " ".join(comparison.languages)
     parts = [f"Languages: {languages}. Metric: {comparison.metric}. Seeds: {', '.join(map(str, comparison.seeds))}."]
-    parts.append(variant_table(table).markdown())
-    parts += _titled("", choice_table(table))
+    parts.append(variant_table(comparable).markdown())
+    parts += _titled("", choice_table(comparable))
     parts += _titled(
-        "", mode_table(table), "Modes against each other, each with the layer that development data choose."
+        "", mode_table(comparable), "Modes against each other, each with the layer that development data choose."
     )
-    curves = curve_variants(table)
-    if curves and draw(layer_curve, table.against(None, curves), root / PICTURES / f"{name}-layers.png"):
+    curves = curve_variants(comparable)
+    if curves and draw(layer_curve, comparable.against(None, curves), root / PICTURES / f"{name}-layers.png"):
         parts.append(_picture(f"{name}: scores by layer", f"{name}-layers.png"))
     return parts
 
 
-def _references(table: Table) -> list[Variant]:
+def _references(comparable: ComparableVariants) -> list[Variant]:
     """What gains by language are counted from: the last layer and the best single one."""
-    references = [LAST] if LAST in table.comparison.runs else []
-    if table.single is not None and table.single.oracle not in references:
-        references.append(table.single.oracle)
+    references = [LAST] if LAST in comparable.comparison.runs else []
+    if comparable.single is not None and comparable.single.oracle not in references:
+        references.append(comparable.single.oracle)
     return references
 
 
-def _gains(table: Table, reference: Variant) -> list[str]:
+def _gains(comparable: ComparableVariants, reference: Variant) -> list[str]:
     """Gains by language, family and script over one variant."""
-    findings = table.against(reference, shown_variants(table, _COLUMNS))
+    findings = comparable.against(reference, shown_variants(comparable, _COLUMNS))
     if not findings.comparison.pairs:
         return []
-    few = " Of many variants, those that development data choose in each mode." if _cut(table, _COLUMNS) else ""
+    few = " Of many variants, those that development data choose in each mode." if _cut(comparable, _COLUMNS) else ""
     parts = [f"### Gains over {reference.label}", f"Points ± deviation over seeds.{few}"]
     for kind in (LANGUAGE, FAMILY, SCRIPT):
         found = group_table(findings, kind)
@@ -168,17 +167,17 @@ def _gains(table: Table, reference: Variant) -> list[str]:
     return parts
 
 
-def _languages_picture(root: Path, table: Table, reference: Variant, name: str) -> list[str]:
+def _languages_picture(root: Path, comparable: ComparableVariants, reference: Variant, name: str) -> list[str]:
     """The heat map of gains over one variant."""
     file = f"{name}-languages{'' if reference == LAST else '-single'}.png"
-    shown = table.against(reference, shown_variants(table, _ROWS))
+    shown = comparable.against(reference, shown_variants(comparable, _ROWS))
     if not shown.comparison.pairs or not draw(language_heat_map, shown, root / PICTURES / file):
         return []
     return [_picture(f"{name}: gains over {reference.label}", file)]
 
 
-def _cut(table: Table, most: int) -> bool:
-    return len(table.comparison.runs) > most
+def _cut(comparable: ComparableVariants, most: int) -> bool:
+    return len(comparable.comparison.runs) > most
 
 
 def _facts(rows: Sequence[Row]) -> str:
@@ -214,7 +213,7 @@ def _counted(rows: Sequence[Row], name: str) -> str:
     return ", ".join(f"{value} ({count} runs)" for value, count in counts.most_common())
 
 
-def _protocol_table(several: Sequence[GroupEvidence]) -> MarkdownTable:
+def _protocol_table(several: Sequence[GroupEvidence]) -> Table:
     rows = []
     for evidence in several:
         group, runs = evidence.group, evidence.rows
@@ -238,7 +237,7 @@ def _protocol_table(several: Sequence[GroupEvidence]) -> MarkdownTable:
         "group", "task", "regime", "English examples", "test examples, all languages", "seeds", "runs",
         "hours", "options of all runs",
     )  # fmt: skip
-    return MarkdownTable(columns, tuple(rows))
+    return Table(columns, tuple(rows))
 
 
 def _value(value: object) -> str:
@@ -268,7 +267,7 @@ def _prose(prose: dict[str, str], name: str) -> str:
     return prose.get(name) or f"_Nothing has been written here yet (findings.md, `## {name}`)._"
 
 
-def _titled(title: str, table: MarkdownTable | None, text: str = "") -> list[str]:
+def _titled(title: str, table: Table | None, text: str = "") -> list[str]:
     return [] if table is None else [title, text, table.markdown()]
 
 

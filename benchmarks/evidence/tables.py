@@ -10,28 +10,27 @@ from collections.abc import Iterable, Sequence
 from dlfa.report.ensembles import Ensemble
 from dlfa.report.language_groups import language_group
 from dlfa.report.significance import deviation, interval_text, p_text, percent
-from dlfa.report.tables import Table as MarkdownTable
-from dlfa.report.tables import ensemble_table
+from dlfa.report.tables import Table, ensemble_table
 from dlfa.report.variants import Variant
 
-from .evidence_comparisons import LAST, Choice, Gain, GroupEvidence, Table
-from .evidence_rows import Row, zero_shot_mean
+from .comparisons import LAST, Choice, ComparableVariants, Gain, GroupEvidence
+from .rows import Row, zero_shot_mean
 
 _NONE = "-"
 
 
-def variant_table(table: Table) -> MarkdownTable:
+def variant_table(comparable: ComparableVariants) -> Table:
     """One row a variant: development score, English, zero-shot average, gains over the last and the best single layer.
 
     The best single layer is the oracle's, by test average: the hardest to beat.
     """
-    comparison, findings, main = table.comparison, table.findings, table.main_group
+    comparison, findings, main = comparable.comparison, comparable.findings, comparable.main_group
     source = comparison.train_language
     with_source = source in comparison.languages and main.name != source
-    others = _other_metrics(table)
+    others = _other_metrics(comparable)
     references = [LAST] if LAST in comparison.runs else []
-    if table.single is not None and table.single.oracle not in references:
-        references.append(table.single.oracle)
+    if comparable.single is not None and comparable.single.oracle not in references:
+        references.append(comparable.single.oracle)
     rows = []
     for variant in comparison.runs:
         cells = [_spread(findings.dev_scores(variant))]
@@ -41,7 +40,7 @@ def variant_table(table: Table) -> MarkdownTable:
         for metric in others:
             cells.append(_spread([run.mean(metric, main.languages) for run in comparison.runs[variant]]))
         for reference in references:
-            cells += [_NONE] * 5 if variant == reference else gain_cells(table.gain(variant, reference))
+            cells += [_NONE] * 5 if variant == reference else gain_cells(comparable.gain(variant, reference))
         rows.append((variant.label, *cells))
     of_record = next(iter(comparison.runs.values()))[0].metric
     columns = [
@@ -53,12 +52,12 @@ def variant_table(table: Table) -> MarkdownTable:
     columns += [f"{main.name}, {metric}" for metric in others]
     for reference in references:
         columns += [f"over {reference.label}", "95 %", "p", "p languages", "up"]
-    return MarkdownTable(tuple(columns), tuple(rows))
+    return Table(tuple(columns), tuple(rows))
 
 
-def choice_table(table: Table) -> MarkdownTable | None:
+def choice_table(comparable: ComparableVariants) -> Table | None:
     """One row a mode: the layer that development data choose, and the oracle, each against the like single layer."""
-    choices = table.choices
+    choices = comparable.choices
     if not choices:
         return None
     rows = []
@@ -69,30 +68,30 @@ def choice_table(table: Table) -> MarkdownTable | None:
             if variant is None:
                 cells += ["no dev scores", *[_NONE] * 3]
                 continue
-            single = _single_of(table, oracle=oracle)
-            cells += [_layers(variant), _spread(table.findings.scores(variant, table.main_group))]
-            cells += [_short_gain(table, variant, LAST), _short_gain(table, variant, single)]
+            single = _single_of(comparable, oracle=oracle)
+            cells += [_layers(variant), _spread(comparable.findings.scores(variant, comparable.main_group))]
+            cells += [_short_gain(comparable, variant, LAST), _short_gain(comparable, variant, single)]
         rows.append((choice.mode, *cells))
-    main = table.main_group.name
+    main = comparable.main_group.name
     columns = (
         "mode", "layer chosen on dev", main, "over last", "over the single layer chosen on dev",
         "oracle: best by test average", main, "over last", "over the best single layer",
     )  # fmt: skip
-    return MarkdownTable(columns, tuple(rows))
+    return Table(columns, tuple(rows))
 
 
-def mode_table(table: Table, most: int = 8) -> MarkdownTable | None:
+def mode_table(comparable: ComparableVariants, most: int = 8) -> Table | None:
     """Modes against each other, each with the layer that development data choose: the row's gain over the column's.
 
     Args:
-        table: of one group.
+        comparable: of one group.
         most: modes; of more, those of the highest scores stand in the table.
     """
-    chosen = [choice.chosen for choice in table.choices if choice.chosen is not None]
-    if LAST in table.comparison.runs:
+    chosen = [choice.chosen for choice in comparable.choices if choice.chosen is not None]
+    if LAST in comparable.comparison.runs:
         chosen.insert(0, LAST)
     variants = list(dict.fromkeys(chosen))
-    best = sorted(variants, key=table.score, reverse=True)[:most]
+    best = sorted(variants, key=comparable.score, reverse=True)[:most]
     variants = [variant for variant in variants if variant in best]
     if len(variants) < 3:
         return None
@@ -100,15 +99,15 @@ def mode_table(table: Table, most: int = 8) -> MarkdownTable | None:
     for variant in variants:
         cells = []
         for other in variants:
-            gain = None if other == variant else table.gain(variant, other)
+            gain = None if other == variant else comparable.gain(variant, other)
             p = None if gain is None or gain.interval is None else gain.interval.p
             cells.append(_NONE if gain is None else _points(gain.mean) + ("" if p is None else f" (p {p_text(p)})"))
-        rows.append((variant.label, percent(table.score(variant)), *cells))
-    columns = ("gain of", table.main_group.name, *(f"over {variant.label}" for variant in variants))
-    return MarkdownTable(columns, tuple(rows))
+        rows.append((variant.label, percent(comparable.score(variant)), *cells))
+    columns = ("gain of", comparable.main_group.name, *(f"over {variant.label}" for variant in variants))
+    return Table(columns, tuple(rows))
 
 
-def ensemble_rows(several: Sequence[GroupEvidence]) -> MarkdownTable | None:
+def ensemble_rows(several: Sequence[GroupEvidence]) -> Table | None:
     """One row an ensemble beside its members alone; one whose members are not all there is left out."""
     found = []
     for evidence in several:
@@ -126,60 +125,60 @@ def ensemble_rows(several: Sequence[GroupEvidence]) -> MarkdownTable | None:
     return ensemble_table(found)
 
 
-def overview_table(several: Sequence[GroupEvidence]) -> MarkdownTable | None:
+def overview_table(several: Sequence[GroupEvidence]) -> Table | None:
     """One row a table: last layer, single layer and best fusion, both chosen on development data, with the gains."""
     rows = []
-    for evidence, table in _each(several):
-        fused = fused_choice(table)
-        single = _single_of(table, oracle=False)
-        cells = [_score(table, LAST), _named_score(table, single), _NONE, _NONE, _NONE]
+    for evidence, comparable in _each(several):
+        fused = fused_choice(comparable)
+        single = _single_of(comparable, oracle=False)
+        cells = [_score(comparable, LAST), _named_score(comparable, single), _NONE, _NONE, _NONE]
         if fused is not None and fused.chosen is not None:
             cells[2:] = [
-                _named_score(table, fused.chosen),
-                _short_gain(table, fused.chosen, LAST),
-                _short_gain(table, fused.chosen, single),
+                _named_score(comparable, fused.chosen),
+                _short_gain(comparable, fused.chosen, LAST),
+                _short_gain(comparable, fused.chosen, single),
             ]
         group = evidence.group
-        rows.append((f"[{group.name}](#{group.name})", group.task, group.regime, *_size(table), *cells))
+        rows.append((f"[{group.name}](#{group.name})", group.task, group.regime, *_size(comparable), *cells))
     columns = (
         "group", "task", "regime", "zero-shot languages", "seeds", "last", "single layer", "fusion", "over last",
         "over the single layer",
     )  # fmt: skip
-    return MarkdownTable(columns, tuple(rows)) if rows else None
+    return Table(columns, tuple(rows)) if rows else None
 
 
-def headline_table(several: Sequence[GroupEvidence]) -> MarkdownTable | None:
+def headline_table(several: Sequence[GroupEvidence]) -> Table | None:
     """README's: one row a group that has a headline, one column a mode, each with the layers that dev data choose."""
     modes = ("single layer", "scalar_mix", "sum", "aif gate", "aif select")
     rows = []
     for evidence in several:
-        for table in evidence.tables if evidence.group.headline else ():
-            chosen = {choice.mode: choice.chosen for choice in table.choices}
+        for comparable in evidence.comparables if evidence.group.headline else ():
+            chosen = {choice.mode: choice.chosen for choice in comparable.choices}
             variants = [LAST, *(chosen.get(mode) for mode in modes)]
-            if LAST not in table.comparison.runs or None in variants:
+            if LAST not in comparable.comparison.runs or None in variants:
                 continue
-            seeds = len(table.comparison.seeds)
-            label = f"{evidence.group.headline}, {table.comparison.metric}, {seeds} seed{'s' if seeds > 1 else ''}"
-            cells = [_headline(table, variant) for variant in variants if variant is not None]
-            best = max(range(1, len(modes) + 1), key=lambda place: table.score(variants[place] or LAST))
+            seeds = len(comparable.comparison.seeds)
+            label = f"{evidence.group.headline}, {comparable.comparison.metric}, {seeds} seed{'s' if seeds > 1 else ''}"
+            cells = [_headline(comparable, variant) for variant in variants if variant is not None]
+            best = max(range(1, len(modes) + 1), key=lambda place: comparable.score(variants[place] or LAST))
             cells[best] = f"**{cells[best]}**"
             rows.append((label, *cells))
             break
     columns = ("", "last layer", "single layer", "scalar mix", "sum", "AIF gate", "AIF select")
-    return MarkdownTable(columns, tuple(rows)) if rows else None
+    return Table(columns, tuple(rows)) if rows else None
 
 
-def _headline(table: Table, variant: Variant) -> str:
+def _headline(comparable: ComparableVariants, variant: Variant) -> str:
     layers = "" if variant == LAST else f" ({_layers(variant)})"
-    return f"{percent(table.score(variant))}{layers}"
+    return f"{percent(comparable.score(variant))}{layers}"
 
 
-def layer_table(several: Sequence[GroupEvidence]) -> MarkdownTable | None:
+def layer_table(several: Sequence[GroupEvidence]) -> Table | None:
     """Which layer wins: one row a mode that was run with several layers."""
     rows = []
-    for evidence, table in _each(several):
-        for choice in table.choices:
-            of_mode = [item for item in table.comparison.runs if item.mode == choice.mode]
+    for evidence, comparable in _each(several):
+        for choice in comparable.choices:
+            of_mode = [item for item in comparable.comparison.runs if item.mode == choice.mode]
             if len(of_mode) < 2 and choice.mode != "single layer":
                 continue
             chosen = "no dev scores" if choice.chosen is None else _layers(choice.chosen)
@@ -190,19 +189,19 @@ def layer_table(several: Sequence[GroupEvidence]) -> MarkdownTable | None:
                     evidence.group.name,
                     choice.mode,
                     chosen,
-                    _NONE if choice.chosen is None else percent(table.score(choice.chosen)),
+                    _NONE if choice.chosen is None else percent(comparable.score(choice.chosen)),
                     _layers(choice.oracle),
-                    percent(table.score(choice.oracle)),
+                    percent(comparable.score(choice.oracle)),
                 )
             )
     columns = (
         "task", "regime", "group", "mode", "layer chosen on dev", "zero-shot", "best layer by test average",
         "zero-shot",
     )  # fmt: skip
-    return MarkdownTable(columns, tuple(rows)) if rows else None
+    return Table(columns, tuple(rows)) if rows else None
 
 
-def pace_table(several: Sequence[GroupEvidence]) -> MarkdownTable | None:
+def pace_table(several: Sequence[GroupEvidence]) -> Table | None:
     """Seconds a training step of the last layer and of AIF: the fastest of a group's runs on one hardware each.
 
     The fastest, as machines do other work beside, which slows single runs down by any factor.
@@ -220,33 +219,33 @@ def pace_table(several: Sequence[GroupEvidence]) -> MarkdownTable | None:
             ratio = f"{min(aif) / min(last):.2f}"
             rows.append((evidence.group.name, _pace(last), _pace(aif), ratio, backends, *place))
     columns = ("group", "last", "aif", "aif / last", "AIF backend", "hardware", "threads", "dtype")
-    return MarkdownTable(columns, tuple(rows)) if rows else None
+    return Table(columns, tuple(rows)) if rows else None
 
 
-def fused_choice(table: Table) -> Choice | None:
+def fused_choice(comparable: ComparableVariants) -> Choice | None:
     """Of all modes that fuse layers, the one with the best development score; the oracle by test average."""
-    choices = [choice for choice in table.choices if _fuses(choice.oracle)]
+    choices = [choice for choice in comparable.choices if _fuses(choice.oracle)]
     if not choices:
         return None
-    dev = {choice.chosen: table.dev(choice.chosen) for choice in choices if choice.chosen is not None}
+    dev = {choice.chosen: comparable.dev(choice.chosen) for choice in choices if choice.chosen is not None}
     scores = {variant: score for variant, score in dev.items() if score is not None}
     chosen = max(scores, key=lambda variant: scores[variant]) if len(scores) == len(choices) else None
-    return Choice("fusion", chosen, max((choice.oracle for choice in choices), key=table.score))
+    return Choice("fusion", chosen, max((choice.oracle for choice in choices), key=comparable.score))
 
 
-def shown_variants(table: Table, most: int) -> list[Variant]:
+def shown_variants(comparable: ComparableVariants, most: int) -> list[Variant]:
     """What a table of languages has room for: all, or of each mode the chosen layer alone, the best `most` of them."""
-    variants = list(table.comparison.runs)
+    variants = list(comparable.comparison.runs)
     if len(variants) <= most:
         return variants
-    chosen = [choice.chosen or choice.oracle for choice in table.choices]
-    best = sorted(dict.fromkeys(chosen), key=table.score, reverse=True)[:most]
+    chosen = [choice.chosen or choice.oracle for choice in comparable.choices]
+    best = sorted(dict.fromkeys(chosen), key=comparable.score, reverse=True)[:most]
     return [variant for variant in variants if variant in best]
 
 
-def curve_variants(table: Table) -> list[Variant]:
+def curve_variants(comparable: ComparableVariants) -> list[Variant]:
     """What a curve over layers shows: modes with several layers, and those that take no layer; none without a curve."""
-    variants = list(table.comparison.runs)
+    variants = list(comparable.comparison.runs)
     modes = Counter(variant.mode for variant in variants if len(variant.layers) == 1)
     curves = [variant for variant in variants if len(variant.layers) == 1 and modes[variant.mode] > 1]
     flat = [variant for variant in variants if not variant.layers and not variant.compared and not variant.options]
@@ -269,31 +268,31 @@ def _points(value: float) -> str:
     return f"{round(100 * value, 2) + 0.0:+.2f}"
 
 
-def _short_gain(table: Table, variant: Variant, reference: Variant | None) -> str:
-    if reference is None or reference not in table.comparison.runs or reference == variant:
+def _short_gain(comparable: ComparableVariants, variant: Variant, reference: Variant | None) -> str:
+    if reference is None or reference not in comparable.comparison.runs or reference == variant:
         return _NONE
-    gain = table.gain(variant, reference)
+    gain = comparable.gain(variant, reference)
     return f"{_points(gain.mean)} {interval_text(gain.interval)}"
 
 
-def _single_of(table: Table, *, oracle: bool) -> Variant | None:
-    if table.single is None:
+def _single_of(comparable: ComparableVariants, *, oracle: bool) -> Variant | None:
+    if comparable.single is None:
         return None
-    return table.single.oracle if oracle else table.single.chosen
+    return comparable.single.oracle if oracle else comparable.single.chosen
 
 
-def _score(table: Table, variant: Variant) -> str:
-    if variant not in table.comparison.runs:
+def _score(comparable: ComparableVariants, variant: Variant) -> str:
+    if variant not in comparable.comparison.runs:
         return _NONE
-    return _spread(table.findings.scores(variant, table.main_group))
+    return _spread(comparable.findings.scores(variant, comparable.main_group))
 
 
-def _named_score(table: Table, variant: Variant | None) -> str:
-    return _NONE if variant is None else f"{variant.label}: {_score(table, variant)}"
+def _named_score(comparable: ComparableVariants, variant: Variant | None) -> str:
+    return _NONE if variant is None else f"{variant.label}: {_score(comparable, variant)}"
 
 
-def _size(table: Table) -> tuple[str, str]:
-    return str(len(table.main_group.languages)), str(len(table.comparison.seeds))
+def _size(comparable: ComparableVariants) -> tuple[str, str]:
+    return str(len(comparable.main_group.languages)), str(len(comparable.comparison.seeds))
 
 
 def _layers(variant: Variant) -> str:
@@ -306,17 +305,19 @@ def _fuses(variant: Variant) -> bool:
     return variant.fusion not in ("last", "lower")
 
 
-def _other_metrics(table: Table) -> list[str]:
+def _other_metrics(comparable: ComparableVariants) -> list[str]:
     """What every run tells beside the metric of the comparison: of tagging, accuracy or the macro F1."""
-    runs = [run for several in table.comparison.runs.values() for run in several]
+    runs = [run for several in comparable.comparison.runs.values() for run in several]
     known = [set(scores) for run in runs for scores in run.scores.values()]
     return [
-        name for name in ("accuracy", "f1") if name != table.comparison.metric and all(name in each for each in known)
+        name
+        for name in ("accuracy", "f1")
+        if name != comparable.comparison.metric and all(name in each for each in known)
     ]
 
 
-def _each(several: Sequence[GroupEvidence]) -> list[tuple[GroupEvidence, Table]]:
-    return [(evidence, table) for evidence in several for table in evidence.tables]
+def _each(several: Sequence[GroupEvidence]) -> list[tuple[GroupEvidence, ComparableVariants]]:
+    return [(evidence, comparable) for evidence in several for comparable in evidence.comparables]
 
 
 def _place(row: Row) -> tuple[str, str, str]:

@@ -18,9 +18,9 @@ from dlfa.report.runs import Run
 from dlfa.report.significance import Interval, t_interval
 from dlfa.report.variants import Variant
 
-from .evidence_directories import planned_protocol, protocol_changes
-from .evidence_groups import PROTOCOL_OPTIONS, Group, Places, PlannedRun, variant
-from .evidence_rows import Row, languages_of, run_of
+from .directories import planned_protocol, protocol_changes
+from .groups import PROTOCOL_OPTIONS, Group, Places, PlannedRun, variant
+from .rows import Row, languages_of, run_of
 
 LAST = Variant("last")
 _NOWHERE = Places("unset", Path("unset"), Path("unset"))
@@ -58,8 +58,8 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Table:
-    """Variants with the same seeds, that tables are made of."""
+class ComparableVariants:
+    """Variants with the same seeds, which one table may hold."""
 
     findings: Findings
 
@@ -147,7 +147,7 @@ class GroupEvidence:
         rows: of its finished runs that are of the planned protocol, included ones too.
         ensembles: rows of the group's ensembles.
         planned: how many runs there would be.
-        tables: one for each set of seeds that several variants have, the largest set first.
+        comparables: one for each set of seeds that several variants have, the largest set first.
         of_record: the same by the task's metric of record, where the group is compared by another.
         notes: a line for everything that is missing or left out, and why.
     """
@@ -156,8 +156,8 @@ class GroupEvidence:
     rows: tuple[Row, ...]
     ensembles: tuple[Row, ...]
     planned: int
-    tables: tuple[Table, ...]
-    of_record: tuple[Table, ...]
+    comparables: tuple[ComparableVariants, ...]
+    of_record: tuple[ComparableVariants, ...]
     notes: tuple[str, ...]
 
 
@@ -190,13 +190,13 @@ def gather(group: Group, plan: Sequence[Group], rows: Mapping[str, Row]) -> Grou
         notes.append(f"{count} of {len(planned)} planned runs are not there: {'; '.join(named[:_NAMED])}{more}")
     usual = _usual_values(group)
     runs = _without_common_options([run_of(row, usual) for row in kept])
-    tables: list[Table] = []
-    of_record: list[Table] = []
+    comparables: list[ComparableVariants] = []
+    of_record: list[ComparableVariants] = []
     if runs:
-        tables = _tables(runs, group.metric)
-        notes += dict.fromkeys(line for table in tables for line in table.comparison.left_out)
+        comparables = _comparables(runs, group.metric)
+        notes += dict.fromkeys(line for comparable in comparables for line in comparable.comparison.left_out)
         if group.metric not in (None, runs[0].metric):
-            of_record = _tables(runs, None)
+            of_record = _comparables(runs, None)
     ensembles = [rows[each.name] for each in group.planned_ensembles() if each.name in rows]
     names = {row["name"] for row in kept}
     for each in group.planned_ensembles():
@@ -205,13 +205,13 @@ def gather(group: Group, plan: Sequence[Group], rows: Mapping[str, Row]) -> Grou
         elif absent := [name for name in each.members if name not in names]:
             notes.append(f"{each.name} is left out: {', '.join(absent)} not there, or of another protocol")
     return GroupEvidence(
-        group, tuple(kept), tuple(ensembles), len(planned), tuple(tables), tuple(of_record), tuple(notes)
+        group, tuple(kept), tuple(ensembles), len(planned), tuple(comparables), tuple(of_record), tuple(notes)
     )
 
 
-def _tables(runs: Sequence[Run], metric: str | None) -> list[Table]:
+def _comparables(runs: Sequence[Run], metric: str | None) -> list[ComparableVariants]:
     baseline = LAST.label if any(run.variant == LAST for run in runs) else None
-    return [Table(find(item, resamples=0)) for item in compare(runs, metric=metric, baseline=baseline)]
+    return [ComparableVariants(find(item, resamples=0)) for item in compare(runs, metric=metric, baseline=baseline)]
 
 
 def _without_common_options(runs: Sequence[Run]) -> list[Run]:
