@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .backends import TRITON_AVAILABLE, resolve_backend
 from .checks import AIFWeights, check_inputs
-from .reference import gate_and_fused
+from .reference import gate_or_fused
 
 if TRITON_AVAILABLE:
     from . import operators
@@ -86,4 +86,4 @@ def fused_aif(
         if token is None:
             return operators.ops.aif(*inputs, fuse, activation, product_dtype(last))[0]
         return operators.ops.aif_token(*inputs, token, fuse, activation)[0]
-    return gate_and_fused(last, lower, weights, mask, cu_seqlens, token, fuse, activation)[1]
+    return gate_or_fused(last, lower, weights, mask, cu_seqlens, token, fuse, activation)

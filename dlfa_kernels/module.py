@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .backends import BACKENDS
 from .checks import ACTIVATIONS, FUSE_MODES, STATE_DTYPES, AIFWeights, check_inputs, odd_kernel_size, one_of
 from .functional import fused_aif
-from .reference import gate_and_fused
+from .reference import gate_or_fused
 
 
 def default_squeeze_dim(embed_dim: int, reduction: int) -> int:
@@ -192,7 +192,9 @@ class FusedAIF(nn.Module):
             ValueError, TypeError: as `forward`.
         """
         check_inputs(last, lower, self.weights, mask, cu_seqlens, token, self.fuse, self.activation)
-        return gate_and_fused(last, lower, self.weights, mask, cu_seqlens, token, self.fuse, self.activation)[0]
+        return gate_or_fused(
+            last, lower, self.weights, mask, cu_seqlens, token, self.fuse, self.activation, gate_alone=True
+        )
 
     def extra_repr(self) -> str:
         """The settings, for printing."""

@@ -33,7 +33,7 @@ def _without_autocast(device_type: str) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def gate_and_fused(
+def gate_or_fused(
     last: Tensor,
     lower: Tensor | None,
     weights: AIFWeights,
@@ -42,16 +42,18 @@ def gate_and_fused(
     token: int | None,
     fuse: str,
     activation: str,
-) -> tuple[Tensor, Tensor]:
-    """The gate m and the fused states z, each in the dtype of `last` and the shape of `aif_reference`'s result.
+    *,
+    gate_alone: bool = False,
+) -> Tensor:
+    """The fused states z, or with `gate_alone` the gate m, in the dtype of `last` and the shape of z.
 
     That is (B, T, E), packed (N, E), or with `token` (B, E). Arguments as in `aif_reference`, already checked.
     """
     with _without_autocast(last.device.type):
-        return _gate_and_fused(last, lower, weights, mask, cu_seqlens, token, fuse, activation)
+        return _gate_or_fused(last, lower, weights, mask, cu_seqlens, token, fuse, activation, gate_alone)
 
 
-def _gate_and_fused(
+def _gate_or_fused(
     last: Tensor,
     lower: Tensor | None,
     weights: AIFWeights,
@@ -60,7 +62,8 @@ def _gate_and_fused(
     token: int | None,
     fuse: str,
     activation: str,
-) -> tuple[Tensor, Tensor]:
+    gate_alone: bool,
+) -> Tensor:
     dtype = torch.promote_types(last.dtype, torch.float32)
     device, embed_dim, phi = last.device, last.shape[-1], _PHI[activation]
     w_ls, b_ls, w_le, b_le, w_gs, b_gs, w_ge, b_ge = (weight.to(dtype) for weight in weights)
@@ -77,9 +80,16 @@ def _gate_and_fused(
         sequence = torch.searchsorted(cu_seqlens[1:].contiguous(), position, right=True)
 
     # w; padding may hold anything, NaN included, so it is replaced and never multiplied by zero
-    x = torch.where(real[:, None], last.reshape(rows, embed_dim).to(dtype), 0)
-    y = None if lower is None else torch.where(real[:, None], lower.reshape(rows, embed_dim).to(dtype), 0)
-    w = x if y is None else x + y
+    def at_real(states: Tensor) -> Tensor:
+        return torch.where(real[:, None], states, 0)
+
+    x = last.reshape(rows, embed_dim).to(dtype)
+    y = None if lower is None else lower.reshape(rows, embed_dim).to(dtype)
+    if fuse == "select" and y is not None:
+        x, y = at_real(x), at_real(y)
+        w = x + y
+    else:
+        w = at_real(x if y is None else x + y)
 
     # p and g
     tokens = torch.zeros(batch, dtype=dtype, device=device).index_add(0, sequence, real.to(dtype))
@@ -93,8 +103,7 @@ def _gate_and_fused(
         owner, shape = torch.arange(batch, device=device), torch.Size((batch, embed_dim))
         if rows == 0:  # every sequence is empty; gradients are zeros, of the local branch too
             local = sum(weight.sum() for weight in (w_ls, b_ls, w_le, b_le))
-            nothing = (w.sum() + (g.sum() + local) * 0).to(last.dtype).expand(shape)
-            return nothing, nothing
+            return (w.sum() + (g.sum() + local) * 0).to(last.dtype).expand(shape)
         chosen = (start + token).clamp(max=rows - 1)
         wanted = real[chosen] & (sequence[chosen] == owner) & (start + token < rows)
 
@@ -103,24 +112,28 @@ def _gate_and_fused(
 
     # u and l; a tap outside the sequence sees zero
     half = (w_ls.shape[2] - 1) // 2
-    around, around_sequence = F.pad(w, (0, 0, half, half)), F.pad(sequence, (half, half), value=-1)
-    squeezed = b_ls
-    for tap in range(w_ls.shape[2]):
-        if token is None:
-            seen, seen_sequence = around[tap : tap + rows], around_sequence[tap : tap + rows]
-        else:
-            seen, seen_sequence = around.index_select(0, chosen + tap), around_sequence[chosen + tap]
-        squeezed = squeezed + F.linear(torch.where((seen_sequence == owner)[:, None], seen, 0), w_ls[:, :, tap])
+    if half == 0:
+        squeezed = F.linear(take(w, chosen), w_ls[:, :, 0], b_ls)
+    else:
+        around, around_sequence = F.pad(w, (0, 0, half, half)), F.pad(sequence, (half, half), value=-1)
+        squeezed = b_ls
+        for tap in range(w_ls.shape[2]):
+            if token is None:
+                seen, seen_sequence = around[tap : tap + rows], around_sequence[tap : tap + rows]
+            else:
+                seen, seen_sequence = around.index_select(0, chosen + tap), around_sequence[chosen + tap]
+            squeezed = squeezed + F.linear(torch.where((seen_sequence == owner)[:, None], seen, 0), w_ls[:, :, tap])
     local = F.linear(phi(squeezed), w_le[:, :, 0], b_le)
 
     # m and z
     gate = torch.sigmoid(take(g, owner) + local)
-    if fuse == "gate" or y is None:
-        fused = gate * take(w, chosen)
+    if gate_alone:
+        result = gate
+    elif fuse == "gate" or y is None:
+        result = gate * take(w, chosen)
     else:
-        fused = gate * take(x, chosen) + (1 - gate) * take(y, chosen)
-    gate, fused = (torch.where(wanted[:, None], value, 0).to(last.dtype).reshape(shape) for value in (gate, fused))
-    return gate, fused
+        result = gate * take(x, chosen) + (1 - gate) * take(y, chosen)
+    return torch.where(wanted[:, None], result, 0).to(last.dtype).reshape(shape)
 
 
 def aif_reference(
@@ -183,4 +196,4 @@ def aif_reference(
         global_squeeze_weight, global_squeeze_bias, global_expand_weight, global_expand_bias,
     )  # fmt: skip
     check_inputs(last, lower, weights, mask, cu_seqlens, token, fuse, activation)
-    return gate_and_fused(last, lower, weights, mask, cu_seqlens, token, fuse, activation)[1]
+    return gate_or_fused(last, lower, weights, mask, cu_seqlens, token, fuse, activation)
