@@ -15,7 +15,7 @@ quickstart: $(VENV)/.installed-test
 	$(BIN)/dlfa quickstart --output-dir $(QUICKSTART_DIR) --overwrite
 
 test: $(VENV)/.installed-test
-	$(PYTEST) -m "not slow"
+	$(PYTEST)
 
 test-slow: $(VENV)/.installed-test
 	$(PYTEST) -m slow

@@ -100,26 +100,20 @@ def evaluate(
         if max_eval_examples is not None and max_eval_examples < 0:
             raise ValueError(f"--max-eval-examples must not be negative, got {max_eval_examples}")
         run = _load_run(model_dir, task, max_length)
-        from .data.loading import choose_languages, read_languages
-        from .saved_runs import data_dir_of, told_by_run
-
-        config = run.config
-        data_dir = data_dir_of(config, data_dir)
-        if max_eval_examples is None and config is not None:
-            max_eval_examples = config.max_eval_examples
-        size = max_eval_examples or None
-        wanted = None if languages is None else split_list("languages", languages)
-        if wanted is None and split == "dev":
-            wanted = (run.task.train_language,)
-        elif wanted is None and config is not None:
-            wanted = config.languages or None
-        chosen = choose_languages(run.task, data_dir, wanted, split)
-        data = read_languages(run.task, data_dir, split, chosen, size)
         from . import atomic
         from .evaluation import evaluate as evaluate_languages
+        from .evaluation_data import evaluation_data, examples_of_each
         from .output_paths import check_file, check_folder
         from .results import summary
+        from .saved_runs import told_by_run
         from .training import write_predictions
+
+        config = run.config
+        configs = [] if config is None else [config]
+        wanted = None if languages is None else split_list("languages", languages)
+        data = evaluation_data(
+            run.task, configs, data_dir=data_dir, languages=wanted, split=split, max_eval_examples=max_eval_examples
+        )
 
         if output is not None:
             check_file("--output", output)
@@ -130,6 +124,7 @@ def evaluate(
             max_length=run.max_length, batch_size=batch_size, autocast=run.autocast, progress=not quiet,
         )  # fmt: skip
         name, seed = (str(model_dir), None) if config is None else (config.model, config.seed)
+        size = examples_of_each(configs, max_eval_examples)
         told = told_by_run(model_dir, config, max_length=run.max_length, max_eval_examples=size)
         results = summary(run.task, run.model, name, evaluations, seed=seed, split=split, autocast=run.autocast, **told)
         if predictions is not None:

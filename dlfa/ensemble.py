@@ -12,14 +12,13 @@ from scipy.special import logsumexp, softmax
 
 from . import atomic
 from .charts import bar_chart
-from .data.examples import Example
-from .data.loading import choose_languages, read_languages
 from .directory_lock import held
-from .evaluation import example_scores, score_language
+from .evaluation import score_language
+from .evaluation_data import evaluation_data
 from .results import summary
 from .run_config import RunConfig
 from .run_directory import RunDirectory
-from .saved_runs import SavedRun, data_dir_of, load_run
+from .saved_runs import load_run
 from .tasks.question_answering import Span
 from .training import write_predictions
 
@@ -98,16 +97,19 @@ def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], 
     names = {run.task for run in configs}
     if len(names) > 1:
         raise ValueError(f"the runs must be of one task, got {', '.join(sorted(names))}")
-    data = _data(config, configs)
+    task = configs[0].task_object
+    data = evaluation_data(
+        task, configs, data_dir=config.data_dir, languages=config.languages, split=config.split,
+        max_eval_examples=config.max_eval_examples,
+    )  # fmt: skip
     first = load_run(config.runs[0])
-    task = first.task
     members: list[dict[str, Any]] = []
     scores: dict[str, list[list[Any]]] = {language: [] for language in data}
     for path in config.runs:
         run = first if path == config.runs[0] else load_run(path)
         evaluations = {}
         for language, examples in data.items():
-            found = _scores(run, examples, config.batch_size)
+            found = run.scores(examples, config.batch_size)
             scores[language].append(found)
             evaluations[language] = score_language(task, language, examples, found)
         name, seed = (path.name, None) if run.config is None else (run.config.model, run.config.seed)
@@ -193,31 +195,3 @@ def _config_of(path: Path) -> RunConfig:
     if not (path / "config.json").exists():
         raise ValueError(f"no model in {path}: the run is not complete, or was made by a sweep without --keep-models")
     return directory.read_config()
-
-
-def _data(config: EnsembleConfig, runs: Sequence[RunConfig]) -> dict[str, list[Example]]:
-    first, task = runs[0], runs[0].task_object
-    data_dir = data_dir_of(first, config.data_dir)
-    size = first.max_eval_examples if config.max_eval_examples is None else config.max_eval_examples
-    wanted: Sequence[str] | None = config.languages
-    if wanted is None and config.split == "dev":
-        wanted = (task.train_language,)
-    elif wanted is None:
-        shared = (
-            language for language in first.languages or () if all(language in (run.languages or ()) for run in runs)
-        )
-        wanted = tuple(shared) or None
-    chosen = choose_languages(task, data_dir, wanted, config.split)
-    return read_languages(task, data_dir, config.split, chosen, size or None)
-
-
-def _scores(run: SavedRun, examples: Sequence[Example], batch_size: int) -> list[Any]:
-    return example_scores(
-        run.model,
-        run.tokenizer,
-        run.task,
-        examples,
-        max_length=run.max_length,
-        batch_size=batch_size,
-        autocast=run.autocast,
-    )

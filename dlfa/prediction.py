@@ -9,7 +9,6 @@ from .data.examples import DataError, Example, LabelledText, TaggedSentence
 from .data.lines import columns, example_lines, numbered_lines
 from .data.squad_files import read_squad_file
 from .data.text_files import unquoted
-from .evaluation import example_scores
 from .saved_runs import SavedRun
 from .tasks import ClassificationTask, Task
 
@@ -98,11 +97,7 @@ def predict(run: SavedRun, examples: Sequence[Example], batch_size: int = 64) ->
         the label behind. Question answering: a JSON object of answers by question id.
     """
     task = run.task
-    scores = example_scores(
-        run.model, run.tokenizer, task, examples, max_length=run.max_length, batch_size=batch_size,
-        autocast=run.autocast,
-    )  # fmt: skip
-    predictions = task.decide(examples, scores)
+    predictions = task.decide(examples, run.scores(examples, batch_size))
     if task.kind == "qa":
         return task.prediction_text(examples, predictions)
     blocks = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from transformers import (
 
 import dlfa  # noqa: F401  (makes model_type "dlfa" known to the Auto classes)
 
+from .data.examples import Example
 from .error_lines import first_line
+from .evaluation import example_scores
 from .json_files import read_object
 from .materials import load_tokenizer
 from .positions import check_length
@@ -50,6 +53,13 @@ class SavedRun:
     def autocast(self) -> torch.dtype | None:
         """The dtype that the run was trained and evaluated in; None for the model's own."""
         return None if self.config is None else self.config.autocast
+
+    def scores(self, examples: Sequence[Example], batch_size: int) -> list[Any]:
+        """`example_scores` of examples, encoded and run as the run's own evaluation did."""
+        return example_scores(
+            self.model, self.tokenizer, self.task, examples, max_length=self.max_length, batch_size=batch_size,
+            autocast=self.autocast,
+        )  # fmt: skip
 
 
 def load_run(path: Path, task_name: str | None = None, max_length: int | None = None) -> SavedRun:
@@ -88,21 +98,6 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
     check_length(model.base_model, str(path), length)
     model.to(default_device())
     return SavedRun(task, model.eval(), tokenizer, config, length)
-
-
-def data_dir_of(config: RunConfig | None, given: Path | None) -> Path | None:
-    """Where data are read: the folder that was given, else that of the run; None for the Hub.
-
-    Raises:
-        ValueError: the run's folder is not there.
-    """
-    if given is not None or config is None or config.data_dir is None:
-        return given
-    if not config.data_dir.is_dir():
-        raise ValueError(
-            f"{config.data_dir}: no such folder, where the run in {config.output_dir} had its data; give --data-dir"
-        )
-    return config.data_dir
 
 
 def told_by_run(path: Path, config: RunConfig | None, **changed: Any) -> dict[str, Any]:
