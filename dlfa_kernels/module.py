@@ -59,7 +59,7 @@ class FusedAIF(nn.Module):
     The parameters have the shapes of torch's own layers (`local_squeeze` and `local_expand` of Conv1d, `global_squeeze`
     and `global_expand` of Linear), so a checkpoint can be read by plain PyTorch. These layers hold parameters and are
     never called: their forward hooks do not run, so nothing that works by hooks or by a layer in their place (pruning,
-    offloading, LoRA) can be put on them, but it can on the whole module; torch.nn.utils.parametrize works.
+    offloading, LoRA, quantization) can be put on them, though on the whole module; torch.nn.utils.parametrize works.
 
     Args:
         embed_dim: E, channels of the hidden states.
@@ -136,9 +136,10 @@ class FusedAIF(nn.Module):
         for layer in layers:
             if not isinstance(layer, _LAYERS):
                 name = next(name for name, child in self.named_children() if child is layer)
+                got = f"{type(layer).__module__}.{type(layer).__qualname__}"
                 raise TypeError(
-                    f"{name} must be torch.nn's own layer, whose parameters are read, got {type(layer).__name__}; "
-                    "wrap the whole FusedAIF, with PEFT by modules_to_save"
+                    f"{name} must be torch.nn's own layer, whose parameters are read, got {got}; "
+                    "wrap the whole FusedAIF, with PEFT by modules_to_save, or leave it out of a quantization"
                 )
         return AIFWeights._make(tensor for layer in layers for tensor in (layer.weight, layer.bias))
 
