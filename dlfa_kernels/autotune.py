@@ -25,6 +25,10 @@ STAGES = ("squeeze", "expand", "reduce", "inputs")
 # Parts of L2 for `Tiles.l2_share`, tried after the stages.
 L2_SHARES = (0.25, 0.5, 0.75)
 TUNING_BATCH, TUNING_LENGTH = 64, 128
+# What a trial must save, of the time; less is noise.
+LEAST_GAIN = 0.01
+# The norm of what tiles may change in a result, of the result's own: they round otherwise, no more.
+MOST_DIFFERENCE = 0.05
 
 _tuned: dict[str, Tiles] = {}
 _tuning = threading.Lock()
@@ -39,22 +43,25 @@ def bucket(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: s
     return f"{architecture} {name} E{power_of_two(embed_dim)} H{squeeze_dim}"
 
 
-def candidates(tile: Tile) -> Iterator[Tile]:
-    """Neighbours of a tile: other blocks of tokens and channels, warps, registers and stages, the likeliest first."""
-    for block_t in (tile.block_t, 128, 64, 32):
-        for block_e in (tile.block_e, 128, 64, 32):
-            for num_warps in (tile.num_warps, 4 if tile.num_warps == 8 else 8):
-                for registers in (tile.registers, 255, 168, 128):
-                    for num_stages in (tile.num_stages, 2, 3, 4):
-                        sizes = {"block_t": block_t, "block_e": block_e, "num_warps": num_warps, "registers": registers}
-                        other = replace(tile, num_stages=num_stages, **sizes)
-                        changed = sum(value != getattr(tile, name) for name, value in sizes.items())
-                        if other != tile and changed <= 1:
-                            yield other
+def neighbours(tile: Tile) -> Iterator[Tile]:
+    """Tiles that differ from `tile` in one thing: blocks of tokens or channels, warps, registers or stages."""
+    choices = {
+        "block_t": (128, 64, 32),
+        "block_e": (128, 64, 32),
+        "num_warps": (4, 8),
+        "registers": (255, 168, 128),
+        "num_stages": (2, 3, 4),
+    }
+    for name, values in choices.items():
+        for value in values:
+            if value != getattr(tile, name):
+                yield replace(tile, **{name: value})
 
 
 def tune(default: Tiles, measure: Callable[[Tiles, str], float], seconds: float) -> Tiles:
-    """The best tiles found stage by stage within a time limit.
+    """The best tiles found within a time limit, stage by stage: from neighbour to neighbour, as long as one is faster.
+
+    Each stage may take an equal part of the time that those before it have left.
 
     Args:
         default: where to start; kept where nothing is faster.
@@ -62,33 +69,68 @@ def tune(default: Tiles, measure: Callable[[Tiles, str], float], seconds: float)
             raises RuntimeError or TritonError for tiles that cannot run.
         seconds: stop after this long.
     """
-    deadline = time.monotonic() + seconds
-    best = default
-    choices: dict[str, Iterable[Tile | float]] = {stage: candidates(getattr(default, stage)) for stage in STAGES}
-    choices["l2_share"] = L2_SHARES
-    for name, values in choices.items():
-        fastest = measure(best, name)
-        for value in dict.fromkeys(values):
-            if time.monotonic() > deadline:
-                logger.info("tuning stopped after %.0f s, in %s", seconds, name)
-                return best
-            trial = replace(best, **{name: value})  # type: ignore[arg-type]
-            try:
-                elapsed = measure(trial, name)
-            except (RuntimeError, TritonError) as error:  # too much shared memory, or a shape the compiler refuses
-                logger.debug("%s %s cannot run: %s", name, value, error)
-                continue
-            if elapsed < fastest:
-                best, fastest = trial, elapsed
+    end, best = time.monotonic() + seconds, default
+    names = (*STAGES, "l2_share")
+    for index, name in enumerate(names):
+        now = time.monotonic()
+        best = _tune_stage(best, name, measure, now + (end - now) / (len(names) - index))
     return best
+
+
+def _tune_stage(best: Tiles, name: str, measure: Callable[[Tiles, str], float], deadline: float) -> Tiles:
+    start = getattr(best, name)
+    if time.monotonic() > deadline:
+        return best
+    fastest = measure(best, name)
+    tried: set[Tile | float] = {start}
+    waiting: list[Tile | float] = list(L2_SHARES if name == "l2_share" else neighbours(start))
+    while waiting:
+        value = waiting.pop(0)
+        if value in tried:
+            continue
+        if time.monotonic() > deadline:
+            logger.info("tuning of %s stopped for want of time, %d choices tried", name, len(tried))
+            break
+        tried.add(value)
+        trial = replace(best, **{name: value})  # type: ignore[arg-type]
+        try:
+            elapsed = measure(trial, name)
+        except (RuntimeError, TritonError) as error:  # too much shared memory, or a shape the compiler refuses
+            logger.debug("%s %s cannot run: %s", name, value, error)
+            continue
+        if elapsed < fastest * (1 - LEAST_GAIN):
+            best, fastest = trial, elapsed
+            if isinstance(value, Tile):
+                waiting += neighbours(value)
+    return best
+
+
+def _milliseconds(run: Callable[[], object]) -> float:
+    """Time of a call on the current GPU, the median of five."""
+    times = []
+    for _ in range(5):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        run()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end))
+    return sorted(times)[2]
+
+
+def _alike(results: Iterable[torch.Tensor], expected: Iterable[torch.Tensor]) -> bool:
+    """Whether results differ by rounding alone; not where they hold NaN."""
+    pairs = [(result.float(), exact.float()) for result, exact in zip(results, expected, strict=True)]
+    return all(bool((result - exact).norm() <= MOST_DIFFERENCE * exact.norm()) for result, exact in pairs)
 
 
 def _measure_on(
     device: torch.device, embed_dim: int, squeeze_dim: int, dtype: torch.dtype
 ) -> Callable[[Tiles, str], float]:
-    """Milliseconds of a forward pass, or of a backward pass for its stages, on made-up states; the median of five.
+    """Milliseconds of a forward pass, or of a backward pass for its stages, on made-up states.
 
-    Groups are timed in both passes, on states of twice the size of L2.
+    Groups are timed in both passes, on states of twice the size of L2. The first call for a stage is with tiles that
+    are known to be right; RuntimeError for such as have other results.
     """
     from . import full_passes
     from .launches import using_tiles
@@ -106,6 +148,7 @@ def _measure_on(
     e, h = embed_dim, squeeze_dim
     shapes = ((h, e, 1), (h,), (e, h, 1), (e,), (h, e), (h,), (e, h), (e,))
     weights = AIFWeights._make(made(*shape) * 0.02 for shape in shapes)
+    expected: dict[str, list[torch.Tensor]] = {}
 
     def measure(tiles: Tiles, stage: str) -> float:
         last, lower, dz = states(beyond_l2 if stage == "l2_share" else TUNING_BATCH)
@@ -113,22 +156,18 @@ def _measure_on(
         with using_tiles(tiles, in_this_thread=True):
             saved = full_passes.forward(*arguments, "gate", "relu")
 
-            def run() -> None:
+            def run() -> list[torch.Tensor]:
+                results = []
                 if stage in ("squeeze", "expand", "l2_share"):
-                    full_passes.forward(*arguments, "gate", "relu")
+                    results.append(full_passes.forward(*arguments, "gate", "relu").z)
                 if stage not in ("squeeze", "expand"):
-                    full_passes.backward(dz, *arguments, saved, "gate", "relu")
+                    results += full_passes.backward(dz, *arguments, saved, "gate", "relu").tensors
+                return results
 
-            run()
-            times = []
-            for _ in range(5):
-                begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-                begin.record()
-                run()
-                end.record()
-                end.synchronize()
-                times.append(begin.elapsed_time(end))
-        return sorted(times)[2]
+            results = run()
+            if not _alike(results, expected.setdefault(stage, results)):
+                raise RuntimeError("the results are not those of the tiles that it started with")
+            return _milliseconds(run)
 
     return measure
 

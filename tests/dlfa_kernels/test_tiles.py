@@ -8,7 +8,7 @@ import multiprocessing
 import tempfile
 import threading
 import warnings
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,8 +23,8 @@ pytest.importorskip("triton", reason="triton is there on Linux only")
 
 from triton.runtime.errors import OutOfResources
 
-from dlfa_kernels import environment, fused_aif
-from dlfa_kernels.autotune import STAGES, bucket, candidates, tiles_for, tune
+from dlfa_kernels import autotune, environment, full_passes, fused_aif
+from dlfa_kernels.autotune import STAGES, bucket, neighbours, tiles_for, tune
 from dlfa_kernels.launches import overrides, using_tiles
 from dlfa_kernels.tile_cache import FORMAT, LIMITS, add_tiles, read_tiles
 from dlfa_kernels.tiles import (
@@ -109,22 +109,60 @@ def test_the_architecture_of_an_amd_gpu_is_named_without_its_features(monkeypatc
 def test_tuning_keeps_what_is_fastest() -> None:
     def measure(tiles: Tiles, stage: str) -> float:
         if stage == "l2_share":
-            return abs(tiles.l2_share - 0.5)
+            return 1 + abs(tiles.l2_share - 0.5)
         tile = getattr(tiles, stage)
         if tile.block_t == 128:
             raise OutOfResources(286720, 232448, "shared memory")
-        return abs(tile.block_t - 32) + abs(tile.block_e - 64) / 100 + tile.num_stages
+        return 1 + abs(tile.block_t - 32) + abs(tile.block_e - 64) / 10 + tile.num_stages
 
-    tuned = tune(TILES, measure, seconds=60)
-    for stage in STAGES:
-        assert measure(tuned, stage) == min(
-            measure(replace(tuned, **{stage: tile}), stage)
-            for tile in candidates(getattr(TILES, stage))
-            if tile.block_t != 128
-        )
+    start = replace(TILES, **{stage: Tile(block_t=64, block_e=32, num_stages=3) for stage in STAGES})
+    tuned = tune(start, measure, seconds=60)
+    for stage in STAGES:  # three steps from where it started
+        assert getattr(tuned, stage) == replace(getattr(start, stage), block_t=32, block_e=64, num_stages=2)
     assert tuned.l2_share == 0.5
     untouched = set(Tiles.stages()) - set(STAGES)
-    assert all(getattr(tuned, stage) == getattr(TILES, stage) for stage in untouched)
+    assert all(getattr(tuned, stage) == getattr(start, stage) for stage in untouched)
+
+
+def test_neighbours_differ_in_one_thing() -> None:
+    tile = Tile(block_t=48, block_e=64, num_warps=8, num_stages=2)
+    several = list(neighbours(tile))
+    for other in several:
+        assert sum(getattr(other, field.name) != getattr(tile, field.name) for field in fields(Tile)) == 1
+    assert len(set(several)) == len(several) == 3 + 2 + 1 + 2 + 2
+
+
+@pytest.mark.parametrize("wrong", [1.2, float("nan")])
+def test_tiles_with_wrong_results_are_not_chosen(wrong: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, backward = full_passes.forward, full_passes.backward
+
+    def spoilt(stage: str) -> bool:
+        tiles = overrides().tiles
+        return tiles is not None and getattr(tiles, stage).num_stages == 4
+
+    def spoilt_forward(*arguments: Any) -> Any:
+        result = forward(*arguments)
+        return result._replace(z=result.z * wrong) if spoilt("expand") else result
+
+    def spoilt_backward(*arguments: Any) -> Any:
+        result = backward(*arguments)
+        return result._replace(dx=result.dx * wrong) if spoilt("inputs") else result
+
+    monkeypatch.setattr(full_passes, "forward", spoilt_forward)
+    monkeypatch.setattr(full_passes, "backward", spoilt_backward)
+    monkeypatch.setattr(autotune, "TUNING_BATCH", 1)
+    monkeypatch.setattr(autotune, "TUNING_LENGTH", 5)
+    monkeypatch.setattr(autotune, "_milliseconds", lambda run: 1.0)
+    measure = autotune._measure_on(torch.device("cpu"), 24, 16, torch.float32)
+    tiles = choose_tiles(24, 16, torch.float32)
+    for stage in ("squeeze", "expand", "reduce", "inputs"):
+        assert measure(tiles, stage) == 1.0
+        other = replace(tiles, **{stage: replace(getattr(tiles, stage), num_stages=4)})
+        if stage in ("expand", "inputs"):
+            with pytest.raises(RuntimeError, match="results are not those"):
+                measure(other, stage)
+        else:
+            assert measure(other, stage) == 1.0
 
 
 def test_tiles_on_trial_are_seen_by_the_tuning_thread_alone() -> None:
@@ -148,10 +186,27 @@ def test_tuning_is_bounded_in_time() -> None:
 
     def measure(tiles: Tiles, stage: str) -> float:
         calls.append(stage)
-        return -len(calls)
+        return 1 / len(calls)
 
-    tune(TILES, measure, seconds=-1)
-    assert calls == [STAGES[0]]
+    assert tune(TILES, measure, seconds=-1) == TILES
+    assert not calls
+
+
+def test_every_stage_has_its_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, calls = 0.0, []
+
+    def measure(tiles: Tiles, stage: str) -> float:
+        nonlocal now
+        now += 1.0
+        calls.append(stage)
+        return 1 / len(calls)  # always better: no stage ends by itself, but for the last
+
+    monkeypatch.setattr(autotune, "time", SimpleNamespace(monotonic=lambda: now))
+    tune(TILES, measure, seconds=50)
+    counts = [calls.count(stage) for stage in (*STAGES, "l2_share")]
+    assert counts[-1] == 4
+    assert all(9 <= count <= 12 for count in counts[:-1])
+    assert now <= 51
 
 
 def test_tiles_are_kept_by_bucket_not_by_exact_size() -> None:
