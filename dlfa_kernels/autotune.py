@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import cache
 
 import torch
 from triton import TritonError
@@ -24,7 +23,7 @@ logger = logging.getLogger(__name__)
 STAGES = ("squeeze", "expand", "reduce", "inputs")
 # Parts of L2 for `Tiles.l2_share`, tried after the stages.
 L2_SHARES = (0.25, 0.5, 0.75)
-TUNING_BATCH, TUNING_LENGTH = 64, 128
+TUNING_LENGTH = 128
 # What a trial must save, of the time; less is noise.
 LEAST_GAIN = 0.01
 # The norm of what tiles may change in a result, of the result's own: they round otherwise, no more.
@@ -127,12 +126,13 @@ def _alike(results: Iterable[torch.Tensor], expected: Iterable[torch.Tensor]) ->
 def _measure_on(
     device: torch.device, embed_dim: int, squeeze_dim: int, dtype: torch.dtype
 ) -> Callable[[Tiles, str], float]:
-    """Milliseconds of a forward pass, or of a backward pass for its stages, on made-up states.
+    """Milliseconds of a forward pass, or of a backward pass for its stages, of both for groups, on made-up states.
 
-    Groups are timed in both passes, on states of twice the size of L2. The first call for a stage is with tiles that
-    are known to be right; RuntimeError for such as have other results.
+    They fill the device and exceed L2: smaller batches have half of the tokens a tile (`call.sized`) and no groups. The
+    first call for a stage is with tiles that are known to be right; RuntimeError for such as have other results.
     """
     from . import full_passes
+    from .call import multiprocessors, sized
     from .launches import using_tiles
 
     generator = torch.Generator(device).manual_seed(0)  # not the default one, whose state belongs to the user
@@ -140,19 +140,18 @@ def _measure_on(
     def made(*shape: int) -> torch.Tensor:
         return torch.randn(shape, device=device, dtype=dtype, generator=generator)
 
-    @cache
-    def states(batch: int) -> list[torch.Tensor]:
-        return [made(batch, TUNING_LENGTH, embed_dim) for _ in range(3)]
-
-    beyond_l2 = 1 + l2_bytes(device) // (TUNING_LENGTH * embed_dim * dtype.itemsize)
+    state_bytes = embed_dim * dtype.itemsize
+    beyond_l2 = 1 + l2_bytes(device) // (TUNING_LENGTH * state_bytes)
+    batch = max(2 * multiprocessors(device), beyond_l2)
+    last, lower, dz = (made(batch, TUNING_LENGTH, embed_dim) for _ in range(3))
     e, h = embed_dim, squeeze_dim
     shapes = ((h, e, 1), (h,), (e, h, 1), (e,), (h, e), (h,), (e, h), (e,))
     weights = AIFWeights._make(made(*shape) * 0.02 for shape in shapes)
+    arguments = (last, lower, weights, None, None)
     expected: dict[str, list[torch.Tensor]] = {}
 
     def measure(tiles: Tiles, stage: str) -> float:
-        last, lower, dz = states(beyond_l2 if stage == "l2_share" else TUNING_BATCH)
-        arguments = (last, lower, weights, None, None)
+        tiles = sized(tiles, batch, batch * TUNING_LENGTH, state_bytes, tiles.l2_share, device)
         with using_tiles(tiles, in_this_thread=True):
             saved = full_passes.forward(*arguments, "gate", "relu")
 
@@ -194,8 +193,12 @@ def tiles_for(
                     logger.warning("no tiles are tuned while a CUDA graph is captured: the shipped ones serve %s", key)
                     return default
                 logger.info("tuning tiles of %s for at most %.0f s", key, environment.autotune_seconds())
-                measure = _measure_on(device, embed_dim, squeeze_dim, dtype)
-                found = tune(default, measure, environment.autotune_seconds())
-                add_tiles(path, key, found)
+                try:
+                    measure = _measure_on(device, embed_dim, squeeze_dim, dtype)
+                    found = tune(default, measure, environment.autotune_seconds())
+                    add_tiles(path, key, found)
+                except torch.OutOfMemoryError:
+                    logger.warning("too little memory to tune tiles: the shipped ones serve %s", key)
+                    found = default
             _tuned[key] = found
     return _tuned[key]

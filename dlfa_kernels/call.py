@@ -14,7 +14,7 @@ from .backends import INTERPRETED
 from .groups import Group, rows_in_share, sequence_groups
 from .launches import Launch, overrides
 from .operands import Operands
-from .tiles import Tile, choose_tiles, device_architecture, with_fewer_tokens
+from .tiles import Tile, Tiles, choose_tiles, device_architecture, with_fewer_tokens
 
 # Sequences of at most that many tokens on average, real or not, leave half of a tile of 128 tokens empty.
 SHORT = 64
@@ -31,6 +31,22 @@ def multiprocessors(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).multi_processor_count)
     return 132 if device.type == "meta" else 2
+
+
+def sized(tiles: Tiles, batch: int, rows: int, state_bytes: int, l2_share: float, device: torch.device) -> Tiles:
+    """Tiles of fewer tokens where sequences are short, or where a launch has too few tokens to fill the device.
+
+    Args:
+        tiles: of the bucket.
+        batch: B.
+        rows: tokens of the batch, real or not.
+        state_bytes: of one token's state, E times the bytes of its dtype.
+        l2_share: of `Tiles`; where it is not 0, launches work on groups of sequences.
+        device: whose multiprocessors and L2.
+    """
+    together = min(rows, rows_in_share(2 * state_bytes, l2_share, device)) if l2_share else rows
+    few = max(SHORT * batch, 2 * SHORT * multiprocessors(device))
+    return with_fewer_tokens(tiles) if together <= few else tiles
 
 
 class Flags(NamedTuple):
@@ -108,13 +124,9 @@ class Call:
             self.tiles = tiles_for(self.embed_dim, self.squeeze_dim, self.dtype, self.device, products)
         share = self.tiles.l2_share if overridden.l2_share is None else overridden.l2_share
         self.l2_share = 0.0 if self.packed else share
-        together = self.rows  # tokens that one launch works on
-        if self.l2_share:
+        if overridden.tiles is None:
             state_bytes = self.embed_dim * self.dtype.itemsize
-            together = min(together, rows_in_share(2 * state_bytes, self.l2_share, self.device))
-        few = max(SHORT * self.batch, 2 * SHORT * multiprocessors(self.device))
-        if overridden.tiles is None and together <= few:
-            self.tiles = with_fewer_tokens(self.tiles)
+            self.tiles = sized(self.tiles, self.batch, self.rows, state_bytes, self.l2_share, self.device)
         divisor = gcd(*(stride for tensor in self._states.values() for stride in tensor.stride()[:-1]))
         interpreted = INTERPRETED and self.device.type != "meta"
         nvidia = architecture.startswith("sm_") and not interpreted

@@ -150,8 +150,8 @@ def test_tiles_with_wrong_results_are_not_chosen(wrong: float, monkeypatch: pyte
 
     monkeypatch.setattr(full_passes, "forward", spoilt_forward)
     monkeypatch.setattr(full_passes, "backward", spoilt_backward)
-    monkeypatch.setattr(autotune, "TUNING_BATCH", 1)
     monkeypatch.setattr(autotune, "TUNING_LENGTH", 5)
+    monkeypatch.setattr(autotune, "l2_bytes", lambda device: 1000)
     monkeypatch.setattr(autotune, "_milliseconds", lambda run: 1.0)
     measure = autotune._measure_on(torch.device("cpu"), 24, 16, torch.float32)
     tiles = choose_tiles(24, 16, torch.float32)
@@ -207,6 +207,29 @@ def test_every_stage_has_its_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -
     assert counts[-1] == 4
     assert all(9 <= count <= 12 for count in counts[:-1])
     assert now <= 51
+
+
+def test_without_memory_to_tune_the_shipped_tiles_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried: list[int] = []
+
+    def measure_on(*sizes: Any) -> Any:
+        tried.append(1)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setenv("DLFA_AUTOTUNE", "1")
+    monkeypatch.setenv("DLFA_TILE_CACHE", str(tmp_path / "tiles.json"))
+    monkeypatch.setattr(autotune, "_tuned", {})
+    monkeypatch.setattr(autotune, "_measure_on", measure_on)
+    monkeypatch.setattr(autotune, "device_architecture", lambda device: "sm_90")
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    for _ in range(2):
+        chosen = tiles_for(768, 192, torch.bfloat16, torch.device("cuda"))
+        assert chosen == choose_tiles(768, 192, torch.bfloat16, "sm_90")
+    assert len(tried) == 1
+    assert "too little memory to tune tiles" in caplog.text
+    assert not list(tmp_path.iterdir())
 
 
 def test_tiles_are_kept_by_bucket_not_by_exact_size() -> None:
