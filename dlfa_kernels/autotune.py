@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
 from triton import TritonError
 
 from . import environment
-from .checks import AIFWeights
-from .groups import l2_bytes
 from .tile_cache import add_tiles, read_tiles
+from .tile_trials import Trials
 from .tiles import Tile, Tiles, choose_tiles, device_architecture, power_of_two
 
 logger = logging.getLogger(__name__)
@@ -23,11 +22,8 @@ logger = logging.getLogger(__name__)
 STAGES = ("squeeze", "expand", "reduce", "inputs")
 # Parts of L2 for `Tiles.l2_share`, tried after the stages.
 L2_SHARES = (0.25, 0.5, 0.75)
-TUNING_LENGTH = 128
 # What a trial must save, of the time; less is noise.
 LEAST_GAIN = 0.01
-# The norm of what tiles may change in a result, of the result's own: they round otherwise, no more.
-MOST_DIFFERENCE = 0.05
 
 _tuned: dict[str, Tiles] = {}
 _tuning = threading.Lock()
@@ -104,71 +100,17 @@ def _tune_stage(best: Tiles, name: str, measure: Callable[[Tiles, str], float], 
     return best
 
 
-def _milliseconds(run: Callable[[], object]) -> float:
-    """Time of a call on the current GPU, the median of five."""
-    times = []
-    for _ in range(5):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        run()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end))
-    return sorted(times)[2]
-
-
-def _alike(results: Iterable[torch.Tensor], expected: Iterable[torch.Tensor]) -> bool:
-    """Whether results differ by rounding alone; not where they hold NaN."""
-    pairs = [(result.float(), exact.float()) for result, exact in zip(results, expected, strict=True)]
-    return all(bool((result - exact).norm() <= MOST_DIFFERENCE * exact.norm()) for result, exact in pairs)
-
-
-def _measure_on(
-    device: torch.device, embed_dim: int, squeeze_dim: int, dtype: torch.dtype
-) -> Callable[[Tiles, str], float]:
-    """Milliseconds of a forward pass, or of a backward pass for its stages, of both for groups, on made-up states.
-
-    They fill the device and exceed L2: smaller batches have half of the tokens a tile (`call.sized`) and no groups. The
-    first call for a stage is with tiles that are known to be right; RuntimeError for such as have other results.
-    """
-    from . import full_passes
-    from .call import multiprocessors, sized
-    from .launches import using_tiles
-
-    generator = torch.Generator(device).manual_seed(0)  # not the default one, whose state belongs to the user
-
-    def made(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, device=device, dtype=dtype, generator=generator)
-
-    state_bytes = embed_dim * dtype.itemsize
-    beyond_l2 = 1 + l2_bytes(device) // (TUNING_LENGTH * state_bytes)
-    batch = max(2 * multiprocessors(device), beyond_l2)
-    last, lower, dz = (made(batch, TUNING_LENGTH, embed_dim) for _ in range(3))
-    e, h = embed_dim, squeeze_dim
-    shapes = ((h, e, 1), (h,), (e, h, 1), (e,), (h, e), (h,), (e, h), (e,))
-    weights = AIFWeights._make(made(*shape) * 0.02 for shape in shapes)
-    arguments = (last, lower, weights, None, None)
-    expected: dict[str, list[torch.Tensor]] = {}
-
-    def measure(tiles: Tiles, stage: str) -> float:
-        tiles = sized(tiles, batch, batch * TUNING_LENGTH, state_bytes, tiles.l2_share, device)
-        with using_tiles(tiles, in_this_thread=True):
-            saved = full_passes.forward(*arguments, "gate", "relu")
-
-            def run() -> list[torch.Tensor]:
-                results = []
-                if stage in ("squeeze", "expand", "l2_share"):
-                    results.append(full_passes.forward(*arguments, "gate", "relu").z)
-                if stage not in ("squeeze", "expand"):
-                    results += full_passes.backward(dz, *arguments, saved, "gate", "relu").tensors
-                return results
-
-            results = run()
-            if not _alike(results, expected.setdefault(stage, results)):
-                raise RuntimeError("the results are not those of the tiles that it started with")
-            return _milliseconds(run)
-
-    return measure
+def _fit_for_every_form(tuned: Tiles, default: Tiles, trials: Trials) -> Tiles:
+    """`tuned`, less what cannot run in every form of a call, which the search does not try."""
+    for stage in (None, *STAGES):
+        tiles = tuned if stage is None else replace(tuned, **{stage: getattr(default, stage)})
+        try:
+            trials.run_forms(tiles)
+        except (RuntimeError, TritonError) as error:
+            logger.debug("tuned tiles, %s as shipped, cannot run: %s", stage, error)
+            continue
+        return tiles
+    return default
 
 
 def tiles_for(
@@ -194,8 +136,9 @@ def tiles_for(
                     return default
                 logger.info("tuning tiles of %s for at most %.0f s", key, environment.autotune_seconds())
                 try:
-                    measure = _measure_on(device, embed_dim, squeeze_dim, dtype)
-                    found = tune(default, measure, environment.autotune_seconds())
+                    trials = Trials(device, embed_dim, squeeze_dim, dtype)
+                    found = tune(default, trials.measure, environment.autotune_seconds())
+                    found = _fit_for_every_form(found, default, trials)
                     add_tiles(path, key, found)
                 except torch.OutOfMemoryError:
                     logger.warning("too little memory to tune tiles: the shipped ones serve %s", key)

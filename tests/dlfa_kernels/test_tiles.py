@@ -23,7 +23,7 @@ pytest.importorskip("triton", reason="triton is there on Linux only")
 
 from triton.runtime.errors import OutOfResources
 
-from dlfa_kernels import autotune, environment, full_passes, fused_aif
+from dlfa_kernels import autotune, environment, full_passes, fused_aif, tile_trials
 from dlfa_kernels.autotune import STAGES, bucket, neighbours, tiles_for, tune
 from dlfa_kernels.launches import overrides, using_tiles
 from dlfa_kernels.tile_cache import FORMAT, LIMITS, add_tiles, read_tiles
@@ -150,10 +150,10 @@ def test_tiles_with_wrong_results_are_not_chosen(wrong: float, monkeypatch: pyte
 
     monkeypatch.setattr(full_passes, "forward", spoilt_forward)
     monkeypatch.setattr(full_passes, "backward", spoilt_backward)
-    monkeypatch.setattr(autotune, "TUNING_LENGTH", 5)
-    monkeypatch.setattr(autotune, "l2_bytes", lambda device: 1000)
-    monkeypatch.setattr(autotune, "_milliseconds", lambda run: 1.0)
-    measure = autotune._measure_on(torch.device("cpu"), 24, 16, torch.float32)
+    monkeypatch.setattr(tile_trials, "LENGTH", 5)
+    monkeypatch.setattr(tile_trials, "l2_bytes", lambda device: 1000)
+    monkeypatch.setattr(tile_trials, "_milliseconds", lambda run: 1.0)
+    measure = tile_trials.Trials(torch.device("cpu"), 24, 16, torch.float32).measure
     tiles = choose_tiles(24, 16, torch.float32)
     for stage in ("squeeze", "expand", "reduce", "inputs"):
         assert measure(tiles, stage) == 1.0
@@ -209,19 +209,44 @@ def test_every_stage_has_its_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -
     assert now <= 51
 
 
+@pytest.mark.parametrize("bad", [(), ("reduce",), ("squeeze", "inputs")])
+def test_tuned_tiles_run_in_every_form(bad: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backward, forms = full_passes.backward, []
+
+    def limited(*arguments: Any) -> Any:  # as where select takes more shared memory than gate
+        tiles, fuse, packed = overrides().tiles, arguments[-2], arguments[5] is not None
+        forms.append((fuse, packed))
+        if fuse == "select" and packed and any(getattr(tiles, stage).num_stages == 4 for stage in bad):
+            raise OutOfResources(286720, 232448, "shared memory")
+        return backward(*arguments)
+
+    def measure(trials: Any, tiles: Tiles, stage: str) -> float:
+        return 1.0 if stage == "l2_share" else 10.0 - getattr(tiles, stage).num_stages
+
+    monkeypatch.setattr(full_passes, "backward", limited)
+    monkeypatch.setattr(tile_trials, "LENGTH", 5)
+    monkeypatch.setattr(tile_trials, "l2_bytes", lambda device: 1000)
+    monkeypatch.setattr(tile_trials.Trials, "measure", measure)
+    trials = tile_trials.Trials(torch.device("cpu"), 24, 16, torch.float32)
+    tuned = autotune._fit_for_every_form(tune(TILES, trials.measure, seconds=60), TILES, trials)
+    four = {stage for stage in STAGES if getattr(tuned, stage).num_stages == 4}
+    assert four == (set() if len(bad) > 1 else set(STAGES) - set(bad))
+    assert ("select", False) in forms
+
+
 def test_without_memory_to_tune_the_shipped_tiles_serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tried: list[int] = []
 
-    def measure_on(*sizes: Any) -> Any:
+    def trials(*sizes: Any) -> Any:
         tried.append(1)
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setenv("DLFA_AUTOTUNE", "1")
     monkeypatch.setenv("DLFA_TILE_CACHE", str(tmp_path / "tiles.json"))
     monkeypatch.setattr(autotune, "_tuned", {})
-    monkeypatch.setattr(autotune, "_measure_on", measure_on)
+    monkeypatch.setattr(autotune, "Trials", trials)
     monkeypatch.setattr(autotune, "device_architecture", lambda device: "sm_90")
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     for _ in range(2):

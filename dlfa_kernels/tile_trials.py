@@ -1,0 +1,122 @@
+"""Passes over made-up states with tiles on trial: whether they run, are right, and how long they take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+
+from .checks import AIFWeights
+from .groups import l2_bytes
+from .launches import using_tiles
+from .tiles import Tiles
+
+LENGTH = 128
+# The norm of what tiles may change in a result, of the result's own: they round otherwise, no more.
+MOST_DIFFERENCE = 0.05
+
+
+class Trials:
+    """Forward and backward passes on states that fill a GPU and exceed its L2.
+
+    Smaller batches take half of the tokens a tile (`call.sized`), and no groups.
+
+    Args:
+        device: a GPU.
+        embed_dim: E.
+        squeeze_dim: H.
+        dtype: of states and parameters.
+
+    Raises:
+        torch.OutOfMemoryError: three tensors of that size do not fit.
+    """
+
+    def __init__(self, device: torch.device, embed_dim: int, squeeze_dim: int, dtype: torch.dtype) -> None:
+        from .call import multiprocessors
+
+        self.device, self.dtype = device, dtype
+        self.embed_dim, self.squeeze_dim = embed_dim, squeeze_dim
+        self._generator = torch.Generator(device).manual_seed(0)  # not the default one, whose state is the user's
+        beyond_l2 = 1 + l2_bytes(device) // (LENGTH * embed_dim * dtype.itemsize)
+        self.batch = max(2 * multiprocessors(device), beyond_l2)
+        self._states = [self._made(self.batch, LENGTH, embed_dim) for _ in range(3)]
+        self._weights = self._made_weights(kernel_size=1)
+        self._expected: dict[str, list[torch.Tensor]] = {}
+
+    def _made(self, *shape: int) -> torch.Tensor:
+        return torch.randn(shape, device=self.device, dtype=self.dtype, generator=self._generator)
+
+    def _made_weights(self, kernel_size: int) -> AIFWeights:
+        e, h = self.embed_dim, self.squeeze_dim
+        shapes = ((h, e, kernel_size), (h,), (e, h, 1), (e,), (h, e), (h,), (e, h), (e,))
+        return AIFWeights._make(self._made(*shape) * 0.02 for shape in shapes)
+
+    def measure(self, tiles: Tiles, stage: str) -> float:
+        """Milliseconds of a forward pass, or of a backward pass for its stages, of both for groups ("l2_share").
+
+        The first call for a stage is with tiles that are known to be right.
+
+        Raises:
+            RuntimeError, TritonError: the tiles cannot run, or their results are others.
+        """
+        from . import full_passes
+        from .call import sized
+
+        last, lower, dz = self._states
+        arguments = (last, lower, self._weights, None, None)
+        state_bytes = self.embed_dim * self.dtype.itemsize
+        tiles = sized(tiles, self.batch, self.batch * LENGTH, state_bytes, tiles.l2_share, self.device)
+        with using_tiles(tiles, in_this_thread=True):
+            saved = full_passes.forward(*arguments, "gate", "relu")
+
+            def run() -> list[torch.Tensor]:
+                results = []
+                if stage in ("squeeze", "expand", "l2_share"):
+                    results.append(full_passes.forward(*arguments, "gate", "relu").z)
+                if stage not in ("squeeze", "expand"):
+                    results += full_passes.backward(dz, *arguments, saved, "gate", "relu").tensors
+                return results
+
+            results = run()
+            if not _alike(results, self._expected.setdefault(stage, results)):
+                raise RuntimeError("the results are not those of the tiles that it started with")
+            return _milliseconds(run)
+
+    def run_forms(self, tiles: Tiles) -> None:
+        """Run passes of the forms that take more registers or shared memory than what `measure` runs.
+
+        Raises:
+            RuntimeError, TritonError: the tiles cannot run in one of them.
+        """
+        from . import full_passes
+
+        last, lower, dz = (states[:2] for states in self._states)
+        x, y, gradient = (states.flatten(0, 1) for states in (last, lower, dz))  # the same, packed
+        mask = torch.ones(2, LENGTH, dtype=torch.bool, device=self.device)
+        cu_seqlens = torch.tensor([0, LENGTH, 2 * LENGTH], dtype=torch.int32, device=self.device)
+        with using_tiles(tiles, in_this_thread=True):
+            weights = self._weights
+            saved = full_passes.forward(last, lower, weights, mask, None, "select", "gelu")
+            full_passes.backward(dz, last, lower, weights, mask, None, saved, "select", "gelu")
+            weights = self._made_weights(kernel_size=3)
+            saved = full_passes.forward(x, y, weights, None, cu_seqlens, "select", "silu")
+            full_passes.backward(gradient, x, y, weights, None, cu_seqlens, saved, "select", "silu")
+
+
+def _milliseconds(run: Callable[[], object]) -> float:
+    """Time of a call on the current GPU, the median of five."""
+    times = []
+    for _ in range(5):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        run()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end))
+    return sorted(times)[2]
+
+
+def _alike(results: Iterable[torch.Tensor], expected: Iterable[torch.Tensor]) -> bool:
+    """Whether results differ by rounding alone; not where they hold NaN."""
+    pairs = [(result.float(), exact.float()) for result, exact in zip(results, expected, strict=True)]
+    return all(bool((result - exact).norm() <= MOST_DIFFERENCE * exact.norm()) for result, exact in pairs)
