@@ -32,7 +32,7 @@ class Trials:
     """
 
     def __init__(self, device: torch.device, embed_dim: int, squeeze_dim: int, dtype: torch.dtype) -> None:
-        from .call import multiprocessors
+        from .call import multiprocessors  # calls choose their tiles, and so import this module
 
         self.device, self.dtype = device, dtype
         self.embed_dim, self.squeeze_dim = embed_dim, squeeze_dim
