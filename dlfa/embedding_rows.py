@@ -37,7 +37,7 @@ class RowEmbedding(nn.Module):
 
     def __init__(self, table: nn.Embedding, rows: Tensor) -> None:
         super().__init__()
-        self.padding_idx = table.padding_idx
+        self.num_embeddings, self.padding_idx = table.num_embeddings, table.padding_idx
         self.weight = nn.Parameter(table.weight.detach(), requires_grad=False)
         self.trained = nn.Parameter(self.weight[rows].clone())
         row_of = torch.full((len(self.weight),), -1, dtype=torch.int32, device=self.weight.device)
@@ -54,8 +54,8 @@ class RowEmbedding(nn.Module):
     def merged(self) -> nn.Embedding:
         """The ordinary table, with the trained rows in their places."""
         self.weight[self.row_of >= 0] = self.trained
-        num_embeddings, dim = self.weight.shape
-        return nn.Embedding(num_embeddings, dim, self.padding_idx, _weight=self.weight.requires_grad_())
+        dim = self.weight.shape[1]
+        return nn.Embedding(self.num_embeddings, dim, self.padding_idx, _weight=self.weight.requires_grad_())
 
 
 def train_rows(model: PreTrainedModel, inputs: Iterable[Sequence[int]]) -> None:

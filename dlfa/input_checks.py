@@ -55,10 +55,12 @@ def check_vocabulary(input_ids: Tensor, encoder: PreTrainedModel) -> None:
     Their values are read where that costs no host sync: on the CPU, or on a GPU under DLFA_VALIDATE=1. Else a wrong one
     ends the process's use of a GPU.
     """
-    table = getattr(embedding_table(encoder), "weight", None)
-    if table is None or input_ids.numel() == 0 or not values_can_be_read(input_ids):
+    if not values_can_be_read(input_ids):
         return
-    rows = len(table)
+    # not by the weight, which may be sharded
+    rows = getattr(embedding_table(encoder), "num_embeddings", None)
+    if rows is None or input_ids.numel() == 0:
+        return
     wrong = (input_ids < 0) | (input_ids >= rows)
     if bool(wrong.any()):
         raise ValueError(

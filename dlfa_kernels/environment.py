@@ -48,7 +48,7 @@ def autotune() -> bool:
 
 
 def autotune_seconds() -> float:
-    """DLFA_AUTOTUNE_SECONDS, 60 by default: how long tuning of one bucket may take.
+    """DLFA_AUTOTUNE_SECONDS, 60 by default: how long the search for the tiles of one bucket may take.
 
     Raises:
         ValueError: it is no positive number.

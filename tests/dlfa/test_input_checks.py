@@ -13,6 +13,7 @@ from dlfa import (
     DLFAForTokenClassification,
 )
 from dlfa.embedding_rows import train_rows
+from dlfa.input_checks import check_vocabulary
 
 FUSIONS = [{"fusion_layer": None}, {"fusion_layer": 1, "fusion": "sum"}, {"fusion_layer": 1}]
 IDS = torch.randint(5, 30, (2, 7))
@@ -74,6 +75,21 @@ def test_ids_outside_the_vocabulary(head: type, wrong: int) -> None:
         model(ids)
     with pytest.raises(ValueError, match=message):
         model.encoder_states(ids)
+
+
+def test_the_vocabulary_of_a_table_whose_weight_lies_elsewhere() -> None:
+    encoder = build().encoder
+    encoder.get_input_embeddings().weight.data = torch.empty(0)  # as a shard of it is
+    check_vocabulary(IDS, encoder)
+    with pytest.raises(ValueError, match="input_ids must be in"):
+        check_vocabulary(torch.full_like(IDS, VOCABULARY), encoder)
+
+
+def test_the_vocabulary_of_a_table_whose_rows_are_trained() -> None:
+    model = without_encoder(build())
+    train_rows(model, [[5]])
+    with pytest.raises(ValueError, match="input_ids must be in"):
+        model(torch.full_like(IDS, VOCABULARY))
 
 
 def test_hashed_ids_have_no_vocabulary() -> None:
