@@ -114,7 +114,6 @@ def evaluate(
         data = evaluation_data(
             run.task, configs, data_dir=data_dir, languages=wanted, split=split, max_eval_examples=max_eval_examples
         )
-
         if output is not None:
             check_file("--output", output)
         if predictions is not None:

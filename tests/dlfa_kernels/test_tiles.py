@@ -132,8 +132,18 @@ def test_neighbours_differ_in_one_thing() -> None:
     assert len(set(several)) == len(several) == 3 + 2 + 1 + 2 + 2
 
 
+@pytest.fixture
+def trials(monkeypatch: pytest.MonkeyPatch) -> tile_trials.Trials:
+    """Of so few tokens that the interpreter takes no time for them."""
+    monkeypatch.setattr(tile_trials, "LENGTH", 5)
+    monkeypatch.setattr(tile_trials, "l2_bytes", lambda device: 1000)
+    return tile_trials.Trials(torch.device("cpu"), 24, 16, torch.float32)
+
+
 @pytest.mark.parametrize("wrong", [1.2, float("nan")])
-def test_tiles_with_wrong_results_are_not_chosen(wrong: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_with_wrong_results_are_not_chosen(
+    wrong: float, trials: tile_trials.Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
     forward, backward = full_passes.forward, full_passes.backward
 
     def spoilt(stage: str) -> bool:
@@ -150,10 +160,8 @@ def test_tiles_with_wrong_results_are_not_chosen(wrong: float, monkeypatch: pyte
 
     monkeypatch.setattr(full_passes, "forward", spoilt_forward)
     monkeypatch.setattr(full_passes, "backward", spoilt_backward)
-    monkeypatch.setattr(tile_trials, "LENGTH", 5)
-    monkeypatch.setattr(tile_trials, "l2_bytes", lambda device: 1000)
     monkeypatch.setattr(tile_trials, "_milliseconds", lambda run: 1.0)
-    measure = tile_trials.Trials(torch.device("cpu"), 24, 16, torch.float32).measure
+    measure = trials.measure
     tiles = choose_tiles(24, 16, torch.float32)
     for stage in ("squeeze", "expand", "reduce", "inputs"):
         assert measure(tiles, stage) == 1.0
@@ -217,7 +225,9 @@ def test_every_stage_has_its_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("bad", [(), ("reduce",), ("squeeze", "inputs")])
-def test_tuned_tiles_run_in_every_form(bad: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tuned_tiles_run_in_every_form(
+    bad: tuple[str, ...], trials: tile_trials.Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backward, forms = full_passes.backward, []
 
     def limited(*arguments: Any) -> Any:  # as where select takes more shared memory than gate
@@ -227,15 +237,11 @@ def test_tuned_tiles_run_in_every_form(bad: tuple[str, ...], tmp_path: Path, mon
             raise OutOfResources(286720, 232448, "shared memory")
         return backward(*arguments)
 
-    def measure(trials: Any, tiles: Tiles, stage: str) -> float:
+    def measure(tiles: Tiles, stage: str) -> float:
         return 1.0 if stage == "l2_share" else 10.0 - getattr(tiles, stage).num_stages
 
     monkeypatch.setattr(full_passes, "backward", limited)
-    monkeypatch.setattr(tile_trials, "LENGTH", 5)
-    monkeypatch.setattr(tile_trials, "l2_bytes", lambda device: 1000)
-    monkeypatch.setattr(tile_trials.Trials, "measure", measure)
-    trials = tile_trials.Trials(torch.device("cpu"), 24, 16, torch.float32)
-    tuned = autotune._fit_for_every_form(tune(TILES, trials.measure, seconds=60), TILES, trials)
+    tuned = autotune._fit_for_every_form(tune(TILES, measure, seconds=60), TILES, trials)
     four = {stage for stage in STAGES if getattr(tuned, stage).num_stages == 4}
     assert four == (set() if len(bad) > 1 else set(STAGES) - set(bad))
     assert ("select", False) in forms
