@@ -68,13 +68,13 @@ POS_FROZEN = Group(
     seeds=TWO,
     options={**_TAGGING, **_FROZEN, "max_train_examples": 2000},
     variants=(
-        *_modes(4, 5, 6, mix=(None, PAIR), seeds=FIVE),
+        *_modes(3, 4, 5, 6, mix=(None, PAIR), seeds=FIVE),
         variant("aif gate", 6, seeds=FIVE),
-        variant("aif select", 6, seeds=FIVE),
-        variant("lower", 0, 1, 2, 3, 7, 8, 9, 10, 11),
-        variant("sum", 4, 6),
-        variant("aif gate", 0, 2, 3, 4, 5, 7, 8, 10),
-        variant("aif select", 0, 2, 3, 4, 5, 7, 8, 10, (8, 6, 4)),
+        variant("aif select", 6, (8, 6, 4), seeds=FIVE),
+        variant("lower", 0, 1, 2, 7, 8, 9, 10, 11),
+        variant("sum", 2, 3, 4, 5, 6, 7, 8, 10, (8, 6, 4)),
+        variant("aif gate", 0, 2, 3, 4, 5, 7, 8, 10, (8, 6, 4)),
+        variant("aif select", 0, 2, 3, 4, 5, 7, 8, 10),
     ),
 )
 
@@ -149,10 +149,11 @@ POS_FULL = Group(
     variants=(
         *_modes(6),
         variant("aif gate", 6),
-        variant("aif select", 6),
+        variant("aif select", 6, (8, 6, 4)),
         variant("scalar_mix"),
-        variant("lower", 8, 4, seeds=(1,)),
-        variant("aif select", 8, 4, (8, 6), (8, 6, 4), seeds=(1,)),
+        variant("lower", 4),
+        variant("lower", 8, seeds=(1,)),
+        variant("aif select", 8, 4, (8, 6), seeds=(1,)),
         variant("aif gate", 8, 4, seeds=(1,)),
     ),
 )
@@ -235,10 +236,12 @@ NER_FROZEN = Group(
     seeds=TWO,
     options={**_TAGGING, **_FROZEN, "max_train_examples": 2000, "max_eval_examples": 300},
     variants=(
-        *_modes(6, mix=(None, PAIR), seeds=FIVE),
-        variant("lower", 2, 4, 5, 7, 8, 10),
+        *_modes(6, 7, mix=(None, PAIR), seeds=FIVE),
+        variant("aif select", 7, seeds=FIVE),
+        variant("lower", 2, 4, 5, 8, 10),
+        variant("sum", 4, 5, 6, 7, 8),
         variant("aif gate", 4, 5, 6, 7, 8),
-        variant("aif select", 2, 4, 5, 6, 7, 8, 10),
+        variant("aif select", 2, 4, 5, 6, 8, 10),
     ),
 )
 
@@ -263,11 +266,13 @@ NLI_FROZEN = Group(
     seeds=TWO,
     options={**_TRAINING, **_FROZEN, "max_train_examples": 2000, "max_eval_examples": 300},
     variants=(
-        *_modes(8, mix=(None,), seeds=FIVE),
-        variant("lower", 2, 4, 6, 10),
-        variant("sum", (10, 8)),
-        variant("aif gate", 4, 5, 6, 7, 8, 10, (10, 8)),
-        variant("aif select", 4, 5, 6, 7, 8, 10, (10, 8)),
+        *_modes(8, 10, mix=(None,), seeds=FIVE),
+        variant("aif gate", 7, (10, 8), seeds=FIVE),
+        variant("aif select", 7, seeds=FIVE),
+        variant("lower", 2, 4, 6),
+        variant("sum", 4, 6, 7, 8, 10, (10, 8)),
+        variant("aif gate", 4, 5, 6, 8, 10),
+        variant("aif select", 4, 5, 6, 8, 10, (10, 8)),
     ),
 )
 
@@ -283,8 +288,11 @@ NLI_FROZEN_MEAN = Group(
     options={**NLI_FROZEN.options, "classifier_pooling": "mean"},
     variants=(
         *_modes(8, mix=(None,), seeds=FIVE),
+        variant("aif select", 6, (10, 8), seeds=FIVE),
         variant("lower", 2, 4, 6, 10),
-        variant("aif select", 6, 8, 10, (10, 8)),
+        variant("sum", 6, 8, 10, (10, 8)),
+        variant("aif gate", 6, 8, 10, (10, 8)),
+        variant("aif select", 8, 10),
     ),
 )
 
