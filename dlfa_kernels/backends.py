@@ -36,23 +36,24 @@ def resolve_backend(backend: str, last: Tensor) -> str:
         TypeError: "triton" for float64, which only the eager path accumulates.
     """
     one_of("backend", backend, BACKENDS)
+    asked = "backend='triton'"
     if backend == "auto":
         override = environment.backend()
         if override is None or override == "auto":
             return "triton" if last.is_cuda and TRITON_AVAILABLE and last.dtype != torch.float64 else "eager"
         one_of("DLFA_BACKEND", override, BACKENDS)
-        backend = override
+        backend, asked = override, "DLFA_BACKEND=triton"
     if backend == "eager":
         return "eager"
     if not TRITON_AVAILABLE:
-        raise RuntimeError("backend='triton' needs the triton package, which cannot be imported; use backend='eager'")
+        raise RuntimeError(f"{asked} needs the triton package, which cannot be imported; use backend='eager'")
     if last.dtype == torch.float64:
-        raise TypeError("backend='triton' takes float32, bfloat16 or float16, got torch.float64; use backend='eager'")
+        raise TypeError(f"{asked} takes float32, bfloat16 or float16, got torch.float64; use backend='eager'")
     if last.device.type == "cpu" and not INTERPRETED:
         raise RuntimeError(
-            "backend='triton' needs CUDA or ROCm tensors, got a CPU tensor; set TRITON_INTERPRET=1 before Python "
+            f"{asked} needs CUDA or ROCm tensors, got a CPU tensor; set TRITON_INTERPRET=1 before Python "
             "starts to run the kernels in Triton's interpreter, or use backend='eager'"
         )
     if last.device.type not in ("cpu", "cuda", "meta"):
-        raise RuntimeError(f"backend='triton' needs CUDA or ROCm tensors, got {last.device.type}; use backend='eager'")
+        raise RuntimeError(f"{asked} needs CUDA or ROCm tensors, got {last.device.type}; use backend='eager'")
     return "triton"

@@ -86,7 +86,11 @@ def _check_weights(weights: AIFWeights, last: Tensor) -> None:
     squeeze = weights.local_squeeze_weight
     if squeeze.dim() != 3:
         raise ValueError(f"local_squeeze_weight must have shape (H, E, k), got {_shape(squeeze)}")
-    embed_dim, (squeeze_dim, _, kernel_size) = last.shape[-1], squeeze.shape
+    squeeze_dim, embed_dim, kernel_size = squeeze.shape
+    if last.shape[-1] != embed_dim:
+        raise ValueError(
+            f"last and local_squeeze_weight (H, E, k) must have one E, got {_shape(last)} and {_shape(squeeze)}"
+        )
     if squeeze_dim < 1 or kernel_size % 2 == 0:
         raise ValueError(
             "local_squeeze_weight must have shape (H, E, k), with H positive and the kernel_size k odd, "
@@ -162,6 +166,9 @@ def _check_token(token: int, last: Tensor, packed: bool) -> None:
         raise ValueError(f"token must not be negative, got {token}")
     if not packed and token >= last.shape[1]:
         raise ValueError(f"token must be less than T = {last.shape[1]}, got {token}")
+    # no sequence is longer than all rows; a compiled graph is not to depend on their number
+    if packed and not torch.compiler.is_compiling() and 0 < last.shape[0] <= token:
+        raise ValueError(f"token must be less than N = {last.shape[0]}, got {token}")
 
 
 def check_inputs(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +26,7 @@ def _positive_int(name: str, value: object) -> None:
 
 
 _LAYERS = (nn.Conv1d, nn.Linear)
+_OWN_PARAMETERS = {"weight", "bias"}
 
 
 class _LocalExpand(nn.Conv1d):
@@ -102,6 +105,8 @@ class FusedAIF(nn.Module):
         one_of("backend", backend, BACKENDS)
         if isinstance(gate_bias, bool) or not isinstance(gate_bias, int | float):
             raise TypeError(f"gate_bias must be a number, got {gate_bias!r}")
+        if not math.isfinite(gate_bias):
+            raise ValueError(f"gate_bias must be finite, got {gate_bias}")
         if dtype is not None and dtype not in STATE_DTYPES:
             raise TypeError(f"dtype must be float32, bfloat16, float16 or float64, got {dtype}")
         self.embed_dim = embed_dim
@@ -130,7 +135,8 @@ class FusedAIF(nn.Module):
         """The eight parameters in the order of `fused_aif`.
 
         Raises:
-            TypeError: another module stands in place of one of the layers, whose forward would never be called.
+            TypeError: another module stands in place of one of the layers, whose forward would never be called, or a
+                layer's weight is made of other parameters by a hook, which would not run.
         """
         layers = (self.local_squeeze, self.local_expand, self.global_squeeze, self.global_expand)
         for layer in layers:
@@ -140,6 +146,13 @@ class FusedAIF(nn.Module):
                 raise TypeError(
                     f"{name} must be torch.nn's own layer, whose parameters are read, got {got}; "
                     "wrap the whole FusedAIF, with PEFT by modules_to_save, or leave it out of a quantization"
+                )
+            if not layer._parameters.keys() <= _OWN_PARAMETERS:
+                name = next(name for name, child in self.named_children() if child is layer)
+                made_of = ", ".join(sorted(layer._parameters.keys() - _OWN_PARAMETERS))
+                raise TypeError(
+                    f"{name}.weight must be a parameter, got one that a hook makes of {made_of} (pruning, weight_norm, "
+                    "spectral_norm), which would not run; use torch.nn.utils.parametrizations"
                 )
         return AIFWeights._make(tensor for layer in layers for tensor in (layer.weight, layer.bias))
 

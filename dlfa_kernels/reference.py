@@ -83,13 +83,12 @@ def _gate_or_fused(
     def at_real(states: Tensor) -> Tensor:
         return torch.where(real[:, None], states, 0)
 
-    x = last.reshape(rows, embed_dim).to(dtype)
-    y = None if lower is None else lower.reshape(rows, embed_dim).to(dtype)
+    x, y = last.to(dtype), None if lower is None else lower.to(dtype)
     if fuse == "select" and y is not None:
-        x, y = at_real(x), at_real(y)
+        x, y = at_real(x.reshape(rows, embed_dim)), at_real(y.reshape(rows, embed_dim))
         w = x + y
-    else:
-        w = at_real(x if y is None else x + y)
+    else:  # added before they take another shape, behind which dx and dy would share their memory unnoticed by autograd
+        w = at_real((x if y is None else x + y).reshape(rows, embed_dim))
 
     # p and g
     tokens = torch.zeros(batch, dtype=dtype, device=device).index_add(0, sequence, real.to(dtype))
@@ -103,7 +102,7 @@ def _gate_or_fused(
         owner, shape = torch.arange(batch, device=device), torch.Size((batch, embed_dim))
         if rows == 0:  # every sequence is empty; gradients are zeros, of the local branch too
             local = sum(weight.sum() for weight in (w_ls, b_ls, w_le, b_le))
-            return (w.sum() + (g.sum() + local) * 0).to(last.dtype).expand(shape)
+            return (w.sum() + (g.sum() + local) * 0).to(last.dtype).expand(shape).contiguous()
         chosen = (start + token).clamp(max=rows - 1)
         wanted = real[chosen] & (sequence[chosen] == owner) & (start + token < rows)
 

@@ -74,8 +74,13 @@ def add_tiles(path: Path, bucket: str, tiles: Tiles) -> None:
     """Write one bucket beside those already there: to a temporary name, then renamed.
 
     Two processes that write at once leave a whole file; at worst one of the two buckets is missing and tuned again.
-    A file that cannot be written, and one of another program, which stays as it is, are warnings, never errors.
+    A file that cannot be written, one of another program and what is no file (such as /dev/null), which stay as they
+    are, are warnings, never errors.
     """
+    path = Path(os.path.realpath(path))  # a link stays one
+    if path.exists() and not path.is_file():
+        warnings.warn(f"tuned tile sizes could not be kept in {path}: it is no regular file", stacklevel=2)
+        return
     if _is_foreign(path):
         warnings.warn(f"tuned tile sizes could not be kept in {path}: it is another program's file", stacklevel=2)
         return

@@ -112,6 +112,7 @@ STATES: list[tuple[str, Arguments, type[Exception], str, str, str]] = [
      "cu_seqlens", "meta", "cpu"),
     ("negative token", arguments(token=-1), ValueError, "token", "-1", "negative"),
     ("token of T", arguments(token=T), ValueError, "token", "5", "less than T = 5"),
+    ("packed token of N", packed(token=ROWS[-1]), ValueError, "token", "5", "less than N = 5"),
     ("negative packed token", packed(token=-2), ValueError, "token", "-2", "negative"),
     ("bool token", arguments(token=True), TypeError, "token", "True", "int"),
     ("float token", arguments(token=0.0), TypeError, "token", "0.0", "int"),
@@ -135,7 +136,7 @@ WEIGHTS: list[tuple[str, Arguments, type[Exception], str, str, str]] = [
     ("kernel rank", arguments(local_squeeze_weight=torch.ones(H, E)), ValueError,
      "local_squeeze_weight", "(16, 24)", "(H, E, k)"),
     ("other E", arguments(local_squeeze_weight=torch.ones(H, E + 8, K)), ValueError,
-     "local_squeeze_weight", "(16, 32, 3)", "(16, 24, 3)"),
+     "local_squeeze_weight", "(16, 32, 3)", "one E"),
     ("mixed weights", as_dtype(torch.bfloat16, "global_expand_weight"), TypeError,
      "global_expand_weight", "torch.bfloat16", "torch.float32"),
     ("weight device", arguments(global_expand_bias=torch.ones(E, device="meta")), ValueError,
@@ -173,7 +174,7 @@ def test_bad_input_is_refused_and_named(
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-@pytest.mark.parametrize("good", [arguments(), packed(), arguments(token=T - 1), packed(token=99)], ids=str)
+@pytest.mark.parametrize("good", [arguments(), packed(), arguments(token=T - 1), packed(token=ROWS[-1] - 1)], ids=str)
 def test_good_input_passes(entry: str, good: Arguments) -> None:
     assert ENTRIES[entry](dict(good)).isfinite().all()
 
@@ -213,7 +214,7 @@ def test_module_refuses_bad_settings(
 
 
 def test_module_refuses_states_of_another_width() -> None:
-    with pytest.raises(ValueError, match=r"\(E = 32 as last, H = 16\), got \(16, 24, 3\)"):
+    with pytest.raises(ValueError, match=r"last and local_squeeze_weight .*, got \(2, 5, 32\) and \(16, 24, 3\)"):
         module(arguments())(torch.ones(B, T, E + 8))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from aif_cases import Case, make_inputs, state_names
 
 from dlfa_kernels import FusedAIF, aif_reference, functional
@@ -75,6 +76,24 @@ def test_a_layer_whose_forward_would_be_skipped_is_refused(name: str) -> None:
     for call in (aif, aif.gate):
         with pytest.raises(TypeError, match=rf"{name} must be torch\.nn's own layer.*got .*Adapted; wrap"):
             call(torch.ones(1, 2, 24))
+
+
+@pytest.mark.parametrize(
+    ("change", "made_of"),
+    [
+        (torch.nn.utils.spectral_norm, "weight_orig"),
+        (lambda layer: torch.nn.utils.prune.random_unstructured(layer, "weight", 0.5), "weight_orig"),
+    ],
+    ids=["spectral_norm", "prune"],
+)
+@pytest.mark.parametrize("name", ["local_squeeze", "global_expand"])
+def test_a_weight_that_a_skipped_hook_would_make_is_refused(
+    name: str, change: Callable[[torch.nn.Module], Any], made_of: str
+) -> None:
+    aif = FusedAIF(24)
+    change(getattr(aif, name))
+    with pytest.raises(TypeError, match=rf"{name}\.weight must be a parameter, got one that a hook makes of {made_of}"):
+        aif(torch.ones(1, 2, 24))
 
 
 def test_parametrised_layers() -> None:
@@ -237,7 +256,8 @@ def test_triton_on_the_cpu_says_what_it_needs(variables: dict[str, str]) -> None
         **variables,
     )
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith("RuntimeError: backend='triton' needs CUDA or ROCm tensors")
+    asked = "DLFA_BACKEND=triton" if variables else "backend='triton'"
+    assert result.stderr.splitlines()[-1].startswith(f"RuntimeError: {asked} needs CUDA or ROCm tensors")
     assert "TRITON_INTERPRET=1" in result.stderr
 
 

@@ -60,6 +60,23 @@ def test_values_worked_out_by_hand() -> None:
     torch.testing.assert_close(z, torch.tensor([expected]))
 
 
+@pytest.mark.parametrize("token", [None, 1])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("form", [PADDED, PADDED.but(mask="none"), PACKED], ids=["padded", "no mask", "packed"])
+def test_gradients_add_up_in_leaves_of_their_own(form: Case, dtype: torch.dtype, token: int | None) -> None:
+    """dx = dy in gate mode; in one memory, what is added to one, or clipped, would be in the other as well."""
+    inputs = make_inputs(form.but(token=token, dtype=dtype)).double()
+    weights = [weight.to(dtype) for weight in inputs.weights]
+    last, lower = (states.to(dtype).requires_grad_() for states in (inputs.last, inputs.lower))
+    for times in (1, 2):
+        aif_reference(last, lower, *weights, inputs.mask, cu_seqlens=inputs.cu_seqlens, token=token).sum().backward()
+        if times == 1:
+            once = last.grad.clone()
+    assert last.grad.untyped_storage().data_ptr() != lower.grad.untyped_storage().data_ptr()
+    torch.testing.assert_close(last.grad, 2 * once)
+    torch.testing.assert_close(lower.grad, 2 * once)
+
+
 def test_zero_weights_halve_or_average() -> None:
     inputs = make_inputs(PADDED).double()
     zeros = [torch.zeros_like(weight) for weight in inputs.weights]

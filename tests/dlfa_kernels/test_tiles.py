@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import os
 import tempfile
 import threading
 import warnings
@@ -371,6 +372,20 @@ def test_a_foreign_file_is_ignored_and_named_and_stays(content: bytes, tmp_path:
     with pytest.warns(UserWarning, match="could not be kept.*another program's file"):
         add_tiles(path, "a", TILES)
     assert path.read_bytes() == content
+
+
+def test_what_is_no_file_stays_and_a_link_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, kept, link = tmp_path / "pipe", tmp_path / "kept.json", tmp_path / "tiles.json"
+    os.mkfifo(pipe)
+    monkeypatch.chdir(tmp_path)
+    for path in (pipe, tmp_path, Path("."), Path("/")):
+        with pytest.warns(UserWarning, match="could not be kept.*no regular file"):
+            add_tiles(path, "a", TILES)
+    assert pipe.is_fifo()
+    link.symlink_to(kept)
+    add_tiles(link, "a", TILES)
+    assert link.is_symlink()
+    assert read_tiles(kept) == {"a": TILES}
 
 
 def test_the_file_may_be_read_by_others_as_the_umask_says(tmp_path: Path) -> None:
