@@ -291,10 +291,11 @@ NLI_FROZEN_MEAN = Group(
     variants=(
         *_modes(8, mix=(None,), seeds=FIVE),
         variant("sum", (10, 8), seeds=FIVE),
+        variant("aif gate", 8, seeds=FIVE),
         variant("aif select", 6, (10, 8), seeds=FIVE),
         variant("lower", 2, 4, 6, 10),
         variant("sum", 6, 8, 10),
-        variant("aif gate", 6, 8, 10, (10, 8)),
+        variant("aif gate", 6, 10, (10, 8)),
         variant("aif select", 8, 10),
     ),
 )
