@@ -50,11 +50,12 @@ class Gain:
 
 @dataclass(frozen=True)
 class Choice:
-    """The best layer of a mode by the development data, and by the test average."""
+    """The best layer of a mode by the development data, and by the test average, of `candidates` many."""
 
     mode: str
     chosen: Variant | None  # None where some run does not tell its development score
     oracle: Variant
+    candidates: int
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class ComparableVariants:
     def _choice(self, mode: str, members: Sequence[Variant]) -> Choice:
         dev = {item: score for item in members if (score := self.dev(item)) is not None}
         chosen = max(dev, key=lambda item: dev[item]) if len(dev) == len(members) else None
-        return Choice(mode, chosen, max(members, key=self.score))
+        return Choice(mode, chosen, max(members, key=self.score), len(members))
 
     def against(self, reference: Variant | None, variants: Sequence[Variant]) -> Findings:
         """The findings of some variants alone, compared with `reference`, which is then one of them, or with none."""

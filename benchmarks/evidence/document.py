@@ -44,8 +44,8 @@ points, each seed against the same seed. *95 %* is a confidence interval over la
 random effects, Clark 1973, with Satterthwaite's degrees of freedom; of two or three seeds it is wide), or where the
 languages are fewer than five one over seeds alone (Student's t); *p* is its two-sided test. *p languages* is the paired
 t-test over languages for these very seeds, *up* the number of languages that gain. *Chosen on dev* is what English
-development data alone choose; the *oracle* looks at the test data. *single layer* is one layer alone, the last one
-among them."""
+development data alone choose among the variants of that table; the *oracle* looks at the test data. *single layer* is
+one layer alone, the last one among them."""
 
 
 def write_document(root: Path, plan: Sequence[Group], rows: Sequence[Row]) -> Path:

@@ -147,30 +147,38 @@ def overview_table(several: Sequence[GroupEvidence]) -> Table | None:
     return Table(columns, tuple(rows)) if rows else None
 
 
+_HEADLINE_MODES = ("single layer", "scalar_mix", "sum", "aif gate", "aif select")
+
+
 def headline_table(several: Sequence[GroupEvidence]) -> Table | None:
-    """README's: one row a group that has a headline, one column a mode, each with the layers that dev data choose."""
-    modes = ("single layer", "scalar_mix", "sum", "aif gate", "aif select")
-    rows = []
-    for evidence in several:
-        for comparable in evidence.comparables if evidence.group.headline else ():
-            chosen = {choice.mode: choice.chosen for choice in comparable.choices}
-            variants = [LAST, *(chosen.get(mode) for mode in modes)]
-            if LAST not in comparable.comparison.runs or None in variants:
-                continue
-            seeds = len(comparable.comparison.seeds)
-            label = f"{evidence.group.headline}, {comparable.comparison.metric}, {seeds} seed{'s' if seeds > 1 else ''}"
-            cells = [_headline(comparable, variant) for variant in variants if variant is not None]
-            best = max(range(1, len(modes) + 1), key=lambda place: comparable.score(variants[place] or LAST))
-            cells[best] = f"**{cells[best]}**"
-            rows.append((label, *cells))
-            break
+    """README's: one row a group that has a headline, one column a mode, each with the layers that dev data choose.
+
+    They choose among all layers that were run, by the seeds that these share; the score is over the group's most seeds,
+    which a cell without a score has not had.
+    """
+    rows = [row for evidence in several if evidence.group.headline and (row := _headline_row(evidence)) is not None]
     columns = ("", "last layer", "single layer", "scalar mix", "sum", "AIF gate", "AIF select")
     return Table(columns, tuple(rows)) if rows else None
 
 
-def _headline(comparable: ComparableVariants, variant: Variant) -> str:
-    layers = "" if variant == LAST else f" ({_layers(variant)})"
-    return f"{percent(comparable.score(variant))}{layers}"
+def _headline_row(evidence: GroupEvidence) -> tuple[str, ...] | None:
+    scored = evidence.comparables[0] if evidence.comparables else None
+    if scored is None or LAST not in scored.comparison.runs:
+        return None
+    choices = [choice for comparable in evidence.comparables for choice in comparable.choices]
+    cells, scores = [], []
+    for mode in _HEADLINE_MODES:
+        choice = max((item for item in choices if item.mode == mode), key=lambda item: item.candidates, default=None)
+        if choice is None or choice.chosen is None:
+            return None
+        scores.append(scored.score(choice.chosen) if choice.chosen in scored.comparison.runs else -1.0)
+        among = f", of {choice.candidates}" if choice.candidates > 1 else ""
+        cells.append(f"{percent(scores[-1]) if scores[-1] >= 0 else _NONE} ({_layers(choice.chosen)}{among})")
+    best = scores.index(max(scores))
+    cells[best] = f"**{cells[best]}**"
+    seeds = len(scored.comparison.seeds)
+    label = f"{evidence.group.headline}, {scored.comparison.metric}, {seeds} seed{'s' if seeds > 1 else ''}"
+    return (label, percent(scored.score(LAST)), *cells)
 
 
 def layer_table(several: Sequence[GroupEvidence]) -> Table | None:
@@ -230,7 +238,8 @@ def fused_choice(comparable: ComparableVariants) -> Choice | None:
     dev = {choice.chosen: comparable.dev(choice.chosen) for choice in choices if choice.chosen is not None}
     scores = {variant: score for variant, score in dev.items() if score is not None}
     chosen = max(scores, key=lambda variant: scores[variant]) if len(scores) == len(choices) else None
-    return Choice("fusion", chosen, max((choice.oracle for choice in choices), key=comparable.score))
+    candidates = sum(choice.candidates for choice in choices)
+    return Choice("fusion", chosen, max((choice.oracle for choice in choices), key=comparable.score), candidates)
 
 
 def shown_variants(comparable: ComparableVariants, most: int) -> list[Variant]:
