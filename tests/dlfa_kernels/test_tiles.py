@@ -133,11 +133,11 @@ def test_neighbours_differ_in_one_thing() -> None:
 
 
 @pytest.fixture
-def trials(monkeypatch: pytest.MonkeyPatch) -> tile_trials.Trials:
+def trials(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> tile_trials.Trials:
     """Of so few tokens that the interpreter takes no time for them."""
     monkeypatch.setattr(tile_trials, "LENGTH", 5)
     monkeypatch.setattr(tile_trials, "l2_bytes", lambda device: 1000)
-    return tile_trials.Trials(torch.device("cpu"), 24, 16, torch.float32)
+    return tile_trials.Trials(device, 24, 16, torch.float32)
 
 
 @pytest.mark.parametrize("wrong", [1.2, float("nan")])
