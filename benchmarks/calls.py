@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dlfa_kernels import full_passes, token_passes
-from dlfa_kernels.checks import AIFWeights
+from dlfa_kernels.checks import AIFWeights, weight_shapes
 from dlfa_kernels.launches import using_l2_share
 from dlfa_kernels.results import BackwardResult, ForwardResult
 
@@ -54,10 +54,9 @@ class Inputs:
     cu_seqlens: Tensor | None
 
 
-def weight_shapes(embed_dim: int, squeeze_dim: int, kernel_size: int) -> AIFWeights:
+def meta_weights(embed_dim: int, squeeze_dim: int, kernel_size: int) -> AIFWeights:
     """The eight parameters on the meta device, float32."""
-    e, h = embed_dim, squeeze_dim
-    shapes = ((h, e, kernel_size), (h,), (e, h, 1), (e,), (h, e), (h,), (e, h), (e,))
+    shapes = weight_shapes(embed_dim, squeeze_dim, kernel_size)
     return AIFWeights._make(torch.empty(shape, device="meta") for shape in shapes)
 
 

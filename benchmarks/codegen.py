@@ -33,7 +33,7 @@ from dlfa_kernels.checks import AIFWeights
 from dlfa_kernels.launches import Launch, record_launches, specialised
 from dlfa_kernels.module import default_squeeze_dim
 
-from .calls import Inputs, Variant, run_backward, run_forward, weight_shapes
+from .calls import Inputs, Variant, meta_weights, run_backward, run_forward
 from .cases import DTYPES
 from .kernel_options import RowsPath, one_of, refuse_interpreter
 from .machine_code import ACCESSES, read_amd, read_nvidia
@@ -122,7 +122,7 @@ def recorded_launches(setting: Setting, variant: Variant) -> list[tuple[str, Lau
         return torch.empty(shape, dtype=dtype, device="meta")
 
     shape = (batch * length, embed_dim) if variant.packed else (batch, length, embed_dim)
-    weights = weight_shapes(embed_dim, setting.squeeze_dim, variant.kernel_size)
+    weights = meta_weights(embed_dim, setting.squeeze_dim, variant.kernel_size)
     inputs = Inputs(
         last=meta(*shape),
         lower=meta(*shape) if variant.lower else None,

@@ -49,6 +49,11 @@ def ours(device: torch.device) -> str:
     return OURS if device.type == "cuda" else OURS_EAGER
 
 
+def is_ours(provider: str) -> bool:
+    """Whether `provider` is `FusedAIF`, by whatever backend, schedule or graph."""
+    return provider.startswith(OURS)
+
+
 def build(provider: str, problem: Problem) -> Call:
     """Bind `provider`, with or without "+graph", to the tensors of `problem`; torch.compile compiles at the first call.
 

@@ -3,9 +3,10 @@
     python -m benchmarks.sanitize [--out DIR] [--tool memcheck ...] [--seconds S]
 
 Small, uneven shapes of every input form, forward and backward, with torch's caching allocator off, so that each
-tensor's end is the end of an allocation. One shape takes the tiles that large batches take. The calls are made without
-a tool first, by several processes, in half of the time at most: so the compiler's work is done in parallel and kept on
-disk, which alone would take minutes below a tool. Then each tool gets an equal part of what is left.
+tensor's end is the end of an allocation. One shape takes the tiles that large batches take. Each call is made three
+times: the third one is a replay (`dlfa_kernels.replays`), whose buffers are one allocation. All are made without a tool
+first, by several processes, in half of the time at most: so the compiler's work is done in parallel and kept on disk,
+which alone would take minutes below a tool. Then each tool gets an equal part of what is left.
 
 Rows of DIR/sanitizer.json: {"tool", "errors", "status", "seconds", "report"}, the first of them of no tool; `errors` is
 null where the calls came to no end. Exit status: 1 where a tool found errors or the calls came to no end.
@@ -54,6 +55,8 @@ SHAPES = (((3, 77, 40), 24), ((2, 128, 64), 16))
 WIDE_SHAPE = ((2, 200, 768), 192)
 DEFAULT_SECONDS = 360.0
 LINES_KEPT = 12
+# Of one kind, the last of which is a replay.
+CALLS = 3
 # Processes that call without a tool: each takes seconds to begin.
 MOST_PROCESSES = 8
 
@@ -78,7 +81,7 @@ def small_calls() -> Iterator[SmallCall]:
 
 
 def run_call(call: SmallCall, device: torch.device) -> None:
-    """Both passes, and a check that all numbers are finite.
+    """Both passes, `CALLS` times, and a check that all numbers are finite.
 
     Raises:
         ValueError: some are not.
@@ -89,10 +92,10 @@ def run_call(call: SmallCall, device: torch.device) -> None:
     chosen = choose_tiles(case.shape[-1], case.squeeze_dim, DTYPES[case.dtype], device_architecture(device))
     # Inside, tiles are taken as they are; elsewhere few tokens take smaller ones.
     with using_tiles(chosen) if call.of_large_batches else nullcontext():
-        found = results(build(OURS, problem), problem)
-    for name, result in found.items():
-        if not torch.isfinite(result).all():
-            raise ValueError(f"{case}: {name} is not finite")
+        for _ in range(CALLS):
+            for name, result in results(build(OURS, problem), problem).items():
+                if not torch.isfinite(result).all():
+                    raise ValueError(f"{case}: {name} is not finite")
 
 
 def run_on_gpu(call: SmallCall) -> None:

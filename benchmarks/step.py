@@ -25,7 +25,7 @@ from . import providers
 from .cases import CPU_SHAPES, SMALL_SHAPE, Case, core_case
 from .plain_aif import PlainAIF
 from .plots import Bars, size
-from .problems import Problem, exact
+from .problems import Problem, decide_relu, exact
 from .results import case_keys
 from .suite import Session, Suite, check, main, round_error
 from .timing import summarise, synchronise
@@ -96,7 +96,7 @@ def training_step(model: Tagger, optimizer: torch.optim.Optimizer, batch: tuple[
 
 
 def fusion_errors(model: Tagger, case: Case, batch: tuple[Tensor, ...]) -> dict[str, float]:
-    """Relative errors of the model's AIF, run as in the step, on the encoder's own states.
+    """Relative errors of the model's AIF, run as in the step, on the encoder's own states, decided for relu.
 
     Args:
         model: with an AIF.
@@ -110,6 +110,7 @@ def fusion_errors(model: Tagger, case: Case, batch: tuple[Tensor, ...]) -> dict[
     with torch.no_grad(), torch.autocast(tokens.device.type, torch.bfloat16):
         last, lower = model.states(tokens, mask)
     last, lower = (states.detach().clone().requires_grad_() for states in (last, lower))
+    decide_relu(aif, last, lower)
     problem = Problem(case, aif, last, lower, torch.randn_like(last), mask, None)
 
     def call() -> Tensor:

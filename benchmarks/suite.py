@@ -136,14 +136,16 @@ class Session:
 
     def right(self, keys: dict[str, Any], errors: dict[str, float]) -> bool:
         """Whether results are near float64; wrong ones are recorded with their error and get no time."""
-        dtype = getattr(torch, keys["dtype"])
-        wrong = {name: error for name, error in errors.items() if error > limit(name, dtype)}
+        limits = {
+            name: limit(name, getattr(torch, keys["dtype"]), providers.is_ours(keys["provider"])) for name in errors
+        }
+        wrong = {name: error for name, error in errors.items() if error > limits[name]}
         if not wrong:
             return True
         name = max(wrong, key=lambda name: wrong[name])
         finite = wrong[name] != float("inf")
         self.results.add(keys, max_rel_error=round_error(wrong[name]) if finite else None)
-        self.skip([keys], f"wrong: {name} is off by {wrong[name]:.1e}, allowed {limit(name, dtype):.0e}")
+        self.skip([keys], f"wrong: {name} is off by {wrong[name]:.1e}, allowed {limits[name]:.0e}")
         self.ours_failed |= keys["provider"].startswith(providers.ours(self.device))
         return False
 

@@ -57,7 +57,8 @@ def bound(case: Case, provider: str) -> tuple[Problem, providers.Call, dict[str,
 def test_speed(benchmark: Any, case: Case, provider: str, pass_: str) -> None:
     """Time one pass of one provider, if its results are right."""
     problem, call, errors = bound(case, provider)
-    wrong = {name: error for name, error in errors[pass_].items() if error > limit(name, problem.last.dtype)}
+    limits = {name: limit(name, problem.last.dtype, providers.is_ours(provider)) for name in errors[pass_]}
+    wrong = {name: error for name, error in errors[pass_].items() if error > limits[name]}
     assert not wrong, f"not timed, as it is wrong: {wrong}"
 
     def forward() -> None:

@@ -33,7 +33,7 @@ from dlfa_kernels.checks import AIFWeights
 from dlfa_kernels.launches import Launch, record_launches
 from dlfa_kernels.module import default_squeeze_dim
 
-from .calls import Inputs, Variant, run_backward, run_forward, weight_shapes
+from .calls import Inputs, Variant, meta_weights, run_backward, run_forward
 from .cases import DTYPES
 from .kernel_options import Dtype, RowsPath
 from .output import print_table, write_json
@@ -97,7 +97,7 @@ def make_inputs(case: Case, dtype: torch.dtype) -> Inputs:
         return torch.randn(shape, generator=generator).mul(scale).to(dtype)
 
     shape = (int(lengths.sum()), embed_dim) if variant.packed else case.shape
-    weights = weight_shapes(embed_dim, default_squeeze_dim(embed_dim, 4), variant.kernel_size)
+    weights = meta_weights(embed_dim, default_squeeze_dim(embed_dim, 4), variant.kernel_size)
     mask = (torch.arange(length) < lengths[:, None]).long()
     starts = torch.cat([torch.zeros(1), lengths.cumsum(0)]).int()
     return Inputs(

@@ -29,12 +29,17 @@ _tuned: dict[str, Tiles] = {}
 _tuning = threading.Lock()
 
 
-def bucket(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: str) -> str:
-    """The key under which tiles are kept: E rounded up to a power of two, H, dtype and architecture.
+def bucket(
+    embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: str, products: torch.dtype | None = None
+) -> str:
+    """The key under which tiles are kept: E rounded up to a power of two, H, dtypes and architecture.
 
-    H as it is: what a program holds of it decides whether a tile fits in registers and shared memory.
+    H as it is: what a program holds of it decides whether a tile fits in registers and shared memory. `products` are
+    named where they have another dtype than the states.
     """
     name = str(dtype).removeprefix("torch.")
+    if products not in (None, dtype):
+        name += f" by {str(products).removeprefix('torch.')}"
     return f"{architecture} {name} E{power_of_two(embed_dim)} H{squeeze_dim}"
 
 
@@ -47,6 +52,8 @@ def neighbours(tile: Tile) -> Iterator[Tile]:
         "registers": (255, 168, 128),
         "num_stages": (2, 3, 4),
     }
+    if torch.version.hip:  # whose compiler is not told of registers: the same tile again
+        del choices["registers"]
     for name, values in choices.items():
         for value in values:
             if value != getattr(tile, name):
@@ -113,30 +120,34 @@ def _fit_for_every_form(tuned: Tiles, default: Tiles, trials: Trials) -> Tiles:
     return default
 
 
+def tuning_waits(device: torch.device) -> bool:
+    """Whether calls on `device` may have the shipped tiles for now, and tuned ones later: a CUDA graph is captured."""
+    return device.type == "cuda" and environment.autotune() and torch.cuda.is_current_stream_capturing()
+
+
 def tiles_for(
     embed_dim: int, squeeze_dim: int, dtype: torch.dtype, device: torch.device, products: torch.dtype | None = None
 ) -> Tiles:
     """The shipped tiles, or with DLFA_AUTOTUNE=1 on a GPU the tuned ones of the bucket, tuned now if there are none.
 
-    Where `products` have another dtype than the states the shipped ones serve. Nothing is tuned while a CUDA graph is
-    captured.
+    Nothing is tuned while a CUDA graph is captured.
     """
     architecture = device_architecture(device)
     default = choose_tiles(embed_dim, squeeze_dim, dtype, architecture, products)
-    if device.type != "cuda" or not environment.autotune() or products not in (None, dtype):
+    if device.type != "cuda" or not environment.autotune():
         return default
-    key = bucket(embed_dim, squeeze_dim, dtype, architecture)
+    key = bucket(embed_dim, squeeze_dim, dtype, architecture, products)
     with _tuning:  # threads that tuned at once would time each other's launches
         if key not in _tuned:
             path = environment.tile_cache()
             found = read_tiles(path).get(key)
             if found is None:
-                if torch.cuda.is_current_stream_capturing():
+                if tuning_waits(device):
                     logger.warning("no tiles are tuned while a CUDA graph is captured: the shipped ones serve %s", key)
                     return default
                 logger.info("tuning tiles of %s for at most %.0f s", key, environment.autotune_seconds())
                 try:
-                    trials = Trials(device, embed_dim, squeeze_dim, dtype)
+                    trials = Trials(device, embed_dim, squeeze_dim, dtype, products)
                     found = tune(default, trials.measure, environment.autotune_seconds())
                     found = _fit_for_every_form(found, default, trials)
                     add_tiles(path, key, found)

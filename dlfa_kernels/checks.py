@@ -31,6 +31,12 @@ class AIFWeights(NamedTuple):
     global_expand_bias: Tensor  # (E,)
 
 
+def weight_shapes(embed_dim: int, squeeze_dim: int, kernel_size: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes of `AIFWeights` for given E, H and k, in its order."""
+    e, h = embed_dim, squeeze_dim
+    return (h, e, kernel_size), (h,), (e, h, 1), (e,), (h, e), (h,), (e, h), (e,)
+
+
 def one_of(name: str, value: object, valid: tuple[str, ...]) -> None:
     """Raise ValueError unless `value` is one of the strings `valid`."""
     if value not in valid:
@@ -96,12 +102,7 @@ def _check_weights(weights: AIFWeights, last: Tensor) -> None:
             "local_squeeze_weight must have shape (H, E, k), with H positive and the kernel_size k odd, "
             f"got {_shape(squeeze)}"
         )
-    shapes = AIFWeights._make(
-        [
-            (squeeze_dim, embed_dim, kernel_size), (squeeze_dim,), (embed_dim, squeeze_dim, 1), (embed_dim,),
-            (squeeze_dim, embed_dim), (squeeze_dim,), (embed_dim, squeeze_dim), (embed_dim,),
-        ]
-    )  # fmt: skip
+    shapes = weight_shapes(embed_dim, squeeze_dim, kernel_size)
     for name, weight, shape in zip(AIFWeights._fields, weights, shapes, strict=True):
         if weight.shape != shape:
             raise ValueError(

@@ -41,6 +41,8 @@ def validate() -> bool:
 def autotune() -> bool:
     """DLFA_AUTOTUNE=1: time tile sizes on the GPU at the first call of each bucket, and keep the best on disk.
 
+    The token form always has the shipped ones.
+
     Raises:
         ValueError: it is not 0 or 1.
     """

@@ -92,26 +92,27 @@ def _compile(launches: list[Launch]) -> None:
 
 @dataclass(frozen=True)
 class Overrides:
-    """What holds inside the `with` blocks that are open; None is no change.
-
-    It holds in every thread, as autograd runs a backward pass on a GPU in a thread of its own, or in the one given.
-    """
+    """What holds inside the `with` blocks that are open; None is no change."""
 
     recorded: list[Launch] | None = None
     architecture: str | None = None
     tiles: Tiles | None = None
     l2_share: float | None = None
-    thread: int | None = None
 
 
-_NOTHING = Overrides()
-_overrides = _NOTHING
+class _OfThread(threading.local):
+    overrides: Overrides | None = None
+
+
+# They hold in every thread, as autograd runs a backward pass on a GPU in a thread of its own; but for a thread that has
+# its own, where nothing else does.
+_overrides = Overrides()
+_of_thread = _OfThread()
 
 
 def overrides() -> Overrides:
     """What the open `with` blocks change for this thread."""
-    current = _overrides
-    return current if current.thread in (None, threading.get_ident()) else _NOTHING
+    return _of_thread.overrides or _overrides
 
 
 @contextmanager
@@ -138,9 +139,21 @@ def record_launches(architecture: str | None = None) -> Iterator[list[Launch]]:
 
 @contextmanager
 def using_tiles(tiles: Tiles, in_this_thread: bool = False) -> Iterator[None]:
-    """Launch with these tiles inside, whatever the sizes: for tests, and for tuning, unnoticed by other threads."""
-    with _changed(replace(_overrides, tiles=tiles, thread=threading.get_ident() if in_this_thread else None)):
+    """Launch with these tiles inside, whatever the sizes.
+
+    Args:
+        tiles: taken as they are.
+        in_this_thread: for tuning, unnoticed by other threads and untouched by what they, or blocks outside, change.
+    """
+    if not in_this_thread:
+        with _changed(replace(_overrides, tiles=tiles)):
+            yield
+        return
+    outer, _of_thread.overrides = _of_thread.overrides, Overrides(tiles=tiles)
+    try:
         yield
+    finally:
+        _of_thread.overrides = outer
 
 
 @contextmanager

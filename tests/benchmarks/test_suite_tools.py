@@ -134,6 +134,22 @@ def test_counters_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ncu.measure(tmp_path, 30)
 
 
+def test_the_third_calls_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first compiles and the second keeps; all later ones are replays."""
+    order: list[str] = []
+    monkeypatch.setattr(ncu, "choose_device", lambda name: torch.device("cpu"))
+    monkeypatch.setattr(ncu, "core_case", lambda shape: core_case((2, 5, 32)))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(L2_cache_size=1024))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    for name in ("start", "stop"):
+        monkeypatch.setattr(torch.cuda.profiler, name, lambda name=name: order.append(name))
+    for name in ("forward", "backward"):
+        monkeypatch.setattr(f"benchmarks.calls.run_{name}", lambda *given, name=name: order.append(name))
+    ncu.launch_passes(None)
+    warm_up = ["forward", "backward"] * 2
+    assert order == [*warm_up, "start", "forward", "stop", "start", "backward", "stop"]
+
+
 @pytest.mark.parametrize(
     ("text", "errors"),
     [
@@ -207,10 +223,11 @@ def test_calls_without_a_tool_are_a_check_too(tmp_path: Path, monkeypatch: pytes
 
 def test_small_calls_take_the_tiles_of_large_batches_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few tokens take smaller ones by themselves on a GPU, and the largest kernels would never be checked."""
-    taken = {}
+    taken, made = {}, []
 
     def note(call: object, problem: Problem) -> dict[str, torch.Tensor]:
         taken[problem.case] = overrides().tiles
+        made.append((problem.case, taken[problem.case]))
         return {"z": torch.ones(1)}
 
     monkeypatch.setattr(sanitize, "results", note)
@@ -218,6 +235,7 @@ def test_small_calls_take_the_tiles_of_large_batches_too(monkeypatch: pytest.Mon
     for call in calls:
         sanitize.run_call(call, torch.device("cpu"))
     assert len(taken) == len(calls)
+    assert len(made) == 3 * len(set(made)) == 3 * len(calls)  # of one kind, the third of which is a replay
     wide = [tiles for tiles in taken.values() if tiles is not None]
     assert len(wide) == len(sanitize.FORMS)
     for tiles in wide:

@@ -10,7 +10,7 @@ import torch
 from aif_cases import Case, exact, make_inputs, relative_errors, run
 
 from dlfa_kernels import full_passes, fused_aif
-from dlfa_kernels.checks import AIFWeights
+from dlfa_kernels.checks import AIFWeights, weight_shapes
 from dlfa_kernels.groups import Group, l2_bytes, sequence_groups
 from dlfa_kernels.launches import Launch, record_launches, using_l2_share, using_tiles
 from dlfa_kernels.tiles import choose_tiles
@@ -116,7 +116,7 @@ def test_the_share_of_the_tiles_holds_unless_overridden(device: torch.device) ->
 def meta_launches(batch: int, share: float) -> tuple[list[Launch], list[Launch]]:
     """Forward and backward launches at (batch, 128, 768), H = 192, bfloat16."""
     e, h = 768, 192
-    shapes = ((h, e, 1), (h,), (e, h, 1), (e,), (h, e), (h,), (e, h), (e,))
+    shapes = weight_shapes(e, h, kernel_size=1)
     weights = AIFWeights._make(torch.empty(shape, device="meta", dtype=torch.bfloat16) for shape in shapes)
     last, lower, dz = (torch.empty(batch, 128, e, device="meta", dtype=torch.bfloat16) for _ in range(3))
     arguments = (last, lower, weights, None, None)

@@ -10,6 +10,7 @@ from statistics import median
 import pytest
 import torch
 from aif_cases import (
+    LIMITS,
     MASKS,
     Case,
     Inputs,
@@ -28,13 +29,11 @@ from dlfa_kernels import full_passes, fused_aif, token_passes
 from dlfa_kernels.backends import INTERPRETED
 from dlfa_kernels.checks import MASK_DTYPES
 from dlfa_kernels.launches import record_launches
+from dlfa_kernels.operands import MAX_ROW_STRIDE
 from dlfa_kernels.replays import Replay
 from dlfa_kernels.tiles import choose_tiles, device_architecture
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
-
-# Relative errors in norm: of z, and of a gradient.
-LIMITS = {torch.float32: (2e-5, 2e-5), torch.float16: (2e-3, 4e-3), torch.bfloat16: (1e-2, 2e-2)}
 
 triton_aif = partial(fused_aif, backend="triton")
 TILE_T = choose_tiles(24, 16, torch.float32).squeeze.block_t
@@ -436,7 +435,7 @@ def test_no_rows_at_all(shape: tuple[int, int], token: int | None, device: torch
         pytest.skip("no token 0 in a sequence of length 0")
     case = Case(batch=shape[0], length=shape[1], mask="none", token=token)
     results = run(triton_aif, make_inputs(case, device), **case.options)
-    assert results["z"].shape == (*shape, case.embed_dim) if token is None else (shape[0], case.embed_dim)
+    assert results["z"].shape == (*(shape if token is None else shape[:1]), case.embed_dim)
     for name, value in results.items():
         assert value.eq(0).all(), name
 
@@ -465,18 +464,39 @@ def test_the_two_inputs_own_their_gradients(token: int | None, device: torch.dev
     assert torch.equal(lower.grad, kept)
 
 
-def test_row_offsets_beyond_32_bits(device: torch.device) -> None:
-    # Rows that lie far apart in one allocation, of which only they are ever touched.
-    case = Case(batch=2, length=17, embed_dim=16, dtype=torch.float16)
-    stride = 1 << 26
-    assert (case.batch - 1) * 17 * stride + 16 * stride > 1 << 31
+@pytest.mark.parametrize(
+    ("case", "strides"),
+    [
+        (Case(batch=2, length=17), (1 << 31, 16, 1)),
+        (Case(batch=1, length=258, mask="none"), (1 << 31, MAX_ROW_STRIDE, 1)),
+        (Case(lengths=(129, 129)), (MAX_ROW_STRIDE, 1)),
+        (Case(batch=2, length=17, token=3), (1 << 31, 16, 1)),
+        (Case(lengths=(129, 129), token=128), (MAX_ROW_STRIDE, 1)),
+    ],
+    ids=["sequences", "rows", "packed rows", "token", "packed token"],
+)
+def test_offsets_beyond_32_bits(case: Case, strides: tuple[int, ...], device: torch.device) -> None:
+    case = case.but(embed_dim=16, kernel_size=3, fuse="select", dtype=torch.float16)
     inputs = make_inputs(case, device)
-    expected = run(triton_aif, inputs, **case.options)
-    torch.use_deterministic_algorithms(False)  # the allocation is not to be filled
-    memory = torch.empty(case.batch * case.length * stride, dtype=torch.float16, device=device)
-    far = memory.as_strided(inputs.last.shape, (case.length * stride, stride, 1))
-    inputs.last = far.copy_(inputs.last)
-    assert_equal_bits(run(triton_aif, inputs, **case.options), expected)
+    places = {"x": "last", "y": "lower"} | ({"dz": "dz"} if case.token is None else {})
+    apart = 1 << 12  # more than a sequence whose rows lie close, less than what lies between rows that are far apart
+    torch.use_deterministic_algorithms(False)  # the allocation, of which a few pages are touched, is not to be filled
+    memory = torch.empty(
+        sum((size - 1) * stride for size, stride in zip(inputs.last.shape, strides, strict=True)) + len(places) * apart,
+        dtype=case.dtype,
+        device=device,
+    )
+    assert memory.numel() > 1 << 31
+    for index, name in enumerate(places.values()):
+        states = getattr(inputs, name)
+        setattr(inputs, name, memory.as_strided(states.shape, strides, index * apart).copy_(states))
+    with record_launches() as launched:
+        assert_near_exact(inputs, case)
+    for name in places:  # not copies of them
+        arguments = [launch.arguments for launch in launched if f"{name}_ptr" in launch.arguments]
+        assert arguments
+        for axis, stride in zip(("row", "batch"), reversed(strides[:-1]), strict=False):
+            assert {given[f"{name}_{axis}_stride"] for given in arguments} == {stride}
 
 
 def assert_last_sequence_as_alone(batch: int, device: torch.device) -> None:

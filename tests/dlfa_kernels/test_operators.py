@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from aif_cases import GRADIENTS, Case, Inputs, make_inputs, run
+from aif_cases import GRADIENTS, LIMITS, Case, Inputs, make_inputs, relative_error, run
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -466,4 +466,7 @@ def test_the_device_of_the_tensors_counts() -> None:
         z = aif(last, lower, inputs.mask)
         z.sum().backward()
     assert z.device == last.grad.device == torch.device("cuda:1")
-    torch.testing.assert_close(z, copy.deepcopy(aif).cpu()(last.cpu(), lower.cpu(), inputs.mask.cpu()).to(z.device))
+    eager = copy.deepcopy(aif).cpu()
+    eager.backend = "eager"
+    expected = eager(last.cpu(), lower.cpu(), inputs.mask.cpu())
+    assert relative_error(z.cpu(), expected) <= LIMITS[z.dtype][0]

@@ -233,6 +233,21 @@ def test_overrides_and_tuning_have_replays_of_their_own(
     assert len(launched) == 3
 
 
+def test_nothing_is_kept_while_tiles_wait_to_be_tuned(
+    launched: list[Launched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = make_inputs(Case())
+    monkeypatch.setattr(replays, "tuning_waits", lambda device: True)  # a CUDA graph is captured
+    for _ in range(3):
+        forward(Case(), inputs)
+    monkeypatch.setattr(replays, "tuning_waits", lambda device: False)
+    for _ in range(2):
+        forward(Case(), inputs)
+        assert not launched
+    forward(Case(), inputs)
+    assert launched
+
+
 def test_views_are_neither_operands_nor_buffers() -> None:
     operand, buffer = torch.zeros(64), torch.zeros(64)
 

@@ -25,8 +25,8 @@ pytest.importorskip("triton", reason="triton is there on Linux only")
 from triton.runtime.errors import OutOfResources
 
 from dlfa_kernels import autotune, environment, full_passes, fused_aif, tile_trials
-from dlfa_kernels.autotune import STAGES, bucket, neighbours, tiles_for, tune
-from dlfa_kernels.launches import overrides, using_tiles
+from dlfa_kernels.autotune import STAGES, bucket, neighbours, tiles_for, tune, tuning_waits
+from dlfa_kernels.launches import Overrides, overrides, record_launches, using_tiles
 from dlfa_kernels.tile_cache import FORMAT, LIMITS, add_tiles, read_tiles
 from dlfa_kernels.tiles import (
     FAMILIES,
@@ -125,20 +125,23 @@ def test_tuning_keeps_what_is_fastest() -> None:
     assert all(getattr(tuned, stage) == getattr(start, stage) for stage in untouched)
 
 
-def test_neighbours_differ_in_one_thing() -> None:
+def test_neighbours_differ_in_one_thing(monkeypatch: pytest.MonkeyPatch) -> None:
     tile = Tile(block_t=48, block_e=64, num_warps=8, num_stages=2)
+    monkeypatch.setattr(torch.version, "hip", None)
     several = list(neighbours(tile))
     for other in several:
         assert sum(getattr(other, field.name) != getattr(tile, field.name) for field in fields(Tile)) == 1
     assert len(set(several)) == len(several) == 3 + 2 + 1 + 2 + 2
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert list(neighbours(tile)) == [other for other in several if other.registers == tile.registers]
 
 
 @pytest.fixture
-def trials(monkeypatch: pytest.MonkeyPatch) -> tile_trials.Trials:
+def trials(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> tile_trials.Trials:
     """Of so few tokens that the interpreter takes no time for them."""
     monkeypatch.setattr(tile_trials, "LENGTH", 5)
     monkeypatch.setattr(tile_trials, "l2_bytes", lambda device: 1000)
-    return tile_trials.Trials(torch.device("cpu"), 24, 16, torch.float32)
+    return tile_trials.Trials(device, 24, 16, torch.float32)
 
 
 @pytest.mark.parametrize("wrong", [1.2, float("nan")])
@@ -174,16 +177,69 @@ def test_tiles_with_wrong_results_are_not_chosen(
             assert measure(other, stage) == 1.0
 
 
+def test_one_wrong_tile_of_many_is_wrong() -> None:
+    generator = torch.Generator().manual_seed(0)
+    expected = torch.randn(200, 128, 96, generator=generator)
+    wrong = expected.clone()
+    wrong[150, 96:112, 64:80] = 0
+    assert tile_trials._alike(wrong, expected, states=False)  # as a whole it would pass
+    assert not tile_trials._alike(wrong, expected, states=True)
+    assert tile_trials._alike(expected.bfloat16(), expected, states=True)
+
+
+def test_trials_multiply_in_the_dtype_of_autocast(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, dtypes = full_passes.forward, set()
+
+    def noted(*arguments: Any) -> Any:
+        result = forward(*arguments)
+        dtypes.add((result.z.dtype, result.squeezed.dtype))
+        return result
+
+    monkeypatch.setattr(tile_trials, "LENGTH", 5)
+    monkeypatch.setattr(tile_trials, "l2_bytes", lambda device: 1000)
+    monkeypatch.setattr(tile_trials, "_milliseconds", lambda run: 1.0)
+    monkeypatch.setattr(full_passes, "forward", noted)
+    trials = tile_trials.Trials(device, 24, 16, torch.float32, torch.bfloat16)
+    tiles = choose_tiles(24, 16, torch.float32, products=torch.bfloat16)
+    for stage in ("squeeze", "inputs"):
+        trials.measure(tiles, stage)
+    trials.run_forms(tiles)
+    assert dtypes == {(torch.float32, torch.bfloat16)}
+
+
 def test_tiles_on_trial_are_seen_by_the_tuning_thread_alone() -> None:
-    seen: list[Tiles | None] = []
-    other = choose_tiles(1024, 256, torch.bfloat16)
-    with using_tiles(other, in_this_thread=True):
-        thread = threading.Thread(target=lambda: seen.append(overrides().tiles))
-        thread.start()
+    """And a block of another thread that is open when the trial begins or ends leaves nothing behind, nor does that."""
+    before, other = overrides(), choose_tiles(1024, 256, torch.bfloat16)
+    begun, may_end, seen = threading.Event(), threading.Event(), []
+
+    def on_trial() -> None:
+        with using_tiles(other, in_this_thread=True):
+            seen.append(overrides())
+            begun.set()
+            assert may_end.wait(60)
+            seen.append(overrides())
+
+    for begins_inside in (True, False):
+        begun.clear()
+        may_end.clear()
+        thread = threading.Thread(target=on_trial)
+        if not begins_inside:
+            thread.start()
+            assert begun.wait(60)
+        with record_launches():
+            if begins_inside:
+                thread.start()
+                assert begun.wait(60)
+            else:
+                may_end.set()
+                thread.join()
+            assert overrides().tiles is None
+            assert overrides().recorded is not None
+        assert overrides() == before
+        may_end.set()
         thread.join()
-        seen.append(overrides().tiles)
-    assert seen == [None, other]
-    assert overrides().tiles is None
+        assert overrides() == before
+    assert seen == [Overrides(tiles=other)] * 4
 
 
 def test_tuning_changes_nothing_that_is_not_faster_by_more_than_noise() -> None:
@@ -248,8 +304,56 @@ def test_tuned_tiles_run_in_every_form(
     assert ("select", False) in forms
 
 
+@pytest.fixture
+def tuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """DLFA_AUTOTUNE=1 as on a GPU, nothing tuned yet; the file of tuned tiles."""
+    path = tmp_path / "tiles.json"
+    monkeypatch.setenv("DLFA_AUTOTUNE", "1")
+    monkeypatch.setenv("DLFA_TILE_CACHE", str(path))
+    monkeypatch.setattr(autotune, "_tuned", {})
+    monkeypatch.setattr(autotune, "device_architecture", lambda device: "sm_90")
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    return path
+
+
+def test_float32_states_under_autocast_have_tuned_tiles_of_their_own(
+    tuning: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[Any, ...]] = []
+
+    class NoTrials:
+        measure = None
+
+        def __init__(self, device: torch.device, *sizes: Any) -> None:
+            tried.append(sizes)
+
+    monkeypatch.setattr(autotune, "Trials", NoTrials)
+    monkeypatch.setattr(autotune, "tune", lambda default, measure, seconds: replace(default, l2_share=0.25))
+    monkeypatch.setattr(autotune, "_fit_for_every_form", lambda tuned, default, trials: tuned)
+    for products in (torch.bfloat16, torch.float16, torch.float32, None) * 2:
+        shipped = choose_tiles(768, 192, torch.float32, "sm_90", products)
+        chosen = tiles_for(768, 192, torch.float32, torch.device("cuda"), products)
+        assert chosen == replace(shipped, l2_share=0.25)
+    assert tried == [(768, 192, torch.float32, products) for products in (torch.bfloat16, torch.float16, torch.float32)]
+    assert len(read_tiles(tuning)) == 3
+
+
+def test_nothing_is_tuned_while_a_graph_is_captured(
+    tuning: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert tiles_for(768, 192, torch.bfloat16, cuda) == choose_tiles(768, 192, torch.bfloat16, "sm_90")
+    assert "no tiles are tuned while a CUDA graph is captured" in caplog.text
+    assert not tuning.exists()
+    assert tuning_waits(cuda)
+    assert not tuning_waits(torch.device("cpu"))
+    monkeypatch.setenv("DLFA_AUTOTUNE", "0")
+    assert not tuning_waits(cuda)
+
+
 def test_without_memory_to_tune_the_shipped_tiles_serve(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tuning: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tried: list[int] = []
 
@@ -257,18 +361,13 @@ def test_without_memory_to_tune_the_shipped_tiles_serve(
         tried.append(1)
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setenv("DLFA_AUTOTUNE", "1")
-    monkeypatch.setenv("DLFA_TILE_CACHE", str(tmp_path / "tiles.json"))
-    monkeypatch.setattr(autotune, "_tuned", {})
     monkeypatch.setattr(autotune, "Trials", trials)
-    monkeypatch.setattr(autotune, "device_architecture", lambda device: "sm_90")
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     for _ in range(2):
         chosen = tiles_for(768, 192, torch.bfloat16, torch.device("cuda"))
         assert chosen == choose_tiles(768, 192, torch.bfloat16, "sm_90")
     assert len(tried) == 1
     assert "too little memory to tune tiles" in caplog.text
-    assert not list(tmp_path.iterdir())
+    assert not tuning.exists()
 
 
 def test_tiles_are_kept_by_bucket_not_by_exact_size() -> None:
@@ -279,8 +378,11 @@ def test_tiles_are_kept_by_bucket_not_by_exact_size() -> None:
         bucket(768, 256, torch.bfloat16, "sm_90"),
         bucket(768, 192, torch.float16, "sm_90"),
         bucket(768, 192, torch.bfloat16, "sm_80"),
+        bucket(768, 192, torch.float32, "sm_90"),
+        *(bucket(768, 192, torch.float32, "sm_90", products) for products in (torch.bfloat16, torch.float16)),
     ]
-    assert key not in others
+    assert len({key, *others}) == 1 + len(others)
+    assert key == bucket(768, 192, torch.bfloat16, "sm_90", torch.bfloat16)
 
 
 def test_nothing_is_tuned_unasked_or_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
