@@ -15,7 +15,7 @@ import torch
 from tiny_tasks import make_encoder, make_udpos
 from transformers import AutoTokenizer, BertModel, TrainerControl, TrainerState, TrainingArguments
 
-from dlfa import DLFAForTokenClassification
+from dlfa import DLFAForTokenClassification, atomic
 from dlfa.length_batches import LengthGroupedSampler
 from dlfa.materials import load_tokenizer
 from dlfa.run_config import RunConfig, differences
@@ -433,26 +433,29 @@ def test_only_complete_checkpoints_are_resumed(tmp_path):
 
 def test_leftovers_of_killed_processes_are_removed(base, tmp_path):
     config = dataclasses.replace(base, output_dir=tmp_path, epochs=1, languages=("de",))
-    leftovers = [tmp_path / name for name in (".7-results.json", ".7-model/config.json", "predictions/.7-test-de.tsv")]
+    names = ("results.json", "model", "predictions/test-de.tsv")
+    results_file, model_folder, predictions_file = (atomic.temporary(tmp_path / name) for name in names)
+    leftovers = [results_file, model_folder / "config.json", predictions_file]
+    notes = atomic.temporary(tmp_path / "notes")  # no name of a run
 
     def kill():
         for path in (*leftovers, tmp_path / "checkpoints" / "checkpoint-12" / "model.safetensors"):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("")
-        (tmp_path / ".7-notes").write_text("mine")
+        notes.write_text("mine")
 
     train(config)
     kill()  # between the results and the removal of the checkpoints
     train(config, resume=True)
     assert not any(path.exists() for path in leftovers)
-    assert not (tmp_path / ".7-model").exists()
+    assert not model_folder.exists()
     assert not (tmp_path / "checkpoints").exists()
     for options in ({"resume": True}, {"overwrite": True}):
         (tmp_path / "results.json").unlink()
         kill()
         train(config, **options)
         assert not any(path.exists() for path in leftovers)
-    assert (tmp_path / ".7-notes").exists()
+    assert notes.exists()
 
 
 def test_a_run_killed_after_its_last_step_takes_no_other(base, tmp_path, monkeypatch):
