@@ -15,7 +15,7 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig,
 from transformers.utils import ModelOutput
 
 from dlfa_kernels import FusedAIF
-from dlfa_kernels.checks import check_mask, is_tensor
+from dlfa_kernels.checks import check_lower, check_mask, is_tensor
 
 from .configuration import DLFAConfig
 from .encoder_states import EncoderStates, keep_block_inputs, run_encoder
@@ -203,8 +203,15 @@ class DLFAPreTrainedModel(PreTrainedModel):
             What `forward` returns.
 
         Raises:
-            ValueError, TypeError: an argument that does not fit.
+            ValueError, TypeError: an argument that does not fit, or that the head does not take.
         """
+        is_tensor("last", last)
+        if last.dim() != 3 or last.shape[-1] != self.config.hidden_size:
+            raise ValueError(
+                f"last must have shape (B, T, E) with E = {self.config.hidden_size}, got {tuple(last.shape)}"
+            )
+        for number, lower in enumerate(lowers):
+            check_lower(f"lowers[{number}]", lower, last)
         if attention_mask is not None:
             check_mask("attention_mask", attention_mask, last.shape[:2], last.device)
         self._check_arguments(last.shape[:2], attention_mask, **arguments)
@@ -237,9 +244,24 @@ class DLFAPreTrainedModel(PreTrainedModel):
                 output[name] = states.outputs[name]
         return output
 
-    def _check_arguments(self, shape: torch.Size, mask: Tensor | None, **arguments: Any) -> None:
-        """Check the head's arguments for sequences of `shape` (B, T) before any work."""
-        if arguments.get("output_gate") and self.config.fusion != "aif":
+    def _check_arguments(
+        self,
+        shape: torch.Size,
+        mask: Tensor | None,
+        *,
+        output_gate: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+        **unknown: Any,
+    ) -> None:
+        """Check the head's arguments for sequences of `shape` (B, T) before any work.
+
+        A subclass takes those that it knows, and hands the others on.
+        """
+        if unknown:
+            parameters = inspect.signature(self._head).parameters.values()
+            own = ", ".join(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)
+            raise TypeError(f"unknown keyword {', '.join(map(repr, unknown))}; {type(self).__name__} takes {own}")
+        if output_gate and self.config.fusion != "aif":
             raise ValueError(f"output_gate needs fusion='aif', this model has fusion={self.config.fusion!r}")
 
     def _head(self, last: Tensor, lowers: tuple[Tensor, ...], mask: Tensor | None, **arguments: Any) -> ModelOutput:
