@@ -79,7 +79,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
     def from_encoder(
         cls: type[Model],
         encoder: str | os.PathLike[str] | PreTrainedModel,
-        fusion_layer: int | list[int] | None = 8,
+        fusion_layer: int | list[int] | None = None,
         num_labels: int | None = None,
         *,
         dtype: torch.dtype | str = "float32",
@@ -92,7 +92,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
             encoder: a Hub id, a directory, or a loaded encoder, which then becomes part of the new model as it is, in
                 its own dtype and on its own device, less its pooler. Of a model with a task head, such as
                 BertForMaskedLM, the encoder alone is used.
-            fusion_layer: see DLFAConfig; None is the plain last-layer baseline.
+            fusion_layer: see DLFAConfig, whose default it shares: None, the plain last-layer baseline.
             num_labels: classes of the task head.
             dtype: of the loaded weights; float32 unless told otherwise, since they are to be trained.
             encoder_kwargs: for `AutoModel.from_pretrained`, such as `revision` or `local_files_only`.

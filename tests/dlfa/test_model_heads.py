@@ -354,7 +354,7 @@ def test_from_encoder_keeps_the_weights_of_a_resized_encoder() -> None:
     ("fields", "error", "message"),
     [
         ({"fusion_layer": 3}, ValueError, r"fusion_layer must be in 0\.\.2 .* 3 layers, got 3"),
-        ({}, ValueError, r"fusion_layer must be in 0\.\.2 .* 3 layers, got 8"),
+        ({"fusion": "aif"}, ValueError, r"fusion_layer must be given for fusion='aif' \(0\.\.2"),
         (
             {"fusion_layer": 1, "kernal_size": 3},
             TypeError,
@@ -367,6 +367,12 @@ def test_from_encoder_keeps_the_weights_of_a_resized_encoder() -> None:
 def test_from_encoder_names_what_is_wrong(fields: dict, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         DLFAForTokenClassification.from_encoder(tiny_encoder("bert"), **fields)
+
+
+def test_from_encoder_has_the_configurations_default() -> None:
+    encoder = tiny_encoder("bert")
+    for config in (DLFAModel.from_encoder(encoder).config, DLFAConfig(encoder_config=encoder.config)):
+        assert (config.fusion, config.fusion_layer) == ("last", None)
 
 
 def test_from_encoder_refuses_what_it_could_not_rebuild() -> None:

@@ -21,7 +21,7 @@ from dlfa.materials import load_tokenizer
 from dlfa.run_config import RunConfig, differences
 from dlfa.run_directory import RunDirectory, mark_complete
 from dlfa.trainer import TrainingRecord, parameter_groups, task_trainer
-from dlfa.training import prepare, train, write_model
+from dlfa.training import new_model, prepare, train, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -383,6 +383,11 @@ def test_overwrite_replaces_the_run_and_spares_other_files(base, tmp_path):
 def test_resume_of_a_finished_run_returns_it(finished):
     config, results = finished
     assert train(config, resume=True) == results
+
+
+def test_without_model_options_a_run_is_the_baseline_on_an_encoder_of_any_depth(base):
+    model = new_model(dataclasses.replace(base, model_options={}), base.task_object)
+    assert model.config.fusion == "last"
 
 
 @pytest.mark.usefixtures("no_training")
