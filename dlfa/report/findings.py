@@ -112,12 +112,9 @@ class Findings:
 
     def discoveries(self, variant: Variant) -> set[str]:
         """The languages whose difference holds over sentences at a false discovery rate of 5 % over all languages."""
-        languages = self.of_kind(LANGUAGE)
-        intervals = [self.effects[variant, group].sentences for group in languages]
-        p_values = [interval.p for interval in intervals if interval is not None and interval.p is not None]
-        if len(p_values) < len(languages):
-            return set()
-        return {group.name for group, p in zip(languages, adjusted(p_values), strict=True) if p < 0.05}
+        intervals = {group.name: self.effects[variant, group].sentences for group in self.of_kind(LANGUAGE)}
+        p_values = {name: each.p for name, each in intervals.items() if each is not None and each.p is not None}
+        return {name for name, p in zip(p_values, adjusted([*p_values.values()]), strict=True) if p < 0.05}
 
     def layer_choices(self) -> list[LayerChoice]:
         """One for each mode that was run with several layers."""
@@ -162,6 +159,9 @@ def find(comparison: Comparison, *, resamples: int = 2000, data_dir: Path | None
     if resamples and comparison.pairs:
         try:
             intervals = paired_bootstrap(comparison, groups, resamples=resamples, data_dir=data_dir)
+            drawn = {group for _, group in intervals}
+            if single := [group.name for group in groups if group.kind == LANGUAGE and group not in drawn]:
+                notes.append(f"no bootstrap over the one sentence of {', '.join(single)}; in means it counts as it is")
         except ValueError as error:
             notes.append(f"no bootstrap over sentences: {error}")
     if not comparison.pairs:

@@ -261,6 +261,23 @@ def test_resamples_without_a_rare_label_do_not_move_their_mean(tmp_path):
     assert own - drawn.min() > 0.1  # where the label was not drawn there is no difference
 
 
+def test_a_language_of_one_sentence_goes_without_an_interval_and_the_others_keep_theirs(tmp_path):
+    gold = {"en": sentences(("NOUN", "VERB"), 20), "de": sentences(("NOUN",), 1), "fr": sentences(("NOUN", "VERB"), 40)}
+    right = {language: [example.tags for example in examples] for language, examples in gold.items()}
+    wrong = {
+        language: [tags if number % 2 else ("ADJ",) * len(tags) for number, tags in enumerate(rows)]
+        for language, rows in right.items()
+    }
+    findings = find(two_runs(tmp_path, gold, wrong, right), resamples=200)
+    groups = language_group("de"), language_group("fr"), findings.main_group
+    one, many, main = (findings.effects[AIF, group].sentences for group in groups)
+    assert findings.notes == ("no bootstrap over the one sentence of de; in means it counts as it is",)
+    assert one is None
+    assert many.low < many.high
+    assert (main.low, main.high) == pytest.approx(((many.low + 1) / 2, (many.high + 1) / 2))
+    assert findings.discoveries(AIF) == {"en", "fr"}
+
+
 def test_languages_are_drawn_apart(tmp_path):
     """Equal data in every language: their mean varies less than one of them does."""
     gold = sentences(("NOUN", "VERB"), 40)
