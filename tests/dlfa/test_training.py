@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -117,6 +118,20 @@ def test_the_record_weighs_losses_by_steps_and_adds_up_the_parts_of_a_run(tmp_pa
         assert facts == {"steps": 50, "seconds": pytest.approx(seconds, abs=1), "loss": (2 * 20 + 1 * 20 + 4 * 10) / 50}
     state.best_metric, state.best_global_step = 0.75, 40
     assert record.facts(state) == {**facts, "best_step": 40, "best_dev": 0.75}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_checkpoint_is_complete_when_every_process_has_written_its_part(tmp_path, monkeypatch, first):
+    folder = tmp_path / "checkpoint-5"
+    folder.mkdir()
+    found = []
+    everyone = SimpleNamespace(wait_for_everyone=lambda: found.append((folder / "complete.json").exists()))
+    monkeypatch.setattr("dlfa.trainer.process_state", lambda: everyone)
+    state = TrainerState(global_step=5, is_world_process_zero=first)
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    TrainingRecord(None).on_save(arguments, state, TrainerControl())
+    assert found == [False]
+    assert (folder / "complete.json").exists() == first
 
 
 @pytest.mark.parametrize("changes", [{"freeze_encoder": True}, {"lora_rank": 2}, {"intermediate": True}])
