@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .bootstrap import paired_bootstrap
 from .comparison import Comparison
+from .crossed_interval import crossed_interval
 from .language_groups import LANGUAGE, LanguageGroup, groups_of, zero_shot_group
 from .significance import Interval, adjusted, t_interval
 from .variants import Variant
@@ -23,11 +24,13 @@ class Effect:
     Attributes:
         differences: one a seed, variant less baseline, fractions.
         seeds: t interval and paired t-test over seeds; None of a single seed.
+        crossed: `crossed_interval` over seeds and languages; None of a single one of either.
         sentences: paired bootstrap over sentences; None where it could not be done.
     """
 
     differences: tuple[float, ...]
     seeds: Interval | None
+    crossed: Interval | None
     sentences: Interval | None
 
     @property
@@ -81,6 +84,11 @@ class Findings:
     def main_group(self) -> LanguageGroup:
         """The zero-shot average."""
         return zero_shot_group(self.comparison)
+
+    @property
+    def has_crossed(self) -> bool:
+        """Whether the zero-shot gains have intervals over seeds and languages at once."""
+        return any(effect.crossed for (_, group), effect in self.effects.items() if group == self.main_group)
 
     def of_kind(self, kind: str) -> list[LanguageGroup]:
         """The groups of that kind."""
@@ -169,8 +177,18 @@ def find(comparison: Comparison, *, resamples: int = 2000, data_dir: Path | None
     effects = {}
     for variant, baseline in comparison.pairs:
         for group in groups:
-            pairs = zip(comparison.runs[variant], comparison.runs[baseline], strict=True)
+            pairs = list(zip(comparison.runs[variant], comparison.runs[baseline], strict=True))
             metric, languages = comparison.metric, group.languages
             differences = tuple(run.mean(metric, languages) - other.mean(metric, languages) for run, other in pairs)
-            effects[variant, group] = Effect(differences, t_interval(differences), intervals.get((variant, group)))
+            crossed = None
+            if len(pairs) > 1 and len(languages) > 1:
+                crossed = crossed_interval(
+                    [
+                        [run.score(metric, code) - other.score(metric, code) for code in languages]
+                        for run, other in pairs
+                    ]
+                )
+            effects[variant, group] = Effect(
+                differences, t_interval(differences), crossed, intervals.get((variant, group))
+            )
     return Findings(comparison, groups, effects, tuple(notes), resamples if intervals else 0)

@@ -12,12 +12,13 @@ from scipy import stats
 from dlfa.data.examples import LabelledText, Question, TaggedSentence
 from dlfa.report.bootstrap import _language_differences, paired_bootstrap
 from dlfa.report.comparison import compare
+from dlfa.report.crossed_interval import crossed_interval
 from dlfa.report.findings import find
 from dlfa.report.language_groups import LANGUAGE, all_group, family_groups, groups_of, language_group, zero_shot_group
 from dlfa.report.runs import load_runs
 from dlfa.report.sentence_counts import counted_metric, read_predictions
 from dlfa.report.significance import Interval, adjusted, interval_text, p_text, percent, t_interval
-from dlfa.report.tables import cost_table
+from dlfa.report.tables import cost_table, difference_table
 from dlfa.report.variants import Variant
 from dlfa.tasks import TASKS
 
@@ -299,6 +300,14 @@ def test_findings(comparison):
     pairs = zip(findings.scores(AIF, main), findings.scores(LAST, main), strict=True)
     assert effect.differences == pytest.approx([a - b for a, b in pairs])
     assert effect.seeds == t_interval(effect.differences)
+    rows = zip(comparison.runs[AIF], comparison.runs[LAST], strict=True)
+    by_language = [[a.score("f1", code) - b.score("f1", code) for code in main.languages] for a, b in rows]
+    assert effect.crossed == crossed_interval(by_language)
+    assert findings.effects[AIF, language_group("de")].crossed is None  # one language
+    table = difference_table(findings)
+    (row,) = table.rows
+    place = table.columns.index("95 % over seeds and languages")
+    assert row[place : place + 2] == (interval_text(effect.crossed), p_text(effect.crossed.p))
     assert effect.sentences.low < effect.mean < effect.sentences.high
     assert (LAST, main) not in findings.effects
     assert findings.notes == ()
