@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from . import atomic
 from .charts import bar_chart
-from .directory_lock import held
+from .directory_lock import exclusive
 from .embedding_rows import merge_rows, train_rows
 from .error_lines import no_encoder
 from .evaluation import LanguageEvaluation, evaluate, model_for
@@ -76,7 +76,7 @@ def train(
         FloatingPointError: the loss became NaN or infinite.
     """
     directory = RunDirectory(config.output_dir)
-    with held(directory.path):
+    with exclusive(directory.path):
         prepared = prepare(config, overwrite=overwrite, resume=resume, progress=progress)
         return read_object(directory.results_file, ("languages",)) if prepared is None else fit(prepared)
 
