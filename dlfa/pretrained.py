@@ -19,6 +19,7 @@ from dlfa_kernels.checks import check_lower, check_mask, is_tensor
 
 from .configuration import DLFAConfig
 from .encoder_states import EncoderStates, keep_block_inputs, run_encoder
+from .error_lines import first_line
 from .fusion import ScalarMix, build_fusion
 from .input_checks import check_tokens, check_vocabulary
 
@@ -304,6 +305,11 @@ class DLFAPreTrainedModel(PreTrainedModel):
     ) -> tuple[Tensor, ...]:
         fusion: Any = self.fusion  # an AIFSequence, or what an adapter has put around it
         return fusion.gates(last, lowers, mask, token)
+
+
+def no_encoder(name: str, error: Exception) -> ValueError:
+    """What to raise where transformers, by `error`, finds no encoder `name`, a Hub id or directory."""
+    return ValueError(f"no encoder can be loaded from {name!r}: {first_line(error)}")
 
 
 def project(layer: nn.Linear, states: Tensor) -> Tensor:

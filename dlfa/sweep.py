@@ -27,10 +27,10 @@ from transformers import AutoConfig
 from . import atomic
 from .configuration import DLFAConfig
 from .directory_lock import LOCK, exclusive
-from .error_lines import no_encoder
 from .intermediate import Predecessor
 from .json_files import read_object
 from .materials import Materials, compute_states, load_data, load_materials
+from .pretrained import no_encoder
 from .run_config import RunConfig, differences
 from .run_directory import RunDirectory
 from .training import fit, prepare
