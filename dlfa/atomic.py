@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
+TEMPORARY = r"\.[0-9a-f]{16}-"  # regular expression: what `temporary` puts before a name
+
 
 def temporary(path: Path) -> Path:
-    """The name under which `path` is written before it is put in place; its suffix is kept for writers that look."""
-    return path.with_name(f".{os.getpid()}-{path.name}")
+    """A new name beside `path`, under which it is written before it is put in place; its suffix stays as it is.
+
+    Drawn at random: processes of two hosts or containers that share a folder may have one process id.
+    """
+    return path.with_name(f".{secrets.token_hex(8)}-{path.name}")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

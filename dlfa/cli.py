@@ -55,12 +55,12 @@ def train(
 
         config = RunConfig(output_dir=output_dir, seed=seed, **fields)
         quiet_libraries()
-        from .directory_lock import held
+        from .directory_lock import exclusive
         from .json_files import read_object
         from .run_directory import RunDirectory
         from .training import fit, prepare
 
-        with held(output_dir):
+        with exclusive(output_dir):
             prepared = prepare(config, overwrite=overwrite, resume=resume, progress=not quiet)
             if prepared is None:
                 typer.echo(f"the run in {output_dir} is complete")

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from .processes import process_state
 from .run_directory import RunDirectory
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks, and does without
-    fcntl = None  # type: ignore[assignment]
 
 LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def held(directory: Path) -> Iterator[None]:
-    """Hold `directory`; it is made where it is not there, and removed in the end where nothing was put into it.
+def exclusive(directory: Path) -> Iterator[None]:
+    """Keep other processes out of `directory`, made where it is not there, removed in the end if nothing lies in it.
 
     The lock is the operating system's, so a process that dies, however it does, holds nothing, and the file that it
     leaves is in nobody's way. Of several processes of torchrun the first holds the directory for all.
@@ -33,37 +30,25 @@ def held(directory: Path) -> Iterator[None]:
         return
     RunDirectory(directory).check_is_no_file()
     made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    lock = FileLock(directory / LOCK)
     try:
-        descriptor = _lock(directory / LOCK)
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise ValueError(
+                f"--output-dir {directory} is in use by another process; wait for its end, or give another directory"
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # a file system without locks does without
+                raise
         try:
             yield
         finally:
-            (directory / LOCK).unlink(missing_ok=True)
-            os.close(descriptor)
+            with contextlib.suppress(OSError):  # Windows removes no open file; there `release` does
+                (directory / LOCK).unlink()
+            lock.release()
     finally:
         with contextlib.suppress(OSError):  # something lies there
             for folder in made:
                 folder.rmdir()
-
-
-def _lock(path: Path) -> int:
-    """The descriptor of the file `path`, locked."""
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        if fcntl is None:
-            return descriptor
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise ValueError(
-                f"--output-dir {path.parent} is in use by another process; wait for its end, or give another directory"
-            ) from None
-        except OSError:  # a file system without locks
-            return descriptor
-        # Whoever held it before may have removed it after it was opened here: then the lock is on a file of no name.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-        os.close(descriptor)

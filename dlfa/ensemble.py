@@ -12,7 +12,7 @@ from scipy.special import logsumexp, softmax
 
 from . import atomic
 from .charts import bar_chart
-from .directory_lock import held
+from .directory_lock import exclusive
 from .evaluation import score_language
 from .evaluation_data import evaluation_data
 from .results import summary
@@ -85,7 +85,7 @@ def run_ensemble(
     Raises:
         ValueError: bad input, or an `output_dir` that another process works in; raised before any model runs.
     """
-    with held(config.output_dir):
+    with exclusive(config.output_dir):
         return _run_held(config, overwrite, on_run)
 
 

@@ -144,7 +144,7 @@ def evaluate(
 
 
 def score_language(task: Task, language: str, examples: list[Example], scores: list[Any]) -> LanguageEvaluation:
-    """Decide and count: what `evaluate` does with the scores of one language, for scores from elsewhere too.
+    """Turn one language's scores into predictions and metrics.
 
     Raises:
         FloatingPointError: a metric came out as NaN or infinite.

@@ -1,4 +1,4 @@
-"""What runs share that have the same data, tokenizer and frozen encoder, read and encoded before any training."""
+"""Inputs that several runs share: examples, tokenizer, features, cached hidden states."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from .cache_directory import cache_directory
 from .configuration import DLFAConfig
 from .data.loading import TaskData, choose_languages, load_task_data
-from .error_lines import first_line, no_encoder
+from .error_lines import first_line
 from .frozen import StateInputs, StateStore
 from .model_inputs import ModelInputs
 from .modeling import DLFAModel
+from .pretrained import no_encoder
 from .processes import default_device
 from .run_config import RunConfig
 from .tasks import Encoding, Feature

@@ -35,17 +35,11 @@ def span_metrics(gold: Tags, predicted: Tags) -> dict[str, float]:
     Raises:
         ValueError: as `token_metrics`.
     """
-    from seqeval.metrics import precision_score, recall_score
+    from sklearn.metrics import accuracy_score
 
     true, guess = _flat(gold, predicted)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # seqeval warns of sets without an entity, for which it gives 0
-        return {
-            "f1": span_f1(gold, predicted),
-            "precision": float(precision_score(list(map(list, gold)), list(map(list, predicted)))),
-            "recall": float(recall_score(list(map(list, gold)), list(map(list, predicted)))),
-            "accuracy": sum(a == b for a, b in zip(true, guess, strict=True)) / len(true),
-        }
+    precision, recall, f1 = _span_figures(gold, predicted)
+    return {"f1": f1, "precision": precision, "recall": recall, "accuracy": float(accuracy_score(true, guess))}
 
 
 def span_f1(gold: Tags, predicted: Tags) -> float:
@@ -55,11 +49,7 @@ def span_f1(gold: Tags, predicted: Tags) -> float:
     first letter as its BIO mark and the rest as the type, so that neighbours of equal tag are one span (NOUN NOUN),
     except where the letter is S, a span of its own (SCONJ, SYM), or B or E.
     """
-    from seqeval.metrics import f1_score
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # seqeval warns of tags that are not BIO, which is the point here
-        return float(f1_score(list(map(list, gold)), list(map(list, predicted))))
+    return _span_figures(gold, predicted)[2]
 
 
 def class_metrics(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
@@ -79,6 +69,17 @@ def mean(values: Sequence[float]) -> float | None:
 def average(languages: Mapping[str, Mapping[str, float]], metric: str, leave_out: str | None = None) -> float | None:
     """The mean of `metric` over languages, without `leave_out`; None where no language is left."""
     return mean([scores[metric] for language, scores in languages.items() if language != leave_out])
+
+
+def _span_figures(gold: Tags, predicted: Tags) -> tuple[float, float, float]:
+    """seqeval's micro precision, recall and F1; 0 where there is no span."""
+    from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # seqeval warns of tags that are not BIO, and of sets without a span
+        figures = precision_recall_fscore_support(list(map(list, gold)), list(map(list, predicted)), average="micro")
+    precision, recall, f1 = map(float, figures[:3])
+    return precision, recall, f1
 
 
 def _flat(gold: Tags, predicted: Tags) -> tuple[list[str], list[str]]:

@@ -15,10 +15,11 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig,
 from transformers.utils import ModelOutput
 
 from dlfa_kernels import FusedAIF
-from dlfa_kernels.checks import check_mask, is_tensor
+from dlfa_kernels.checks import check_lower, check_mask, is_tensor
 
 from .configuration import DLFAConfig
 from .encoder_states import EncoderStates, keep_block_inputs, run_encoder
+from .error_lines import first_line
 from .fusion import ScalarMix, build_fusion
 from .input_checks import check_tokens, check_vocabulary
 
@@ -79,7 +80,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
     def from_encoder(
         cls: type[Model],
         encoder: str | os.PathLike[str] | PreTrainedModel,
-        fusion_layer: int | list[int] | None = 8,
+        fusion_layer: int | list[int] | None = None,
         num_labels: int | None = None,
         *,
         dtype: torch.dtype | str = "float32",
@@ -92,7 +93,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
             encoder: a Hub id, a directory, or a loaded encoder, which then becomes part of the new model as it is, in
                 its own dtype and on its own device, less its pooler. Of a model with a task head, such as
                 BertForMaskedLM, the encoder alone is used.
-            fusion_layer: see DLFAConfig; None is the plain last-layer baseline.
+            fusion_layer: see DLFAConfig, whose default it shares: None, the plain last-layer baseline.
             num_labels: classes of the task head.
             dtype: of the loaded weights; float32 unless told otherwise, since they are to be trained.
             encoder_kwargs: for `AutoModel.from_pretrained`, such as `revision` or `local_files_only`.
@@ -203,8 +204,15 @@ class DLFAPreTrainedModel(PreTrainedModel):
             What `forward` returns.
 
         Raises:
-            ValueError, TypeError: an argument that does not fit.
+            ValueError, TypeError: an argument that does not fit, or that the head does not take.
         """
+        is_tensor("last", last)
+        if last.dim() != 3 or last.shape[-1] != self.config.hidden_size:
+            raise ValueError(
+                f"last must have shape (B, T, E) with E = {self.config.hidden_size}, got {tuple(last.shape)}"
+            )
+        for number, lower in enumerate(lowers):
+            check_lower(f"lowers[{number}]", lower, last)
         if attention_mask is not None:
             check_mask("attention_mask", attention_mask, last.shape[:2], last.device)
         self._check_arguments(last.shape[:2], attention_mask, **arguments)
@@ -237,9 +245,24 @@ class DLFAPreTrainedModel(PreTrainedModel):
                 output[name] = states.outputs[name]
         return output
 
-    def _check_arguments(self, shape: torch.Size, mask: Tensor | None, **arguments: Any) -> None:
-        """Check the head's arguments for sequences of `shape` (B, T) before any work."""
-        if arguments.get("output_gate") and self.config.fusion != "aif":
+    def _check_arguments(
+        self,
+        shape: torch.Size,
+        mask: Tensor | None,
+        *,
+        output_gate: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+        **unknown: Any,
+    ) -> None:
+        """Check the head's arguments for sequences of `shape` (B, T) before any work.
+
+        A subclass takes those that it knows, and hands the others on.
+        """
+        if unknown:
+            parameters = inspect.signature(self._head).parameters.values()
+            own = ", ".join(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)
+            raise TypeError(f"unknown keyword {', '.join(map(repr, unknown))}; {type(self).__name__} takes {own}")
+        if output_gate and self.config.fusion != "aif":
             raise ValueError(f"output_gate needs fusion='aif', this model has fusion={self.config.fusion!r}")
 
     def _head(self, last: Tensor, lowers: tuple[Tensor, ...], mask: Tensor | None, **arguments: Any) -> ModelOutput:
@@ -282,6 +305,11 @@ class DLFAPreTrainedModel(PreTrainedModel):
     ) -> tuple[Tensor, ...]:
         fusion: Any = self.fusion  # an AIFSequence, or what an adapter has put around it
         return fusion.gates(last, lowers, mask, token)
+
+
+def no_encoder(name: str, error: Exception) -> ValueError:
+    """What to raise where transformers, by `error`, finds no encoder `name`, a Hub id or directory."""
+    return ValueError(f"no encoder can be loaded from {name!r}: {first_line(error)}")
 
 
 def project(layer: nn.Linear, states: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from .tasks import Task, get_task
 
@@ -22,11 +23,8 @@ _COUNTS = (
     "batch_size", "gradient_accumulation", "max_length", "max_train_examples", "max_eval_examples", "save_steps",
     "eval_batch_size", "lora_rank", "lora_alpha",
 )  # fmt: skip
-# The types of this class's fields as `to_json` writes them.
-_JSON_TYPES: Mapping[str, Any] = {
-    "None": type(None), "bool": bool, "int": int, "float": (int, float), "str": str, "Path": str,
-    "tuple[str, ...]": list, "Mapping[str, Any]": dict,
-}  # fmt: skip
+# Those of the fields' types that `to_json` writes as others.
+_JSON_TYPES: Mapping[Any, Any] = {Path: str, float: (int, float)}
 # What may be chosen anew when a run is resumed: it has no say in the result.
 _FREE = ("eval_batch_size", "states_cache")
 # XTREME's learning rates are those of whole encoders; new parameters alone, or adapters, need higher ones.
@@ -196,16 +194,26 @@ class RunConfig:
             raise ValueError(f"the run's configuration has unknown fields: {', '.join(unknown)}")
         if missing := sorted({"task", "model"} - set(values)):
             raise ValueError(f"the run's configuration lacks {', '.join(missing)}")
+        kinds = get_type_hints(cls)
         for item in dataclasses.fields(cls):
-            kinds = [_JSON_TYPES[name] for name in str(item.type).split(" | ")]
-            value = values.get(item.name)
-            fits = isinstance(value, tuple(kinds)) and (bool in kinds or not isinstance(value, bool))
-            if item.name in values and not fits:
-                raise ValueError(f"{item.name} must be of type {item.type}, got {value!r}")
+            if item.name in values and not _fits(values[item.name], kinds[item.name]):
+                raise ValueError(f"{item.name} must be of type {item.type}, got {values[item.name]!r}")
         fields = dict(values)
         for names, kind in ((_PATHS, Path), (_TUPLES, tuple)):
             fields |= {name: kind(fields[name]) for name in names if fields.get(name) is not None}
         return cls(output_dir=output_dir, **fields)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a JSON value is what `to_json` writes for a field of type `kind`."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(_fits(value, part) for part in parts)
+    if origin is tuple:
+        return isinstance(value, list) and all(_fits(item, parts[0]) for item in value)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, _JSON_TYPES.get(kind, origin or kind))
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

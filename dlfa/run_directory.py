@@ -26,9 +26,9 @@ _MODEL = (
     "README.md", "modeling_dlfa.py", "config.json", "model*.safetensors", "model.safetensors.index.json",
     "training.json", "special_tokens_map.json", "tokenizer*.json", "run.json",
 )  # fmt: skip
-# What `atomic.temporary` calls them before they are put in place.
 _PARTIAL = re.compile(
-    r"\.\d+-(model|(run|ensemble|results|training)\.json|languages\.png|README\.md|error\.txt|(test|dev)-.+)"
+    atomic.TEMPORARY
+    + r"(model|(run|ensemble|results|training)\.json|languages\.png|README\.md|error\.txt|(test|dev)-.+)"
 )
 
 

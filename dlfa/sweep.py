@@ -26,11 +26,11 @@ from transformers import AutoConfig
 
 from . import atomic
 from .configuration import DLFAConfig
-from .directory_lock import LOCK, held
-from .error_lines import no_encoder
+from .directory_lock import LOCK, exclusive
 from .intermediate import Predecessor
 from .json_files import read_object
 from .materials import Materials, compute_states, load_data, load_materials
+from .pretrained import no_encoder
 from .run_config import RunConfig, differences
 from .run_directory import RunDirectory
 from .training import fit, prepare
@@ -163,7 +163,7 @@ def run_sweep(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a sweep starts its own processes, one a GPU; run it without torchrun or accelerate launch")
     config = config.resolved()
-    with held(config.output_dir):
+    with exclusive(config.output_dir):
         return _run_held(config, keep_models, processes, progress)
 
 

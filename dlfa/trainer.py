@@ -15,6 +15,7 @@ from transformers.trainer_callback import PrinterCallback
 from .evaluation import evaluate
 from .frozen import StatesHead
 from .length_batches import LengthGroupedSampler
+from .processes import process_state
 from .run_config import RunConfig
 from .run_directory import complete_facts, mark_complete, remove_checkpoint, step_of
 
@@ -204,6 +205,7 @@ class TrainingRecord(TrainerCallback):
             )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        process_state().wait_for_everyone()  # each writes its own rng_state_N.pth
         if not state.is_world_process_zero or args.output_dir is None:
             return
         folder = Path(args.output_dir)

@@ -14,9 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from . import atomic
 from .charts import bar_chart
-from .directory_lock import held
+from .directory_lock import exclusive
 from .embedding_rows import merge_rows, train_rows
-from .error_lines import no_encoder
 from .evaluation import LanguageEvaluation, evaluate, model_for
 from .frozen import StatesHead
 from .frozen.fingerprints import weights_fingerprint
@@ -27,6 +26,7 @@ from .model_card import write_model_card
 from .modeling import DLFAModel
 from .partial_training import add_adapters, freeze_layers, merge_adapters
 from .positions import check_length
+from .pretrained import no_encoder
 from .processes import process_state
 from .results import summary
 from .run_config import RunConfig
@@ -76,7 +76,7 @@ def train(
         FloatingPointError: the loss became NaN or infinite.
     """
     directory = RunDirectory(config.output_dir)
-    with held(directory.path):
+    with exclusive(directory.path):
         prepared = prepare(config, overwrite=overwrite, resume=resume, progress=progress)
         return read_object(directory.results_file, ("languages",)) if prepared is None else fit(prepared)
 

@@ -76,14 +76,18 @@ def _check_states(last: Tensor, lower: Tensor | None, packed: bool) -> None:
         raise ValueError(f"last must have shape {form}, got {_shape(last)}")
     if last.dtype not in STATE_DTYPES:
         raise TypeError(f"last must be float32, bfloat16, float16 or float64, got {last.dtype}")
-    if lower is None:
-        return
-    is_tensor("lower", lower)
+    if lower is not None:
+        check_lower("lower", lower, last)
+
+
+def check_lower(name: str, lower: Tensor, last: Tensor) -> None:
+    """Raise TypeError or ValueError unless `lower` is a tensor of the shape, dtype and device of `last`."""
+    is_tensor(name, lower)
     if lower.shape != last.shape:
-        raise ValueError(f"lower must have the shape of last, {_shape(last)}, got {_shape(lower)}")
+        raise ValueError(f"{name} must have the shape of last, {_shape(last)}, got {_shape(lower)}")
     if lower.dtype != last.dtype:
-        raise TypeError(f"lower must have the dtype of last, {last.dtype}, got {lower.dtype}")
-    _same_device("lower", lower, last)
+        raise TypeError(f"{name} must have the dtype of last, {last.dtype}, got {lower.dtype}")
+    _same_device(name, lower, last)
 
 
 def _check_weights(weights: AIFWeights, last: Tensor) -> None:

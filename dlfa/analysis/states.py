@@ -69,7 +69,7 @@ def language_states(
         tokens = _real_tokens(subject, inputs)
         if watch is not None:
             watch(parts, _first_token(tokens) if _reads_first_token(subject) else tokens)
-        means = torch.stack([mean_of_subwords(layer, tokens.long() - 1, 1)[:, 0] for layer in layers]).cpu().numpy()
+        means = torch.stack([mean_of_tokens(layer, tokens) for layer in layers]).cpu().numpy()
         vectors, counts = _units(subject, layers, inputs, [features[place] for place in places])
         for row, place in enumerate(places):
             sentences[place] = means[:, row]

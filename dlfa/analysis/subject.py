@@ -8,11 +8,10 @@ from pathlib import Path
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from ..configuration import LABEL_SUBWORDS
-from ..error_lines import no_encoder
 from ..materials import load_tokenizer
 from ..modeling import DLFAModel
 from ..positions import check_length
-from ..pretrained import DLFAPreTrainedModel
+from ..pretrained import DLFAPreTrainedModel, no_encoder
 from ..processes import default_device
 from ..saved_runs import load_run
 from ..tasks import Task, get_task

@@ -1,4 +1,7 @@
-"""What decides a hidden state: the encoder, and the token ids that data, tokenizer and maximum length come down to."""
+"""What decides a hidden state: the encoder, the libraries that compute it, and the token ids.
+
+Data, tokenizer and maximum length come down to token ids.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -27,9 +31,13 @@ def weights_fingerprint(encoder: nn.Module) -> str:
 
 
 def encoder_fingerprint(encoder: PreTrainedModel, weights: str, autocast: torch.dtype | None) -> str:
-    """SHA-256, in hexadecimal, over the encoder's configuration, its `weights_fingerprint` and its precision."""
+    """SHA-256, in hexadecimal, over an encoder's configuration, its `weights_fingerprint` and its precision.
+
+    The versions of torch and transformers are in it too: another one may give other states.
+    """
     values = {name: value for name, value in encoder.config.to_dict().items() if name not in _INCIDENTAL}
-    about = [values, weights, encoder.config._attn_implementation, str(autocast)]
+    libraries = [torch.__version__, transformers.__version__]
+    about = [values, weights, encoder.config._attn_implementation, str(autocast), libraries]
     return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -48,10 +48,10 @@ class StateStore:
     """Hidden states of one encoder.
 
     Files lie in `folder/<encoder>/<sequences>-<dtype>/`, one a layer, where <encoder> is a hash of the encoder's
-    configuration and weights and <sequences> one of the token ids. Data, tokenizer and maximum length have their say
-    through the token ids alone, so runs that differ in labels, heads, fusions and seeds share their files, and a run
-    that needs further layers computes those alone. The sequences lie in the order of their length, as they are
-    computed. Whatever is there may be deleted; it is then computed again.
+    configuration and weights and of the versions of torch and transformers, and <sequences> one of the token ids. Data,
+    tokenizer and maximum length have their say through the token ids alone, so runs that differ in labels, heads,
+    fusions and seeds share their files, and a run that needs further layers computes those alone. The sequences lie in
+    the order of their length, as they are computed. Whatever is there may be deleted; it is then computed again.
 
     Args:
         encoder: its last layer is read by a model without fusion; on the device that it is to run on.

@@ -36,6 +36,7 @@ def paired_bootstrap(
     and for all seeds; the languages are fixed. So the interval tells of the choice of sentences, not of seeds. The
     resamples of a language are shifted so that their mean is the difference itself: in a macro average, where a rare
     label may not be drawn, they would be off to one side, and over many languages that would outweigh their spread.
+    Of a language with a single sentence nothing can be drawn: its difference enters means as it is.
 
     Args:
         comparison: the runs; their predictions lie beside their results.
@@ -45,7 +46,8 @@ def paired_bootstrap(
         seed: of the draw.
 
     Returns:
-        By variant and group; p is twice the smaller share of resamples on one side of no difference, at most 1.
+        By variant and group; p is twice the smaller share of resamples on one side of no difference, at most 1. A group
+        of languages with a single sentence each is not among them.
 
     Raises:
         ValueError: data or predictions are not there, or do not give the figures in the results: then they are not
@@ -64,7 +66,9 @@ def paired_bootstrap(
     tails = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
     for group in groups:
         # The languages were drawn apart, so the means of their r-th resamples are the r-th resample of the mean.
-        mean = np.mean([drawn[language] for language in group.languages], axis=0)
+        mean = np.mean(np.broadcast_arrays(*(drawn[language] for language in group.languages)), axis=0)
+        if mean.shape[1] < resamples:
+            continue
         sides = np.minimum((mean <= 0).sum(axis=1), (mean >= 0).sum(axis=1))
         for row, (variant, _) in enumerate(comparison.pairs):
             low, high = np.quantile(mean[row], tails)
@@ -76,7 +80,7 @@ def paired_bootstrap(
 def _language_differences(
     comparison: Comparison, task: Task, language: str, resamples: int, data_dir: Path | None, seed: int
 ) -> NDArray[np.float64]:
-    """(pairs, resamples) differences of one language, means over the seeds."""
+    """(pairs, resamples) differences of one language, means over the seeds; (pairs, 1) of a single sentence."""
     from scipy.stats import bootstrap
 
     runs = [run for members in comparison.runs.values() for run in members]
@@ -90,13 +94,15 @@ def _language_differences(
         times = np.stack([np.bincount(row, minlength=len(examples)) for row in drawn]).astype(np.float32)
         return contrasts @ metric.score((times @ counts).astype(np.float64))
 
+    own = differences(np.arange(len(examples))[None], -1)
+    if len(examples) == 1:
+        return own
     # Drawing indices keeps all runs paired, and sums of counts are a product of matrices.
     result = bootstrap(
         (np.arange(len(examples)),), differences, n_resamples=resamples, batch=_BATCH, vectorized=True, axis=-1,
         method="percentile", rng=np.random.default_rng([seed, *language.encode()]),
     )  # fmt: skip
     resampled = result.bootstrap_distribution
-    own = differences(np.arange(len(examples))[None], -1)
     return resampled + (own - resampled.mean(axis=1, keepdims=True))
 
 

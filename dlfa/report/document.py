@@ -83,6 +83,8 @@ def _section(folder: Path, findings: Findings, name: str) -> str:
             "Gain over the baseline in percentage points, ± standard deviation over seeds. Over seeds: Student's t "
             "interval and paired t-test."
         )
+        if findings.has_crossed:
+            text += " Over seeds and languages: both at once, as samples of many (crossed random effects, Clark 1973)."
         if findings.resamples:
             text += f" Over sentences: paired bootstrap, {findings.resamples:,} resamples of each language's sentences."
         parts += _titled("Differences", difference_table(findings), text)

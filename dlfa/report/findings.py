@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .bootstrap import paired_bootstrap
 from .comparison import Comparison
+from .crossed_interval import crossed_interval
 from .language_groups import LANGUAGE, LanguageGroup, groups_of, zero_shot_group
 from .significance import Interval, adjusted, t_interval
 from .variants import Variant
@@ -23,11 +24,13 @@ class Effect:
     Attributes:
         differences: one a seed, variant less baseline, fractions.
         seeds: t interval and paired t-test over seeds; None of a single seed.
+        crossed: `crossed_interval` over seeds and languages; None of a single one of either.
         sentences: paired bootstrap over sentences; None where it could not be done.
     """
 
     differences: tuple[float, ...]
     seeds: Interval | None
+    crossed: Interval | None
     sentences: Interval | None
 
     @property
@@ -82,6 +85,11 @@ class Findings:
         """The zero-shot average."""
         return zero_shot_group(self.comparison)
 
+    @property
+    def has_crossed(self) -> bool:
+        """Whether the zero-shot gains have intervals over seeds and languages at once."""
+        return any(effect.crossed for (_, group), effect in self.effects.items() if group == self.main_group)
+
     def of_kind(self, kind: str) -> list[LanguageGroup]:
         """The groups of that kind."""
         return [group for group in self.groups if group.kind == kind]
@@ -112,12 +120,9 @@ class Findings:
 
     def discoveries(self, variant: Variant) -> set[str]:
         """The languages whose difference holds over sentences at a false discovery rate of 5 % over all languages."""
-        languages = self.of_kind(LANGUAGE)
-        intervals = [self.effects[variant, group].sentences for group in languages]
-        p_values = [interval.p for interval in intervals if interval is not None and interval.p is not None]
-        if len(p_values) < len(languages):
-            return set()
-        return {group.name for group, p in zip(languages, adjusted(p_values), strict=True) if p < 0.05}
+        intervals = {group.name: self.effects[variant, group].sentences for group in self.of_kind(LANGUAGE)}
+        p_values = {name: each.p for name, each in intervals.items() if each is not None and each.p is not None}
+        return {name for name, p in zip(p_values, adjusted([*p_values.values()]), strict=True) if p < 0.05}
 
     def layer_choices(self) -> list[LayerChoice]:
         """One for each mode that was run with several layers."""
@@ -162,6 +167,9 @@ def find(comparison: Comparison, *, resamples: int = 2000, data_dir: Path | None
     if resamples and comparison.pairs:
         try:
             intervals = paired_bootstrap(comparison, groups, resamples=resamples, data_dir=data_dir)
+            drawn = {group for _, group in intervals}
+            if single := [group.name for group in groups if group.kind == LANGUAGE and group not in drawn]:
+                notes.append(f"no bootstrap over the one sentence of {', '.join(single)}; in means it counts as it is")
         except ValueError as error:
             notes.append(f"no bootstrap over sentences: {error}")
     if not comparison.pairs:
@@ -169,8 +177,18 @@ def find(comparison: Comparison, *, resamples: int = 2000, data_dir: Path | None
     effects = {}
     for variant, baseline in comparison.pairs:
         for group in groups:
-            pairs = zip(comparison.runs[variant], comparison.runs[baseline], strict=True)
+            pairs = list(zip(comparison.runs[variant], comparison.runs[baseline], strict=True))
             metric, languages = comparison.metric, group.languages
             differences = tuple(run.mean(metric, languages) - other.mean(metric, languages) for run, other in pairs)
-            effects[variant, group] = Effect(differences, t_interval(differences), intervals.get((variant, group)))
+            crossed = None
+            if len(pairs) > 1 and len(languages) > 1:
+                crossed = crossed_interval(
+                    [
+                        [run.score(metric, code) - other.score(metric, code) for code in languages]
+                        for run, other in pairs
+                    ]
+                )
+            effects[variant, group] = Effect(
+                differences, t_interval(differences), crossed, intervals.get((variant, group))
+            )
     return Findings(comparison, groups, effects, tuple(notes), resamples if intervals else 0)

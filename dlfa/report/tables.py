@@ -11,7 +11,7 @@ from ..languages import language
 from .ensembles import Ensemble
 from .findings import Effect, Findings
 from .language_groups import FAMILY, LANGUAGE, LanguageGroup, average_groups, language_group
-from .significance import deviation, interval_text, p_text, percent
+from .significance import Interval, deviation, interval_text, p_text, percent
 
 if TYPE_CHECKING:
     import rich.table
@@ -79,15 +79,15 @@ def difference_table(findings: Findings) -> Table:
                 variant.label,
                 baseline.label,
                 _change(effect),
-                interval_text(effect.seeds),
-                p_text(effect.seeds.p if effect.seeds else None),
-                interval_text(effect.sentences),
-                p_text(effect.sentences.p if effect.sentences else None),
+                *_with_p(effect.seeds),
+                *(_with_p(effect.crossed) if findings.has_crossed else ()),
+                *_with_p(effect.sentences),
                 *(_change(findings.effects[variant, group]) for group in others),
             )
         )
     columns = (
-        "variant", "against", f"{main.name} gain", "95 % over seeds", "p", "95 % over sentences", "p",
+        "variant", "against", f"{main.name} gain", "95 % over seeds", "p",
+        *(("95 % over seeds and languages", "p") if findings.has_crossed else ()), "95 % over sentences", "p",
         *(f"{_title(group, comparison.train_language)} gain" for group in others),
     )  # fmt: skip
     return Table(columns, tuple(rows))
@@ -189,9 +189,7 @@ def summary_table(findings: Findings) -> Table:
         effect = findings.effects.get((variant, main))
         cells = ["-"] * 5
         if effect is not None:
-            over = (effect.seeds, effect.sentences)
-            cells = [_change(effect)]
-            cells += [text for item in over for text in (interval_text(item), p_text(item.p if item else None))]
+            cells = [_change(effect), *_with_p(effect.seeds), *_with_p(effect.sentences)]
         cost = findings.cost(variant)
         pace = "-" if cost is None else f"{statistics.fmean(cost.seconds_per_step):.3f}"
         rows.append((variant.label, *means, _spread(findings.scores(variant, main)), *cells, pace))
@@ -245,6 +243,10 @@ def _spread(values: Sequence[float] | None) -> str:
 
 def _change(effect: Effect) -> str:
     return percent(effect.mean, deviation(effect.differences), sign=True)
+
+
+def _with_p(interval: Interval | None) -> tuple[str, str]:
+    return interval_text(interval), p_text(interval.p if interval else None)
 
 
 def _plain(values: Sequence[float], decimals: int) -> str:

@@ -378,6 +378,11 @@ def test_damaged_weights_are_named(run, encoder, data_dir, tmp_path):
             {"task": "udpos", "model": "m", "languages": "de"},
             "languages must be of type tuple[str, ...] | None, got 'de'",
         ),
+        (
+            {"task": "udpos", "model": "m", "languages": ["de", 1]},
+            "languages must be of type tuple[str, ...] | None, got ['de', 1]",
+        ),
+        ({"task": "udpos", "model": "m", "model_options": []}, "model_options must be of type Mapping[str, Any]"),
         ({"task": "udpos", "model": "m", "bf16": 1}, "bf16 must be of type bool, got 1"),
         ({"task": "udpos", "model": "m", "seed": True}, "seed must be of type int, got True"),
         ({"task": "udpos", "model": "m", "epochs": True}, "epochs must be of type float | None, got True"),

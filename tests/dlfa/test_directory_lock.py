@@ -1,5 +1,6 @@
 """Two processes in one directory: the second is refused, and a file that a killed one left is in nobody's way."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -11,15 +12,15 @@ import pytest
 from typer.testing import CliRunner
 
 from dlfa.cli import app
-from dlfa.directory_lock import LOCK, held
+from dlfa.directory_lock import LOCK, exclusive
 from dlfa.ensemble import EnsembleConfig, run_ensemble
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path
-from dlfa.directory_lock import held
-with held(Path(sys.argv[1])):
+from dlfa.directory_lock import exclusive
+with exclusive(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -56,21 +57,21 @@ def test_an_ensemble_is_refused_a_directory_in_use(tmp_path, holder):
 
 def test_a_killed_process_holds_nothing(tmp_path, holder):
     out = tmp_path / "out"
-    with pytest.raises(ValueError, match="in use"), held(out):
+    with pytest.raises(ValueError, match="in use"), exclusive(out):
         pass
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     assert (out / LOCK).exists()
-    with held(out):
+    with exclusive(out):
         assert (out / LOCK).exists()
     assert list(out.iterdir()) == []
 
 
 def test_what_was_made_for_nothing_goes_again(tmp_path):
-    with pytest.raises(RuntimeError), held(tmp_path / "a" / "b"):
+    with pytest.raises(RuntimeError), exclusive(tmp_path / "a" / "b"):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
-    with held(tmp_path / "a" / "b"):
+    with exclusive(tmp_path / "a" / "b"):
         (tmp_path / "a" / "b" / "file").write_text("")
     assert os.listdir(tmp_path / "a" / "b") == ["file"]
 
@@ -84,5 +85,18 @@ def test_a_lock_on_a_file_that_was_removed_meanwhile_counts_for_nothing(tmp_path
         lock(descriptor, how)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with held(tmp_path):
+    with pytest.raises(ValueError, match="in use"), exclusive(tmp_path):
+        pass
+    with exclusive(tmp_path):
         assert path.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_does_without(tmp_path, monkeypatch, number):
+    def flock(descriptor, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with exclusive(tmp_path / "out"):
+        (tmp_path / "out" / "file").write_text("")
+    assert os.listdir(tmp_path / "out") == ["file"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from tiny_tasks import make_encoder, make_tokenizer
 
 from dlfa import DLFAModel
@@ -113,6 +114,20 @@ with write_layers([Path(sys.argv[1]) / "layer-0.npy"], (1000, 4), np.dtype("floa
     assert [path.name for path in tmp_path.iterdir()] == ["layer-1.npy"]
 
 
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    """In one process, as those of two containers on one cache may have one process id."""
+    rows, path = np.arange(4000, dtype=np.float32).reshape(1000, 4), tmp_path / "layer-0.npy"
+    with write_layers([path], rows.shape, FLOAT) as first:
+        first.append([rows[:500]])
+        with write_layers([path], rows.shape, FLOAT) as second:
+            second.append([rows[:200]])
+            first.append([rows[500:]])
+            second.append([rows[200:]])
+        assert np.array_equal(open_layer(path, rows.shape, FLOAT), rows)
+    assert np.array_equal(open_layer(path, rows.shape, FLOAT), rows)
+    assert [item.name for item in tmp_path.iterdir()] == ["layer-0.npy"]
+
+
 def test_missing_rows_and_values_out_of_range_are_refused(tmp_path):
     with (
         pytest.raises(ValueError, match="32 bytes were given 16"),
@@ -139,7 +154,7 @@ def test_fingerprint_tells_sequences_apart(features):
     assert len({sequences_fingerprint([feature]) for feature in (*pairs, features[0])}) == 4
 
 
-def test_fingerprint_tells_encoders_apart_by_all_that_decides_a_state(model):
+def test_fingerprint_tells_encoders_apart_by_all_that_decides_a_state(model, monkeypatch):
     encoder = copy.deepcopy(model.encoder)
 
     def fingerprint(autocast: torch.dtype | None) -> str:
@@ -157,7 +172,10 @@ def test_fingerprint_tells_encoders_apart_by_all_that_decides_a_state(model):
     with torch.no_grad():
         next(encoder.parameters())[0, 0] += 1
     found.add(fingerprint(None))
-    assert len(found) == 6
+    for library in (torch, transformers):
+        monkeypatch.setattr(library, "__version__", "99.0")
+        found.add(fingerprint(None))
+    assert len(found) == 8
     assert weights_fingerprint(encoder) != weights_fingerprint(model.encoder)
 
 

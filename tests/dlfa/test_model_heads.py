@@ -230,10 +230,29 @@ def test_other_bad_arguments_are_named() -> None:
         build().encoder_states(**batch(), layers=[3])
     with pytest.raises(ValueError, match="lowers must hold 1 layers, got 0"):
         build().head_from_states(torch.randn(2, 7, WIDTH))
+    with pytest.raises(ValueError, match=r"last must have shape \(B, T, E\) with E = 32, got \(2, 7, 31\)"):
+        build().head_from_states(torch.randn(2, 7, WIDTH - 1), [torch.randn(2, 7, WIDTH - 1)])
     with pytest.raises(ValueError, match="given together, got no end_positions"):
         build(DLFAForQuestionAnswering)(**batch(), start_positions=torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="labels must have B = 2 rows"):
         build(DLFAForSequenceClassification)(**batch(), labels=torch.tensor([1]))
+
+
+@pytest.mark.parametrize("fusion", ["lower", "sum", "scalar_mix", "aif"])
+def test_kept_layers_that_do_not_fit_are_named_whatever_fuses_them(fusion: str) -> None:
+    model, last = build(fusion=fusion), torch.randn(2, 7, WIDTH)
+    with pytest.raises(ValueError, match=r"lowers\[0\] must have the shape of last, \(2, 7, 32\), got \(1, 7, 32\)"):
+        model.head_from_states(last, [last[:1]])
+    with pytest.raises(TypeError, match=r"lowers\[0\] must have the dtype of last, torch.float32, got torch.float16"):
+        model.head_from_states(last, [last.half()])
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_misspelt_argument_of_the_head_is_named(head: type) -> None:
+    model, last = build(head), torch.randn(2, 7, WIDTH)
+    with pytest.raises(TypeError, match=f"unknown keyword 'lables'; {head.__name__} takes .*output_gate"):
+        model.head_from_states(last, [last], lables=torch.zeros(2, 7).long())
+    assert model.head_from_states(last, [last], num_items_in_batch=torch.tensor(3)) is not None
 
 
 def test_embeddings_in_place_of_ids() -> None:
@@ -335,7 +354,7 @@ def test_from_encoder_keeps_the_weights_of_a_resized_encoder() -> None:
     ("fields", "error", "message"),
     [
         ({"fusion_layer": 3}, ValueError, r"fusion_layer must be in 0\.\.2 .* 3 layers, got 3"),
-        ({}, ValueError, r"fusion_layer must be in 0\.\.2 .* 3 layers, got 8"),
+        ({"fusion": "aif"}, ValueError, r"fusion_layer must be given for fusion='aif' \(0\.\.2"),
         (
             {"fusion_layer": 1, "kernal_size": 3},
             TypeError,
@@ -348,6 +367,12 @@ def test_from_encoder_keeps_the_weights_of_a_resized_encoder() -> None:
 def test_from_encoder_names_what_is_wrong(fields: dict, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         DLFAForTokenClassification.from_encoder(tiny_encoder("bert"), **fields)
+
+
+def test_from_encoder_has_the_configurations_default() -> None:
+    encoder = tiny_encoder("bert")
+    for config in (DLFAModel.from_encoder(encoder).config, DLFAConfig(encoder_config=encoder.config)):
+        assert (config.fusion, config.fusion_layer) == ("last", None)
 
 
 def test_from_encoder_refuses_what_it_could_not_rebuild() -> None:

@@ -12,12 +12,13 @@ from scipy import stats
 from dlfa.data.examples import LabelledText, Question, TaggedSentence
 from dlfa.report.bootstrap import _language_differences, paired_bootstrap
 from dlfa.report.comparison import compare
+from dlfa.report.crossed_interval import crossed_interval
 from dlfa.report.findings import find
 from dlfa.report.language_groups import LANGUAGE, all_group, family_groups, groups_of, language_group, zero_shot_group
 from dlfa.report.runs import load_runs
 from dlfa.report.sentence_counts import counted_metric, read_predictions
 from dlfa.report.significance import Interval, adjusted, interval_text, p_text, percent, t_interval
-from dlfa.report.tables import cost_table
+from dlfa.report.tables import cost_table, difference_table
 from dlfa.report.variants import Variant
 from dlfa.tasks import TASKS
 
@@ -261,6 +262,23 @@ def test_resamples_without_a_rare_label_do_not_move_their_mean(tmp_path):
     assert own - drawn.min() > 0.1  # where the label was not drawn there is no difference
 
 
+def test_a_language_of_one_sentence_goes_without_an_interval_and_the_others_keep_theirs(tmp_path):
+    gold = {"en": sentences(("NOUN", "VERB"), 20), "de": sentences(("NOUN",), 1), "fr": sentences(("NOUN", "VERB"), 40)}
+    right = {language: [example.tags for example in examples] for language, examples in gold.items()}
+    wrong = {
+        language: [tags if number % 2 else ("ADJ",) * len(tags) for number, tags in enumerate(rows)]
+        for language, rows in right.items()
+    }
+    findings = find(two_runs(tmp_path, gold, wrong, right), resamples=200)
+    groups = language_group("de"), language_group("fr"), findings.main_group
+    one, many, main = (findings.effects[AIF, group].sentences for group in groups)
+    assert findings.notes == ("no bootstrap over the one sentence of de; in means it counts as it is",)
+    assert one is None
+    assert many.low < many.high
+    assert (main.low, main.high) == pytest.approx(((many.low + 1) / 2, (many.high + 1) / 2))
+    assert findings.discoveries(AIF) == {"en", "fr"}
+
+
 def test_languages_are_drawn_apart(tmp_path):
     """Equal data in every language: their mean varies less than one of them does."""
     gold = sentences(("NOUN", "VERB"), 40)
@@ -282,6 +300,14 @@ def test_findings(comparison):
     pairs = zip(findings.scores(AIF, main), findings.scores(LAST, main), strict=True)
     assert effect.differences == pytest.approx([a - b for a, b in pairs])
     assert effect.seeds == t_interval(effect.differences)
+    rows = zip(comparison.runs[AIF], comparison.runs[LAST], strict=True)
+    by_language = [[a.score("f1", code) - b.score("f1", code) for code in main.languages] for a, b in rows]
+    assert effect.crossed == crossed_interval(by_language)
+    assert findings.effects[AIF, language_group("de")].crossed is None  # one language
+    table = difference_table(findings)
+    (row,) = table.rows
+    place = table.columns.index("95 % over seeds and languages")
+    assert row[place : place + 2] == (interval_text(effect.crossed), p_text(effect.crossed.p))
     assert effect.sentences.low < effect.mean < effect.sentences.high
     assert (LAST, main) not in findings.effects
     assert findings.notes == ()

@@ -9,19 +9,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny_tasks import make_encoder, make_udpos
 from transformers import AutoTokenizer, BertModel, TrainerControl, TrainerState, TrainingArguments
 
-from dlfa import DLFAForTokenClassification
+from dlfa import DLFAForTokenClassification, atomic
 from dlfa.length_batches import LengthGroupedSampler
 from dlfa.materials import load_tokenizer
 from dlfa.run_config import RunConfig, differences
 from dlfa.run_directory import RunDirectory, mark_complete
 from dlfa.trainer import TrainingRecord, parameter_groups, task_trainer
-from dlfa.training import prepare, train, write_model
+from dlfa.training import new_model, prepare, train, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -117,6 +118,20 @@ def test_the_record_weighs_losses_by_steps_and_adds_up_the_parts_of_a_run(tmp_pa
         assert facts == {"steps": 50, "seconds": pytest.approx(seconds, abs=1), "loss": (2 * 20 + 1 * 20 + 4 * 10) / 50}
     state.best_metric, state.best_global_step = 0.75, 40
     assert record.facts(state) == {**facts, "best_step": 40, "best_dev": 0.75}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_checkpoint_is_complete_when_every_process_has_written_its_part(tmp_path, monkeypatch, first):
+    folder = tmp_path / "checkpoint-5"
+    folder.mkdir()
+    found = []
+    everyone = SimpleNamespace(wait_for_everyone=lambda: found.append((folder / "complete.json").exists()))
+    monkeypatch.setattr("dlfa.trainer.process_state", lambda: everyone)
+    state = TrainerState(global_step=5, is_world_process_zero=first)
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    TrainingRecord(None).on_save(arguments, state, TrainerControl())
+    assert found == [False]
+    assert (folder / "complete.json").exists() == first
 
 
 @pytest.mark.parametrize("changes", [{"freeze_encoder": True}, {"lora_rank": 2}, {"intermediate": True}])
@@ -385,6 +400,11 @@ def test_resume_of_a_finished_run_returns_it(finished):
     assert train(config, resume=True) == results
 
 
+def test_without_model_options_a_run_is_the_baseline_on_an_encoder_of_any_depth(base):
+    model = new_model(dataclasses.replace(base, model_options={}), base.task_object)
+    assert model.config.fusion == "last"
+
+
 @pytest.mark.usefixtures("no_training")
 def test_resume_with_another_configuration_names_the_keys(finished, tmp_path):
     config, _ = finished
@@ -433,26 +453,29 @@ def test_only_complete_checkpoints_are_resumed(tmp_path):
 
 def test_leftovers_of_killed_processes_are_removed(base, tmp_path):
     config = dataclasses.replace(base, output_dir=tmp_path, epochs=1, languages=("de",))
-    leftovers = [tmp_path / name for name in (".7-results.json", ".7-model/config.json", "predictions/.7-test-de.tsv")]
+    names = ("results.json", "model", "predictions/test-de.tsv")
+    results_file, model_folder, predictions_file = (atomic.temporary(tmp_path / name) for name in names)
+    leftovers = [results_file, model_folder / "config.json", predictions_file]
+    notes = atomic.temporary(tmp_path / "notes")  # no name of a run
 
     def kill():
         for path in (*leftovers, tmp_path / "checkpoints" / "checkpoint-12" / "model.safetensors"):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("")
-        (tmp_path / ".7-notes").write_text("mine")
+        notes.write_text("mine")
 
     train(config)
     kill()  # between the results and the removal of the checkpoints
     train(config, resume=True)
     assert not any(path.exists() for path in leftovers)
-    assert not (tmp_path / ".7-model").exists()
+    assert not model_folder.exists()
     assert not (tmp_path / "checkpoints").exists()
     for options in ({"resume": True}, {"overwrite": True}):
         (tmp_path / "results.json").unlink()
         kill()
         train(config, **options)
         assert not any(path.exists() for path in leftovers)
-    assert (tmp_path / ".7-notes").exists()
+    assert notes.exists()
 
 
 def test_a_run_killed_after_its_last_step_takes_no_other(base, tmp_path, monkeypatch):
