@@ -207,6 +207,8 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
     learner = trainer.learner
     trainer.train(resume_from_checkpoint=None if prepared.checkpoint is None else str(prepared.checkpoint))
     merge_rows(model)
+    if config.lora_rank is not None:  # the model that is evaluated is the one that is saved
+        merge_adapters(model)
     train_facts = trainer.record.facts(trainer.state)
     evaluations = evaluate(
         learner,
@@ -219,8 +221,6 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
         inputs=prepared.materials.inputs,
         progress=prepared.progress,
     )
-    if config.lora_rank is not None:
-        merge_adapters(model)
     results = summary(
         task,
         model,
