@@ -8,7 +8,6 @@ of its own task.
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,11 +44,12 @@ class Predecessor:
         )
 
     def check(self) -> None:
-        """Read and encode the data of this task and of those before it.
+        """Look at the place of this run, and read and encode the data of its task, and of those before it.
 
         Raises:
-            ValueError, OSError: whatever is wrong with them.
+            ValueError, OSError: files of others that the run would replace, or whatever is wrong with the data.
         """
+        RunDirectory(self.config.output_dir).check(self.config.model, overwrite=False, resume=True)
         before = Predecessor.of(self.config)
         if before is not None:
             before.check()
@@ -70,7 +70,3 @@ class Predecessor:
         model.fusion.load_state_dict(trained.fusion.state_dict())  # type: ignore[union-attr]
         if not self.config.freeze_encoder:
             model.encoder = trained.encoder.to(model.device)
-
-    def remove(self) -> None:
-        """Remove the run and its model."""
-        shutil.rmtree(self.config.output_dir, ignore_errors=True)

@@ -75,7 +75,7 @@ class RunDirectory:
 
     def holds_run(self) -> bool:
         """Whether a run, or a model, lies here."""
-        names = ("run.json", "results.json", "config.json", "model.safetensors", "checkpoints")
+        names = ("run.json", "results.json", "config.json", "model.safetensors")
         return any((self.path / name).exists() for name in names)
 
     def holds_ensemble(self) -> bool:
@@ -110,7 +110,7 @@ class RunDirectory:
                 "--overwrite to replace it, or another directory"
             )
         if not self.holds_run():
-            self.check_no_others((*_RESULTS, *_MODEL), "the run")
+            self.check_no_others((*_RESULTS, *_MODEL, "checkpoints/checkpoint-*"), "the run")
         if resume and self.holds_run() and not self.run_file.exists():
             raise ValueError(f"--resume: {self.path} holds a model but no run.json, so there is no run to go on with")
 
@@ -162,8 +162,7 @@ class RunDirectory:
     def clear_results(self) -> None:
         """Remove what an evaluation of the test or development data wrote, and nothing else."""
         self._remove_files(_RESULTS)
-        if self.predictions.is_dir() and not any(self.predictions.iterdir()):
-            self.predictions.rmdir()
+        _remove_if_empty(self.predictions)
         self.remove_leftovers()
 
     def remove_leftovers(self) -> None:
@@ -172,13 +171,26 @@ class RunDirectory:
             if _PARTIAL.fullmatch(path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         if self.results_file.exists() and self.run_file.exists():
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
+            self.remove_checkpoints()
+
+    def remove_checkpoints(self) -> None:
+        """Remove all checkpoints, and their folder where nothing else lies in it."""
+        for checkpoint in checkpoints_in(self.checkpoints):
+            remove_checkpoint(checkpoint)
+        _remove_if_empty(self.checkpoints)
+
+    def clear_intermediate(self) -> None:
+        """Remove the run on the intermediate task, and its folder where nothing else lies in it."""
+        before = RunDirectory(self.intermediate)
+        if before.run_file.exists():
+            before.clear()
+            _remove_if_empty(before.path)
 
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""
         self.clear_results()
-        for folder in (self.checkpoints, self.intermediate):
-            shutil.rmtree(folder, ignore_errors=True)
+        self.remove_checkpoints()
+        self.clear_intermediate()
         self._remove_files(_MODEL)
 
     def _remove_files(self, patterns: Sequence[str]) -> None:
@@ -195,7 +207,7 @@ class RunDirectory:
         Raises:
             ValueError: the best checkpoint is gone.
         """
-        complete = [path.parent for path in self.checkpoints.glob(f"checkpoint-*/{_COMPLETE}")]
+        complete = [path for path in checkpoints_in(self.checkpoints) if (path / _COMPLETE).exists()]
         if not complete:
             return None
         newest = max(complete, key=step_of)
@@ -210,6 +222,11 @@ class RunDirectory:
                 state["best_model_checkpoint"] = str(here)
                 atomic.write_json(state_file, state)
         return newest
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The Trainer's checkpoint folders in `folder`, whole or not."""
+    return [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
 
 
 def step_of(checkpoint: Path) -> int:
@@ -234,3 +251,8 @@ def remove_checkpoint(checkpoint: Path) -> None:
     """Remove a checkpoint; one that is removed half-way no longer counts as complete."""
     (checkpoint / _COMPLETE).unlink(missing_ok=True)
     shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

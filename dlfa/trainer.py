@@ -16,7 +16,7 @@ from .evaluation import evaluate
 from .frozen import StatesHead
 from .length_batches import LengthGroupedSampler
 from .run_config import RunConfig
-from .run_directory import complete_facts, mark_complete, remove_checkpoint, step_of
+from .run_directory import checkpoints_in, complete_facts, mark_complete, remove_checkpoint, step_of
 
 if TYPE_CHECKING:
     from .training import Prepared
@@ -210,6 +210,6 @@ class TrainingRecord(TrainerCallback):
         newest = folder / f"checkpoint-{state.global_step}"
         mark_complete(newest, {"seconds": round(self.seconds, 2)})
         kept = {state.global_step, step_of(Path(state.best_model_checkpoint or newest.name))}
-        for checkpoint in folder.glob("checkpoint-*"):
+        for checkpoint in checkpoints_in(folder):
             if step_of(checkpoint) not in kept:
                 remove_checkpoint(checkpoint)

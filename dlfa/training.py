@@ -30,7 +30,7 @@ from .positions import check_length
 from .processes import process_state
 from .results import summary
 from .run_config import RunConfig
-from .run_directory import RunDirectory, remove_checkpoint
+from .run_directory import RunDirectory
 from .tasks import Feature, Task
 from .trainer import task_trainer
 
@@ -237,7 +237,7 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
         if keep_model:
             write_model(directory.path, model, prepared.materials.tokenizer)
         elif prepared.predecessor is not None:
-            prepared.predecessor.remove()
+            directory.clear_intermediate()
         write_predictions(directory.predictions, task, evaluations)
         atomic.write_json(directory.path / "training.json", trainer.state.log_history)
         if keep_model and evaluations:
@@ -245,10 +245,7 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
         if evaluations:
             bar_chart(results, directory.chart_file)
         atomic.write_json(directory.results_file, results)
-        for checkpoint in directory.checkpoints.glob("checkpoint-*"):
-            remove_checkpoint(checkpoint)
-        if directory.checkpoints.is_dir():
-            directory.checkpoints.rmdir()
+        directory.remove_checkpoints()
     process_state().wait_for_everyone()
     return results
 

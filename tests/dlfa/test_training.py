@@ -357,7 +357,7 @@ def test_directory_of_a_model_and_the_encoders_own_are_refused(base, encoder, tm
 
 
 @pytest.mark.usefixtures("no_training")
-@pytest.mark.parametrize("name", ["README.md", "training.json", "predictions/test-de.tsv"])
+@pytest.mark.parametrize("name", ["README.md", "training.json", "predictions/test-de.tsv", "checkpoints/checkpoint-12"])
 @pytest.mark.parametrize("option", [{}, {"overwrite": True}, {"resume": True}])
 def test_files_of_others_that_a_run_would_replace_are_refused(base, tmp_path, name, option):
     path = tmp_path / name
@@ -371,12 +371,19 @@ def test_files_of_others_that_a_run_would_replace_are_refused(base, tmp_path, na
 def test_overwrite_replaces_the_run_and_spares_other_files(base, tmp_path):
     config = dataclasses.replace(base, output_dir=tmp_path, epochs=1)
     train(config)
-    for name in ("notes.txt", "predictions/mine.tsv"):
+    others = ("notes.txt", "predictions/mine.tsv", "intermediate/mine.txt", "checkpoints/mine.txt",
+              "checkpoints/checkpoint-mine/complete.json")  # fmt: skip
+    for name in others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("mine")
+    train(config, resume=True)
+    assert all((tmp_path / name).read_text() == "mine" for name in others)
+    (tmp_path / "checkpoints" / "checkpoint-7").mkdir()
     results = train(dataclasses.replace(config, languages=("fr",), seed=3), overwrite=True)
     assert json.loads((tmp_path / "results.json").read_text()) == results
     assert {path.name for path in (tmp_path / "predictions").iterdir()} == {"mine.tsv", "test-fr.tsv"}
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert all((tmp_path / name).read_text() == "mine" for name in others)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"mine.txt", "checkpoint-mine"}
 
 
 @pytest.mark.usefixtures("no_training")
