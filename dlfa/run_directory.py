@@ -1,8 +1,8 @@
 """What a run leaves in its output directory, and when one may start there.
 
-OUT/ holds run.json (the configuration), results.json (written last), the model with its tokenizer, predictions/,
-languages.png, and while it is being trained checkpoints/. An ensemble's holds ensemble.json (what it is made of),
-results.json (written last), predictions/ and languages.png.
+OUT/ holds run.json (configuration, hashes of data and encoder), results.json (written last), the model with its
+tokenizer, predictions/, languages.png, and while it is being trained checkpoints/. An ensemble's holds ensemble.json
+(what it is made of), results.json (written last), predictions/ and languages.png.
 """
 
 from __future__ import annotations
@@ -125,6 +125,14 @@ class RunDirectory:
             raise ValueError(f"--resume: the run in {self.path} has another configuration ({shown})")
         if before["data_sha256"] != now["data_sha256"]:
             raise ValueError(f"--resume: the data have changed since the run in {self.path} was started")
+
+    def check_same_encoder(self, sha256: str) -> None:
+        """Raise ValueError unless the run that lies here started from the encoder whose weights have this fingerprint.
+
+        Runs of releases that did not record it are taken to have.
+        """
+        if self.read_run().get("encoder_sha256", sha256) != sha256:
+            raise ValueError(f"--resume: the encoder's weights have changed since the run in {self.path} was started")
 
     def read_run(self) -> dict[str, Any]:
         """The content of `run_file`.

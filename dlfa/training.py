@@ -65,7 +65,7 @@ def train(
         config: the run.
         overwrite: replace a run that lies in `output_dir`.
         resume: go on with the run that lies there, from its newest complete checkpoint; a run that is complete is
-            returned as it is, and an empty directory starts from the beginning.
+            returned as it is, its encoder not looked at, and an empty directory starts from the beginning.
         progress: show progress bars.
 
     Returns:
@@ -127,6 +127,8 @@ def prepare(
     set_seed(config.seed)
     model = new_model(config, task, materials.encoder)
     encoder_sha256 = materials.encoder_sha256 or weights_fingerprint(model.base_model)
+    if resumed:
+        directory.check_same_encoder(encoder_sha256)
     limit_training(model, config)
     features = encode_all(config, materials)
     process_state().wait_for_everyone()  # no process may look at the directory after one has claimed it
@@ -136,7 +138,7 @@ def prepare(
         else:
             if overwrite:
                 directory.clear()
-            atomic.write_json(directory.run_file, run)
+            atomic.write_json(directory.run_file, {**run, "encoder_sha256": encoder_sha256})
     checkpoint = directory.newest_checkpoint() if resumed else None
     return Prepared(
         config, task, materials, model, encoder_sha256, features, directory, checkpoint, predecessor, progress

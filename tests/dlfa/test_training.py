@@ -422,6 +422,31 @@ def test_resume_with_changed_data_is_refused(base, tmp_path):
         train(config, resume=True)
 
 
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("frozen", [True, False])
+def test_resume_with_another_encoder_is_refused(base, tmp_path, frozen):
+    encoder = make_encoder(tmp_path / "encoder")
+    config = dataclasses.replace(
+        base, output_dir=tmp_path / "out", model=str(encoder), freeze_encoder=frozen, states_cache=tmp_path / "cache"
+    )
+    for options in ({}, {"resume": True}):
+        with pytest.raises(AssertionError, match="training started"):
+            train(config, **options)
+    run_file = RunDirectory(config.output_dir).run_file
+    before = run_file.read_bytes()
+    other = BertModel.from_pretrained(encoder)
+    other.embeddings.LayerNorm.bias.data += 1
+    other.save_pretrained(encoder)
+    with pytest.raises(ValueError, match="the encoder's weights have changed"):
+        train(config, resume=True)
+    assert run_file.read_bytes() == before
+    told = json.loads(before)
+    del told["encoder_sha256"]  # as of a release that did not record it
+    run_file.write_text(json.dumps(told))
+    with pytest.raises(AssertionError, match="training started"):
+        train(config, resume=True)
+
+
 def test_only_complete_checkpoints_are_resumed(tmp_path):
     directory = RunDirectory(tmp_path)
     assert directory.newest_checkpoint() is None
