@@ -43,18 +43,22 @@ class Predecessor:
             )
         )
 
-    def check(self) -> None:
+    def check(self) -> list[str]:
         """Look at the place of this run, and read and encode the data of its task, and of those before it.
+
+        Returns:
+            The hash of each task's data, in order.
 
         Raises:
             ValueError, OSError: files of others that the run would replace, or whatever is wrong with the data.
         """
         RunDirectory(self.config.output_dir).check(self.config.model, overwrite=False, resume=True)
         before = Predecessor.of(self.config)
-        if before is not None:
-            before.check()
+        earlier = [] if before is None else before.check()
         config = self.config.with_presets()
-        encode_all(config, load_materials(config, load_data(config)))
+        data = load_data(config)
+        encode_all(config, load_materials(config, data))
+        return [*earlier, data.sha256()]
 
     def train(self, *, progress: bool = False) -> list[dict[str, Any]]:
         """Train, or go on training, and say for each intermediate task in order what came of it."""

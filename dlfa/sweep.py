@@ -1,7 +1,8 @@
 """A sweep: one run for every combination of fusion mode, lower layer and seed, each kept as soon as it is there.
 
 DIR/cells/<mode>[-layer<N>]-seed<S>/ are ordinary run directories, a failed one with the reason in error.txt;
-DIR/sweep.json holds the sweep's configuration, the state of every cell, and the summary over seeds.
+DIR/sweep.json holds the sweep's configuration, hashes of its data and encoder, the state of every cell, and the summary
+over seeds.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from . import atomic
 from .configuration import DLFAConfig
 from .directory_lock import LOCK, held
 from .error_lines import no_encoder
+from .frozen.fingerprints import weights_fingerprint
 from .intermediate import Predecessor
 from .json_files import read_object
-from .materials import Materials, compute_states, load_data, load_materials
+from .materials import Materials, compute_states, load_data, load_encoder, load_materials
 from .run_config import RunConfig, differences
 from .run_directory import RunDirectory
 from .training import fit, prepare
@@ -156,7 +158,8 @@ def run_sweep(
         The content of sweep.json.
 
     Raises:
-        ValueError, TypeError: bad input, or a directory that holds another sweep; raised before any training.
+        ValueError, TypeError: bad input, or a directory that holds another sweep, or one of other data or another
+            encoder of which something is missing; raised before any training.
     """
     if processes is not None and processes < 1:
         raise ValueError(f"processes must be at least 1, got {processes}")
@@ -177,9 +180,10 @@ def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, pro
             RunDirectory(config.run_config(cell).output_dir).remove_leftovers()
     if todo:
         # All data are read and checked before the directory is claimed for this configuration.
-        if (predecessor := Predecessor.of(config.base)) is not None:
-            predecessor.check()
+        predecessor = Predecessor.of(config.base)
+        stages = [] if predecessor is None else predecessor.check()
         materials = _load(config)
+        record.claim(_inputs(config, materials, stages))
         record.write()
         compute_states(materials, ({**config.base.model_options, **cell.model_options} for cell in todo))
         count = min(processes or _default_processes(config, len(todo)), len(todo))
@@ -222,6 +226,27 @@ class _Record:
 
     def __init__(self, config: SweepConfig) -> None:
         self.config = config
+        before = read_object(self.file) if self.file.exists() else {}
+        self.inputs: dict[str, Any] | None = before.get("inputs")
+
+    @property
+    def file(self) -> Path:
+        """sweep.json itself."""
+        return self.config.output_dir / "sweep.json"
+
+    def claim(self, inputs: dict[str, Any]) -> None:
+        """Keep what the cells are about to be made from, which must be what those that are there were made from.
+
+        Raises:
+            ValueError: it is something else, or was not recorded.
+        """
+        if self.file.exists() and self.inputs != inputs:
+            what = "of an earlier release, which did not record its data and encoder"
+            if self.inputs is not None:
+                changed = [name for name in inputs if self.inputs.get(name) != inputs[name]]
+                what = f"of other data or another encoder (another {', '.join(changed)})"
+            raise ValueError(f"--output-dir {self.config.output_dir} holds a sweep {what}; give a new directory")
+        self.inputs = inputs
 
     def _directory(self, cell: Cell) -> RunDirectory:
         return RunDirectory(self.config.output_dir / "cells" / cell.name)
@@ -253,11 +278,12 @@ class _Record:
             cells.append(entry)
         content = {
             "config": self.config.to_json(),
+            "inputs": self.inputs,
             "dlfa": metadata.version("dlfa"),
             "cells": cells,
             "summary": _summary(cells),
         }
-        atomic.write_json(self.config.output_dir / "sweep.json", content)
+        atomic.write_json(self.file, content)
         return content
 
 
@@ -291,6 +317,12 @@ def failure_reason(run: Path) -> str:
 def _load(config: SweepConfig) -> Materials:
     base = config.base.with_presets()
     return load_materials(base, load_data(base))
+
+
+def _inputs(config: SweepConfig, materials: Materials, stages: list[str]) -> dict[str, Any]:
+    """Hashes of what every cell is made from; `stages` are those of the intermediate tasks' data."""
+    encoder = materials.encoder_sha256 or weights_fingerprint(load_encoder(config.base.model).encoder)
+    return {"data_sha256": materials.data.sha256(), "encoder_sha256": encoder, "intermediate_data_sha256": stages}
 
 
 def _run_all(
