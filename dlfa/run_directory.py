@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,11 @@ class RunDirectory:
     def holds_ensemble(self) -> bool:
         """Whether an ensemble, complete or cut short, lies here."""
         return self.ensemble_file.exists() and {"runs", "by"} <= read_object(self.ensemble_file).keys()
+
+    def wrote(self, name: str) -> bool:
+        """Whether the file `name` here is one that the run or ensemble here writes."""
+        there = self.run_file.exists() or self.ensemble_file.exists()
+        return there and any(fnmatch(name, pattern) for pattern in (*_RESULTS, *_MODEL, self.ensemble_file.name))
 
     def check_no_others(self, patterns: Sequence[str], who: str) -> None:
         """Raise ValueError where a file lies here that `who` would replace and that is none of its kind."""
