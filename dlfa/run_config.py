@@ -48,7 +48,7 @@ class RunConfig:
         learning_rate: peak, of AdamW.
         head_learning_rate: of the new parameters (fusion and head); None takes `learning_rate`.
         epochs: passes over the training data, fractions allowed.
-        batch_size: sequences a step and process.
+        batch_size: sequences a batch and process; a process trains on one GPU, whatever it sees.
         gradient_accumulation: batches an optimiser step.
         max_length: tokens a sequence, special ones included.
         weight_decay: of weights, not of biases and norms.

@@ -129,6 +129,11 @@ class RunDirectory:
                 f"{name}: {before['config'].get(name)!r} there, {now['config'].get(name)!r} now" for name in changed
             )
             raise ValueError(f"--resume: the run in {self.path} has another configuration ({shown})")
+        # `batch_size` is that of one process. Releases before this was recorded do not say how many there were.
+        if (processes := before.get("processes", now["processes"])) != now["processes"]:
+            raise ValueError(
+                f"--resume: the run in {self.path} was started by {processes} processes, not {now['processes']}"
+            )
         if before["data_sha256"] != now["data_sha256"]:
             raise ValueError(f"--resume: the data have changed since the run in {self.path} was started")
 

@@ -56,6 +56,10 @@ def task_trainer(prepared: Prepared) -> TaskTrainer:
         disable_tqdm=not prepared.progress,
         report_to="none",
     )
+    if arguments.n_gpu > 1:
+        # One process trains on one GPU. On several the Trainer would put the model into nn.DataParallel: batches that
+        # many times as large as was said, and copies of a module that a StatesHead cannot be called in.
+        arguments._n_gpu = 1
     record = TrainingRecord(prepared.checkpoint)
     learner, materials = prepared.learner, prepared.materials
     trainer = TaskTrainer(

@@ -113,7 +113,12 @@ def prepare(
     directory.check(config.model, overwrite, resume)
     data = load_data(config) if materials is None else materials.data
     config = dataclasses.replace(config, languages=tuple(data.test))
-    run = {"config": config.to_json(), "data_sha256": data.sha256(), "dlfa": metadata.version("dlfa")}
+    run = {
+        "config": config.to_json(),
+        "processes": process_state().num_processes,
+        "data_sha256": data.sha256(),
+        "dlfa": metadata.version("dlfa"),
+    }
     resumed = resume and directory.run_file.exists()
     if resumed:
         directory.check_same_run(run)
@@ -232,7 +237,7 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
         autocast=config.autocast,
         encoder_sha256=prepared.encoder_sha256,
         train=train_facts,
-        config=public(config),
+        config=public(config) | {"processes": process_state().num_processes},
         **more,
     )
     if process_state().is_main_process:

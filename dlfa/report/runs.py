@@ -201,6 +201,8 @@ def read_run(path: Path, values: Mapping[str, Any], compare: Sequence[str] = ())
         if train.get(name) is not None:
             reader.number(f"train.{name}", train[name])
     protocol = {name: value for name, value in config.items() if name not in _NOT_PROTOCOL}
+    if config:
+        protocol.setdefault("processes", 1)  # runs from before this was recorded do not say
     options = Fields(path, config, "config.").mapping("model_options", default={})
     stages = reader.values.get("intermediate")
     if stages:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -228,6 +229,19 @@ def test_the_optimiser_is_xtremes(base, tmp_path):
     assert rates == pytest.approx([1e-2 * share for share in (*rising, *falling)])
 
 
+def test_a_process_that_sees_several_gpus_trains_on_one(base, tmp_path, monkeypatch):
+    original = TrainingArguments.__post_init__
+
+    def with_two(arguments):
+        original(arguments)
+        arguments._n_gpu = 2
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", with_two)
+    trainer = task_trainer(prepare(dataclasses.replace(base, output_dir=tmp_path)))
+    assert (trainer.args.n_gpu, trainer.args.train_batch_size) == (1, 4)
+    assert trainer._wrap_model(trainer.model) is trainer.model
+
+
 def test_like_lengths_are_those_of_all_processes(base, tmp_path, monkeypatch):
     config = dataclasses.replace(base, output_dir=tmp_path, group_by_length=True)
     trainer = task_trainer(prepare(config))
@@ -420,6 +434,25 @@ def test_resume_with_changed_data_is_refused(base, tmp_path):
         file.write("a\tNOUN\n\n")
     with pytest.raises(ValueError, match="the data have changed"):
         train(config, resume=True)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_resume_by_another_number_of_processes_is_refused(finished, tmp_path):
+    config, results = finished
+    assert results["config"]["processes"] == 1
+    told = RunDirectory(config.output_dir).read_run()
+    for processes in (2, None):
+        there = told | {"processes": processes}
+        if processes is None:  # as of a release that did not record it
+            del there["processes"]
+        config = dataclasses.replace(config, output_dir=tmp_path / str(processes))
+        shutil.copytree(finished[0].output_dir, config.output_dir)
+        RunDirectory(config.output_dir).run_file.write_text(json.dumps(there))
+        if processes is None:
+            assert train(config, resume=True) == results
+        else:
+            with pytest.raises(ValueError, match=r"was started by 2 processes, not 1"):
+                train(config, resume=True)
 
 
 @pytest.mark.usefixtures("no_training")
