@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,16 +28,29 @@ _JSON_TYPES: Mapping[str, Any] = {
     "None": type(None), "bool": bool, "int": int, "float": (int, float), "str": str, "Path": str,
     "tuple[str, ...]": list, "Mapping[str, Any]": dict,
 }  # fmt: skip
-# What may be chosen anew when a run is resumed: it has no say in the result.
-_FREE = ("eval_batch_size", "states_cache")
 # XTREME's learning rates are those of whole encoders; new parameters alone, or adapters, need higher ones.
 _FROZEN_LEARNING_RATE = 1e-3
 _LORA_LEARNING_RATE = 2e-4
 
 
+class Role(enum.Enum):
+    """What say a field of `RunConfig` has in a run's result, and where results.json tells it."""
+
+    IDENTITY = "which run it is; results.json tells it outside of its `config`"
+    VARIANT = "what runs are compared in"
+    PROTOCOL = "the rest that has a say: runs that differ in it are not compared"
+    PLACE = "none: where things lie on this machine"
+    SPEED = "none: time and memory alone"
+
+
+_IDENTITY, _VARIANT, _PLACE, _SPEED = ({"role": role} for role in (Role.IDENTITY, Role.VARIANT, Role.PLACE, Role.SPEED))
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """What `training.train` needs. A hyper-parameter that is None takes XTREME's value for the task.
+
+    A field's metadata tell its `Role`; one without is part of the protocol.
 
     Args:
         task: a name of `dlfa.tasks.TASKS`.
@@ -79,12 +93,12 @@ class RunConfig:
         ValueError: a value out of its range; the message names it.
     """
 
-    task: str
-    model: str
-    output_dir: Path
-    data_dir: Path | None = None
-    languages: tuple[str, ...] | None = None
-    model_options: Mapping[str, Any] = field(default_factory=dict)
+    task: str = field(metadata=_IDENTITY)
+    model: str = field(metadata=_IDENTITY)
+    output_dir: Path = field(metadata=_PLACE)
+    data_dir: Path | None = field(default=None, metadata=_PLACE)
+    languages: tuple[str, ...] | None = field(default=None, metadata=_IDENTITY)
+    model_options: Mapping[str, Any] = field(default_factory=dict, metadata=_VARIANT)
     learning_rate: float | None = None
     head_learning_rate: float | None = None
     epochs: float | None = None
@@ -93,14 +107,14 @@ class RunConfig:
     max_length: int | None = None
     weight_decay: float = 0.0
     warmup_steps: int | None = None
-    seed: int = 1
+    seed: int = field(default=1, metadata=_IDENTITY)
     max_train_examples: int | None = None
     max_eval_examples: int | None = None
     save_steps: int | None = None
-    eval_batch_size: int = 64
+    eval_batch_size: int = field(default=64, metadata=_SPEED)
     bf16: bool = False
     fp16: bool = False
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = field(default=False, metadata=_SPEED)
     group_by_length: bool = False
     freeze_encoder: bool = False
     freeze_layers: int | None = None
@@ -108,7 +122,7 @@ class RunConfig:
     lora_alpha: int | None = None
     lora_targets: tuple[str, ...] | None = None
     states_dtype: str = "float32"
-    states_cache: Path | None = None
+    states_cache: Path | None = field(default=None, metadata=_PLACE)
     intermediate: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -208,7 +222,20 @@ class RunConfig:
         return cls(output_dir=output_dir, **fields)
 
 
+_ROLES: Mapping[str, Role] = {
+    item.name: item.metadata.get("role", Role.PROTOCOL) for item in dataclasses.fields(RunConfig)
+}
+
+
+def fields_of(values: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
+    """The fields of a configuration, as `RunConfig.to_json` gives it, that have one of `roles`.
+
+    Fields that are not known, as another release may have them, count as protocol.
+    """
+    return {name: value for name, value in values.items() if _ROLES.get(name, Role.PROTOCOL) in roles}
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The fields in which two configurations, as `to_json` gives them, would lead to different results."""
-    names = [*before, *(name for name in now if name not in before)]
-    return [name for name in names if name not in _FREE and before.get(name) != now.get(name)]
+    left, right = (fields_of(each, Role.IDENTITY, Role.VARIANT, Role.PROTOCOL) for each in (before, now))
+    return [name for name in {**left, **right} if left.get(name) != right.get(name)]

@@ -13,7 +13,7 @@ import os
 import statistics
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from importlib import metadata
@@ -174,6 +174,9 @@ def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, pro
     """`run_sweep`, in a directory that no other process works in."""
     _check_directory(config)
     record = _Record(config)
+    base = config.base.with_presets()
+    data = load_data(base)
+    record.check({"data_sha256": data.sha256()})
     todo = [cell for cell in config.cells() if record.state_of(cell) != "done"]
     for cell in config.cells():
         if cell not in todo:  # it may have been killed between its results and the removal of its checkpoints
@@ -182,7 +185,7 @@ def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, pro
         # All data are read and checked before the directory is claimed for this configuration.
         predecessor = Predecessor.of(config.base)
         stages = [] if predecessor is None else predecessor.check()
-        materials = _load(config)
+        materials = load_materials(base, data)
         record.claim(_inputs(config, materials, stages))
         record.write()
         compute_states(materials, ({**config.base.model_options, **cell.model_options} for cell in todo))
@@ -234,18 +237,27 @@ class _Record:
         """sweep.json itself."""
         return self.config.output_dir / "sweep.json"
 
+    def check(self, inputs: Mapping[str, Any]) -> None:
+        """Raise ValueError where the cells that are there were made from others than `inputs`."""
+        before = inputs if self.inputs is None else self.inputs
+        if changed := [name for name in inputs if before.get(name) != inputs[name]]:
+            raise ValueError(
+                f"--output-dir {self.config.output_dir} holds a sweep of other data or another encoder (another "
+                f"{', '.join(changed)}); give a new directory"
+            )
+
     def claim(self, inputs: dict[str, Any]) -> None:
-        """Keep what the cells are about to be made from, which must be what those that are there were made from.
+        """Keep what further cells are made from.
 
         Raises:
-            ValueError: it is something else, or was not recorded.
+            ValueError: those that are there were made from something else, or it was not recorded.
         """
-        if self.file.exists() and self.inputs != inputs:
-            what = "of an earlier release, which did not record its data and encoder"
-            if self.inputs is not None:
-                changed = [name for name in inputs if self.inputs.get(name) != inputs[name]]
-                what = f"of other data or another encoder (another {', '.join(changed)})"
-            raise ValueError(f"--output-dir {self.config.output_dir} holds a sweep {what}; give a new directory")
+        if self.inputs is None and self.file.exists():
+            raise ValueError(
+                f"--output-dir {self.config.output_dir} holds a sweep of an earlier release, which did not record its "
+                "data and encoder; give a new directory"
+            )
+        self.check(inputs)
         self.inputs = inputs
 
     def _directory(self, cell: Cell) -> RunDirectory:

@@ -29,7 +29,7 @@ from .partial_training import add_adapters, freeze_layers, merge_adapters
 from .positions import check_length
 from .processes import process_state
 from .results import summary
-from .run_config import RunConfig
+from .run_config import Role, RunConfig, fields_of
 from .run_directory import RunDirectory
 from .tasks import Feature, Task
 from .trainer import task_trainer
@@ -140,10 +140,10 @@ def prepare(
     if process_state().is_main_process:
         if resumed:
             directory.remove_leftovers()
-        else:
-            if overwrite:
-                directory.clear()
-            atomic.write_json(directory.run_file, {**run, "encoder_sha256": encoder_sha256})
+        elif overwrite:
+            directory.clear()
+        # A run that goes on may do so with its data in another place.
+        atomic.write_json(directory.run_file, {**run, "encoder_sha256": encoder_sha256})
     checkpoint = directory.newest_checkpoint() if resumed else None
     return Prepared(
         config, task, materials, model, encoder_sha256, features, directory, checkpoint, predecessor, progress
@@ -280,6 +280,7 @@ def write_predictions(
 
 
 def public(config: RunConfig) -> dict[str, Any]:
-    """The configuration for results.json: without the places of this machine."""
-    places = ("model", "data_dir", "languages", "states_cache", "intermediate")
-    return {name: value for name, value in config.to_json().items() if name not in places}
+    """The configuration for results.json: without the places of this machine, and what stands there elsewhere."""
+    told = fields_of(config.to_json(), Role.VARIANT, Role.PROTOCOL, Role.SPEED)
+    del told["intermediate"]  # it names places, and the results tell its tasks, each with its configuration
+    return told

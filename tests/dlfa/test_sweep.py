@@ -241,6 +241,19 @@ def test_a_sweep_goes_on_with_its_own_data_and_encoder_alone(config, base, runs,
     assert runs == []
 
 
+def test_a_complete_sweep_tells_its_data_by_what_they_are(config, base, runs, tmp_path):
+    config = dataclasses.replace(config, modes=("last",), seeds=(1,))
+    whole = run_sweep(config)["cells"]
+    runs.clear()
+    data = shutil.copytree(base.data_dir, tmp_path / "moved")
+    config = dataclasses.replace(config, base=dataclasses.replace(base, data_dir=data))
+    assert run_sweep(config)["cells"] == whole
+    (data / "test-de.tsv").write_text("nab\tNOUN\n\n")
+    with pytest.raises(ValueError, match=r"\(another data_sha256\)"):
+        run_sweep(config)
+    assert runs == []
+
+
 def test_directory_of_something_else_is_refused(config):
     config.output_dir.mkdir()
     (config.output_dir / "thesis.tex").touch()

@@ -19,10 +19,10 @@ from transformers import AutoTokenizer, BertModel, TrainerControl, TrainerState,
 from dlfa import DLFAForTokenClassification
 from dlfa.length_batches import LengthGroupedSampler
 from dlfa.materials import load_tokenizer
-from dlfa.run_config import RunConfig, differences
+from dlfa.run_config import Role, RunConfig, differences, fields_of
 from dlfa.run_directory import RunDirectory, mark_complete
 from dlfa.trainer import TrainingRecord, parameter_groups, task_trainer
-from dlfa.training import prepare, train, write_model
+from dlfa.training import prepare, public, train, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -413,15 +413,38 @@ def test_resume_with_another_configuration_names_the_keys(finished, tmp_path):
     with pytest.raises(ValueError, match=r"model_options: \{'fusion_layer': 1\} there, .*; seed: 1 there, 5 now"):
         train(other, resume=True)
     changed = make_udpos(tmp_path / "data", train=40)
-    with pytest.raises(ValueError, match=r"another configuration .*data_dir"):
+    with pytest.raises(ValueError, match="the data have changed"):
         train(dataclasses.replace(config, data_dir=changed), resume=True)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_run_resumes_with_its_data_elsewhere_and_with_other_means(base, data_dir, tmp_path):
+    config = dataclasses.replace(base, output_dir=tmp_path / "out")
+    moved = shutil.copytree(data_dir, tmp_path / "moved")
+    again = dataclasses.replace(config, data_dir=moved, gradient_checkpointing=True, eval_batch_size=2)
+    for run, options in ((config, {}), (again, {"resume": True})):
+        with pytest.raises(AssertionError, match="training started"):
+            train(run, **options)
+        assert RunDirectory(config.output_dir).read_config().data_dir == run.data_dir
 
 
 def test_configurations_differ_in_the_fields_of_either():
     assert differences({"epochs": 1, "seed": 1}, {"epochs": 2, "seed": 1}) == ["epochs"]
     assert differences({}, {"bf16": True, "lora_rank": None}) == ["bf16"]  # as where a release knew fewer fields
     assert differences({"bf16": True, "lora_rank": None}, {}) == ["bf16"]
-    assert differences({"eval_batch_size": 1}, {"eval_batch_size": 2, "states_cache": "elsewhere"}) == []
+    free = {"eval_batch_size": 2, "states_cache": "elsewhere", "gradient_checkpointing": True, "data_dir": "moved"}
+    assert differences({"eval_batch_size": 1}, free) == []
+
+
+def test_one_list_says_what_options_are_to_a_run():
+    config = RunConfig(task="udpos", model="/places/encoder", output_dir=Path("/places/out"), data_dir=Path("/places"))
+    told = public(config)
+    identity = {"task", "model", "languages", "seed"}
+    assert fields_of(config.to_json(), Role.IDENTITY).keys() == identity
+    assert told.keys() == config.to_json().keys() - identity - {"data_dir", "states_cache", "intermediate"}
+    free = {"eval_batch_size", "gradient_checkpointing", "model_options"}
+    assert fields_of(told, Role.PROTOCOL).keys() == told.keys() - free
+    assert fields_of({"unknown": 1}, Role.PROTOCOL) == {"unknown": 1}
 
 
 @pytest.mark.usefixtures("no_training")
