@@ -148,6 +148,9 @@ def predict(
     """Predict for new text: token<TAB>tag lines, texts with a label behind, or answers by question id."""
     with one_line_errors():
         _check_batch_size(batch_size)
+        from .processes import check_alone
+
+        check_alone("dlfa predict is one process")
         run = _load_run(model_dir, task, max_length)
         from . import atomic
         from .output_paths import check_file

@@ -15,6 +15,7 @@ from .charts import bar_chart
 from .directory_lock import held
 from .evaluation import score_language
 from .evaluation_data import evaluation_data
+from .processes import check_alone
 from .results import summary
 from .run_config import RunConfig
 from .run_directory import RunDirectory
@@ -85,6 +86,7 @@ def run_ensemble(
     Raises:
         ValueError: bad input, or an `output_dir` that another process works in; raised before any model runs.
     """
+    check_alone("an ensemble is evaluated by one process")
     with held(config.output_dir):
         return _run_held(config, overwrite, on_run)
 

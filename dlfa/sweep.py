@@ -33,6 +33,7 @@ from .frozen.fingerprints import weights_fingerprint
 from .intermediate import Predecessor
 from .json_files import read_object
 from .materials import Materials, compute_states, load_data, load_encoder, load_materials
+from .processes import check_alone
 from .run_config import RunConfig, differences
 from .run_directory import RunDirectory
 from .training import fit, prepare
@@ -163,8 +164,7 @@ def run_sweep(
     """
     if processes is not None and processes < 1:
         raise ValueError(f"processes must be at least 1, got {processes}")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("a sweep starts its own processes, one a GPU; run it without torchrun or accelerate launch")
+    check_alone("a sweep starts its own processes, one a GPU")
     config = config.resolved()
     with held(config.output_dir):
         return _run_held(config, keep_models, processes, progress)
