@@ -135,7 +135,10 @@ class RunDirectory:
                 f"--resume: the run in {self.path} was started by {processes} processes, not {now['processes']}"
             )
         if before["data_sha256"] != now["data_sha256"]:
-            raise ValueError(f"--resume: the data have changed since the run in {self.path} was started")
+            raise ValueError(
+                f"--resume: the data have changed since the run in {self.path} was started, or an earlier release "
+                "started it, which hashed data otherwise"
+            )
 
     def check_same_encoder(self, sha256: str) -> None:
         """Raise ValueError unless the run that lies here started from the encoder whose weights have this fingerprint.
