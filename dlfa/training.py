@@ -78,7 +78,9 @@ def train(
     directory = RunDirectory(config.output_dir)
     with held(directory.path):
         prepared = prepare(config, overwrite=overwrite, resume=resume, progress=progress)
-        return read_object(directory.results_file, ("languages",)) if prepared is None else fit(prepared)
+        if prepared is not None:
+            return fit(prepared)
+        return read_object(directory.results_file, ("languages", "averages"))
 
 
 def prepare(
