@@ -184,7 +184,10 @@ def limit_training(model: PreTrainedModel, config: RunConfig) -> None:
         ValueError: layers or adapters that the encoder has no place for.
     """
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        # transformers renamed it amid version 5, and warns of the name that its older releases know.
+        renamed = hasattr(model, "activation_checkpointing_enable")
+        enable: Any = model.activation_checkpointing_enable if renamed else model.gradient_checkpointing_enable
+        enable()
     if config.freeze_encoder:
         model.encoder.requires_grad_(False)
     if config.freeze_layers is not None:

@@ -1,6 +1,7 @@
 """Training a part of the encoder: frozen lower blocks, and LoRA adapters that end up in the weights."""
 
 import dataclasses
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,15 @@ def test_adapters_are_scaled_by_alpha_over_rank(alpha, scale):
     layers = [module for module in model.modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
     assert len(layers) == LAYERS
     assert {layer.scaling["default"] for layer in layers} == {scale}
+
+
+def test_activations_are_checkpointed_without_a_warning():
+    model = model_of("bert")
+    config = RunConfig(task="udpos", model="any", output_dir=Path("out"), gradient_checkpointing=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        training.limit_training(model, config)
+    assert any(getattr(module, "gradient_checkpointing", False) for module in model.encoder.modules())
 
 
 def test_adapters_have_a_learning_rate_of_their_own():
