@@ -55,24 +55,19 @@ def train(
 
         config = RunConfig(output_dir=output_dir, seed=seed, **fields)
         quiet_libraries()
-        from .directory_lock import exclusive
-        from .json_files import read_object
         from .run_directory import RunDirectory
-        from .training import fit, prepare
+        from .training import train as train_run
 
-        with exclusive(output_dir):
-            prepared = prepare(config, overwrite=overwrite, resume=resume, progress=not quiet)
-            if prepared is None:
-                typer.echo(f"the run in {output_dir} is complete")
-                results = read_object(RunDirectory(output_dir).results_file, ("languages", "averages"))
-            else:
-                try:
-                    results = fit(prepared)
-                except KeyboardInterrupt:
-                    again = f"the same command with --resume goes on with the run in {output_dir}"
-                    fail(f"interrupted; {again}", status=130)
-                except FloatingPointError as error:
-                    fail(str(error), status=1)
+        complete = resume and RunDirectory(output_dir).results_file.exists()
+        try:
+            results = train_run(config, overwrite=overwrite, resume=resume, progress=not quiet)
+        except KeyboardInterrupt:
+            again = f"the same command with --resume goes on with the run in {output_dir}"
+            fail(f"interrupted; {again}", status=130)
+        except FloatingPointError as error:
+            fail(str(error), status=1)
+    if complete and is_first_process():
+        typer.echo(f"the run in {output_dir} is complete")
     _show(results)
 
 
@@ -148,6 +143,9 @@ def predict(
     """Predict for new text: token<TAB>tag lines, texts with a label behind, or answers by question id."""
     with one_line_errors():
         _check_batch_size(batch_size)
+        from .processes import check_alone
+
+        check_alone("dlfa predict is one process")
         run = _load_run(model_dir, task, max_length)
         from . import atomic
         from .output_paths import check_file

@@ -15,6 +15,7 @@ from .charts import bar_chart
 from .directory_lock import exclusive
 from .evaluation import score_language
 from .evaluation_data import evaluation_data
+from .processes import check_alone
 from .results import summary
 from .run_config import RunConfig
 from .run_directory import RunDirectory
@@ -85,6 +86,7 @@ def run_ensemble(
     Raises:
         ValueError: bad input, or an `output_dir` that another process works in; raised before any model runs.
     """
+    check_alone("an ensemble is evaluated by one process")
     with exclusive(config.output_dir):
         return _run_held(config, overwrite, on_run)
 
@@ -104,6 +106,7 @@ def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], 
     )  # fmt: skip
     first = load_run(config.runs[0])
     members: list[dict[str, Any]] = []
+    environments: list[dict[str, Any]] = []
     scores: dict[str, list[list[Any]]] = {language: [] for language in data}
     for path in config.runs:
         run = first if path == config.runs[0] else load_run(path)
@@ -113,7 +116,10 @@ def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], 
             scores[language].append(found)
             evaluations[language] = score_language(task, language, examples, found)
         name, seed = (path.name, None) if run.config is None else (run.config.model, run.config.seed)
-        result = summary(task, run.model, name, evaluations, seed=seed, split=config.split)
+        result = summary(
+            task, run.model, name, evaluations, seed=seed, split=config.split, autocast=run.autocast
+        )  # fmt: skip
+        environments.append(result["environment"])
         kept = (*_OF_A_MODEL, "seed", "average", "average_zero_shot")
         members.append({"run": path.name, **{key: result[key] for key in kept}})
         if on_run is not None:
@@ -133,6 +139,7 @@ def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], 
         ensemble={"by": by, "runs": members},
     )
     results |= {key: _common([member[key] for member in members]) for key in _OF_A_MODEL}
+    results["environment"] = {key: _common([each[key] for each in environments]) for key in environments[0]}
     atomic.write_json(directory.ensemble_file, {"by": by, "runs": [member["run"] for member in members]})
     directory.clear_results()
     write_predictions(directory.predictions, task, evaluations, config.split)

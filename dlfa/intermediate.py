@@ -8,7 +8,6 @@ of its own task.
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,17 +43,22 @@ class Predecessor:
             )
         )
 
-    def check(self) -> None:
-        """Read and encode the data of this task and of those before it.
+    def check(self) -> list[str]:
+        """Look at the place of this run, and read and encode the data of its task, and of those before it.
+
+        Returns:
+            The hash of each task's data, in order.
 
         Raises:
-            ValueError, OSError: whatever is wrong with them.
+            ValueError, OSError: files of others that the run would replace, or whatever is wrong with the data.
         """
+        RunDirectory(self.config.output_dir).check(self.config.model, overwrite=False, resume=True)
         before = Predecessor.of(self.config)
-        if before is not None:
-            before.check()
+        earlier = [] if before is None else before.check()
         config = self.config.with_presets()
-        encode_all(config, load_materials(config, load_data(config)))
+        data = load_data(config)
+        encode_all(config, load_materials(config, data))
+        return [*earlier, data.sha256()]
 
     def train(self, *, progress: bool = False) -> list[dict[str, Any]]:
         """Train, or go on training, and say for each intermediate task in order what came of it."""
@@ -70,7 +74,3 @@ class Predecessor:
         model.fusion.load_state_dict(trained.fusion.state_dict())  # type: ignore[union-attr]
         if not self.config.freeze_encoder:
             model.encoder = trained.encoder.to(model.device)
-
-    def remove(self) -> None:
-        """Remove the run and its model."""
-        shutil.rmtree(self.config.output_dir, ignore_errors=True)

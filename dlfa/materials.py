@@ -63,10 +63,7 @@ def load_materials(config: RunConfig, data: TaskData, *, progress: bool = False)
     encoding = Encoding(config.max_length or 0, config.model_options.get("label_subword", "first"))
     if not config.freeze_encoder:
         return Materials(data, tokenizer, ModelInputs(config.task_object, tokenizer, encoding), None, None)
-    try:
-        encoder = DLFAModel.from_encoder(config.model, None)
-    except OSError as error:
-        raise no_encoder(config.model, error) from error
+    encoder = load_encoder(config.model)
     store = StateStore(
         encoder.to(default_device()),  # type: ignore[arg-type]
         tokenizer,
@@ -78,6 +75,18 @@ def load_materials(config: RunConfig, data: TaskData, *, progress: bool = False)
     )
     inputs = StateInputs(config.task_object, tokenizer, encoding, store)
     return Materials(data, tokenizer, inputs, encoder, store.weights_sha256)
+
+
+def load_encoder(name: str) -> DLFAModel:
+    """The encoder `name`, a Hub id or directory, with a model without fusion around it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return DLFAModel.from_encoder(name, None)
+    except OSError as error:
+        raise no_encoder(name, error) from error
 
 
 def compute_states(materials: Materials, several: Iterable[Mapping[str, Any]]) -> None:

@@ -5,10 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import atomic
+from .run_directory import RunDirectory
 
 
 def check_file(option: str, path: Path) -> None:
-    """Raise ValueError unless the file `path` of `option` can be written; its folder is made where it is not there."""
+    """Raise ValueError unless the file `path` of `option` can be written; its folder is made where it is not there.
+
+    What a run wrote to its directory is not to be replaced.
+    """
+    if RunDirectory(path.parent).wrote(path.name):
+        raise ValueError(f"{option} must not be a file of the run in {path.parent}, got {path}")
     if path.exists() and not path.is_file():
         what = "a directory" if path.is_dir() else "a device"
         raise ValueError(f"{option} must be a file, got {what}: {path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,16 +26,29 @@ _COUNTS = (
 )  # fmt: skip
 # Those of the fields' types that `to_json` writes as others.
 _JSON_TYPES: Mapping[Any, Any] = {Path: str, float: (int, float)}
-# What may be chosen anew when a run is resumed: it has no say in the result.
-_FREE = ("eval_batch_size", "states_cache")
 # XTREME's learning rates are those of whole encoders; new parameters alone, or adapters, need higher ones.
 _FROZEN_LEARNING_RATE = 1e-3
 _LORA_LEARNING_RATE = 2e-4
 
 
+class Role(enum.Enum):
+    """What say a field of `RunConfig` has in a run's result, and where results.json tells it."""
+
+    IDENTITY = "which run it is; results.json tells it outside of its `config`"
+    VARIANT = "what runs are compared in"
+    PROTOCOL = "the rest that has a say: runs that differ in it are not compared"
+    PLACE = "none: where things lie on this machine"
+    SPEED = "none: time and memory alone"
+
+
+_IDENTITY, _VARIANT, _PLACE, _SPEED = ({"role": role} for role in (Role.IDENTITY, Role.VARIANT, Role.PLACE, Role.SPEED))
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """What `training.train` needs. A hyper-parameter that is None takes XTREME's value for the task.
+
+    A field's metadata tell its `Role`; one without is part of the protocol.
 
     Args:
         task: a name of `dlfa.tasks.TASKS`.
@@ -46,7 +60,7 @@ class RunConfig:
         learning_rate: peak, of AdamW.
         head_learning_rate: of the new parameters (fusion and head); None takes `learning_rate`.
         epochs: passes over the training data, fractions allowed.
-        batch_size: sequences a step and process.
+        batch_size: sequences a batch and process; a process trains on one GPU, whatever it sees.
         gradient_accumulation: batches an optimiser step.
         max_length: tokens a sequence, special ones included.
         weight_decay: of weights, not of biases and norms.
@@ -77,12 +91,12 @@ class RunConfig:
         ValueError: a value out of its range; the message names it.
     """
 
-    task: str
-    model: str
-    output_dir: Path
-    data_dir: Path | None = None
-    languages: tuple[str, ...] | None = None
-    model_options: Mapping[str, Any] = field(default_factory=dict)
+    task: str = field(metadata=_IDENTITY)
+    model: str = field(metadata=_IDENTITY)
+    output_dir: Path = field(metadata=_PLACE)
+    data_dir: Path | None = field(default=None, metadata=_PLACE)
+    languages: tuple[str, ...] | None = field(default=None, metadata=_IDENTITY)
+    model_options: Mapping[str, Any] = field(default_factory=dict, metadata=_VARIANT)
     learning_rate: float | None = None
     head_learning_rate: float | None = None
     epochs: float | None = None
@@ -91,14 +105,14 @@ class RunConfig:
     max_length: int | None = None
     weight_decay: float = 0.0
     warmup_steps: int | None = None
-    seed: int = 1
+    seed: int = field(default=1, metadata=_IDENTITY)
     max_train_examples: int | None = None
     max_eval_examples: int | None = None
     save_steps: int | None = None
-    eval_batch_size: int = 64
+    eval_batch_size: int = field(default=64, metadata=_SPEED)
     bf16: bool = False
     fp16: bool = False
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = field(default=False, metadata=_SPEED)
     group_by_length: bool = False
     freeze_encoder: bool = False
     freeze_layers: int | None = None
@@ -106,7 +120,7 @@ class RunConfig:
     lora_alpha: int | None = None
     lora_targets: tuple[str, ...] | None = None
     states_dtype: str = "float32"
-    states_cache: Path | None = None
+    states_cache: Path | None = field(default=None, metadata=_PLACE)
     intermediate: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -216,7 +230,20 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, _JSON_TYPES.get(kind, origin or kind))
 
 
+_ROLES: Mapping[str, Role] = {
+    item.name: item.metadata.get("role", Role.PROTOCOL) for item in dataclasses.fields(RunConfig)
+}
+
+
+def fields_of(values: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
+    """The fields of a configuration, as `RunConfig.to_json` gives it, that have one of `roles`.
+
+    Fields that are not known, as another release may have them, count as protocol.
+    """
+    return {name: value for name, value in values.items() if _ROLES.get(name, Role.PROTOCOL) in roles}
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The fields in which two configurations, as `to_json` gives them, would lead to different results."""
-    names = [*before, *(name for name in now if name not in before)]
-    return [name for name in names if name not in _FREE and before.get(name) != now.get(name)]
+    left, right = (fields_of(each, Role.IDENTITY, Role.VARIANT, Role.PROTOCOL) for each in (before, now))
+    return [name for name in {**left, **right} if left.get(name) != right.get(name)]

@@ -1,8 +1,8 @@
 """What a run leaves in its output directory, and when one may start there.
 
-OUT/ holds run.json (the configuration), results.json (written last), the model with its tokenizer, predictions/,
-languages.png, and while it is being trained checkpoints/. An ensemble's holds ensemble.json (what it is made of),
-results.json (written last), predictions/ and languages.png.
+OUT/ holds run.json (configuration, hashes of data and encoder), results.json (written last), the model with its
+tokenizer, predictions/, languages.png, and while it is being trained checkpoints/. An ensemble's holds ensemble.json
+(what it is made of), results.json (written last), predictions/ and languages.png.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,17 @@ class RunDirectory:
 
     def holds_run(self) -> bool:
         """Whether a run, or a model, lies here."""
-        names = ("run.json", "results.json", "config.json", "model.safetensors", "checkpoints")
+        names = ("run.json", "results.json", "config.json", "model.safetensors")
         return any((self.path / name).exists() for name in names)
 
     def holds_ensemble(self) -> bool:
         """Whether an ensemble, complete or cut short, lies here."""
         return self.ensemble_file.exists() and {"runs", "by"} <= read_object(self.ensemble_file).keys()
+
+    def wrote(self, name: str) -> bool:
+        """Whether the file `name` here is one that the run or ensemble here writes."""
+        there = self.run_file.exists() or self.ensemble_file.exists()
+        return there and any(fnmatch(name, pattern) for pattern in (*_RESULTS, *_MODEL, self.ensemble_file.name))
 
     def check_no_others(self, patterns: Sequence[str], who: str) -> None:
         """Raise ValueError where a file lies here that `who` would replace and that is none of its kind."""
@@ -110,7 +116,7 @@ class RunDirectory:
                 "--overwrite to replace it, or another directory"
             )
         if not self.holds_run():
-            self.check_no_others((*_RESULTS, *_MODEL), "the run")
+            self.check_no_others((*_RESULTS, *_MODEL, "checkpoints/checkpoint-*"), "the run")
         if resume and self.holds_run() and not self.run_file.exists():
             raise ValueError(f"--resume: {self.path} holds a model but no run.json, so there is no run to go on with")
 
@@ -123,8 +129,24 @@ class RunDirectory:
                 f"{name}: {before['config'].get(name)!r} there, {now['config'].get(name)!r} now" for name in changed
             )
             raise ValueError(f"--resume: the run in {self.path} has another configuration ({shown})")
+        # `batch_size` is that of one process. Releases before this was recorded do not say how many there were.
+        if (processes := before.get("processes", now["processes"])) != now["processes"]:
+            raise ValueError(
+                f"--resume: the run in {self.path} was started by {processes} processes, not {now['processes']}"
+            )
         if before["data_sha256"] != now["data_sha256"]:
-            raise ValueError(f"--resume: the data have changed since the run in {self.path} was started")
+            raise ValueError(
+                f"--resume: the data have changed since the run in {self.path} was started, or an earlier release "
+                "started it, which hashed data otherwise"
+            )
+
+    def check_same_encoder(self, sha256: str) -> None:
+        """Raise ValueError unless the run that lies here started from the encoder whose weights have this fingerprint.
+
+        Runs of releases that did not record it are taken to have.
+        """
+        if self.read_run().get("encoder_sha256", sha256) != sha256:
+            raise ValueError(f"--resume: the encoder's weights have changed since the run in {self.path} was started")
 
     def read_run(self) -> dict[str, Any]:
         """The content of `run_file`.
@@ -162,8 +184,7 @@ class RunDirectory:
     def clear_results(self) -> None:
         """Remove what an evaluation of the test or development data wrote, and nothing else."""
         self._remove_files(_RESULTS)
-        if self.predictions.is_dir() and not any(self.predictions.iterdir()):
-            self.predictions.rmdir()
+        _remove_if_empty(self.predictions)
         self.remove_leftovers()
 
     def remove_leftovers(self) -> None:
@@ -172,13 +193,26 @@ class RunDirectory:
             if _PARTIAL.fullmatch(path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         if self.results_file.exists() and self.run_file.exists():
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
+            self.remove_checkpoints()
+
+    def remove_checkpoints(self) -> None:
+        """Remove all checkpoints, and their folder where nothing else lies in it."""
+        for checkpoint in checkpoints_in(self.checkpoints):
+            remove_checkpoint(checkpoint)
+        _remove_if_empty(self.checkpoints)
+
+    def clear_intermediate(self) -> None:
+        """Remove the run on the intermediate task, and its folder where nothing else lies in it."""
+        before = RunDirectory(self.intermediate)
+        if before.run_file.exists():
+            before.clear()
+            _remove_if_empty(before.path)
 
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""
         self.clear_results()
-        for folder in (self.checkpoints, self.intermediate):
-            shutil.rmtree(folder, ignore_errors=True)
+        self.remove_checkpoints()
+        self.clear_intermediate()
         self._remove_files(_MODEL)
 
     def _remove_files(self, patterns: Sequence[str]) -> None:
@@ -195,7 +229,7 @@ class RunDirectory:
         Raises:
             ValueError: the best checkpoint is gone.
         """
-        complete = [path.parent for path in self.checkpoints.glob(f"checkpoint-*/{_COMPLETE}")]
+        complete = [path for path in checkpoints_in(self.checkpoints) if (path / _COMPLETE).exists()]
         if not complete:
             return None
         newest = max(complete, key=step_of)
@@ -210,6 +244,11 @@ class RunDirectory:
                 state["best_model_checkpoint"] = str(here)
                 atomic.write_json(state_file, state)
         return newest
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The Trainer's checkpoint folders in `folder`, whole or not."""
+    return [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
 
 
 def step_of(checkpoint: Path) -> int:
@@ -234,3 +273,8 @@ def remove_checkpoint(checkpoint: Path) -> None:
     """Remove a checkpoint; one that is removed half-way no longer counts as complete."""
     (checkpoint / _COMPLETE).unlink(missing_ok=True)
     shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

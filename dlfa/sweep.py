@@ -1,7 +1,8 @@
 """A sweep: one run for every combination of fusion mode, lower layer and seed, each kept as soon as it is there.
 
 DIR/cells/<mode>[-layer<N>]-seed<S>/ are ordinary run directories, a failed one with the reason in error.txt;
-DIR/sweep.json holds the sweep's configuration, the state of every cell, and the summary over seeds.
+DIR/sweep.json holds the sweep's configuration, hashes of its data and encoder, the state of every cell, and the summary
+over seeds.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import statistics
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from importlib import metadata
@@ -27,10 +28,12 @@ from transformers import AutoConfig
 from . import atomic
 from .configuration import DLFAConfig
 from .directory_lock import LOCK, exclusive
+from .frozen.fingerprints import weights_fingerprint
 from .intermediate import Predecessor
 from .json_files import read_object
-from .materials import Materials, compute_states, load_data, load_materials
+from .materials import Materials, compute_states, load_data, load_encoder, load_materials
 from .pretrained import no_encoder
+from .processes import check_alone
 from .run_config import RunConfig, differences
 from .run_directory import RunDirectory
 from .training import fit, prepare
@@ -156,12 +159,12 @@ def run_sweep(
         The content of sweep.json.
 
     Raises:
-        ValueError, TypeError: bad input, or a directory that holds another sweep; raised before any training.
+        ValueError, TypeError: bad input, or a directory that holds another sweep, or one of other data or another
+            encoder of which something is missing; raised before any training.
     """
     if processes is not None and processes < 1:
         raise ValueError(f"processes must be at least 1, got {processes}")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("a sweep starts its own processes, one a GPU; run it without torchrun or accelerate launch")
+    check_alone("a sweep starts its own processes, one a GPU")
     config = config.resolved()
     with exclusive(config.output_dir):
         return _run_held(config, keep_models, processes, progress)
@@ -171,15 +174,19 @@ def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, pro
     """`run_sweep`, in a directory that no other process works in."""
     _check_directory(config)
     record = _Record(config)
+    base = config.base.with_presets()
+    data = load_data(base)
+    record.check({"data_sha256": data.sha256()})
     todo = [cell for cell in config.cells() if record.state_of(cell) != "done"]
     for cell in config.cells():
         if cell not in todo:  # it may have been killed between its results and the removal of its checkpoints
             RunDirectory(config.run_config(cell).output_dir).remove_leftovers()
     if todo:
         # All data are read and checked before the directory is claimed for this configuration.
-        if (predecessor := Predecessor.of(config.base)) is not None:
-            predecessor.check()
-        materials = _load(config)
+        predecessor = Predecessor.of(config.base)
+        stages = [] if predecessor is None else predecessor.check()
+        materials = load_materials(base, data)
+        record.claim(_inputs(config, materials, stages))
         record.write()
         compute_states(materials, ({**config.base.model_options, **cell.model_options} for cell in todo))
         count = min(processes or _default_processes(config, len(todo)), len(todo))
@@ -222,6 +229,36 @@ class _Record:
 
     def __init__(self, config: SweepConfig) -> None:
         self.config = config
+        before = read_object(self.file) if self.file.exists() else {}
+        self.inputs: dict[str, Any] | None = before.get("inputs")
+
+    @property
+    def file(self) -> Path:
+        """sweep.json itself."""
+        return self.config.output_dir / "sweep.json"
+
+    def check(self, inputs: Mapping[str, Any]) -> None:
+        """Raise ValueError where the cells that are there were made from others than `inputs`."""
+        before = inputs if self.inputs is None else self.inputs
+        if changed := [name for name in inputs if before.get(name) != inputs[name]]:
+            raise ValueError(
+                f"--output-dir {self.config.output_dir} holds a sweep of other data or another encoder (another "
+                f"{', '.join(changed)}); give a new directory"
+            )
+
+    def claim(self, inputs: dict[str, Any]) -> None:
+        """Keep what further cells are made from.
+
+        Raises:
+            ValueError: those that are there were made from something else, or it was not recorded.
+        """
+        if self.inputs is None and self.file.exists():
+            raise ValueError(
+                f"--output-dir {self.config.output_dir} holds a sweep of an earlier release, which did not record its "
+                "data and encoder; give a new directory"
+            )
+        self.check(inputs)
+        self.inputs = inputs
 
     def _directory(self, cell: Cell) -> RunDirectory:
         return RunDirectory(self.config.output_dir / "cells" / cell.name)
@@ -253,11 +290,12 @@ class _Record:
             cells.append(entry)
         content = {
             "config": self.config.to_json(),
+            "inputs": self.inputs,
             "dlfa": metadata.version("dlfa"),
             "cells": cells,
             "summary": _summary(cells),
         }
-        atomic.write_json(self.config.output_dir / "sweep.json", content)
+        atomic.write_json(self.file, content)
         return content
 
 
@@ -291,6 +329,12 @@ def failure_reason(run: Path) -> str:
 def _load(config: SweepConfig) -> Materials:
     base = config.base.with_presets()
     return load_materials(base, load_data(base))
+
+
+def _inputs(config: SweepConfig, materials: Materials, stages: list[str]) -> dict[str, Any]:
+    """Hashes of what every cell is made from; `stages` are those of the intermediate tasks' data."""
+    encoder = materials.encoder_sha256 or weights_fingerprint(load_encoder(config.base.model).encoder)
+    return {"data_sha256": materials.data.sha256(), "encoder_sha256": encoder, "intermediate_data_sha256": stages}
 
 
 def _run_all(

@@ -17,7 +17,7 @@ from .frozen import StatesHead
 from .length_batches import LengthGroupedSampler
 from .processes import process_state
 from .run_config import RunConfig
-from .run_directory import complete_facts, mark_complete, remove_checkpoint, step_of
+from .run_directory import checkpoints_in, complete_facts, mark_complete, remove_checkpoint, step_of
 
 if TYPE_CHECKING:
     from .training import Prepared
@@ -57,6 +57,10 @@ def task_trainer(prepared: Prepared) -> TaskTrainer:
         disable_tqdm=not prepared.progress,
         report_to="none",
     )
+    if arguments.n_gpu > 1:
+        # One process trains on one GPU. On several the Trainer would put the model into nn.DataParallel: batches that
+        # many times as large as was said, and copies of a module that a StatesHead cannot be called in.
+        arguments._n_gpu = 1
     record = TrainingRecord(prepared.checkpoint)
     learner, materials = prepared.learner, prepared.materials
     trainer = TaskTrainer(
@@ -212,6 +216,6 @@ class TrainingRecord(TrainerCallback):
         newest = folder / f"checkpoint-{state.global_step}"
         mark_complete(newest, {"seconds": round(self.seconds, 2)})
         kept = {state.global_step, step_of(Path(state.best_model_checkpoint or newest.name))}
-        for checkpoint in folder.glob("checkpoint-*"):
+        for checkpoint in checkpoints_in(folder):
             if step_of(checkpoint) not in kept:
                 remove_checkpoint(checkpoint)

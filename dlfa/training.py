@@ -29,8 +29,8 @@ from .positions import check_length
 from .pretrained import no_encoder
 from .processes import process_state
 from .results import summary
-from .run_config import RunConfig
-from .run_directory import RunDirectory, remove_checkpoint
+from .run_config import Role, RunConfig, fields_of
+from .run_directory import RunDirectory
 from .tasks import Feature, Task
 from .trainer import task_trainer
 
@@ -65,7 +65,7 @@ def train(
         config: the run.
         overwrite: replace a run that lies in `output_dir`.
         resume: go on with the run that lies there, from its newest complete checkpoint; a run that is complete is
-            returned as it is, and an empty directory starts from the beginning.
+            returned as it is, its encoder not looked at, and an empty directory starts from the beginning.
         progress: show progress bars.
 
     Returns:
@@ -78,7 +78,9 @@ def train(
     directory = RunDirectory(config.output_dir)
     with exclusive(directory.path):
         prepared = prepare(config, overwrite=overwrite, resume=resume, progress=progress)
-        return read_object(directory.results_file, ("languages",)) if prepared is None else fit(prepared)
+        if prepared is not None:
+            return fit(prepared)
+        return read_object(directory.results_file, ("languages", "averages"))
 
 
 def prepare(
@@ -113,7 +115,12 @@ def prepare(
     directory.check(config.model, overwrite, resume)
     data = load_data(config) if materials is None else materials.data
     config = dataclasses.replace(config, languages=tuple(data.test))
-    run = {"config": config.to_json(), "data_sha256": data.sha256(), "dlfa": metadata.version("dlfa")}
+    run = {
+        "config": config.to_json(),
+        "processes": process_state().num_processes,
+        "data_sha256": data.sha256(),
+        "dlfa": metadata.version("dlfa"),
+    }
     resumed = resume and directory.run_file.exists()
     if resumed:
         directory.check_same_run(run)
@@ -127,16 +134,18 @@ def prepare(
     set_seed(config.seed)
     model = new_model(config, task, materials.encoder)
     encoder_sha256 = materials.encoder_sha256 or weights_fingerprint(model.base_model)
+    if resumed:
+        directory.check_same_encoder(encoder_sha256)
     limit_training(model, config)
     features = encode_all(config, materials)
     process_state().wait_for_everyone()  # no process may look at the directory after one has claimed it
     if process_state().is_main_process:
         if resumed:
             directory.remove_leftovers()
-        else:
-            if overwrite:
-                directory.clear()
-            atomic.write_json(directory.run_file, run)
+        elif overwrite:
+            directory.clear()
+        # A run that goes on may do so with its data in another place.
+        atomic.write_json(directory.run_file, {**run, "encoder_sha256": encoder_sha256})
     checkpoint = directory.newest_checkpoint() if resumed else None
     return Prepared(
         config, task, materials, model, encoder_sha256, features, directory, checkpoint, predecessor, progress
@@ -175,7 +184,10 @@ def limit_training(model: PreTrainedModel, config: RunConfig) -> None:
         ValueError: layers or adapters that the encoder has no place for.
     """
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        # transformers renamed it amid version 5, and warns of the name that its older releases know.
+        renamed = hasattr(model, "activation_checkpointing_enable")
+        enable: Any = model.activation_checkpointing_enable if renamed else model.gradient_checkpointing_enable
+        enable()
     if config.freeze_encoder:
         model.encoder.requires_grad_(False)
     if config.freeze_layers is not None:
@@ -207,6 +219,8 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
     learner = trainer.learner
     trainer.train(resume_from_checkpoint=None if prepared.checkpoint is None else str(prepared.checkpoint))
     merge_rows(model)
+    if config.lora_rank is not None:  # the model that is evaluated is the one that is saved
+        merge_adapters(model)
     train_facts = trainer.record.facts(trainer.state)
     evaluations = evaluate(
         learner,
@@ -219,8 +233,6 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
         inputs=prepared.materials.inputs,
         progress=prepared.progress,
     )
-    if config.lora_rank is not None:
-        merge_adapters(model)
     results = summary(
         task,
         model,
@@ -230,14 +242,14 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
         autocast=config.autocast,
         encoder_sha256=prepared.encoder_sha256,
         train=train_facts,
-        config=public(config),
+        config=public(config) | {"processes": process_state().num_processes},
         **more,
     )
     if process_state().is_main_process:
         if keep_model:
             write_model(directory.path, model, prepared.materials.tokenizer)
         elif prepared.predecessor is not None:
-            prepared.predecessor.remove()
+            directory.clear_intermediate()
         write_predictions(directory.predictions, task, evaluations)
         atomic.write_json(directory.path / "training.json", trainer.state.log_history)
         if keep_model and evaluations:
@@ -245,10 +257,7 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
         if evaluations:
             bar_chart(results, directory.chart_file)
         atomic.write_json(directory.results_file, results)
-        for checkpoint in directory.checkpoints.glob("checkpoint-*"):
-            remove_checkpoint(checkpoint)
-        if directory.checkpoints.is_dir():
-            directory.checkpoints.rmdir()
+        directory.remove_checkpoints()
     process_state().wait_for_everyone()
     return results
 
@@ -276,6 +285,7 @@ def write_predictions(
 
 
 def public(config: RunConfig) -> dict[str, Any]:
-    """The configuration for results.json: without the places of this machine."""
-    places = ("model", "data_dir", "languages", "states_cache", "intermediate")
-    return {name: value for name, value in config.to_json().items() if name not in places}
+    """The configuration for results.json: without the places of this machine, and what stands there elsewhere."""
+    told = fields_of(config.to_json(), Role.VARIANT, Role.PROTOCOL, Role.SPEED)
+    del told["intermediate"]  # it names places, and the results tell its tasks, each with its configuration
+    return told

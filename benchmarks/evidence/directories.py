@@ -18,7 +18,7 @@ from typing import Any
 from dlfa import atomic
 from dlfa.configuration import DLFAConfig
 from dlfa.json_files import read_object
-from dlfa.run_config import RunConfig
+from dlfa.run_config import Role, RunConfig, fields_of
 from dlfa.run_directory import RunDirectory
 from dlfa.sweep import error_file
 
@@ -30,11 +30,6 @@ DONE, FAILED, INTERRUPTED, RUNNING, OTHER, TO_DO = (
     "done", "failed", "interrupted", "running", "other protocol", "to do",
 )  # fmt: skip
 _CLAIM = "claim"
-# Who a run is, where things are on this machine, and what changes no result.
-_NOT_PROTOCOL = {
-    "task", "model", "seed", "output_dir", "data_dir", "languages", "states_cache", "eval_batch_size",
-    "gradient_checkpointing",
-}  # fmt: skip
 
 
 def protocol(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,9 +40,7 @@ def protocol(config: Mapping[str, Any]) -> dict[str, Any]:
     defaults = {item.name: item.default for item in dataclasses.fields(RunConfig)}
     of_model = {item.name: item.default for item in dataclasses.fields(DLFAConfig)}
     kept = {
-        name: value
-        for name, value in config.items()
-        if name not in _NOT_PROTOCOL and name != "model_options" and value not in (defaults.get(name), [])
+        name: value for name, value in fields_of(config, Role.PROTOCOL).items() if value not in (defaults.get(name), [])
     }
     if "intermediate" in kept:
         kept["intermediate"] = [stage.partition(":")[0] for stage in kept["intermediate"]]

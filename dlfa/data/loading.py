@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,9 +26,10 @@ class TaskData:
     test: dict[str, list[Example]] = field(default_factory=dict)
 
     def sha256(self) -> str:
-        """SHA-256 over all examples, in hexadecimal: tells whether two runs saw the same data."""
-        parts = [self.train, self.dev, *self.test.values()]
-        return digest(example for part in parts for example in part)
+        """SHA-256, in hexadecimal, over splits, languages and examples: tells whether two runs saw the same data."""
+        parts = {"train": self.train, "dev": self.dev, **{f"test-{code}": part for code, part in self.test.items()}}
+        told = "".join(f"{name} {digest(examples)}\n" for name, examples in parts.items())
+        return hashlib.sha256(told.encode()).hexdigest()
 
 
 def read_split(task: Task, data_dir: Path | None, split: str, language: str) -> list[Example]:

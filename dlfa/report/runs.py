@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..json_files import read_object
+from ..run_config import Role, fields_of
 from .encoders import told_apart
 from .ensembles import Ensemble, read_ensemble
 from .fields import Fields
@@ -17,8 +18,6 @@ from .variants import Variant
 
 RESULTS = "results.json"
 _TRACES = (RESULTS, "run.json", "error.txt")  # any of which tells that a run was here
-# Fields of a run's configuration that are no part of its protocol: who it is, what is compared, what changes no result.
-_NOT_PROTOCOL = ("task", "model", "seed", "model_options", "eval_batch_size", "states_cache", "gradient_checkpointing")
 
 
 @dataclass(frozen=True)
@@ -200,7 +199,9 @@ def read_run(path: Path, values: Mapping[str, Any], compare: Sequence[str] = ())
     for name in ("steps", "seconds", "best_dev"):
         if train.get(name) is not None:
             reader.number(f"train.{name}", train[name])
-    protocol = {name: value for name, value in config.items() if name not in _NOT_PROTOCOL}
+    protocol = fields_of(config, Role.PROTOCOL)
+    if config:
+        protocol.setdefault("processes", 1)  # runs from before this was recorded do not say
     options = Fields(path, config, "config.").mapping("model_options", default={})
     stages = reader.values.get("intermediate")
     if stages:

@@ -243,6 +243,40 @@ def test_run_is_not_overwritten_by_accident(run, encoder, data_dir):
     assert "seed: 1 there, 9 now" in line
 
 
+@pytest.mark.parametrize("name", ["results.json", "run.json", "model.safetensors"])
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_files_of_a_run_are_no_place_for_other_output(run, tmp_path, command, name):
+    out, _ = run
+    before = (out / name).read_bytes()
+    (tmp_path / "input.txt").write_text("the nab\n")
+    more = ("--quiet",) if command == "evaluate" else ("--input", tmp_path / "input.txt")
+    line = one_line_error(invoke(command, out, "--output", out / ".." / out.name / name, *more))
+    assert "--output must not be a file of the run in" in line
+    assert (out / name).read_bytes() == before
+    done = invoke(command, out, "--output", out / "other.json", *more)
+    assert done.exit_code == 0, done.output
+    (out / "other.json").unlink()
+
+
+def test_what_one_process_does_is_refused_under_torchrun(run, tmp_path, monkeypatch):
+    out, _ = run
+    (tmp_path / "input.txt").write_text("the nab\n")
+    new = ("--output-dir", tmp_path / "new", "--quiet")
+    commands = {
+        "dlfa predict is one process": ("predict", out, "--input", tmp_path / "input.txt"),
+        "an ensemble is evaluated by one process": ("ensemble", out, tmp_path, *new),
+        "a sweep starts its own processes, one a GPU": ("sweep", "--task", "udpos", "--model", out, *new),
+    }
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for reason, command in commands.items():
+        line = one_line_error(invoke(*command))
+        assert line == f"dlfa: error: {reason}; run it without torchrun or accelerate launch"
+        monkeypatch.setenv("RANK", "1")
+        assert invoke(*command).output == ""
+        monkeypatch.delenv("RANK")
+    assert not (tmp_path / "new").exists()
+
+
 def huge_states(encoder, folder):
     """The encoder with states beyond the range of float16."""
     shutil.copytree(encoder, folder)

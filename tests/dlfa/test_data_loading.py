@@ -10,7 +10,7 @@ from tiny_tasks import make_udpos, sentences
 from dlfa.data import hub
 from dlfa.data.examples import DataError, LabelledText, Question, TaggedSentence
 from dlfa.data.layout import languages_on_disk
-from dlfa.data.loading import choose_languages, load_task_data, subset
+from dlfa.data.loading import TaskData, choose_languages, load_task_data, subset
 from dlfa.tasks import get_task
 from dlfa.tasks.registry import IOB2, UPOS
 
@@ -91,6 +91,15 @@ def test_data_hash_tells_data_apart(tmp_path):
     other = [TaggedSentence(("a",), ("NOUN",))]
     parts = ({"train": other}, {"dev": other}, {"test": {**small.test, "fr": other}})
     assert len({small.sha256(), first, *(replace(small, **part).sha256() for part in parts)}) == 5
+
+
+def test_data_hash_tells_where_examples_belong():
+    one, two = TaggedSentence(("a",), ("NOUN",)), TaggedSentence(("b",), ("VERB",))
+    several = [
+        TaskData([one, two]), TaskData([one], [two]), TaskData([], [one, two]), TaskData([one, two], [], {"de": []}),
+        *(TaskData([one], [], test) for test in ({"de": [two]}, {"fr": [two]}, {"de": [], "fr": [two]})),
+    ]  # fmt: skip
+    assert len({data.sha256() for data in several}) == len(several)
 
 
 class LocalHub:

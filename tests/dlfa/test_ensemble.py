@@ -82,6 +82,22 @@ def test_votes_of_saved_runs_are_the_majority_of_their_predictions(runs, data_di
     assert (results["fusion_layer"], results["seed"], results["task"]) == (1, None, "udpos")
 
 
+def test_the_precision_is_that_of_all_runs(runs, data_dir, tmp_path):
+    members = []
+    for run in runs[:2]:
+        members.append(shutil.copytree(run, tmp_path / run.name))
+        told = json.loads((run / "run.json").read_text())
+        told["config"]["bf16"] = True
+        (members[-1] / "run.json").write_text(json.dumps(told))
+    for number, (several, dtype) in enumerate(
+        ((members, "bfloat16"), (runs[:2], "float32"), ((members[0], runs[1]), None))
+    ):
+        config = EnsembleConfig(tuple(several), tmp_path / str(number), data_dir, languages=("de",))
+        environment = run_ensemble(config)["environment"]
+        assert environment["dtype"] == dtype
+        assert (environment["device"], environment["backend"]) == ("cpu", "eager")
+
+
 def test_command_averages_and_prints(runs, data_dir, tmp_path):
     arguments = ["ensemble", *map(str, runs[:2]), "--data-dir", str(data_dir), "--output-dir", str(tmp_path / "out")]
     result = CliRunner().invoke(app, [*arguments, "--languages", "de,fr", "--quiet"])

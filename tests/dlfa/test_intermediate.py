@@ -13,7 +13,7 @@ from dlfa import DLFAForSequenceClassification, DLFAForTokenClassification
 from dlfa.intermediate import Predecessor
 from dlfa.run_config import RunConfig
 from dlfa.saved_runs import told_by_run
-from dlfa.training import prepare, train
+from dlfa.training import fit, prepare, train
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +126,27 @@ def test_a_stage_that_is_complete_is_not_trained_again(base, tmp_path, monkeypat
     assert (config.output_dir / "intermediate" / "results.json").stat().st_mtime_ns == kept
     whole = train(dataclasses.replace(config, output_dir=tmp_path / "whole"))
     assert resumed["languages"] == whole["languages"]
+
+
+def test_files_of_others_beside_a_stage_stay(base, tmp_path):
+    config = dataclasses.replace(base, output_dir=tmp_path / "run")
+    folder = config.output_dir / "intermediate"
+    mine = folder / "mine.txt"
+    folder.mkdir(parents=True)
+    mine.write_text("mine")
+    assert fit(prepare(config), keep_model=False)["intermediate"]
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+    train(config, overwrite=True)
+    assert (folder / "model.safetensors").exists()
+    train(dataclasses.replace(config, intermediate=()), overwrite=True)
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+    mine.rename(folder / "README.md")
+    with pytest.raises(ValueError, match=r"holds README\.md of something else"):
+        prepare(config, overwrite=True)
+    assert (config.output_dir / "results.json").exists()
+    (folder / "README.md").unlink()
+    fit(prepare(config, overwrite=True), keep_model=False)
+    assert not folder.exists()
 
 
 def test_data_of_a_stage_are_checked_before_anything_is_trained(base, tmp_path):

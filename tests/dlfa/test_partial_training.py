@@ -1,14 +1,17 @@
 """Training a part of the encoder: frozen lower blocks, and LoRA adapters that end up in the weights."""
 
 import dataclasses
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_encoders import FAMILIES, LAYERS, batch, tiny_encoder
 from tiny_tasks import make_encoder, make_udpos
 
 import dlfa.trainer as trainer
+import dlfa.training as training
 from dlfa import DLFAForTokenClassification
 from dlfa.encoder_states import encoder_blocks
 from dlfa.evaluation import evaluate
@@ -74,6 +77,15 @@ def test_adapters_are_scaled_by_alpha_over_rank(alpha, scale):
     assert {layer.scaling["default"] for layer in layers} == {scale}
 
 
+def test_activations_are_checkpointed_without_a_warning():
+    model = model_of("bert")
+    config = RunConfig(task="udpos", model="any", output_dir=Path("out"), gradient_checkpointing=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        training.limit_training(model, config)
+    assert any(getattr(module, "gradient_checkpointing", False) for module in model.encoder.modules())
+
+
 def test_adapters_have_a_learning_rate_of_their_own():
     config = RunConfig(task="udpos", model="any", output_dir=Path("out"), lora_rank=4)
     assert config.with_presets().learning_rate == 2e-4
@@ -113,6 +125,30 @@ def test_lora_run_is_saved_as_a_plain_model_and_resumes(tmp_path, monkeypatch):
     resumed = train(config, resume=True)
     assert resumed["train"]["loss"] == pytest.approx(results["train"]["loss"], rel=1e-6)
     assert resumed["languages"] == results["languages"]
+
+
+def test_figures_of_a_lora_run_are_those_of_the_model_that_it_saves(tmp_path, monkeypatch):
+    """Under autocast adapters and what they are merged into round differently."""
+    pytest.importorskip("peft")
+    config = RunConfig(
+        task="udpos", model=str(make_encoder(tmp_path / "encoder")), output_dir=tmp_path / "run",
+        data_dir=make_udpos(tmp_path / "udpos", train=16, dev=4, test=4), model_options={"fusion_layer": 1},
+        learning_rate=1e-2, epochs=2, batch_size=4, gradient_accumulation=1, max_length=32, lora_rank=2, bf16=True,
+    )  # fmt: skip
+    found = []
+    original = training.evaluate
+
+    def evaluated(*arguments, **options):
+        found.append(original(*arguments, **options))
+        return found[-1]
+
+    monkeypatch.setattr(training, "evaluate", evaluated)
+    train(config)
+    run = load_run(config.output_dir)
+    (of_training,) = found
+    for language, examples in load_data(config).test.items():
+        for left, right in zip(run.scores(examples, 64), of_training[language].scores, strict=True):
+            assert np.array_equal(left, right)
 
 
 @pytest.mark.parametrize(

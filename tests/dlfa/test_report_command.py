@@ -110,7 +110,7 @@ def test_all_runs_are_in_the_csv(written):
     assert float(row["average_zero_shot"]) == pytest.approx(scores["average_zero_shot"], abs=1e-6)
     assert float(row["zh"]) == pytest.approx(scores["languages"]["zh"]["f1"], abs=1e-6)
     assert row["nl"] == ""
-    assert json.loads(row["protocol"]) == {"epochs": 1, "learning_rate": 2e-5}
+    assert json.loads(row["protocol"]) == {"epochs": 1, "learning_rate": 2e-5, "processes": 1}
 
 
 def test_without_gold_labels_the_rest_is_there(sweep):

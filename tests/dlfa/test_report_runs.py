@@ -6,7 +6,7 @@ import pytest
 from made_results import corrupted, make_run
 
 from dlfa.data.examples import TaggedSentence
-from dlfa.report.runs import load_runs
+from dlfa.report.runs import load_runs, protocol_differences
 from dlfa.report.variants import Variant
 from dlfa.tasks import TASKS
 
@@ -117,6 +117,15 @@ def test_what_of_a_sequence_is_classified_belongs_to_the_protocol(tmp_path):
     assert before.protocol == first.protocol
     assert {**first.protocol, "classifier_pooling": "mean"} == mean.protocol
     assert mean.variant == first.variant
+
+
+def test_the_number_of_processes_belongs_to_the_protocol(tmp_path):
+    configs = ({"batch_size": 4}, {"batch_size": 4, "processes": 1}, {"batch_size": 4, "processes": 2})
+    paths = [write(tmp_path / f"{number}.json", config=config) for number, config in enumerate(configs)]
+    before, one, two = map(load_one, paths)
+    assert before.protocol == one.protocol
+    assert protocol_differences(two, one.protocol) == "processes 2 instead of 1"
+    assert load_one(write(tmp_path / "untold.json")).protocol == {}
 
 
 def ensemble(**changes):

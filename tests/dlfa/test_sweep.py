@@ -4,11 +4,14 @@ import dataclasses
 import json
 import os
 import queue
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from tiny_tasks import make_encoder, make_udpos
+from transformers import BertModel
 from typer.testing import CliRunner
 
 import dlfa.sweep as sweep_module
@@ -207,6 +210,47 @@ def test_another_configuration_is_refused_with_the_keys_that_differ(config, base
     other = dataclasses.replace(config, base=dataclasses.replace(base, epochs=2), modes=("last",), seeds=(1, 3))
     with pytest.raises(ValueError, match=r"another configuration \(epochs: 1 there, 2 now; seeds: \[1\] there"):
         run_sweep(other)
+    assert runs == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "frozen"),
+    [("data", True), ("encoder", True), ("encoder", False), ("intermediate_data", True), (None, True)],
+)
+def test_a_sweep_goes_on_with_its_own_data_and_encoder_alone(config, base, runs, tmp_path, changed, frozen):
+    encoder, data, stage = make_encoder(tmp_path / "e"), make_udpos(tmp_path / "d"), make_udpos(tmp_path / "s", 8, 2)
+    of_all = {"model": str(encoder), "data_dir": data, "intermediate": (f"udpos:{stage}",), "freeze_encoder": frozen}
+    config = dataclasses.replace(config, base=dataclasses.replace(base, **of_all), modes=("last",))
+    run_sweep(config)
+    shutil.rmtree(config.output_dir / "cells" / NAMES[0])
+    runs.clear()
+    if changed == "encoder":
+        other = BertModel.from_pretrained(encoder)
+        other.embeddings.LayerNorm.bias.data += 1
+        other.save_pretrained(encoder)
+    elif changed is None:
+        told = json.loads((config.output_dir / "sweep.json").read_text())
+        del told["inputs"]  # as of a release that did not record them
+        (config.output_dir / "sweep.json").write_text(json.dumps(told))
+    else:
+        with (data / "test-de.tsv" if changed == "data" else stage / "train-en.tsv").open("a") as file:
+            file.write("nab\tNOUN\n\n")
+    what = "of an earlier release, which did not record" if changed is None else rf"\(another {changed}_sha256\)"
+    with pytest.raises(ValueError, match=what):
+        run_sweep(config)
+    assert runs == []
+
+
+def test_a_complete_sweep_tells_its_data_by_what_they_are(config, base, runs, tmp_path):
+    config = dataclasses.replace(config, modes=("last",), seeds=(1,))
+    whole = run_sweep(config)["cells"]
+    runs.clear()
+    data = shutil.copytree(base.data_dir, tmp_path / "moved")
+    config = dataclasses.replace(config, base=dataclasses.replace(base, data_dir=data))
+    assert run_sweep(config)["cells"] == whole
+    (data / "test-de.tsv").write_text("nab\tNOUN\n\n")
+    with pytest.raises(ValueError, match=r"\(another data_sha256\)"):
+        run_sweep(config)
     assert runs == []
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,10 +20,10 @@ from transformers import AutoTokenizer, BertModel, TrainerControl, TrainerState,
 from dlfa import DLFAForTokenClassification, atomic
 from dlfa.length_batches import LengthGroupedSampler
 from dlfa.materials import load_tokenizer
-from dlfa.run_config import RunConfig, differences
+from dlfa.run_config import Role, RunConfig, differences, fields_of
 from dlfa.run_directory import RunDirectory, mark_complete
 from dlfa.trainer import TrainingRecord, parameter_groups, task_trainer
-from dlfa.training import new_model, prepare, train, write_model
+from dlfa.training import new_model, prepare, public, train, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -243,6 +244,19 @@ def test_the_optimiser_is_xtremes(base, tmp_path):
     assert rates == pytest.approx([1e-2 * share for share in (*rising, *falling)])
 
 
+def test_a_process_that_sees_several_gpus_trains_on_one(base, tmp_path, monkeypatch):
+    original = TrainingArguments.__post_init__
+
+    def with_two(arguments):
+        original(arguments)
+        arguments._n_gpu = 2
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", with_two)
+    trainer = task_trainer(prepare(dataclasses.replace(base, output_dir=tmp_path)))
+    assert (trainer.args.n_gpu, trainer.args.train_batch_size) == (1, 4)
+    assert trainer._wrap_model(trainer.model) is trainer.model
+
+
 def test_like_lengths_are_those_of_all_processes(base, tmp_path, monkeypatch):
     config = dataclasses.replace(base, output_dir=tmp_path, group_by_length=True)
     trainer = task_trainer(prepare(config))
@@ -372,7 +386,7 @@ def test_directory_of_a_model_and_the_encoders_own_are_refused(base, encoder, tm
 
 
 @pytest.mark.usefixtures("no_training")
-@pytest.mark.parametrize("name", ["README.md", "training.json", "predictions/test-de.tsv"])
+@pytest.mark.parametrize("name", ["README.md", "training.json", "predictions/test-de.tsv", "checkpoints/checkpoint-12"])
 @pytest.mark.parametrize("option", [{}, {"overwrite": True}, {"resume": True}])
 def test_files_of_others_that_a_run_would_replace_are_refused(base, tmp_path, name, option):
     path = tmp_path / name
@@ -386,12 +400,19 @@ def test_files_of_others_that_a_run_would_replace_are_refused(base, tmp_path, na
 def test_overwrite_replaces_the_run_and_spares_other_files(base, tmp_path):
     config = dataclasses.replace(base, output_dir=tmp_path, epochs=1)
     train(config)
-    for name in ("notes.txt", "predictions/mine.tsv"):
+    others = ("notes.txt", "predictions/mine.tsv", "intermediate/mine.txt", "checkpoints/mine.txt",
+              "checkpoints/checkpoint-mine/complete.json")  # fmt: skip
+    for name in others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("mine")
+    train(config, resume=True)
+    assert all((tmp_path / name).read_text() == "mine" for name in others)
+    (tmp_path / "checkpoints" / "checkpoint-7").mkdir()
     results = train(dataclasses.replace(config, languages=("fr",), seed=3), overwrite=True)
     assert json.loads((tmp_path / "results.json").read_text()) == results
     assert {path.name for path in (tmp_path / "predictions").iterdir()} == {"mine.tsv", "test-fr.tsv"}
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert all((tmp_path / name).read_text() == "mine" for name in others)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"mine.txt", "checkpoint-mine"}
 
 
 @pytest.mark.usefixtures("no_training")
@@ -412,15 +433,38 @@ def test_resume_with_another_configuration_names_the_keys(finished, tmp_path):
     with pytest.raises(ValueError, match=r"model_options: \{'fusion_layer': 1\} there, .*; seed: 1 there, 5 now"):
         train(other, resume=True)
     changed = make_udpos(tmp_path / "data", train=40)
-    with pytest.raises(ValueError, match=r"another configuration .*data_dir"):
+    with pytest.raises(ValueError, match="the data have changed"):
         train(dataclasses.replace(config, data_dir=changed), resume=True)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_run_resumes_with_its_data_elsewhere_and_with_other_means(base, data_dir, tmp_path):
+    config = dataclasses.replace(base, output_dir=tmp_path / "out")
+    moved = shutil.copytree(data_dir, tmp_path / "moved")
+    again = dataclasses.replace(config, data_dir=moved, gradient_checkpointing=True, eval_batch_size=2)
+    for run, options in ((config, {}), (again, {"resume": True})):
+        with pytest.raises(AssertionError, match="training started"):
+            train(run, **options)
+        assert RunDirectory(config.output_dir).read_config().data_dir == run.data_dir
 
 
 def test_configurations_differ_in_the_fields_of_either():
     assert differences({"epochs": 1, "seed": 1}, {"epochs": 2, "seed": 1}) == ["epochs"]
     assert differences({}, {"bf16": True, "lora_rank": None}) == ["bf16"]  # as where a release knew fewer fields
     assert differences({"bf16": True, "lora_rank": None}, {}) == ["bf16"]
-    assert differences({"eval_batch_size": 1}, {"eval_batch_size": 2, "states_cache": "elsewhere"}) == []
+    free = {"eval_batch_size": 2, "states_cache": "elsewhere", "gradient_checkpointing": True, "data_dir": "moved"}
+    assert differences({"eval_batch_size": 1}, free) == []
+
+
+def test_one_list_says_what_options_are_to_a_run():
+    config = RunConfig(task="udpos", model="/places/encoder", output_dir=Path("/places/out"), data_dir=Path("/places"))
+    told = public(config)
+    identity = {"task", "model", "languages", "seed"}
+    assert fields_of(config.to_json(), Role.IDENTITY).keys() == identity
+    assert told.keys() == config.to_json().keys() - identity - {"data_dir", "states_cache", "intermediate"}
+    free = {"eval_batch_size", "gradient_checkpointing", "model_options"}
+    assert fields_of(told, Role.PROTOCOL).keys() == told.keys() - free
+    assert fields_of({"unknown": 1}, Role.PROTOCOL) == {"unknown": 1}
 
 
 @pytest.mark.usefixtures("no_training")
@@ -432,6 +476,50 @@ def test_resume_with_changed_data_is_refused(base, tmp_path):
     with (folder / "train-en.tsv").open("a") as file:
         file.write("a\tNOUN\n\n")
     with pytest.raises(ValueError, match="the data have changed"):
+        train(config, resume=True)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_resume_by_another_number_of_processes_is_refused(finished, tmp_path):
+    config, results = finished
+    assert results["config"]["processes"] == 1
+    told = RunDirectory(config.output_dir).read_run()
+    for processes in (2, None):
+        there = told | {"processes": processes}
+        if processes is None:  # as of a release that did not record it
+            del there["processes"]
+        config = dataclasses.replace(config, output_dir=tmp_path / str(processes))
+        shutil.copytree(finished[0].output_dir, config.output_dir)
+        RunDirectory(config.output_dir).run_file.write_text(json.dumps(there))
+        if processes is None:
+            assert train(config, resume=True) == results
+        else:
+            with pytest.raises(ValueError, match=r"was started by 2 processes, not 1"):
+                train(config, resume=True)
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("frozen", [True, False])
+def test_resume_with_another_encoder_is_refused(base, tmp_path, frozen):
+    encoder = make_encoder(tmp_path / "encoder")
+    config = dataclasses.replace(
+        base, output_dir=tmp_path / "out", model=str(encoder), freeze_encoder=frozen, states_cache=tmp_path / "cache"
+    )
+    for options in ({}, {"resume": True}):
+        with pytest.raises(AssertionError, match="training started"):
+            train(config, **options)
+    run_file = RunDirectory(config.output_dir).run_file
+    before = run_file.read_bytes()
+    other = BertModel.from_pretrained(encoder)
+    other.embeddings.LayerNorm.bias.data += 1
+    other.save_pretrained(encoder)
+    with pytest.raises(ValueError, match="the encoder's weights have changed"):
+        train(config, resume=True)
+    assert run_file.read_bytes() == before
+    told = json.loads(before)
+    del told["encoder_sha256"]  # as of a release that did not record it
+    run_file.write_text(json.dumps(told))
+    with pytest.raises(AssertionError, match="training started"):
         train(config, resume=True)
 
 

@@ -38,6 +38,7 @@ def test_two_processes_train_and_evaluate_as_one(tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
     two, table = run(torchrun, "two", 4)
     one, _ = run([sys.executable], "one", 8)
+    assert (two["config"]["processes"], one["config"]["processes"]) == (2, 1)
     assert two["train"]["steps"] == one["train"]["steps"] == 9
     assert two["train"]["loss"] == pytest.approx(one["train"]["loss"], rel=1e-4)
     assert two["train"]["best_dev"] == pytest.approx(one["train"]["best_dev"], abs=0.02)
