@@ -68,6 +68,8 @@ def _check_states(last: Tensor, lower: Tensor | None, packed: bool) -> None:
     rank, form = (2, "(N, E), as cu_seqlens is given") if packed else (3, "(B, T, E)")
     if last.dim() != rank:
         raise ValueError(f"last must have shape {form}, got {_shape(last)}")
+    if last.shape[-1] < 1:
+        raise ValueError(f"last must have shape {form}, with E positive, got {_shape(last)}")
     if last.dtype not in STATE_DTYPES:
         raise TypeError(f"last must be float32, bfloat16, float16 or float64, got {last.dtype}")
     if lower is None:

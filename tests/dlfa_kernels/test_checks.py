@@ -78,6 +78,8 @@ STATES: list[tuple[str, Arguments, type[Exception], str, str, str]] = [
     ("rank 2", arguments(last=torch.ones(T, E)), ValueError, "last", "(5, 24)", "(B, T, E)"),
     ("rank 4", arguments(last=torch.ones(1, B, T, E)), ValueError, "last", "(1, 2, 5, 24)", "(B, T, E)"),
     ("rank 0", arguments(last=torch.ones(())), ValueError, "last", "()", "(B, T, E)"),
+    ("no channels", arguments(last=torch.ones(B, T, 0), lower=None), ValueError, "last", "(2, 5, 0)", "E positive"),
+    ("packed without E", packed(last=torch.ones(5, 0), lower=None), ValueError, "last", "(5, 0)", "E positive"),
     ("integer states", as_dtype(torch.int64, "last", "lower"), TypeError, "last", "torch.int64", "float32"),
     ("complex states", as_dtype(torch.complex64, "last", "lower"), TypeError, "last", "torch.complex64", "float32"),
     ("lower too short", arguments(lower=torch.ones(B, T - 1, E)), ValueError, "lower", "(2, 4, 24)", "(2, 5, 24)"),
