@@ -109,6 +109,8 @@ STATES: list[tuple[str, Arguments, type[Exception], str, str, str]] = [
     ("matrix cu_seqlens", packed(cu_seqlens=torch.tensor([ROWS], dtype=integers)), ValueError,
      "cu_seqlens", "(1, 3)", "(B+1,)"),
     ("no cu_seqlens", packed(cu_seqlens=torch.tensor([], dtype=integers)), ValueError, "cu_seqlens", "(0)", "(B+1,)"),
+    ("no sequence", packed(cu_seqlens=torch.zeros(1, dtype=integers)), ValueError,
+     "cu_seqlens", "(1)", "B at least 1 for the N = 5 rows"),
     ("list cu_seqlens", packed(cu_seqlens=ROWS), TypeError, "cu_seqlens", "list", "torch.Tensor"),
     ("cu_seqlens device", packed(cu_seqlens=torch.zeros(3, dtype=integers, device="meta")), ValueError,
      "cu_seqlens", "meta", "cpu"),
