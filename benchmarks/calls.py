@@ -19,6 +19,7 @@ class Variant:
 
     `autocast` is its dtype, under which states and parameters are float32. `groups` launches by groups of sequences
     that fill half of L2, for batches that it does not hold (`dlfa_kernels.groups`). `few` tokens take smaller tiles.
+    States that are `frozen`, as a frozen encoder's, need no gradient.
     """
 
     fuse: str = "gate"
@@ -29,6 +30,7 @@ class Variant:
     autocast: torch.dtype | None = None
     groups: bool = False
     few: bool = False
+    frozen: bool = False
 
     @property
     def l2_share(self) -> float | None:
@@ -38,6 +40,7 @@ class Variant:
     def __str__(self) -> str:
         form = ("packed" if self.packed else "padded") + ("" if self.token is None else f" token={self.token}")
         details = ("" if self.lower else " one input") + ("" if self.autocast is None else " autocast")
+        details += " frozen" if self.frozen else ""
         schedule = (" groups" if self.groups else "") + (" few" if self.few else "")
         return f"{self.fuse} k={self.kernel_size} {form}{details}{schedule}"
 
@@ -74,5 +77,5 @@ def run_backward(variant: Variant, inputs: Inputs, saved: ForwardResult) -> Back
     arguments = (inputs.dz, inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens, saved)
     if variant.token is None:
         with using_l2_share(variant.l2_share):
-            return full_passes.backward(*arguments, variant.fuse, "relu")
-    return token_passes.backward(*arguments, variant.token, variant.fuse, "relu")
+            return full_passes.backward(*arguments, variant.fuse, "relu", not variant.frozen)
+    return token_passes.backward(*arguments, variant.token, variant.fuse, "relu", not variant.frozen)

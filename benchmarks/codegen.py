@@ -79,6 +79,7 @@ VARIANTS = {
         Variant(groups=True),
         Variant(kernel_size=3, groups=True),
         Variant(few=True),
+        Variant(frozen=True),
     )
 }
 CALLS = list(VARIANTS)

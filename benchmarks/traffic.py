@@ -81,10 +81,15 @@ CASES = (
             ("gate", "select"),
         )
     ),
+    *(
+        Case((4, 320, 64), True, Variant(fuse=fuse, kernel_size=kernel_size, packed=packed, frozen=True))
+        for packed, kernel_size, fuse in product((False, True), (1, 3), ("gate", "select"))
+    ),
     Case((2, 128, 384), False, Variant()),
     Case((4, 320, 64), False, Variant(lower=False)),
     Case((4, 320, 64), True, Variant(token=0)),
     Case((4, 320, 64), True, Variant(token=0, fuse="select", packed=True)),
+    Case((4, 320, 64), True, Variant(token=0, frozen=True)),
 )
 
 
@@ -231,7 +236,7 @@ def measure(case: Case, dtype: torch.dtype) -> list[dict[str, Any]]:
     rows = _rows(case, "forward", forward, names, inputs)
     with counted() as backward:
         result = run_backward(case.variant, inputs, saved)
-    names |= {result.dx.data_ptr(): "dx"} | ({result.dy.data_ptr(): "dy"} if result.dy.numel() else {})
+    names |= {tensor.data_ptr(): name for name, tensor in (("dx", result.dx), ("dy", result.dy)) if tensor.numel()}
     names |= {tensor.data_ptr(): f"{name} gradient" for name, tensor in result.weights._asdict().items()}
     return rows + _rows(case, "backward", backward, names, inputs)
 

@@ -14,7 +14,7 @@ from .backends import INTERPRETED
 from .groups import Group, rows_in_share, sequence_groups
 from .launches import Launch, overrides
 from .operands import Operands
-from .tiles import Tile, Tiles, choose_tiles, device_architecture, with_fewer_tokens
+from .tiles import Tile, Tiles, choose_tiles, device_architecture, with_fewer_tokens, without_dx
 
 # Sequences of at most that many tokens on average, real or not, leave half of a tile of 128 tokens empty.
 SHORT = 64
@@ -90,6 +90,7 @@ class Settings(NamedTuple):
     activation: str
     products: torch.dtype | None = None  # of the operands of products over tokens; None for the states'
     token: int | None = None  # the chosen one, in the token form
+    needs_dx: bool = True  # whether a backward pass makes the gradients of the states, beside the parameters'
 
 
 class Call:
@@ -127,6 +128,8 @@ class Call:
         if overridden.tiles is None:
             state_bytes = self.embed_dim * self.dtype.itemsize
             self.tiles = sized(self.tiles, self.batch, self.rows, state_bytes, self.l2_share, self.device)
+            if not settings.needs_dx:
+                self.tiles = without_dx(self.tiles, architecture, products or self.dtype)
         divisor = gcd(*(stride for tensor in self._states.values() for stride in tensor.stride()[:-1]))
         interpreted = INTERPRETED and self.device.type != "meta"
         nvidia = architecture.startswith("sm_") and not interpreted

@@ -74,6 +74,8 @@ def _check_states(last: Tensor, lower: Tensor | None, packed: bool) -> None:
     rank, form = (2, "(N, E), as cu_seqlens is given") if packed else (3, "(B, T, E)")
     if last.dim() != rank:
         raise ValueError(f"last must have shape {form}, got {_shape(last)}")
+    if last.shape[-1] < 1:
+        raise ValueError(f"last must have shape {form}, with E positive, got {_shape(last)}")
     if last.dtype not in STATE_DTYPES:
         raise TypeError(f"last must be float32, bfloat16, float16 or float64, got {last.dtype}")
     if lower is not None:
@@ -147,6 +149,11 @@ def _check_cu_seqlens(cu_seqlens: Tensor, last: Tensor) -> None:
         raise TypeError(f"cu_seqlens must be int32, got {cu_seqlens.dtype}")
     if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 1:
         raise ValueError(f"cu_seqlens must have shape (B+1,), got {_shape(cu_seqlens)}")
+    if cu_seqlens.shape[0] == 1 and last.shape[0] > 0:
+        raise ValueError(
+            f"cu_seqlens must have shape (B+1,), with B at least 1 for the N = {last.shape[0]} rows of last, "
+            f"got {_shape(cu_seqlens)}"
+        )
     _same_device("cu_seqlens", cu_seqlens, last)
     if not values_can_be_read(cu_seqlens):
         return

@@ -120,6 +120,7 @@ def backward(
     saved: ForwardResult,
     fuse: str,
     activation: str,
+    needs_dx: bool = True,
 ) -> BackwardResult:
     """All gradients in three launches a group and one at the end.
 
@@ -129,14 +130,16 @@ def backward(
         dz: gradient of z, in its shape and dtype.
         last, lower, weights, mask, cu_seqlens, fuse, activation: as of the forward.
         saved: what the forward returned; its z is not read.
+        needs_dx: whether dx and dy are made; the parameters' gradients always are.
     """
     operands = Operands.of(last, lower, dz, weights, mask, cu_seqlens, saved.squeezed.dtype)
-    result = empty_backward(last, weights, fuse)
+    result = empty_backward(last, weights, fuse, needs_dx)
     if operands.empty:
         for gradient in result.weights:
             gradient.zero_()
         return result
-    launch_stages(_backward_stages, operands, Settings(fuse, activation, saved.squeezed.dtype), saved, result)
+    settings = Settings(fuse, activation, saved.squeezed.dtype, needs_dx=needs_dx)
+    launch_stages(_backward_stages, operands, settings, saved, result)
     return result
 
 
@@ -148,7 +151,8 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
     squeezed_gradient = call.empty(call.rows, call.squeeze_dim, dtype=saved.squeezed.dtype)
     u = saved.squeezed if call.settings.activation == "relu" else torch.empty_like(squeezed_gradient)
     hidden_gradient, tokens = torch.empty_like(saved.hidden), torch.empty_like(saved.tokens)
-    context_gradient, pooled_gradient = torch.empty_like(saved.pooled), torch.empty_like(saved.pooled)
+    context_gradient = torch.empty_like(saved.pooled)
+    pooled_gradient = torch.empty_like(saved.pooled) if call.settings.needs_dx else None
     states, groups = call.states("dz", "x", "y"), call.groups(states=2 if call.operands.y is None else 3, squeezed=2)
 
     blocks_e, blocks_h = cdiv(call.embed_dim, inputs.block_e), cdiv(call.squeeze_dim, inputs.held_h)
@@ -210,6 +214,7 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
                 "squeeze_parts_ptr": squeeze_parts, "expand_parts_ptr": expand_parts,
                 "first_slot": tiles.start, "end_slot": tiles.stop,
             },
+            NEEDS_DX=call.settings.needs_dx,
             EARLY=inputs.block_t > 32,  # tiles of products whose operands are in shared memory
             ADD=group.first > 0,
         )  # fmt: skip

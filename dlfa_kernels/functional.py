@@ -62,7 +62,10 @@ def fused_aif(
         global_expand_weight: (E, H).
         global_expand_bias: (E,).
         mask: (B, T), bool or integer 0/1, true at real tokens; None means all real.
-        cu_seqlens: (B+1,) int32, sequence starts of the packed form, 0 first and N last; sequences may be empty.
+        cu_seqlens: (B+1,) int32, sequence starts of the packed form, 0 first and N last; sequences may be empty. On a
+            GPU the values are checked with DLFA_VALIDATE=1 alone: rows behind the last sequence belong to none, so the
+            kernels leave z and the gradients of the states unwritten there. Give the rows of a buffer that is padded
+            to a fixed N, as for CUDA graphs, a sequence of their own: its end is then N.
         token: return only the fused state of this token of each sequence; zeros where it is padding or absent.
         fuse: "gate" or "select"; "select" needs `lower`.
         activation: "relu", "gelu" (erf) or "silu".

@@ -5,7 +5,7 @@ A copy of the package under another name, as Hugging Face's `kernels` loads it, 
     dlfa::aif        (last, lower?, eight weights, mask?, cu_seqlens?, fuse, activation, products?) -> ForwardResult
     dlfa::aif_token  the same with `token` before `fuse` and without `products`
     dlfa::aif_backward, dlfa::aif_token_backward
-                     (dz, the tensors above, the six outputs, the other arguments) -> (dx, dy, eight gradients)
+                     (dz, the tensors above, the six outputs, the settings, needs_dx) -> (dx, dy, eight gradients)
 
 Arguments are taken as checked; `fused_aif` is the public entry.
 """
@@ -89,7 +89,8 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes, forward_set
 
     def backward_fake(dz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         last, _, weights, _, _ = _split(arguments[:tensors])
-        return empty_backward(last, weights, arguments[-2]).tensors
+        fuse, _, needs_dx = arguments[-3:]
+        return empty_backward(last, weights, fuse, needs_dx).tensors
 
     class Differentiated(torch.autograd.Function):
         """The forward operator below autograd, and the backward operator as its derivative."""
@@ -109,12 +110,16 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes, forward_set
             undifferentiated = (None,) * (2 + len(settings) + len(forward_settings))  # the 2 are mask and cu_seqlens
             if dz is None:
                 return (None,) * (3 + _WEIGHT_COUNT) + undifferentiated
+            _, *needs_states = ctx.needs_input_grad[:3]
+            needs_dx = any(needs_states)
             saved = ctx.saved_tensors  # read once: activation checkpointing recomputes it at each reading
             # The operator's own autograd refuses a second derivative, and need be asked with create_graph=True only.
             below = nullcontext() if torch.is_grad_enabled() else torch._C._AutoDispatchBelowAutograd()
             with below:
-                dx, dy, *weights = backward_operator(dz, *saved, *ctx.settings)
-            if saved[1] is None:
+                dx, dy, *weights = backward_operator(dz, *saved, *ctx.settings, needs_dx)
+            if not needs_dx:
+                dx = dy = None
+            elif saved[1] is None:
                 dy = None
             elif ctx.settings[fuse_setting] == "gate":
                 dy = dx
@@ -143,7 +148,7 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes, forward_set
     inputs, outputs = ", ".join(_INPUTS), ", ".join(["Tensor"] * len(_SAVED))
     library.define(f"{name}({inputs}, {', '.join(settings + forward_settings)}) -> ({outputs})")
     library.define(
-        f"{name}_backward(Tensor dz, {inputs}, {', '.join(_SAVED)}, {', '.join(settings)})"
+        f"{name}_backward(Tensor dz, {inputs}, {', '.join(_SAVED)}, {', '.join(settings)}, bool needs_dx)"
         f" -> ({', '.join(['Tensor'] * (2 + _WEIGHT_COUNT))})"
     )
     operator, backward_operator = getattr(ops, name).default, getattr(ops, f"{name}_backward").default

@@ -29,8 +29,8 @@ class ForwardResult(NamedTuple):
 class BackwardResult(NamedTuple):
     """The gradients of a pass."""
 
-    dx: Tensor  # as last, (B, T, E) or (N, E)
-    dy: Tensor  # as last; of no element where dx serves both inputs, or there is one
+    dx: Tensor  # as last, (B, T, E) or (N, E); of no element where it is not needed
+    dy: Tensor  # as dx; of no element where dx serves both inputs, or there is one
     weights: AIFWeights  # each in its parameter's shape and dtype
 
     @property
@@ -39,9 +39,12 @@ class BackwardResult(NamedTuple):
         return self.dx, self.dy, *self.weights
 
 
-def empty_backward(last: Tensor, weights: AIFWeights, fuse: str) -> BackwardResult:
-    """Buffers of a backward pass for `last`, (B, T, E) or (N, E), and `weights`; also its shapes, for tracing."""
-    dx = torch.empty_like(last, memory_format=torch.contiguous_format)
+def empty_backward(last: Tensor, weights: AIFWeights, fuse: str, needs_dx: bool) -> BackwardResult:
+    """Buffers of a backward pass for `last`, (B, T, E) or (N, E), and `weights`; also its shapes, for tracing.
+
+    dx and dy have no element unless `needs_dx`.
+    """
+    dx = torch.empty_like(last, memory_format=torch.contiguous_format) if needs_dx else last.new_empty(0)
     return BackwardResult(
         dx=dx,
         dy=torch.empty_like(dx) if fuse == "select" else dx.new_empty(0),

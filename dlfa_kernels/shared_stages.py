@@ -53,11 +53,15 @@ def pooled_rows(
 
 
 def launch_context(call: Call, group: Group, arguments: dict[str, Any], *, backward: bool, pooled: bool) -> None:
-    """The global branch of a group, or its gradient, on rows that are pooled already or are still sums of tiles."""
+    """The global branch of a group, or its gradient, on rows that are pooled already or are still sums of tiles.
+
+    Where `context_ptr` is None, `hidden_gradient_ptr` alone is filled.
+    """
     choice, operands = call.tiles.context, call.operands
+    expand = arguments["context_ptr"] is not None
     call.launch(
         context_kernel,
-        (cdiv(group.end - group.first, choice.block_t), cdiv(call.embed_dim, choice.block_e)),
+        (cdiv(group.end - group.first, choice.block_t), cdiv(call.embed_dim, choice.block_e) if expand else 1),
         choice,
         arguments
         | {
@@ -70,6 +74,7 @@ def launch_context(call: Call, group: Group, arguments: dict[str, Any], *, backw
             "end": group.end,
         },
         BACKWARD=backward,
+        EXPAND=expand,
         POOLED=pooled,
         MAX_TILES=1 if pooled else 1 << (arguments["tiles"] - 1).bit_length(),
         BLOCK_B=choice.block_t,

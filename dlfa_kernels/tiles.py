@@ -237,6 +237,17 @@ def with_fewer_tokens(tiles: Tiles) -> Tiles:
 
 
 @cache
+def without_dx(tiles: Tiles, architecture: str, products: torch.dtype) -> Tiles:
+    """The same tiles for a backward that makes the parameters' gradients alone, with operands of the dtype `products`.
+
+    Where operands take registers, eight warps then compute each product of 16 bits several times over, and spill.
+    """
+    if _family(architecture) != "warp" or products.itemsize != 2:
+        return tiles
+    return replace(tiles, inputs=replace(tiles.inputs, block_e=min(32, tiles.inputs.block_e), num_warps=4))
+
+
+@cache
 def device_architecture(device: torch.device) -> str:
     """The architecture of a GPU, "sm_90" or "gfx942" style; DEFAULT_ARCHITECTURE for other devices."""
     if device.type != "cuda":

@@ -105,21 +105,26 @@ def backward(
     token: int,
     fuse: str,
     activation: str,
+    needs_dx: bool = True,
 ) -> BackwardResult:
     """All gradients in six launches; x and y are read at the chosen rows alone, dx (and dy) written once.
+
+    Four launches where dx and dy are not needed.
 
     Args:
         dz: (B, E), gradient of z.
         last, lower, weights, mask, cu_seqlens, token, fuse, activation: as of the forward.
         saved: what the forward returned; its z is not read.
+        needs_dx: whether dx and dy are made; the parameters' gradients always are.
     """
     operands = Operands.of(last, lower, dz, weights, mask, cu_seqlens)
-    result = empty_backward(last, weights, fuse)
+    result = empty_backward(last, weights, fuse, needs_dx)
     if operands.empty:
         for gradient in result.weights:
             gradient.zero_()
         return result
-    launch_stages(_backward_stages, operands, Settings(fuse, activation, token=token), saved, result)
+    settings = Settings(fuse, activation, token=token, needs_dx=needs_dx)
+    launch_stages(_backward_stages, operands, settings, saved, result)
     return result
 
 
@@ -129,7 +134,7 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
     tile = call.tiles.token
     gate, context_gradient = torch.empty_like(saved.context), torch.empty_like(saved.context)
     squeezed_gradient, hidden_gradient = torch.empty_like(saved.squeezed), torch.empty_like(saved.hidden)
-    pooled_gradient = torch.empty_like(saved.pooled)
+    pooled_gradient = torch.empty_like(saved.pooled) if call.settings.needs_dx else None
     call.launch(
         token_reduce_kernel,
         (cdiv(call.batch, tile.block_t), cdiv(call.squeeze_dim, tile.block_h)),
@@ -153,28 +158,29 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
         backward=True,
         pooled=True,
     )  # fmt: skip
-    branch = call.empty(call.batch, call.kernel_size, call.embed_dim)
-    call.launch(
-        token_branch_kernel,
-        (cdiv(call.batch, tile.block_t), cdiv(call.embed_dim, tile.block_e), call.kernel_size),
-        tile,
-        {
-            "squeezed_gradient_ptr": squeezed_gradient, "squeeze_weight_ptr": call.operands.squeeze_weight,
-            "branch_ptr": branch, "batch": call.batch,
-        },
-    )  # fmt: skip
-    fill = call.tiles.sums
-    call.launch(
-        token_inputs_kernel,
-        (len(call.slots(fill.block_t)), cdiv(call.embed_dim, fill.block_e)),
-        fill,
-        call.states()
-        | rows
-        | {
-            "gate_ptr": gate, "branch_ptr": branch, "pooled_gradient_ptr": pooled_gradient,
-            "dx_ptr": result.dx, "dy_ptr": result.dy,
-        },
-    )  # fmt: skip
+    if call.settings.needs_dx:
+        branch = call.empty(call.batch, call.kernel_size, call.embed_dim)
+        call.launch(
+            token_branch_kernel,
+            (cdiv(call.batch, tile.block_t), cdiv(call.embed_dim, tile.block_e), call.kernel_size),
+            tile,
+            {
+                "squeezed_gradient_ptr": squeezed_gradient, "squeeze_weight_ptr": call.operands.squeeze_weight,
+                "branch_ptr": branch, "batch": call.batch,
+            },
+        )  # fmt: skip
+        fill = call.tiles.sums
+        call.launch(
+            token_inputs_kernel,
+            (len(call.slots(fill.block_t)), cdiv(call.embed_dim, fill.block_e)),
+            fill,
+            call.states()
+            | rows
+            | {
+                "gate_ptr": gate, "branch_ptr": branch, "pooled_gradient_ptr": pooled_gradient,
+                "dx_ptr": result.dx, "dy_ptr": result.dy,
+            },
+        )  # fmt: skip
     expand_parts = call.empty(1, call.squeeze_dim, call.embed_dim)
     squeeze_parts = call.empty(1, call.kernel_size, call.squeeze_dim, call.embed_dim)
     bias_parts = call.empty(1, call.squeeze_dim)

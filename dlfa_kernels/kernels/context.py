@@ -28,6 +28,7 @@ def context_kernel(
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
     BACKWARD: tl.constexpr,
+    EXPAND: tl.constexpr,
     POOLED: tl.constexpr,
     MAX_TILES: tl.constexpr,
     ACTIVATION: tl.constexpr,
@@ -43,15 +44,17 @@ def context_kernel(
     Backward: dp_b / |V_b| = W_gs^T (phi' * (W_ge^T dg_b)) / |V_b|.
 
     Both squeeze E to H, act, and expand H to E: the backward with the transposed weights of the other layer and no
-    bias. Grid (cdiv(end - first, BLOCK_B), cdiv(E, BLOCK_E)) over the sequences first .. end - 1: each program squeezes
-    anew, which is cheaper than a launch. With ROW_PARTS > 0 a program reads what it squeezes twice, for the upper and
-    the lower part of each number; where H is wider than CHUNKS BLOCK_H, once more for each such part of H.
+    bias, and only with EXPAND, that is where dp is needed. Grid (cdiv(end - first, BLOCK_B), cdiv(E, BLOCK_E)), without
+    EXPAND (cdiv(end - first, BLOCK_B), 1), over the sequences first .. end - 1: each program squeezes anew, which is
+    cheaper than a launch. With ROW_PARTS > 0 a program reads what it squeezes twice, for the upper and the lower part
+    of each number; where H is wider than CHUNKS BLOCK_H, once more for each such part of H.
     reads   POOLED: pooled (B, E) float32, p or dg: by every program of its sequences
             else: sums (B * tiles, E) float32, counts (B * tiles,) int32 alike, of at most MAX_TILES tiles a sequence
-            weights (H, E) and (E, H): the first product's wholly by every program, the second's a block of E
+            weights (H, E) and (E, H): the first product's wholly by every program, with EXPAND a block of E of the
+            second's
             forward: squeeze_bias (H,), expand_bias and local_bias (E,) alike
-            backward: hidden (B, H) float32, tokens (B,) int32: once a block of E
-    writes  context (B, E) float32, g + b_le or dp / |V|: once
+            backward: hidden (B, H) float32, with EXPAND tokens (B,) int32: once a block of E
+    writes  EXPAND: context (B, E) float32, g + b_le or dp / |V|: once
             not POOLED: pooled (B, E) float32; forward also tokens (B,) int32: once
             forward: hidden (B, H) float32, before the activation; backward: hidden_gradient (B, H) float32: once
     """
@@ -82,7 +85,7 @@ def context_kernel(
     out_inside = inside_dim(out_e, EMBED_DIM, BLOCK_E)
     in_block: tl.constexpr = BLOCK_E if BLOCK_E < 64 else 64
     # Wide blocks are for chips whose products take shared memory: it has room for these weights from the beginning on.
-    early: tl.constexpr = in_block < BLOCK_E
+    early: tl.constexpr = in_block < BLOCK_E and EXPAND
     # Channels are rows here and sequences columns: products of 64 rows take their first operand as it is loaded.
     context = tl.zeros((BLOCK_E, BLOCK_B), dtype=tl.float32)
     for first_h in range(0, SQUEEZE_DIM, CHUNKS * BLOCK_H):
@@ -147,26 +150,28 @@ def context_kernel(
                 if first_program:
                     tl.store(hidden_ptr + hidden_offsets, inner, mask=hidden_inside)
                 inner = activate(inner, ACTIVATION)
-            if early:
-                out_weight = out_weights[chunk]
-            else:
-                out_weight = load_out_weight(
-                    squeeze_weight_ptr, expand_weight_ptr, out_e, h, out_inside, inside_h, EMBED_DIM, SQUEEZE_DIM,
-                    BACKWARD,
-                )  # fmt: skip
-            context = row_dot(out_weight, inner, context, ROW_PARTS, PRECISION, INTERPRETED)
+            if EXPAND:
+                if early:
+                    out_weight = out_weights[chunk]
+                else:
+                    out_weight = load_out_weight(
+                        squeeze_weight_ptr, expand_weight_ptr, out_e, h, out_inside, inside_h, EMBED_DIM, SQUEEZE_DIM,
+                        BACKWARD,
+                    )  # fmt: skip
+                context = row_dot(out_weight, inner, context, ROW_PARTS, PRECISION, INTERPRETED)
 
-    if BACKWARD:
-        tokens = tl.load(tokens_ptr + sequences, mask=present, other=0)
-        context = context / tl.maximum(tokens, 1).to(tl.float32)[None, :]
-    else:
-        bias = load_float32(expand_bias_ptr, out_e, out_inside) + load_float32(local_bias_ptr, out_e, out_inside)
-        context += bias[:, None]
-    tl.store(
-        context_ptr + sequences[None, :] * EMBED_DIM + out_e[:, None],
-        context,
-        mask=out_inside[:, None] & present[None, :],
-    )
+    if EXPAND:
+        if BACKWARD:
+            tokens = tl.load(tokens_ptr + sequences, mask=present, other=0)
+            context = context / tl.maximum(tokens, 1).to(tl.float32)[None, :]
+        else:
+            bias = load_float32(expand_bias_ptr, out_e, out_inside) + load_float32(local_bias_ptr, out_e, out_inside)
+            context += bias[:, None]
+        tl.store(
+            context_ptr + sequences[None, :] * EMBED_DIM + out_e[:, None],
+            context,
+            mask=out_inside[:, None] & present[None, :],
+        )
 
 
 @triton.jit

@@ -58,6 +58,7 @@ def inputs_kernel(
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
     KERNEL_SIZE: tl.constexpr,
+    NEEDS_DX: tl.constexpr,
     EARLY: tl.constexpr,
     ADD: tl.constexpr,
     SELECT: tl.constexpr,
@@ -78,6 +79,7 @@ def inputs_kernel(
     dw'_bt = sum_j W_ls[:, :, j]^T da_b,t-j+(k-1)/2 + dp_b / |V_b|. Channel-major: a program keeps a block of channels
     and walks over every `splits`-th slot of a group, so that dW_le and dW_ls (k = 1; wider kernels: taps_kernel)
     accumulate in registers, transposed. It walks backwards, as `expand_kernel`: rows that L2 still holds come first.
+    Without NEEDS_DX, where the states need no gradient, it makes these alone.
     With EARLY all loads of a tile stand before its first product, but for dz of float32, so that the program waits for
     memory once; that takes more registers on chips whose products have their operands in registers.
 
@@ -89,7 +91,9 @@ def inputs_kernel(
             products of float32, once a tile, from cache
             context, pooled_gradient (B, E) float32: once a tile
             mask, cu_seqlens: once a tile and block of E, the mask at k > 1 once more a tap
-    writes  dx (B, T, E), and dy with SELECT: once
+            without NEEDS_DX neither squeeze_weight nor pooled_gradient, squeezed_gradient once at k = 1 and else not,
+            and the mask once
+    writes  with NEEDS_DX dx (B, T, E), and dy with SELECT: once
             expand_parts and, at k = 1, squeeze_parts (splits, H, E) float32: once; groups after the first ADD to them
     """
     e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
@@ -117,7 +121,7 @@ def inputs_kernel(
             ),
             CHUNKS,
         )
-        if KERNEL_SIZE == 1:
+        if NEEDS_DX and KERNEL_SIZE == 1:
             squeeze_weights = transposed(
                 load_squeeze_weights(
                     squeeze_weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
@@ -190,7 +194,7 @@ def inputs_kernel(
                 expand_part = add_read_products(
                     expand_part, u_tile, t, real, first_h, ds, SQUEEZE_DIM, PRECISION, INTERPRETED, CHUNKS, BLOCK_H
                 )
-            if first_h == 0:
+            if NEEDS_DX and first_h == 0:
                 pooled = tl.load(pooled_gradient_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
                 dx = dz * m + pooled[None, :]
                 if KERNEL_SIZE == 1 and held:
@@ -214,7 +218,7 @@ def inputs_kernel(
                 if SELECT:
                     dy = dx + dz * (1 - 2 * m)
                     tl.store(dy_tile + out_offsets, round_to(dy, state_dtype, INTERPRETED), mask=inside)
-        if first_h == 0:
+        if NEEDS_DX and first_h == 0:
             padding = (start + t < rows) & ~real
             if tl.sum(padding.to(tl.int32), axis=0) > 0:
                 begin = tl.program_id(0) * BLOCK_E

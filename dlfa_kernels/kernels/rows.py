@@ -105,7 +105,7 @@ def widen(values, PTX: tl.constexpr):
     """A block in float32; PTX: bfloat16 by one instruction a value, where the compiler takes three for two."""
     if PTX and values.dtype == tl.bfloat16:
         return tl.inline_asm_elementwise(
-            "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;", "=r,=r,r", [values], dtype=tl.float32, is_pure=True,
+            "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;", "=&r,=r,r", [values], dtype=tl.float32, is_pure=True,
             pack=2,
         )  # fmt: skip
     else:

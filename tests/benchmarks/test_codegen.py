@@ -145,7 +145,7 @@ def test_rows_hold_totals_and_sizes(common_rows: list[Row]) -> None:
 
 def test_ampere_compiles_well(tmp_path: Path) -> None:
     options = ("--arch", "sm_80", "--dtype", "bfloat16", "--embed-dim", "768", "--reduction", "4")
-    rows = compiled(tmp_path, *options, "--call", "gate k=1 padded")
+    rows = compiled(tmp_path, *options, "--call", "gate k=1 padded", "--call", "gate k=1 padded frozen")
     assert complaints(rows) == []
     assert all(row["spill_bytes"] == 0 for row in rows)
     assert {row["kernel"] for row in rows} == PADDED

@@ -165,6 +165,32 @@ def test_packed_rows_are_all_that_is_moved(shape: tuple[int, int, int]) -> None:
         assert moved(rows, pass_, argument) == (0, 1)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("kernel_size", "fuse"), [(1, "gate"), (1, "select"), (3, "gate")])
+def test_backward_of_frozen_states_writes_nothing_of_their_size(kernel_size: int, fuse: str, packed: bool) -> None:
+    variant: dict[str, Any] = {"kernel_size": kernel_size, "fuse": fuse, "packed": packed}
+    rows, every = counted(frozen=True, **variant), counted(**variant)
+    backward = {argument: row for (pass_, argument), row in rows.items() if pass_ == "backward"}
+    assert not backward.keys() & {"dx", "dy", "pooled_gradient"}
+    for argument, row in backward.items():
+        assert row["tensors_written"] <= 0.25 * kernel_size, argument  # squeezed_gradient, or parts of the weights
+    for argument in ("dz", "x", "y"):
+        assert moved(rows, "backward", argument) == moved(every, "backward", argument)
+        if kernel_size == 1 or argument == "dz":
+            assert moved(rows, "backward", argument) == (pytest.approx(2), 0)
+    # the local squeeze's weight serves dx alone; for kernel sizes over 1 it is a copy, one matrix a tap
+    squeeze_weight = "local_squeeze_weight" if kernel_size == 1 else "squeeze_weight"
+    assert moved(every, "backward", squeeze_weight)[0] > 0
+    assert moved(rows, "backward", squeeze_weight) == (0, 0)
+
+
+def test_token_form_of_frozen_states_makes_no_gradient_of_theirs() -> None:
+    rows = counted(ragged=True, token=0, frozen=True)
+    written = {argument for (pass_, argument), row in rows.items() if pass_ == "backward" and row["tensors_written"]}
+    assert not written & {"dx", "branch"}
+    assert rows["backward", "x"]["launches"] == 4
+
+
 def test_one_input_alone() -> None:
     rows = counted(lower=False)
     assert moved(rows, "forward", "x") == (pytest.approx(2), 0)

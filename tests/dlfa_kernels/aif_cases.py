@@ -22,7 +22,10 @@ PHI = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
 @dataclass(frozen=True)
 class Case:
-    """One configuration. `lengths`, where given, makes it packed: rows of each sequence, for batch and length."""
+    """One configuration. `lengths`, where given, makes it packed: rows of each sequence, for batch and length.
+
+    Of `frozen` states no gradient is asked for.
+    """
 
     batch: int = 2
     length: int = 12
@@ -35,15 +38,18 @@ class Case:
     mask: str = "holes"  # of `MASKS`
     lengths: tuple[int, ...] | None = None
     token: int | None = None
+    frozen: bool = False
     dtype: torch.dtype = torch.float32
     weight_dtype: torch.dtype = torch.float32
     seed: int = 0
 
     @property
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of `fused_aif` and `aif_reference`."""
-        return {"fuse": self.fuse, "activation": self.activation} | (
-            {} if self.token is None else {"token": self.token}
+        """Keyword arguments of `run`; where states are not frozen, of `fused_aif` and `aif_reference` too."""
+        return (
+            {"fuse": self.fuse, "activation": self.activation}
+            | ({} if self.token is None else {"token": self.token})
+            | ({"frozen": True} if self.frozen else {})
         )
 
     def but(self, **changes: Any) -> Case:
@@ -146,11 +152,17 @@ def make_inputs(case: Case, device: torch.device | str = "cpu") -> Inputs:
 GRADIENTS = ("last", "lower", *AIFWeights._fields)
 
 
-def run(fused: Callable[..., Tensor], inputs: Inputs, token: int | None = None, **options: object) -> dict[str, Tensor]:
-    """`fused`(inputs), called like `fused_aif`: z, and every gradient for `inputs.dz`, by argument name."""
-    leaves = {"last": inputs.last, "lower": inputs.lower, **inputs.weights._asdict()}
+def run(
+    fused: Callable[..., Tensor], inputs: Inputs, token: int | None = None, frozen: bool = False, **options: object
+) -> dict[str, Tensor]:
+    """`fused`(inputs), called like `fused_aif`: z, and every gradient for `inputs.dz`, by argument name.
+
+    Those of the states are left out where they are `frozen`.
+    """
+    states = {"last": inputs.last, "lower": inputs.lower}
+    leaves = inputs.weights._asdict() if frozen else {**states, **inputs.weights._asdict()}
     leaves = {name: leaf.detach().requires_grad_() for name, leaf in leaves.items() if leaf is not None}
-    arguments = [leaves.get(name) for name in GRADIENTS]
+    arguments = [leaves.get(name, states.get(name)) for name in GRADIENTS]
     if token is not None:
         options["token"] = token
     z = fused(*arguments, inputs.mask, cu_seqlens=inputs.cu_seqlens, **options)

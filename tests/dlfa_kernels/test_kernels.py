@@ -150,6 +150,7 @@ KINDS = [
     HALF_CASE.but(token=1, lower=False, embed_dim=40),
     Case(lengths=(0, 5, 66), token=0, kernel_size=3, fuse="select"),
     Case(embed_dim=1, activation="relu"),
+    HALF_CASE.but(embed_dim=40, squeeze_dim=48, frozen=True),
 ]
 ENCODER = HALF_CASE.but(batch=3, length=200, embed_dim=768, squeeze_dim=192, mask="right")
 ENCODERS = [
@@ -168,6 +169,18 @@ MANY_SEQUENCES = [
     Case(batch=2 * TILE_B + 1, length=3),
     Case(lengths=(1, 0, 2, 0) * 70, embed_dim=8),  # more than one block of `locate_tile` searches
     Case(lengths=(1, 0, 2, 0) * 70, embed_dim=8, token=0),
+]
+# with H of more than a program holds, sequences that the context does not pool itself, and no real token at all
+FROZEN = [
+    *(case.but(frozen=True) for case in MODES[:6]),
+    *(HALF_CASE.but(length=150, embed_dim=136, squeeze_dim=192, frozen=True, kernel_size=k) for k in (1, 3)),
+    Case(batch=1, squeeze_dim=HELD_H + 1, fuse="select", frozen=True),
+    Case(batch=3, length=4 * TILE_T + 1, embed_dim=8, mask="empty", frozen=True),
+    Case(mask="all_empty", frozen=True),
+    Case(lengths=(0, 70, 3), dtype=torch.float16, weight_dtype=torch.float16, frozen=True),
+    Case(lengths=(0, 70, 3), fuse="select", kernel_size=3, activation="silu", frozen=True),
+    Case(token=1, kernel_size=3, frozen=True),
+    Case(lengths=(0, 5, 66), token=0, fuse="select", dtype=torch.bfloat16, frozen=True),
 ]
 DTYPES = [
     BASE.but(dtype=dtype, weight_dtype=weight_dtype, kernel_size=k, fuse=fuse, activation=activation)
@@ -216,11 +229,20 @@ def test_near_the_definition(case: Case, device: torch.device, record_property: 
     assert_near_exact(make_inputs(case, device), case, record_property)
 
 
+@pytest.mark.parametrize("case", FROZEN, ids=str)
+def test_frozen_states(case: Case, device: torch.device, record_property: Record) -> None:
+    inputs = make_inputs(case, device)
+    assert_near_exact(inputs, case, record_property)
+    every = run(triton_aif, inputs, **case.but(frozen=False).options)
+    assert_equal_bits(every, run(triton_aif, inputs, **case.options))
+
+
 @pytest.mark.parametrize(
     "case",
     [
         BASE.but(batch=1, kernel_size=3, fuse="select"),
         Case(batch=1, squeeze_dim=TILE_H + 1, embed_dim=72, dtype=torch.bfloat16),
+        Case(batch=1, squeeze_dim=TILE_H + 1, embed_dim=72, dtype=torch.bfloat16, frozen=True),
         Case(token=1),
     ],
     ids=str,
@@ -231,8 +253,8 @@ def test_tiles_of_older_architectures(case: Case, device: torch.device) -> None:
         assert_near_exact(make_inputs(case, device), case)
 
 
-@pytest.mark.parametrize(("token", "expected"), [(None, (3, 4)), (0, (3, 6))])
-def test_number_of_launches_at_the_small_size(token: int | None, expected: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("token", "expected"), [(None, (3, 4, 4)), (0, (3, 6, 4))])
+def test_number_of_launches_at_the_small_size(token: int | None, expected: tuple[int, int, int]) -> None:
     def meta(*shape: int) -> Tensor:
         return torch.empty(shape, device="meta", dtype=torch.bfloat16)
 
@@ -244,7 +266,9 @@ def test_number_of_launches_at_the_small_size(token: int | None, expected: tuple
         saved = passes.forward(*arguments, *chosen, "gate", "relu")
     with record_launches() as backward:
         passes.backward(torch.empty_like(saved.z), *arguments, saved, *chosen, "gate", "relu")
-    assert (len(forward), len(backward)) == expected
+    with record_launches() as frozen:
+        passes.backward(torch.empty_like(saved.z), *arguments, saved, *chosen, "gate", "relu", needs_dx=False)
+    assert (len(forward), len(backward), len(frozen)) == expected
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dlfa_kernels import FusedAIF, fused_aif
+from dlfa_kernels.launches import record_launches
 
 CASES = [
     Case(batch=1, length=5, embed_dim=16, kernel_size=3, fuse="select"),
@@ -45,23 +46,41 @@ def test_opcheck_of_the_forward(case: Case, with_gradients: bool, device: torch.
     torch.library.opcheck(operator, (*tensors, *settings))
 
 
-@pytest.mark.parametrize("case", WITHOUT_PADDING, ids=str)
-def test_opcheck_of_the_backward(case: Case, device: torch.device) -> None:
-    inputs = make_inputs(case, device)
+def backward_arguments(case: Case, inputs: Inputs, needs_dx: bool) -> tuple[Any, tuple[Any, ...]]:
+    """The backward operator of a case, and its arguments, for what the forward saves."""
     operator, tensors, settings = operator_arguments(case, inputs)
-    z, *saved = operator(*tensors, *settings)
+    saved = operator(*tensors, *settings)
     dz = inputs.dz if case.token is None else inputs.dz_token
-    backward = getattr(torch.ops.dlfa, f"{operator.__name__}_backward")
-    torch.library.opcheck(backward, (dz, *tensors, z, *saved, *(settings[:2] if case.token is None else settings)))
+    settings = settings[:2] if case.token is None else settings
+    return getattr(torch.ops.dlfa, f"{operator.__name__}_backward"), (dz, *tensors, *saved, *settings, needs_dx)
+
+
+@pytest.mark.parametrize("case", WITHOUT_PADDING, ids=str)
+@pytest.mark.parametrize("needs_dx", [False, True])
+def test_opcheck_of_the_backward(case: Case, needs_dx: bool, device: torch.device) -> None:
+    torch.library.opcheck(*backward_arguments(case, make_inputs(case, device), needs_dx))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_fake_results_have_the_real_shapes(case: Case, device: torch.device) -> None:
     operator, tensors, settings = operator_arguments(case, make_inputs(case, device))
-    real = operator(*tensors, *settings)
-    fake = operator(*(t.to("meta") if isinstance(t, Tensor) else t for t in tensors), *settings)
+    assert_same_layout(operator, (*tensors, *settings))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("needs_dx", [False, True])
+def test_fake_gradients_have_the_real_shapes(case: Case, needs_dx: bool, device: torch.device) -> None:
+    dx, dy, *_ = assert_same_layout(*backward_arguments(case, make_inputs(case, device), needs_dx))
+    assert dx.numel() > 0 if needs_dx else dx.numel() == dy.numel() == 0
+
+
+def assert_same_layout(operator: Any, arguments: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """What the operator returns, unless it returns other shapes, dtypes or strides for fake tensors."""
+    real = operator(*arguments)
+    fake = operator(*(value.to("meta") if isinstance(value, Tensor) else value for value in arguments))
     described = [[(t.shape, t.dtype, t.stride()) for t in results] for results in (real, fake)]
     assert described[0] == described[1]
+    return real
 
 
 class Block(nn.Module):
@@ -318,6 +337,33 @@ def test_frozen_tensors(learning: tuple[str, ...], token: int | None, backend: s
             torch.testing.assert_close(tensor.grad, expected[name], rtol=1e-5, atol=1e-6)
         else:
             assert tensor.grad is None, name
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize("wrapping", ["plain", "compiled", "checkpointed"])
+@pytest.mark.parametrize("token", [None, 1])
+@pytest.mark.parametrize("learning", [(), ("last",), ("lower",)])
+def test_gradients_of_states_are_made_where_one_is_needed(
+    learning: tuple[str, ...], token: int | None, wrapping: str, device: torch.device
+) -> None:
+    aif, last, lower, inputs = module_and_inputs("triton", device)
+    last.requires_grad_("last" in learning)
+    lower.requires_grad_("lower" in learning)
+
+    def fused(last: Tensor, lower: Tensor) -> Tensor:
+        return aif(last, lower, inputs.mask, token=token)
+
+    wrapped: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "plain": fused,
+        "compiled": torch.compile(fused, fullgraph=True, backend="aot_eager"),
+        "checkpointed": lambda last, lower: checkpoint(fused, last, lower, use_reentrant=False),
+    }
+    with record_launches() as launched:
+        wrapped[wrapping](last, lower).sum().backward()
+    assert aif.local_squeeze.weight.grad is not None
+    assert [name for name, states in (("last", last), ("lower", lower)) if states.grad is not None] == [*learning]
+    written = [launch.arguments["dx_ptr"] for launch in launched if "dx_ptr" in launch.arguments]
+    assert any(isinstance(dx, Tensor) and dx.numel() for dx in written) == bool(learning)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

@@ -53,8 +53,10 @@ def forward(case: Case, inputs: Inputs) -> ForwardResult:
 def backward(case: Case, inputs: Inputs, saved: ForwardResult) -> BackwardResult:
     arguments = (inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens, saved)
     if case.token is not None:
-        return token_passes.backward(inputs.dz_token, *arguments, case.token, case.fuse, case.activation)
-    return full_passes.backward(inputs.dz, *arguments, case.fuse, case.activation)
+        return token_passes.backward(
+            inputs.dz_token, *arguments, case.token, case.fuse, case.activation, not case.frozen
+        )
+    return full_passes.backward(inputs.dz, *arguments, case.fuse, case.activation, not case.frozen)
 
 
 def assert_same_launches(actual: list[Launched], expected: list[Launch]) -> dict[int, int]:
@@ -88,6 +90,8 @@ CASES = [
     Case(lengths=(4, 0), lower=False, dtype=torch.float16),
     Case(length=9, token=3, kernel_size=3, **HALF),
     Case(lengths=(0, 70, 3), token=0, fuse="select"),
+    Case(length=70, frozen=True, **HALF),
+    Case(lengths=(0, 70, 3), token=0, fuse="select", frozen=True),
 ]
 
 
@@ -188,6 +192,18 @@ def test_other_calls_are_not_taken_for_it(case: Case, changes: dict[str, Any], l
     assert not launched
     forward(case, make_inputs(case))
     assert launched
+
+
+@pytest.mark.parametrize("token", [None, 0])
+def test_backwards_of_frozen_states_are_not_taken_for_others(token: int | None, launched: list[Launched]) -> None:
+    case = Case(token=token)
+    frozen, inputs = case.but(frozen=True), make_inputs(case)
+    saved = forward(case, inputs)
+    for kind in (case, case, frozen, frozen):
+        backward(kind, inputs, saved)
+    assert not launched
+    backward(frozen, inputs, saved)
+    assert len(launched) == 4
 
 
 @pytest.mark.parametrize("layout", [misaligned, transposed])
