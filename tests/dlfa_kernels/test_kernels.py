@@ -116,7 +116,7 @@ TOKEN = [
     Case(batch=TILE_B + 1, length=4, squeeze_dim=HELD_H + 1, token=2),
     Case(lengths=(0, 5, TILE_T + 1, 0, 1, 2), token=0, kernel_size=3, fuse="select"),
     Case(lengths=(0, 5, TILE_T + 1, 0, 1, 2), token=1, kernel_size=5),
-    Case(lengths=(2, 1, 0), token=9),  # beyond every sequence
+    Case(lengths=(2, 1, 0), token=2),  # beyond every sequence
     Case(lengths=(0, 0), token=0),
     *(BASE.but(token=0, dtype=dtype, weight_dtype=dtype, kernel_size=3) for dtype in HALF),
 ]
