@@ -189,9 +189,7 @@ class Call:
             arguments[f"{name}_row_stride"] = strides[-1]
         return arguments
 
-    def launch(
-        self, kernel: Any, grid: tuple[int, ...], tile: Tile, arguments: dict[str, Any], **constants: Any
-    ) -> None:
+    def add(self, kernel: Any, grid: tuple[int, ...], tile: Tile, arguments: dict[str, Any], **constants: Any) -> None:
         """Add a launch of `kernel`, picking of the arguments and the shared flags those it declares."""
         variant = _variant(kernel, tile, self.flags, tuple(constants.items()))
         # Left alone, the assembler spills a few registers to fit one more program on a multiprocessor.

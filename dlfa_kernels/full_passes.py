@@ -20,7 +20,7 @@ from .kernels.squeeze import squeeze_kernel
 from .operands import Operands, sequence_count
 from .replays import launch_stages
 from .results import BackwardResult, ForwardResult, empty_backward
-from .shared_stages import launch_context, launch_forward_context, launch_weights, pooled_rows
+from .shared_stages import add_context, add_forward_context, add_pooling, add_weights
 
 
 def empty_forward(
@@ -83,7 +83,7 @@ def _forward_stages(call: Call, result: ForwardResult) -> None:
     states = call.states("x", "y")
     for group in call.groups(states=1 if call.operands.y is None else 2, squeezed=1):
         tiles = call.slots(squeeze.block_t, group)
-        call.launch(
+        call.add(
             squeeze_kernel,
             (len(tiles), cdiv(call.squeeze_dim, squeeze.held_h)),
             squeeze,
@@ -94,11 +94,11 @@ def _forward_stages(call: Call, result: ForwardResult) -> None:
                 "first_slot": tiles.start,
             },
         )  # fmt: skip
-        launch_forward_context(call, group, sums, counts, squeeze.block_t, result)
+        add_forward_context(call, group, sums, counts, squeeze.block_t, result)
         tiles = call.slots(expand.block_t, group)
         # where tiles are too few to fill the device, their channels are split among programs
         splits = 2 * multiprocessors(call.device) // len(tiles)
-        call.launch(
+        call.add(
             expand_kernel,
             (len(tiles), max(1, min(cdiv(call.embed_dim, expand.block_e), splits))),
             expand,
@@ -163,7 +163,7 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
     squeeze_parts = call.empty(splits, call.kernel_size, call.squeeze_dim, call.embed_dim)
     for group in groups:
         tiles = call.slots(reduce.block_t, group)
-        call.launch(
+        call.add(
             reduce_kernel,
             (len(tiles), cdiv(call.squeeze_dim, reduce.held_h)),
             reduce,
@@ -174,8 +174,8 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
                 "bias_parts_ptr": bias_parts, "sums_ptr": sums, "counts_ptr": counts, "first_slot": tiles.start,
             },
         )  # fmt: skip
-        rows, pooled = pooled_rows(call, group, sums, counts, reduce.block_t, context_gradient, tokens, mean=False)
-        launch_context(
+        rows, pooled = add_pooling(call, group, sums, counts, reduce.block_t, context_gradient, tokens, mean=False)
+        add_context(
             call,
             group,
             rows
@@ -189,7 +189,7 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
         if call.kernel_size > 1:
             tiles = call.slots(taps.block_t, group)
             blocks = cdiv(call.embed_dim, taps.block_e) * cdiv(call.squeeze_dim, taps.block_h)
-            call.launch(
+            call.add(
                 taps_kernel,
                 (blocks, splits, call.kernel_size),
                 taps,
@@ -201,7 +201,7 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
                 ADD=group.first > 0,
             )  # fmt: skip
         tiles = call.slots(inputs.block_t, group)
-        call.launch(
+        call.add(
             inputs_kernel,
             (blocks_e, splits, blocks_h),
             inputs,
@@ -218,4 +218,4 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
             EARLY=inputs.block_t > 32,  # tiles of products whose operands are in shared memory
             ADD=group.first > 0,
         )  # fmt: skip
-    launch_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
+    add_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
