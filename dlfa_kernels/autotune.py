@@ -12,9 +12,10 @@ import torch
 from triton import TritonError
 
 from . import environment
+from .device import device_architecture
 from .tile_cache import add_tiles, read_tiles
 from .tile_trials import Trials
-from .tiles import Tile, Tiles, choose_tiles, device_architecture, power_of_two
+from .tiles import Tile, Tiles, choose_tiles, power_of_two
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ import math
 import torch
 from torch import Tensor
 
-from .call import Call, Settings, cdiv, multiprocessors
+from .call import Call, Settings, cdiv
 from .checks import AIFWeights
+from .device import multiprocessors
 from .kernels.expand import expand_kernel
 from .kernels.inputs import inputs_kernel, taps_kernel
 from .kernels.reduce import reduce_kernel
