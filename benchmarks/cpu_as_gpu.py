@@ -13,7 +13,7 @@ from dlfa_kernels import backends, device
 def cpu_as_gpu(architecture: str) -> Iterator[None]:
     """Inside, the kernels take CPU tensors, with the tiles of `architecture`, such as "sm_90"."""
     with (
-        patch.object(backends, "INTERPRETED", True),
+        patch.object(backends, "TAKES_CPU_TENSORS", True),
         patch.object(device, "DEFAULT_ARCHITECTURE", architecture),
     ):
         device.device_architecture.cache_clear()
