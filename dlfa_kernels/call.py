@@ -62,7 +62,7 @@ class Settings(NamedTuple):
 
     fuse: str
     activation: str
-    products: torch.dtype | None = None  # of the operands of products over tokens; None for the states'
+    products: torch.dtype  # of the operands of products over tokens
     token: int | None = None  # the chosen one, in the token form
     needs_dx: bool = True  # whether a backward pass makes the gradients of the states, beside the parameters'
 
@@ -103,7 +103,7 @@ class Call:
             state_bytes = self.embed_dim * self.dtype.itemsize
             self.tiles = sized(self.tiles, self.batch, self.rows, state_bytes, self.l2_share, self.device)
             if not settings.needs_dx:
-                self.tiles = without_dx(self.tiles, architecture, products or self.dtype)
+                self.tiles = without_dx(self.tiles, architecture, products)
         divisor = gcd(*(stride for tensor in self._states.values() for stride in tensor.stride()[:-1]))
         interpreted = INTERPRETED and self.device.type != "meta"
         nvidia = architecture.startswith("sm_") and not interpreted
@@ -120,7 +120,7 @@ class Call:
             EMBED_DIM=self.embed_dim,
             SQUEEZE_DIM=self.squeeze_dim,
             PRECISION="tf32x3" if nvidia else "ieee",
-            ROW_PARTS={torch.bfloat16: 1, torch.float16: 2, torch.float32: 0}[products or self.dtype],
+            ROW_PARTS={torch.bfloat16: 1, torch.float16: 2, torch.float32: 0}[products],
             INTERPRETED=interpreted,
             PTX=nvidia,
         )

@@ -24,23 +24,21 @@ from .results import BackwardResult, ForwardResult, empty_backward
 from .shared_stages import add_context, add_forward_context, add_pooling, add_weights
 
 
-def empty_forward(
-    last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None, products: torch.dtype | None = None
-) -> ForwardResult:
+def empty_forward(last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None, products: torch.dtype) -> ForwardResult:
     """Buffers of a forward pass; also its shapes, for tracing.
 
     Args:
         last: (B, T, E), or (N, E) with `cu_seqlens`.
         weights: the eight parameters.
         cu_seqlens: (B+1,) int32, of the packed form.
-        products: the dtype of `squeezed`; None for that of `last`.
+        products: the dtype of `squeezed`.
     """
     batch, rows = sequence_count(last, cu_seqlens), math.prod(last.shape[:-1])
     embed_dim, squeeze_dim = last.shape[-1], weights.local_squeeze_weight.shape[0]
     pooled = last.new_empty((batch, embed_dim), dtype=torch.float32)
     return ForwardResult(
         z=torch.empty_like(last, memory_format=torch.contiguous_format),
-        squeezed=last.new_empty((rows, squeeze_dim), dtype=products or last.dtype),
+        squeezed=last.new_empty((rows, squeeze_dim), dtype=products),
         hidden=last.new_empty((batch, squeeze_dim), dtype=torch.float32),
         pooled=pooled,
         context=torch.empty_like(pooled),
@@ -56,18 +54,17 @@ def forward(
     cu_seqlens: Tensor | None,
     fuse: str,
     activation: str,
-    products: torch.dtype | None = None,
+    products: torch.dtype,
 ) -> ForwardResult:
     """z of the padded or packed form in three launches a group, four where sequences are long or packed.
 
     Args:
         last, lower, weights, mask, cu_seqlens, fuse, activation: as `fused_aif` takes them, checked.
-        products: the dtype in which products over tokens are taken, here and in the backward; None for the states'.
+        products: the dtype in which products over tokens are taken, here and in the backward.
 
     Returns:
         z, (B, T, E) or (N, E), and what the backward needs.
     """
-    products = products or last.dtype
     operands = Operands.of(last, lower, None, weights, mask, cu_seqlens, products)
     result = empty_forward(last, weights, cu_seqlens, products)
     if operands.empty:

@@ -27,19 +27,14 @@ class Trials:
         embed_dim: E.
         squeeze_dim: H.
         dtype: of states and parameters.
-        products: the dtype in which products over tokens are taken; None for that of the states.
+        products: the dtype in which products over tokens are taken.
 
     Raises:
         torch.OutOfMemoryError: three tensors of that size do not fit.
     """
 
     def __init__(
-        self,
-        device: torch.device,
-        embed_dim: int,
-        squeeze_dim: int,
-        dtype: torch.dtype,
-        products: torch.dtype | None = None,
+        self, device: torch.device, embed_dim: int, squeeze_dim: int, dtype: torch.dtype, products: torch.dtype
     ) -> None:
         self.device, self.dtype, self.products = device, dtype, products
         self.embed_dim, self.squeeze_dim = embed_dim, squeeze_dim

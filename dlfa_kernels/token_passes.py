@@ -65,7 +65,7 @@ def forward(
     result = empty_forward(last, weights, cu_seqlens)
     if operands.empty:
         return ForwardResult._make(tensor.zero_() for tensor in result)
-    launch_stages(_forward_stages, operands, Settings(fuse, activation, token=token), result)
+    launch_stages(_forward_stages, operands, Settings(fuse, activation, last.dtype, token=token), result)
     return result
 
 
@@ -123,7 +123,7 @@ def backward(
         for gradient in result.weights:
             gradient.zero_()
         return result
-    settings = Settings(fuse, activation, token=token, needs_dx=needs_dx)
+    settings = Settings(fuse, activation, last.dtype, token=token, needs_dx=needs_dx)
     launch_stages(_backward_stages, operands, settings, saved, result)
     return result
 

@@ -123,7 +123,7 @@ def meta_launches(batch: int, share: float) -> tuple[list[Launch], list[Launch]]
     arguments = (last, lower, weights, None, None)
     with using_l2_share(share):
         with record_launches() as forward:
-            saved = full_passes.forward(*arguments, "gate", "relu")
+            saved = full_passes.forward(*arguments, "gate", "relu", last.dtype)
         with record_launches() as backward:
             full_passes.backward(dz, *arguments, saved, "gate", "relu")
     return forward, backward

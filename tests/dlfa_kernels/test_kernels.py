@@ -263,8 +263,9 @@ def test_number_of_launches_at_the_small_size(token: int | None, expected: tuple
     weights = weights._make(weight.to("meta") for weight in weights)
     arguments = (meta(32, 128, 768), meta(32, 128, 768), weights, torch.ones(32, 128, device="meta").bool(), None)
     passes, chosen = (full_passes, ()) if token is None else (token_passes, (token,))
+    products = (torch.bfloat16,) if token is None else ()
     with record_launches() as forward:
-        saved = passes.forward(*arguments, *chosen, "gate", "relu")
+        saved = passes.forward(*arguments, *chosen, "gate", "relu", *products)
     with record_launches() as backward:
         passes.backward(torch.empty_like(saved.z), *arguments, saved, *chosen, "gate", "relu")
     with record_launches() as frozen:
