@@ -15,9 +15,10 @@ from .call import Call, Settings, cdiv
 from .checks import AIFWeights
 from .device import multiprocessors
 from .kernels.expand import expand_kernel
-from .kernels.inputs import inputs_kernel, taps_kernel
+from .kernels.inputs import inputs_kernel
 from .kernels.reduce import reduce_kernel
 from .kernels.squeeze import squeeze_kernel
+from .kernels.taps import taps_kernel
 from .operands import Operands, sequence_count
 from .replays import launch_stages
 from .results import BackwardResult, ForwardResult, empty_backward

@@ -1,7 +1,10 @@
-"""The Triton kernels, one stage of the forward or backward pass a file.
+"""The Triton kernels: a stage of the forward or backward pass a file, but all of the `token=i` form in token.py.
 
 Forward: squeeze (u before its activation, sums of w) -> pool -> context (g) -> expand (z).
-Backward: reduce (ds summed, gradient of the squeeze) -> pool -> context (gradient of p) -> inputs (dx, dy) -> weights.
+Backward: reduce (ds summed, gradient of the squeeze) -> pool -> context (gradient of p) -> taps (dW_ls at k > 1) ->
+inputs (dx, dy) -> weights.
+What stages share is in rows.py (where a program's rows are, loads of states), chunks.py (blocks of H), gate.py and
+arithmetic.py.
 
 Names: `*_ptr` points to a tensor; `*_offsets` are element offsets into one, int64 but for those of rows within a tile;
 `inside*` masks accesses; `real` marks real tokens. A block value is called as in the equations of `aif_reference`: x,

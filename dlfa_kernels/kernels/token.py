@@ -7,9 +7,9 @@ token_branch (what the row's neighbours get) -> token_inputs (dx, dy), token_par
 import triton
 import triton.language as tl
 
-from .arithmetic import activate, activation_slope, dot, round_to, sigmoid
-from .gate import held_expand, load_expand_weight, load_expand_weights, transposed, zero_chunks
-from .reduce import gate_gradient
+from .arithmetic import activate, activation_slope, dot, round_to
+from .chunks import held_expand, load_expand_weight, load_expand_weights, transposed, zero_chunks
+from .gate import gate_gradient, sigmoid
 from .rows import (
     STRIDES,
     aligned,
