@@ -24,6 +24,7 @@ SHORT = 64
 class Tile:
     """Launch parameters of one kernel: block sizes in elements, warps a program, software-pipeline stages.
 
+    `block_t` counts tokens; in the context, weights and token stages it counts sequences, and in the pool stage tiles.
     A program holds `chunks` blocks of `block_h` of the squeeze width at once. On NVIDIA a thread may take `registers`:
     with fewer, more programs share a multiprocessor.
     """

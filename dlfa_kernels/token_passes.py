@@ -91,6 +91,7 @@ def _forward_stages(call: Call, result: ForwardResult) -> None:
             "expand_weight_ptr": call.operands.expand_weight, "context_ptr": result.context,
             "squeezed_ptr": result.squeezed, "z_ptr": result.z, "token": call.settings.token,
         },
+        BLOCK_B=tile.block_t,
     )  # fmt: skip
 
 
@@ -146,6 +147,7 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
             "context_ptr": saved.context, "gate_ptr": gate,
             "context_gradient_ptr": context_gradient, "squeezed_gradient_ptr": squeezed_gradient,
         },
+        BLOCK_B=tile.block_t,
     )  # fmt: skip
     add_context(
         call,
@@ -168,6 +170,7 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
                 "squeezed_gradient_ptr": squeezed_gradient, "squeeze_weight_ptr": call.operands.squeeze_weight,
                 "branch_ptr": branch, "batch": call.batch,
             },
+            BLOCK_B=tile.block_t,
         )  # fmt: skip
         fill = call.tiles.sums
         call.add(
@@ -194,5 +197,6 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
             "squeezed_gradient_ptr": squeezed_gradient, "squeeze_parts_ptr": squeeze_parts,
             "bias_parts_ptr": bias_parts, "expand_parts_ptr": expand_parts, "token": call.settings.token,
         },
+        BLOCK_B=tile.block_t,
     )  # fmt: skip
     add_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
