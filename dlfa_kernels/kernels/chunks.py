@@ -52,9 +52,12 @@ def load_u(
     INTERPRETED: tl.constexpr,
     SPAN_H: tl.constexpr,
 ):
-    """u = phi(a), (BLOCK_T, BLOCK_H) in the dtype of products, that of `squeezed`."""
+    """u = phi(a), (BLOCK_T, BLOCK_H) in the dtype of products, that of `squeezed`.
+
+    It is read as it is where that is what the tile holds: for "relu", and for "none", which applies no activation.
+    """
     squeezed = load_squeezed(tile_ptr, t, real, h, SQUEEZE_DIM, SPAN_H)
-    if ACTIVATION == "relu":
+    if ACTIVATION == "relu" or ACTIVATION == "none":
         return squeezed
     else:
         return round_to(activate(squeezed.to(tl.float32), ACTIVATION), tile_ptr.dtype.element_ty, INTERPRETED)

@@ -180,7 +180,7 @@ def inputs_kernel(
                 local = held_expand(u, expand_weights, PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
             else:
                 local = local_expand(
-                    u_tile, t, real, expand_weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, "relu", PRECISION, INTERPRETED,
+                    u_tile, t, real, expand_weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, "none", PRECISION, INTERPRETED,
                     BLOCK_T, BLOCK_E, BLOCK_H,
                 )  # fmt: skip
             context = tl.load(context_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
