@@ -68,7 +68,7 @@ def run_forward(variant: Variant, inputs: Inputs) -> ForwardResult:
     arguments = (inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens)
     if variant.token is None:
         with using_l2_share(variant.l2_share):
-            return full_passes.forward(*arguments, variant.fuse, "relu", variant.autocast)
+            return full_passes.forward(*arguments, variant.fuse, "relu", variant.autocast or inputs.last.dtype)
     return token_passes.forward(*arguments, variant.token, variant.fuse, "relu")
 
 

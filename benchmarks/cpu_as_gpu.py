@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest.mock import patch
 
-from dlfa_kernels import backends, tiles
+from dlfa_kernels import backends, device
 
 
 @contextmanager
 def cpu_as_gpu(architecture: str) -> Iterator[None]:
     """Inside, the kernels take CPU tensors, with the tiles of `architecture`, such as "sm_90"."""
-    with patch.object(backends, "INTERPRETED", True), patch.object(tiles, "DEFAULT_ARCHITECTURE", architecture):
-        tiles.device_architecture.cache_clear()
+    with (
+        patch.object(backends, "TAKES_CPU_TENSORS", True),
+        patch.object(device, "DEFAULT_ARCHITECTURE", architecture),
+    ):
+        device.device_architecture.cache_clear()
         try:
             yield
         finally:
-            tiles.device_architecture.cache_clear()
+            device.device_architecture.cache_clear()

@@ -33,8 +33,9 @@ import torch
 import typer
 
 from dlfa.atomic import write_text
+from dlfa_kernels.device import device_architecture
 from dlfa_kernels.launches import using_tiles
-from dlfa_kernels.tiles import choose_tiles, device_architecture
+from dlfa_kernels.tiles import choose_tiles
 
 from .cases import DTYPES, Case
 from .hardware import ROOT, choose_device, commit, folder_name

@@ -12,9 +12,10 @@ import torch
 from triton import TritonError
 
 from . import environment
+from .device import device_architecture
 from .tile_cache import add_tiles, read_tiles
 from .tile_trials import Trials
-from .tiles import Tile, Tiles, choose_tiles, device_architecture, power_of_two
+from .tiles import Tile, Tiles, choose_tiles, power_of_two
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +30,14 @@ _tuned: dict[str, Tiles] = {}
 _tuning = threading.Lock()
 
 
-def bucket(
-    embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: str, products: torch.dtype | None = None
-) -> str:
+def bucket(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: str, products: torch.dtype) -> str:
     """The key under which tiles are kept: E rounded up to a power of two, H, dtypes and architecture.
 
     H as it is: what a program holds of it decides whether a tile fits in registers and shared memory. `products` are
     named where they have another dtype than the states.
     """
     name = str(dtype).removeprefix("torch.")
-    if products not in (None, dtype):
+    if products != dtype:
         name += f" by {str(products).removeprefix('torch.')}"
     return f"{architecture} {name} E{power_of_two(embed_dim)} H{squeeze_dim}"
 
@@ -126,7 +125,7 @@ def tuning_waits(device: torch.device) -> bool:
 
 
 def tiles_for(
-    embed_dim: int, squeeze_dim: int, dtype: torch.dtype, device: torch.device, products: torch.dtype | None = None
+    embed_dim: int, squeeze_dim: int, dtype: torch.dtype, device: torch.device, products: torch.dtype
 ) -> Tiles:
     """The shipped tiles, or with DLFA_AUTOTUNE=1 on a GPU the tuned ones of the bucket, tuned now if there are none.
 

@@ -18,6 +18,9 @@ try:
     INTERPRETED = bool(triton.knobs.runtime.interpret)
 except ImportError:
     TRITON_AVAILABLE = INTERPRETED = False
+# Whether CPU tensors may be given to the kernels. `benchmarks.cpu_as_gpu` sets this one alone, where what they compile
+# to is run in place of Triton's interpreter.
+TAKES_CPU_TENSORS = INTERPRETED
 
 
 def resolve_backend(backend: str, last: Tensor) -> str:
@@ -49,7 +52,7 @@ def resolve_backend(backend: str, last: Tensor) -> str:
         raise RuntimeError(f"{asked} needs the triton package, which cannot be imported; use backend='eager'")
     if last.dtype == torch.float64:
         raise TypeError(f"{asked} takes float32, bfloat16 or float16, got torch.float64; use backend='eager'")
-    if last.device.type == "cpu" and not INTERPRETED:
+    if last.device.type == "cpu" and not TAKES_CPU_TENSORS:
         raise RuntimeError(
             f"{asked} needs CUDA or ROCm tensors, got a CPU tensor; set TRITON_INTERPRET=1 before Python "
             "starts to run the kernels in Triton's interpreter, or use backend='eager'"

@@ -11,42 +11,16 @@ from torch import Tensor
 
 from .autotune import tiles_for
 from .backends import INTERPRETED
-from .groups import Group, rows_in_share, sequence_groups
+from .device import device_architecture
+from .groups import Group, sequence_groups
 from .launches import Launch, overrides
 from .operands import Operands
-from .tiles import Tile, Tiles, choose_tiles, device_architecture, with_fewer_tokens, without_dx
-
-# Sequences of at most that many tokens on average, real or not, leave half of a tile of 128 tokens empty.
-SHORT = 64
+from .tiles import Tile, choose_tiles, sized, without_dx
 
 
 def cdiv(a: int, b: int) -> int:
     """a / b, rounded up."""
     return -(-a // b)
-
-
-@cache
-def multiprocessors(device: torch.device) -> int:
-    """Multiprocessors of a GPU; for the meta device those of an H200, for the CPU few."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).multi_processor_count)
-    return 132 if device.type == "meta" else 2
-
-
-def sized(tiles: Tiles, batch: int, rows: int, state_bytes: int, l2_share: float, device: torch.device) -> Tiles:
-    """Tiles of fewer tokens where sequences are short, or where a launch has too few tokens to fill the device.
-
-    Args:
-        tiles: of the bucket.
-        batch: B.
-        rows: tokens of the batch, real or not.
-        state_bytes: of one token's state, E times the bytes of its dtype.
-        l2_share: of `Tiles`; where it is not 0, launches work on groups of sequences.
-        device: whose multiprocessors and L2.
-    """
-    together = min(rows, rows_in_share(2 * state_bytes, l2_share, device)) if l2_share else rows
-    few = max(SHORT * batch, 2 * SHORT * multiprocessors(device))
-    return with_fewer_tokens(tiles) if together <= few else tiles
 
 
 class Flags(NamedTuple):
@@ -88,7 +62,7 @@ class Settings(NamedTuple):
 
     fuse: str
     activation: str
-    products: torch.dtype | None = None  # of the operands of products over tokens; None for the states'
+    products: torch.dtype  # of the operands of products over tokens
     token: int | None = None  # the chosen one, in the token form
     needs_dx: bool = True  # whether a backward pass makes the gradients of the states, beside the parameters'
 
@@ -129,7 +103,7 @@ class Call:
             state_bytes = self.embed_dim * self.dtype.itemsize
             self.tiles = sized(self.tiles, self.batch, self.rows, state_bytes, self.l2_share, self.device)
             if not settings.needs_dx:
-                self.tiles = without_dx(self.tiles, architecture, products or self.dtype)
+                self.tiles = without_dx(self.tiles, architecture, products)
         divisor = gcd(*(stride for tensor in self._states.values() for stride in tensor.stride()[:-1]))
         interpreted = INTERPRETED and self.device.type != "meta"
         nvidia = architecture.startswith("sm_") and not interpreted
@@ -146,7 +120,7 @@ class Call:
             EMBED_DIM=self.embed_dim,
             SQUEEZE_DIM=self.squeeze_dim,
             PRECISION="tf32x3" if nvidia else "ieee",
-            ROW_PARTS={torch.bfloat16: 1, torch.float16: 2, torch.float32: 0}[products or self.dtype],
+            ROW_PARTS={torch.bfloat16: 1, torch.float16: 2, torch.float32: 0}[products],
             INTERPRETED=interpreted,
             PTX=nvidia,
         )
@@ -189,9 +163,7 @@ class Call:
             arguments[f"{name}_row_stride"] = strides[-1]
         return arguments
 
-    def launch(
-        self, kernel: Any, grid: tuple[int, ...], tile: Tile, arguments: dict[str, Any], **constants: Any
-    ) -> None:
+    def add(self, kernel: Any, grid: tuple[int, ...], tile: Tile, arguments: dict[str, Any], **constants: Any) -> None:
         """Add a launch of `kernel`, picking of the arguments and the shared flags those it declares."""
         variant = _variant(kernel, tile, self.flags, tuple(constants.items()))
         # Left alone, the assembler spills a few registers to fit one more program on a multiprocessor.

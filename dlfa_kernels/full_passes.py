@@ -11,35 +11,35 @@ import math
 import torch
 from torch import Tensor
 
-from .call import Call, Settings, cdiv, multiprocessors
+from .call import Call, Settings, cdiv
 from .checks import AIFWeights
+from .device import multiprocessors
 from .kernels.expand import expand_kernel
-from .kernels.inputs import inputs_kernel, taps_kernel
+from .kernels.inputs import inputs_kernel
 from .kernels.reduce import reduce_kernel
 from .kernels.squeeze import squeeze_kernel
+from .kernels.taps import taps_kernel
 from .operands import Operands, sequence_count
 from .replays import launch_stages
 from .results import BackwardResult, ForwardResult, empty_backward
-from .shared_stages import launch_context, launch_forward_context, launch_weights, pooled_rows
+from .shared_stages import add_context, add_forward_context, add_pooling, add_weights
 
 
-def empty_forward(
-    last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None, products: torch.dtype | None = None
-) -> ForwardResult:
+def empty_forward(last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None, products: torch.dtype) -> ForwardResult:
     """Buffers of a forward pass; also its shapes, for tracing.
 
     Args:
         last: (B, T, E), or (N, E) with `cu_seqlens`.
         weights: the eight parameters.
         cu_seqlens: (B+1,) int32, of the packed form.
-        products: the dtype of `squeezed`; None for that of `last`.
+        products: the dtype of `squeezed`.
     """
     batch, rows = sequence_count(last, cu_seqlens), math.prod(last.shape[:-1])
     embed_dim, squeeze_dim = last.shape[-1], weights.local_squeeze_weight.shape[0]
     pooled = last.new_empty((batch, embed_dim), dtype=torch.float32)
     return ForwardResult(
         z=torch.empty_like(last, memory_format=torch.contiguous_format),
-        squeezed=last.new_empty((rows, squeeze_dim), dtype=products or last.dtype),
+        squeezed=last.new_empty((rows, squeeze_dim), dtype=products),
         hidden=last.new_empty((batch, squeeze_dim), dtype=torch.float32),
         pooled=pooled,
         context=torch.empty_like(pooled),
@@ -55,18 +55,17 @@ def forward(
     cu_seqlens: Tensor | None,
     fuse: str,
     activation: str,
-    products: torch.dtype | None = None,
+    products: torch.dtype,
 ) -> ForwardResult:
     """z of the padded or packed form in three launches a group, four where sequences are long or packed.
 
     Args:
         last, lower, weights, mask, cu_seqlens, fuse, activation: as `fused_aif` takes them, checked.
-        products: the dtype in which products over tokens are taken, here and in the backward; None for the states'.
+        products: the dtype in which products over tokens are taken, here and in the backward.
 
     Returns:
         z, (B, T, E) or (N, E), and what the backward needs.
     """
-    products = products or last.dtype
     operands = Operands.of(last, lower, None, weights, mask, cu_seqlens, products)
     result = empty_forward(last, weights, cu_seqlens, products)
     if operands.empty:
@@ -83,7 +82,7 @@ def _forward_stages(call: Call, result: ForwardResult) -> None:
     states = call.states("x", "y")
     for group in call.groups(states=1 if call.operands.y is None else 2, squeezed=1):
         tiles = call.slots(squeeze.block_t, group)
-        call.launch(
+        call.add(
             squeeze_kernel,
             (len(tiles), cdiv(call.squeeze_dim, squeeze.held_h)),
             squeeze,
@@ -94,11 +93,11 @@ def _forward_stages(call: Call, result: ForwardResult) -> None:
                 "first_slot": tiles.start,
             },
         )  # fmt: skip
-        launch_forward_context(call, group, sums, counts, squeeze.block_t, result)
+        add_forward_context(call, group, sums, counts, squeeze.block_t, result)
         tiles = call.slots(expand.block_t, group)
         # where tiles are too few to fill the device, their channels are split among programs
         splits = 2 * multiprocessors(call.device) // len(tiles)
-        call.launch(
+        call.add(
             expand_kernel,
             (len(tiles), max(1, min(cdiv(call.embed_dim, expand.block_e), splits))),
             expand,
@@ -163,7 +162,7 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
     squeeze_parts = call.empty(splits, call.kernel_size, call.squeeze_dim, call.embed_dim)
     for group in groups:
         tiles = call.slots(reduce.block_t, group)
-        call.launch(
+        call.add(
             reduce_kernel,
             (len(tiles), cdiv(call.squeeze_dim, reduce.held_h)),
             reduce,
@@ -174,8 +173,8 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
                 "bias_parts_ptr": bias_parts, "sums_ptr": sums, "counts_ptr": counts, "first_slot": tiles.start,
             },
         )  # fmt: skip
-        rows, pooled = pooled_rows(call, group, sums, counts, reduce.block_t, context_gradient, tokens, mean=False)
-        launch_context(
+        rows, pooled = add_pooling(call, group, sums, counts, reduce.block_t, context_gradient, tokens, mean=False)
+        add_context(
             call,
             group,
             rows
@@ -189,7 +188,7 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
         if call.kernel_size > 1:
             tiles = call.slots(taps.block_t, group)
             blocks = cdiv(call.embed_dim, taps.block_e) * cdiv(call.squeeze_dim, taps.block_h)
-            call.launch(
+            call.add(
                 taps_kernel,
                 (blocks, splits, call.kernel_size),
                 taps,
@@ -201,7 +200,7 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
                 ADD=group.first > 0,
             )  # fmt: skip
         tiles = call.slots(inputs.block_t, group)
-        call.launch(
+        call.add(
             inputs_kernel,
             (blocks_e, splits, blocks_h),
             inputs,
@@ -218,4 +217,4 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
             EARLY=inputs.block_t > 32,  # tiles of products whose operands are in shared memory
             ADD=group.first > 0,
         )  # fmt: skip
-    launch_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
+    add_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)

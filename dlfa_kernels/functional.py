@@ -13,10 +13,10 @@ if TRITON_AVAILABLE:
     from . import operators
 
 
-def product_dtype(last: Tensor) -> torch.dtype | None:
+def product_dtype(last: Tensor) -> torch.dtype:
     """The dtype in which the kernels take products over tokens of the states `last`: autocast's for float32 ones.
 
-    None stands for the states' own, which it is without autocast and for states of 16 bits.
+    It is the states' own without autocast, and for states of 16 bits.
 
     This is what AIF of torch's own layers does: they multiply in autocast's dtype, and what is added and gated element
     by element stays float32, as the layer norm of an encoder's last layer hands it over. To cast the states would move
@@ -24,9 +24,9 @@ def product_dtype(last: Tensor) -> torch.dtype | None:
     """
     device = last.device.type
     if last.dtype != torch.float32 or device == "meta" or not torch.is_autocast_enabled(device):
-        return None
+        return last.dtype
     dtype = torch.get_autocast_dtype(device)
-    return dtype if dtype in (torch.bfloat16, torch.float16) else None
+    return dtype if dtype in (torch.bfloat16, torch.float16) else last.dtype
 
 
 def fused_aif(

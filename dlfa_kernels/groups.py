@@ -25,13 +25,11 @@ without a GPU can show, as the interpreter runs programs one after the other.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import NamedTuple
 
 import torch
 
-# Assumed where no GPU can be asked, when launches are inspected or interpreted: the lower figure of Hopper's.
-DEFAULT_L2_BYTES = 50 << 20
+from .device import l2_bytes
 
 
 class Group(NamedTuple):
@@ -39,14 +37,6 @@ class Group(NamedTuple):
 
     first: int
     end: int
-
-
-@cache
-def l2_bytes(device: torch.device) -> int:
-    """Size of a device's L2 cache."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).L2_cache_size)
-    return DEFAULT_L2_BYTES
 
 
 def rows_in_share(row_bytes: int, share: float, device: torch.device) -> int:

@@ -2,7 +2,7 @@
 
 A copy of the package under another name, as Hugging Face's `kernels` loads it, has a namespace of that name instead.
 
-    dlfa::aif        (last, lower?, eight weights, mask?, cu_seqlens?, fuse, activation, products?) -> ForwardResult
+    dlfa::aif        (last, lower?, eight weights, mask?, cu_seqlens?, fuse, activation, products) -> ForwardResult
     dlfa::aif_token  the same with `token` before `fuse` and without `products`
     dlfa::aif_backward, dlfa::aif_token_backward
                      (dz, the tensors above, the six outputs, the settings, needs_dx) -> (dx, dy, eight gradients)
@@ -161,5 +161,5 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes, forward_set
     torch.library.register_autograd(f"{NAMESPACE}::{name}_backward", _refuse_double_backward, lib=library)
 
 
-_register("aif", ("str fuse", "str activation"), full_passes, ("ScalarType? products",))
+_register("aif", ("str fuse", "str activation"), full_passes, ("ScalarType products",))
 _register("aif_token", ("int token", "str fuse", "str activation"), token_passes)

@@ -142,7 +142,7 @@ def launch_stages(
     """Launch the stages of a pass, which read and fill `results`: as an earlier call did, or by `stages`.
 
     Args:
-        stages: (Call, *results) -> None; adds all its launches by `Call.launch`.
+        stages: (Call, *results) -> None; adds all its launches by `Call.add`.
         operands: what the pass reads.
         settings: its other arguments.
         results: what an earlier pass saved, and what this one fills.

@@ -17,13 +17,13 @@ from .results import BackwardResult, ForwardResult
 TILES_POOLED_BY_CONTEXT = 4
 
 
-def pooled_rows(
+def add_pooling(
     call: Call, group: Group, sums: Tensor, counts: Tensor, tile: int, pooled: Tensor, tokens: Tensor, mean: bool
 ) -> tuple[dict[str, Any], bool]:
-    """The context kernel's arguments for the pooled rows of a group, and whether a launch added here fills them.
+    """Add the pooling of a group where its sequences are long or packed; else the context pools by itself.
 
     Args:
-        call: takes the launch of `pool_kernel` where sequences are long or packed; else the context pools by itself.
+        call: takes the launch.
         group: of sequences.
         sums: (slots, E) float32, of each tile.
         counts: (slots,) int32, real tokens of each tile.
@@ -31,13 +31,16 @@ def pooled_rows(
         pooled: (B, E) float32, to be filled: the mean of a sequence's tokens with `mean`, else their sum.
         tokens: (B,) int32, to be filled: real tokens of each sequence.
         mean: whether to divide by them.
+
+    Returns:
+        The context kernel's arguments for the pooled rows, and whether the launch added here fills them.
     """
     tiles = 0 if call.packed else cdiv(call.length, tile)
     early = call.packed or tiles > TILES_POOLED_BY_CONTEXT
     if early:
         tiles = 0  # read by nobody, and Triton compiles for what divides it
         choice = call.tiles.pool
-        call.launch(
+        call.add(
             pool_kernel,
             (group.end - group.first, cdiv(call.embed_dim, choice.block_e)),
             choice,
@@ -52,14 +55,14 @@ def pooled_rows(
     return {"sums_ptr": sums, "counts_ptr": counts, "pooled_ptr": pooled, "tiles": tiles}, early
 
 
-def launch_context(call: Call, group: Group, arguments: dict[str, Any], *, backward: bool, pooled: bool) -> None:
-    """The global branch of a group, or its gradient, on rows that are pooled already or are still sums of tiles.
+def add_context(call: Call, group: Group, arguments: dict[str, Any], *, backward: bool, pooled: bool) -> None:
+    """Add the global branch of a group, or its gradient, on rows that are pooled already or are still sums of tiles.
 
     Where `context_ptr` is None, `hidden_gradient_ptr` alone is filled.
     """
     choice, operands = call.tiles.context, call.operands
     expand = arguments["context_ptr"] is not None
-    call.launch(
+    call.add(
         context_kernel,
         (cdiv(group.end - group.first, choice.block_t), cdiv(call.embed_dim, choice.block_e) if expand else 1),
         choice,
@@ -81,10 +84,10 @@ def launch_context(call: Call, group: Group, arguments: dict[str, Any], *, backw
     )
 
 
-def launch_forward_context(
+def add_forward_context(
     call: Call, group: Group, sums: Tensor, counts: Tensor, tile: int, result: ForwardResult
 ) -> None:
-    """Fill a group's rows of pooled, tokens, hidden and context of `result`.
+    """Add what fills a group's rows of pooled, tokens, hidden and context of `result`.
 
     Args:
         call: takes the launches.
@@ -94,8 +97,8 @@ def launch_forward_context(
         tile: tokens a tile.
         result: of the forward pass.
     """
-    rows, pooled = pooled_rows(call, group, sums, counts, tile, result.pooled, result.tokens, mean=True)
-    launch_context(
+    rows, pooled = add_pooling(call, group, sums, counts, tile, result.pooled, result.tokens, mean=True)
+    add_context(
         call,
         group,
         rows
@@ -108,7 +111,7 @@ def launch_forward_context(
     )  # fmt: skip
 
 
-def launch_weights(
+def add_weights(
     call: Call,
     saved: ForwardResult,
     expand_parts: Tensor,
@@ -118,7 +121,7 @@ def launch_weights(
     hidden_gradient: Tensor,
     result: BackwardResult,
 ) -> None:
-    """Fill the eight parameter gradients of `result` from partial sums and per-sequence rows.
+    """Add what fills the eight parameter gradients of `result` from partial sums and per-sequence rows.
 
     Args:
         call: takes the launch.
@@ -131,7 +134,7 @@ def launch_weights(
         result: of the backward pass.
     """
     tile = call.tiles.weights
-    call.launch(
+    call.add(
         weights_kernel,
         (cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.block_h), 5),
         tile,

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 
 from .checks import AIFWeights, weight_shapes
-from .groups import l2_bytes
+from .device import l2_bytes, multiprocessors
 from .launches import using_tiles
-from .tiles import Tiles
+from .tiles import Tiles, sized
 
 LENGTH = 128
 # The norm of what tiles may change in a result, of the result's own: they round otherwise, no more. That of states is
@@ -20,29 +20,22 @@ MOST_DIFFERENCE = 0.05
 class Trials:
     """Forward and backward passes on states that fill a GPU and exceed its L2.
 
-    Smaller batches take half of the tokens a tile (`call.sized`), and no groups.
+    Smaller batches take half of the tokens a tile (`tiles.sized`), and no groups.
 
     Args:
         device: a GPU.
         embed_dim: E.
         squeeze_dim: H.
         dtype: of states and parameters.
-        products: the dtype in which products over tokens are taken; None for that of the states.
+        products: the dtype in which products over tokens are taken.
 
     Raises:
         torch.OutOfMemoryError: three tensors of that size do not fit.
     """
 
     def __init__(
-        self,
-        device: torch.device,
-        embed_dim: int,
-        squeeze_dim: int,
-        dtype: torch.dtype,
-        products: torch.dtype | None = None,
+        self, device: torch.device, embed_dim: int, squeeze_dim: int, dtype: torch.dtype, products: torch.dtype
     ) -> None:
-        from .call import multiprocessors  # calls choose their tiles, and so import this module
-
         self.device, self.dtype, self.products = device, dtype, products
         self.embed_dim, self.squeeze_dim = embed_dim, squeeze_dim
         self._generator = torch.Generator(device).manual_seed(0)  # not the default one, whose state is the user's
@@ -67,8 +60,7 @@ class Trials:
         Raises:
             RuntimeError, TritonError: the tiles cannot run, or their results are others.
         """
-        from . import full_passes
-        from .call import sized
+        from . import full_passes  # whose calls choose their tiles, and so import this module
 
         last, lower, dz = self._states
         arguments = (last, lower, self._weights, None, None)

@@ -8,19 +8,23 @@ from functools import cache
 
 import torch
 
+from .device import DEFAULT_ARCHITECTURE, multiprocessors
+from .groups import rows_in_share
+
 logger = logging.getLogger(__name__)
 
 # Squeeze channels a program holds at most: two float32 blocks of 64 x 256 fill half of the registers.
 MAX_HELD_H = 256
 
-# What tensors without a GPU are compiled for, when launches are inspected or interpreted.
-DEFAULT_ARCHITECTURE = "sm_90"
+# Sequences of at most that many tokens on average, real or not, leave half of a tile of 128 tokens empty.
+SHORT = 64
 
 
 @dataclass(frozen=True)
 class Tile:
     """Launch parameters of one kernel: block sizes in elements, warps a program, software-pipeline stages.
 
+    `block_t` counts tokens; in the context, weights and token stages it counts sequences, and in the pool stage tiles.
     A program holds `chunks` blocks of `block_h` of the squeeze width at once. On NVIDIA a thread may take `registers`:
     with fewer, more programs share a multiprocessor.
     """
@@ -236,6 +240,22 @@ def with_fewer_tokens(tiles: Tiles) -> Tiles:
     return replace(tiles, squeeze=short(tiles.squeeze), expand=short(tiles.expand), reduce=short(tiles.reduce))
 
 
+def sized(tiles: Tiles, batch: int, rows: int, state_bytes: int, l2_share: float, device: torch.device) -> Tiles:
+    """Tiles of fewer tokens where sequences are short, or where a launch has too few tokens to fill the device.
+
+    Args:
+        tiles: of the bucket.
+        batch: B.
+        rows: tokens of the batch, real or not.
+        state_bytes: of one token's state, E times the bytes of its dtype.
+        l2_share: of `Tiles`; where it is not 0, launches work on groups of sequences.
+        device: whose multiprocessors and L2.
+    """
+    together = min(rows, rows_in_share(2 * state_bytes, l2_share, device)) if l2_share else rows
+    few = max(SHORT * batch, 2 * SHORT * multiprocessors(device))
+    return with_fewer_tokens(tiles) if together <= few else tiles
+
+
 @cache
 def without_dx(tiles: Tiles, architecture: str, products: torch.dtype) -> Tiles:
     """The same tiles for a backward that makes the parameters' gradients alone, with operands of the dtype `products`.
@@ -245,13 +265,3 @@ def without_dx(tiles: Tiles, architecture: str, products: torch.dtype) -> Tiles:
     if _family(architecture) != "warp" or products.itemsize != 2:
         return tiles
     return replace(tiles, inputs=replace(tiles.inputs, block_e=min(32, tiles.inputs.block_e), num_warps=4))
-
-
-@cache
-def device_architecture(device: torch.device) -> str:
-    """The architecture of a GPU, "sm_90" or "gfx942" style; DEFAULT_ARCHITECTURE for other devices."""
-    if device.type != "cuda":
-        return DEFAULT_ARCHITECTURE
-    if torch.version.hip:
-        return str(torch.cuda.get_device_properties(device).gcnArchName).split(":")[0]
-    return "sm_{}{}".format(*torch.cuda.get_device_capability(device))

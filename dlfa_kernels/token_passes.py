@@ -19,7 +19,7 @@ from .kernels.token import (
 from .operands import Operands, sequence_count
 from .replays import launch_stages
 from .results import BackwardResult, ForwardResult, empty_backward
-from .shared_stages import launch_context, launch_forward_context, launch_weights
+from .shared_stages import add_context, add_forward_context, add_weights
 
 
 def empty_forward(last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None) -> ForwardResult:
@@ -65,7 +65,7 @@ def forward(
     result = empty_forward(last, weights, cu_seqlens)
     if operands.empty:
         return ForwardResult._make(tensor.zero_() for tensor in result)
-    launch_stages(_forward_stages, operands, Settings(fuse, activation, token=token), result)
+    launch_stages(_forward_stages, operands, Settings(fuse, activation, last.dtype, token=token), result)
     return result
 
 
@@ -73,15 +73,15 @@ def _forward_stages(call: Call, result: ForwardResult) -> None:
     tile = call.tiles.sums
     slots = len(call.slots(tile.block_t))
     sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
-    call.launch(
+    call.add(
         sums_kernel,
         (slots, cdiv(call.embed_dim, tile.block_e)),
         tile,
         call.states("x", "y") | {"sums_ptr": sums, "counts_ptr": counts},
     )
-    launch_forward_context(call, Group(0, call.batch), sums, counts, tile.block_t, result)
+    add_forward_context(call, Group(0, call.batch), sums, counts, tile.block_t, result)
     tile = call.tiles.token
-    call.launch(
+    call.add(
         token_expand_kernel,
         (cdiv(call.batch, tile.block_t), cdiv(call.embed_dim, tile.block_e)),
         tile,
@@ -91,6 +91,7 @@ def _forward_stages(call: Call, result: ForwardResult) -> None:
             "expand_weight_ptr": call.operands.expand_weight, "context_ptr": result.context,
             "squeezed_ptr": result.squeezed, "z_ptr": result.z, "token": call.settings.token,
         },
+        BLOCK_B=tile.block_t,
     )  # fmt: skip
 
 
@@ -123,7 +124,7 @@ def backward(
         for gradient in result.weights:
             gradient.zero_()
         return result
-    settings = Settings(fuse, activation, token=token, needs_dx=needs_dx)
+    settings = Settings(fuse, activation, last.dtype, token=token, needs_dx=needs_dx)
     launch_stages(_backward_stages, operands, settings, saved, result)
     return result
 
@@ -135,7 +136,7 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
     gate, context_gradient = torch.empty_like(saved.context), torch.empty_like(saved.context)
     squeezed_gradient, hidden_gradient = torch.empty_like(saved.squeezed), torch.empty_like(saved.hidden)
     pooled_gradient = torch.empty_like(saved.pooled) if call.settings.needs_dx else None
-    call.launch(
+    call.add(
         token_reduce_kernel,
         (cdiv(call.batch, tile.block_t), cdiv(call.squeeze_dim, tile.block_h)),
         tile,
@@ -146,8 +147,9 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
             "context_ptr": saved.context, "gate_ptr": gate,
             "context_gradient_ptr": context_gradient, "squeezed_gradient_ptr": squeezed_gradient,
         },
+        BLOCK_B=tile.block_t,
     )  # fmt: skip
-    launch_context(
+    add_context(
         call,
         Group(0, call.batch),
         {
@@ -160,7 +162,7 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
     )  # fmt: skip
     if call.settings.needs_dx:
         branch = call.empty(call.batch, call.kernel_size, call.embed_dim)
-        call.launch(
+        call.add(
             token_branch_kernel,
             (cdiv(call.batch, tile.block_t), cdiv(call.embed_dim, tile.block_e), call.kernel_size),
             tile,
@@ -168,9 +170,10 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
                 "squeezed_gradient_ptr": squeezed_gradient, "squeeze_weight_ptr": call.operands.squeeze_weight,
                 "branch_ptr": branch, "batch": call.batch,
             },
+            BLOCK_B=tile.block_t,
         )  # fmt: skip
         fill = call.tiles.sums
-        call.launch(
+        call.add(
             token_inputs_kernel,
             (len(call.slots(fill.block_t)), cdiv(call.embed_dim, fill.block_e)),
             fill,
@@ -184,7 +187,7 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
     expand_parts = call.empty(1, call.squeeze_dim, call.embed_dim)
     squeeze_parts = call.empty(1, call.kernel_size, call.squeeze_dim, call.embed_dim)
     bias_parts = call.empty(1, call.squeeze_dim)
-    call.launch(
+    call.add(
         token_parts_kernel,
         (cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.block_h), call.kernel_size),
         tile,
@@ -194,5 +197,6 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
             "squeezed_gradient_ptr": squeezed_gradient, "squeeze_parts_ptr": squeeze_parts,
             "bias_parts_ptr": bias_parts, "expand_parts_ptr": expand_parts, "token": call.settings.token,
         },
+        BLOCK_B=tile.block_t,
     )  # fmt: skip
-    launch_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
+    add_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)

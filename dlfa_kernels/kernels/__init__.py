@@ -1,14 +1,17 @@
-"""The Triton kernels, one stage of the forward or backward pass a file.
+"""The Triton kernels: a stage of the forward or backward pass a file, but all of the `token=i` form in token.py.
 
 Forward: squeeze (u before its activation, sums of w) -> pool -> context (g) -> expand (z).
-Backward: reduce (ds summed, gradient of the squeeze) -> pool -> context (gradient of p) -> inputs (dx, dy) -> weights.
+Backward: reduce (ds summed, gradient of the squeeze) -> pool -> context (gradient of p) -> taps (dW_ls at k > 1) ->
+inputs (dx, dy) -> weights.
+What stages share is in rows.py (where a program's rows are, loads of states), chunks.py (blocks of H), gate.py and
+arithmetic.py.
 
 Names: `*_ptr` points to a tensor; `*_offsets` are element offsets into one, int64 but for those of rows within a tile;
 `inside*` masks accesses; `real` marks real tokens. A block value is called as in the equations of `aif_reference`: x,
 y, w, a (u before its activation), u, m, and the gradients dz, ds (before the sigmoid) and da. A `slot` numbers a tile
-of BLOCK_T consecutive rows of one sequence, and is also the row of that tile's partial sums. `rows` in a shape is B T,
-or N of packed states. Operands of products over tokens are rounded to the dtype of `squeezed`, which is that of the
-states, or under autocast the shorter one that autocast computes in.
+of BLOCK_T consecutive rows of one sequence, and is also the row of that tile's partial sums; BLOCK_B counts sequences.
+`rows` in a shape is B T, or N of packed states. Operands of products over tokens are rounded to the dtype of
+`squeezed`, which is that of the states, or under autocast the shorter one that autocast computes in.
 
 Every kernel's docstring says what it reads and writes, and how often all programs together touch each element.
 """

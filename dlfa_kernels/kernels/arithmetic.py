@@ -1,4 +1,4 @@
-"""Activations, their derivatives, and the matrix product of the kernels."""
+"""Matrix products, sums and roundings of the kernels; activations and their derivatives."""
 
 import triton
 import triton.language as tl
@@ -89,15 +89,11 @@ def store_column_sums(ptr, values, columns, inside, PRECISION: tl.constexpr, INT
 
 
 @triton.jit
-def sigmoid(a, PTX: tl.constexpr):
-    """1 / (1 + exp(-a)) of a float32 block, to some units in the last place; PTX: in four instructions, on NVIDIA."""
-    divisor = 1 + tl.exp2(a * -1.4426950408889634)
-    if PTX:  # a division would scale its operands first, in case that they are out of the range of the reciprocal
-        return tl.inline_asm_elementwise(
-            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [divisor], dtype=tl.float32, is_pure=True, pack=1
-        )
-    else:
-        return 1 / divisor
+def add_part(pointers, part, inside, ADD: tl.constexpr):
+    """Store a group's part of a sum: the first group's as it is, a later one's (ADD) added to what is there."""
+    if ADD:
+        part += tl.load(pointers, mask=inside, other=0.0)
+    tl.store(pointers, part, mask=inside)
 
 
 @triton.jit

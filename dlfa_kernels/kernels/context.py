@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .arithmetic import activate, activation_slope, round_to, row_dot, weight_dot
-from .gate import zero_chunks
+from .chunks import zero_chunks
 from .rows import inside_dim, load_float32
 
 

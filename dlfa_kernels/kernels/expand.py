@@ -3,8 +3,9 @@
 import triton
 import triton.language as tl
 
-from .arithmetic import round_to, sigmoid
-from .gate import held_expand, load_expand_weights, load_u_chunks, local_expand, transposed
+from .arithmetic import round_to
+from .chunks import held_expand, load_expand_weights, load_u_chunks, local_expand, transposed
+from .gate import sigmoid
 from .rows import (
     STRIDES,
     inside_dim,

@@ -3,15 +3,18 @@
 import triton
 import triton.language as tl
 
-from .arithmetic import activate, activation_slope, dot, round_to, sigmoid, store_column_sums
-from .gate import held_expand, load_expand_weights, load_squeezed, load_u_chunks, local_expand, transposed, zero_chunks
+from .arithmetic import activate, activation_slope, dot, round_to, store_column_sums
+from .chunks import (
+    held_expand,
+    load_expand_weights,
+    load_squeezed,
+    load_u_chunks,
+    local_expand,
+    transposed,
+    zero_chunks,
+)
+from .gate import gate_gradient, sigmoid
 from .rows import STRIDES, inside_dim, load_wide, locate_tile, real_tokens, row_offsets, tile_pointer
-
-
-@triton.jit
-def gate_gradient(dz, m, gated):
-    """ds, the gradient before the sigmoid: dz m (1-m) times what the gate multiplies, w or with SELECT x - y."""
-    return dz * m * (1 - m) * gated
 
 
 @triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot"])

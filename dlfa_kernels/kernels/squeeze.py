@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .arithmetic import activate, dot, round_to, store_column_sums
-from .gate import zero_chunks
+from .chunks import zero_chunks
 from .rows import (
     STRIDES,
     inside_dim,

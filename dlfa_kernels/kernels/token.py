@@ -7,9 +7,9 @@ token_branch (what the row's neighbours get) -> token_inputs (dx, dy), token_par
 import triton
 import triton.language as tl
 
-from .arithmetic import activate, activation_slope, dot, round_to, sigmoid
-from .gate import held_expand, load_expand_weight, load_expand_weights, transposed, zero_chunks
-from .reduce import gate_gradient
+from .arithmetic import activate, activation_slope, dot, round_to
+from .chunks import held_expand, load_expand_weight, load_expand_weights, transposed, zero_chunks
+from .gate import gate_gradient, sigmoid
 from .rows import (
     STRIDES,
     aligned,
@@ -129,29 +129,29 @@ def token_expand_kernel(
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
     PTX: tl.constexpr,
-    BLOCK_T: tl.constexpr,
+    BLOCK_B: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
-    """Squeeze, expand, gate and fuse of one token a sequence; BLOCK_T sequences a program.
+    """Squeeze, expand, gate and fuse of one token a sequence; BLOCK_B sequences a program.
 
-    Grid (cdiv(B, BLOCK_T), cdiv(E, BLOCK_E)): each program squeezes anew, which is cheaper than a launch.
+    Grid (cdiv(B, BLOCK_B), cdiv(E, BLOCK_E)): each program squeezes anew, which is cheaper than a launch.
     reads   x, y: rows token - (k-1)/2 .. token + (k-1)/2 of each sequence, once a program, the chosen one once more
             squeeze_weight (k, H, E) wholly and expand_weight (E, H) a block of E, once a program
             context (B, E) float32: once; mask, cu_seqlens at these rows: by every program
     writes  squeezed (B, H) float32, before the activation, and z (B, E): once
     """
-    sequences = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
+    sequences = tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
     present = sequences < batch
     out_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     state_dtype: tl.constexpr = x_ptr.dtype.element_ty
     first_rows, positions, wanted = token_positions(
         mask_ptr, cu_seqlens_ptr, sequences, token, 0, batch, length, HAS_MASK, PACKED
     )
-    local = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
+    local = tl.zeros((BLOCK_B, BLOCK_E), dtype=tl.float32)
     for first_h in range(0, SQUEEZE_DIM, CHUNKS * BLOCK_H):
-        a = zero_chunks(CHUNKS, BLOCK_T, BLOCK_H)
+        a = zero_chunks(CHUNKS, BLOCK_B, BLOCK_H)
         # `disable_licm` keeps the loop from being unrolled, which spills.
         for step in tl.range(0, tl.cdiv(EMBED_DIM, BLOCK_E) * KERNEL_SIZE, disable_licm=True):
             e = (step // KERNEL_SIZE) * BLOCK_E + tl.arange(0, BLOCK_E)
@@ -226,7 +226,7 @@ def load_token_u(
     INTERPRETED: tl.constexpr,
     SPAN_H: tl.constexpr,
 ):
-    """u of a block of sequences, (BLOCK_T, BLOCK_H)."""
+    """u of a block of sequences, (BLOCK_B, BLOCK_H)."""
     inside = present[:, None] & inside_dim(h, SQUEEZE_DIM, SPAN_H)[None, :]
     a = load_float32(squeezed_ptr, sequences[:, None] * SQUEEZE_DIM + h[None, :], inside)
     return round_to(activate(a, ACTIVATION), dtype, INTERPRETED)
@@ -264,19 +264,19 @@ def token_reduce_kernel(
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
     PTX: tl.constexpr,
-    BLOCK_T: tl.constexpr,
+    BLOCK_B: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
     """ds of the chosen rows, which is dg too, and da = phi'(a) * (W_le^T ds).
 
-    Grid (cdiv(B, BLOCK_T), cdiv(H, BLOCK_H)).
+    Grid (cdiv(B, BLOCK_B), cdiv(H, BLOCK_H)).
     reads   dz (B, E), the chosen rows of x, y and mask, cu_seqlens, context (B, E) float32: once a block of H
             squeezed (B, H) float32, expand_weight (E, H): all of H once a program, its own block of H once more
     writes  gate m, context_gradient ds (B, E), squeezed_gradient da (B, H), float32: once
     """
-    sequences = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
+    sequences = tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
     present = sequences < batch
     own_h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
     state_dtype: tl.constexpr = x_ptr.dtype.element_ty
@@ -294,16 +294,16 @@ def token_reduce_kernel(
                 squeezed_ptr, sequences, present, h, SQUEEZE_DIM, ACTIVATION, state_dtype, INTERPRETED, CHUNKS * BLOCK_H
             )
             u = u + (chunk_u,)
-    du = tl.zeros((BLOCK_T, BLOCK_H), dtype=tl.float32)
+    du = tl.zeros((BLOCK_B, BLOCK_H), dtype=tl.float32)
     for block_e in range(0, EMBED_DIM, BLOCK_E):
         e = block_e + tl.arange(0, BLOCK_E)
         if held:
             weights = load_expand_weights(
                 expand_weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
             )
-            local = held_expand(u, transposed(weights, CHUNKS), PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
+            local = held_expand(u, transposed(weights, CHUNKS), PRECISION, INTERPRETED, BLOCK_B, BLOCK_E, CHUNKS)
         else:
-            local = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
+            local = tl.zeros((BLOCK_B, BLOCK_E), dtype=tl.float32)
             for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
                 h = block_h + tl.arange(0, BLOCK_H)
                 block_u = load_token_u(
@@ -348,21 +348,21 @@ def token_branch_kernel(
     KERNEL_SIZE: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
-    BLOCK_T: tl.constexpr,
+    BLOCK_B: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
     """branch_bj = W_ls[:, :, j]^T da_b: what the row seen through tap j receives.
 
-    Grid (cdiv(B, BLOCK_T), cdiv(E, BLOCK_E), k).
+    Grid (cdiv(B, BLOCK_B), cdiv(E, BLOCK_E), k).
     reads   squeezed_gradient (B, H) float32: once a tap and block of E; squeeze_weight (k, H, E): once a program
     writes  branch (B, k, E) float32: once
     """
-    sequences = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
+    sequences = tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
     present = sequences < batch
     e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     tap = tl.program_id(2)
-    branch = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
+    branch = tl.zeros((BLOCK_B, BLOCK_E), dtype=tl.float32)
     for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
         h = block_h + tl.arange(0, BLOCK_H)
         da = load_float32(
@@ -465,7 +465,7 @@ def token_parts_kernel(
     ALIGN: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
-    BLOCK_T: tl.constexpr,
+    BLOCK_B: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
@@ -486,8 +486,8 @@ def token_parts_kernel(
     expand = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
     squeeze = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
     bias = tl.zeros((BLOCK_H,), dtype=tl.float32)
-    for block_b in range(0, batch, BLOCK_T):
-        sequences = block_b + tl.arange(0, BLOCK_T).to(tl.int64)
+    for block_b in range(0, batch, BLOCK_B):
+        sequences = block_b + tl.arange(0, BLOCK_B).to(tl.int64)
         present = sequences < batch
         inside_bh = present[:, None] & inside_h[None, :]
         b_by_h = sequences[:, None] * SQUEEZE_DIM + h[None, :]

@@ -117,7 +117,10 @@ def row_products(
     BLOCK_H: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
-    """sum_b phi(narrow_b) wide_b^T, (BLOCK_H, BLOCK_E), of rows (B, H) and (B, E) float32; and the sums of both."""
+    """sum_b phi(narrow_b) wide_b^T, (BLOCK_H, BLOCK_E), of rows (B, H) and (B, E) float32; and the sums of both.
+
+    "none" applies no activation.
+    """
     products = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
     wide_sums = tl.zeros((BLOCK_B, BLOCK_E), dtype=tl.float32)
     narrow_sums = tl.zeros((BLOCK_B, BLOCK_H), dtype=tl.float32)

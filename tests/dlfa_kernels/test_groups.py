@@ -11,7 +11,8 @@ from aif_cases import Case, exact, make_inputs, relative_errors, run
 
 from dlfa_kernels import full_passes, fused_aif
 from dlfa_kernels.checks import AIFWeights, weight_shapes
-from dlfa_kernels.groups import Group, l2_bytes, sequence_groups
+from dlfa_kernels.device import l2_bytes
+from dlfa_kernels.groups import Group, sequence_groups
 from dlfa_kernels.launches import Launch, record_launches, using_l2_share, using_tiles
 from dlfa_kernels.tiles import choose_tiles
 
@@ -122,7 +123,7 @@ def meta_launches(batch: int, share: float) -> tuple[list[Launch], list[Launch]]
     arguments = (last, lower, weights, None, None)
     with using_l2_share(share):
         with record_launches() as forward:
-            saved = full_passes.forward(*arguments, "gate", "relu")
+            saved = full_passes.forward(*arguments, "gate", "relu", last.dtype)
         with record_launches() as backward:
             full_passes.backward(dz, *arguments, saved, "gate", "relu")
     return forward, backward

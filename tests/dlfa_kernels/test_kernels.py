@@ -28,10 +28,11 @@ from torch import Tensor
 from dlfa_kernels import full_passes, fused_aif, token_passes
 from dlfa_kernels.backends import INTERPRETED
 from dlfa_kernels.checks import MASK_DTYPES
+from dlfa_kernels.device import device_architecture
 from dlfa_kernels.launches import record_launches
 from dlfa_kernels.operands import MAX_ROW_STRIDE
 from dlfa_kernels.replays import Replay
-from dlfa_kernels.tiles import choose_tiles, device_architecture
+from dlfa_kernels.tiles import choose_tiles
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -215,7 +216,7 @@ def test_tiles_of_large_batches(
     case: Case, device: torch.device, monkeypatch: pytest.MonkeyPatch, record_property: Record
 ) -> None:
     """So few tokens take smaller tiles on a GPU's many multiprocessors; with two, as a CPU has, the shipped ones."""
-    monkeypatch.setattr("dlfa_kernels.call.multiprocessors", lambda device: 2)
+    monkeypatch.setattr("dlfa_kernels.tiles.multiprocessors", lambda device: 2)
     with record_launches() as launched:  # an earlier call's launches are not replayed inside
         assert_near_exact(make_inputs(case, device), case, record_property)
     if case == ENCODER:
@@ -262,8 +263,9 @@ def test_number_of_launches_at_the_small_size(token: int | None, expected: tuple
     weights = weights._make(weight.to("meta") for weight in weights)
     arguments = (meta(32, 128, 768), meta(32, 128, 768), weights, torch.ones(32, 128, device="meta").bool(), None)
     passes, chosen = (full_passes, ()) if token is None else (token_passes, (token,))
+    products = (torch.bfloat16,) if token is None else ()
     with record_launches() as forward:
-        saved = passes.forward(*arguments, *chosen, "gate", "relu")
+        saved = passes.forward(*arguments, *chosen, "gate", "relu", *products)
     with record_launches() as backward:
         passes.backward(torch.empty_like(saved.z), *arguments, saved, *chosen, "gate", "relu")
     with record_launches() as frozen:

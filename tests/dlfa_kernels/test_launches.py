@@ -102,7 +102,7 @@ def test_other_lengths_compile_nothing_more(form: str) -> None:
     for length in (1000, 1100, 1231):
         states = torch.empty((2, length, 24) if form == "padded" else (length, 24), device="meta")
         with record_launches("sm_90") as launches:
-            full_passes.forward(states, None, weights, None, starts, "gate", "relu")
+            full_passes.forward(states, None, weights, None, starts, "gate", "relu", states.dtype)
         kinds.append([(launch.kernel, launch.constants, specialised_arguments(launch)) for launch in launches])
     assert len(kinds[0]) == 4
     assert kinds[0] == kinds[1] == kinds[2]
@@ -112,7 +112,7 @@ def test_other_lengths_compile_nothing_more(form: str) -> None:
 def test_tokens_too_far_apart_for_offsets_of_32_bits_are_copied(stride: int, read: int) -> None:
     states = torch.empty_strided((1, 2, 24), (2 * stride, stride, 1), device="meta")
     with record_launches("sm_90") as launches:
-        full_passes.forward(states, None, FusedAIF(24, device="meta").weights, None, None, "gate", "relu")
+        full_passes.forward(states, None, FusedAIF(24, device="meta").weights, None, None, "gate", "relu", states.dtype)
     strides = [launch.arguments["x_row_stride"] for launch in launches if "x_row_stride" in launch.arguments]
     assert strides == [read] * 2
 

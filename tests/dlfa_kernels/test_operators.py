@@ -30,7 +30,7 @@ def operator_arguments(case: Case, inputs: Inputs) -> tuple[Any, tuple[Any, ...]
     operator = torch.ops.dlfa.aif if case.token is None else torch.ops.dlfa.aif_token
     tensors = (inputs.last, inputs.lower, *inputs.weights, inputs.mask, inputs.cu_seqlens)
     settings = (case.fuse, case.activation)
-    return operator, tensors, (*settings, None) if case.token is None else (case.token, *settings)
+    return operator, tensors, (*settings, inputs.last.dtype) if case.token is None else (case.token, *settings)
 
 
 # Rows of padding stay unwritten in what the kernels save for the backward, and opcheck compares all results.

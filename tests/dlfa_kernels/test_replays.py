@@ -47,7 +47,7 @@ def forward(case: Case, inputs: Inputs) -> ForwardResult:
     arguments = (inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens)
     if case.token is not None:
         return token_passes.forward(*arguments, case.token, case.fuse, case.activation)
-    return full_passes.forward(*arguments, case.fuse, case.activation)
+    return full_passes.forward(*arguments, case.fuse, case.activation, inputs.last.dtype)
 
 
 def backward(case: Case, inputs: Inputs, saved: ForwardResult) -> BackwardResult:

@@ -26,6 +26,7 @@ from triton.runtime.errors import OutOfResources
 
 from dlfa_kernels import autotune, environment, full_passes, fused_aif, tile_trials
 from dlfa_kernels.autotune import STAGES, bucket, neighbours, tiles_for, tune, tuning_waits
+from dlfa_kernels.device import device_architecture
 from dlfa_kernels.launches import Overrides, overrides, record_launches, using_tiles
 from dlfa_kernels.tile_cache import FORMAT, LIMITS, add_tiles, read_tiles
 from dlfa_kernels.tiles import (
@@ -34,7 +35,6 @@ from dlfa_kernels.tiles import (
     Tile,
     Tiles,
     choose_tiles,
-    device_architecture,
     with_fewer_tokens,
 )
 
@@ -141,7 +141,7 @@ def trials(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> tile_trials
     """Of so few tokens that the interpreter takes no time for them."""
     monkeypatch.setattr(tile_trials, "LENGTH", 5)
     monkeypatch.setattr(tile_trials, "l2_bytes", lambda device: 1000)
-    return tile_trials.Trials(device, 24, 16, torch.float32)
+    return tile_trials.Trials(device, 24, 16, torch.float32, torch.float32)
 
 
 @pytest.mark.parametrize("wrong", [1.2, float("nan")])
@@ -330,7 +330,7 @@ def test_float32_states_under_autocast_have_tuned_tiles_of_their_own(
     monkeypatch.setattr(autotune, "Trials", NoTrials)
     monkeypatch.setattr(autotune, "tune", lambda default, measure, seconds: replace(default, l2_share=0.25))
     monkeypatch.setattr(autotune, "_fit_for_every_form", lambda tuned, default, trials: tuned)
-    for products in (torch.bfloat16, torch.float16, torch.float32, None) * 2:
+    for products in (torch.bfloat16, torch.float16, torch.float32) * 2:
         shipped = choose_tiles(768, 192, torch.float32, "sm_90", products)
         chosen = tiles_for(768, 192, torch.float32, torch.device("cuda"), products)
         assert chosen == replace(shipped, l2_share=0.25)
@@ -343,7 +343,7 @@ def test_nothing_is_tuned_while_a_graph_is_captured(
 ) -> None:
     cuda = torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    assert tiles_for(768, 192, torch.bfloat16, cuda) == choose_tiles(768, 192, torch.bfloat16, "sm_90")
+    assert tiles_for(768, 192, torch.bfloat16, cuda, torch.bfloat16) == choose_tiles(768, 192, torch.bfloat16, "sm_90")
     assert "no tiles are tuned while a CUDA graph is captured" in caplog.text
     assert not tuning.exists()
     assert tuning_waits(cuda)
@@ -363,7 +363,7 @@ def test_without_memory_to_tune_the_shipped_tiles_serve(
 
     monkeypatch.setattr(autotune, "Trials", trials)
     for _ in range(2):
-        chosen = tiles_for(768, 192, torch.bfloat16, torch.device("cuda"))
+        chosen = tiles_for(768, 192, torch.bfloat16, torch.device("cuda"), torch.bfloat16)
         assert chosen == choose_tiles(768, 192, torch.bfloat16, "sm_90")
     assert len(tried) == 1
     assert "too little memory to tune tiles" in caplog.text
@@ -371,25 +371,24 @@ def test_without_memory_to_tune_the_shipped_tiles_serve(
 
 
 def test_tiles_are_kept_by_bucket_not_by_exact_size() -> None:
-    key = bucket(768, 192, torch.bfloat16, "sm_90")
-    assert key == bucket(600, 192, torch.bfloat16, "sm_90")
+    key = bucket(768, 192, torch.bfloat16, "sm_90", torch.bfloat16)
+    assert key == bucket(600, 192, torch.bfloat16, "sm_90", torch.bfloat16)
     others = [
-        bucket(1030, 192, torch.bfloat16, "sm_90"),
-        bucket(768, 256, torch.bfloat16, "sm_90"),
-        bucket(768, 192, torch.float16, "sm_90"),
-        bucket(768, 192, torch.bfloat16, "sm_80"),
-        bucket(768, 192, torch.float32, "sm_90"),
+        bucket(1030, 192, torch.bfloat16, "sm_90", torch.bfloat16),
+        bucket(768, 256, torch.bfloat16, "sm_90", torch.bfloat16),
+        bucket(768, 192, torch.float16, "sm_90", torch.float16),
+        bucket(768, 192, torch.bfloat16, "sm_80", torch.bfloat16),
+        bucket(768, 192, torch.float32, "sm_90", torch.float32),
         *(bucket(768, 192, torch.float32, "sm_90", products) for products in (torch.bfloat16, torch.float16)),
     ]
     assert len({key, *others}) == 1 + len(others)
-    assert key == bucket(768, 192, torch.bfloat16, "sm_90", torch.bfloat16)
 
 
 def test_nothing_is_tuned_unasked_or_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLFA_TILE_CACHE", str(tmp_path / "tiles.json"))
     for wanted in ("0", "1"):
         monkeypatch.setenv("DLFA_AUTOTUNE", wanted)
-        assert tiles_for(24, 16, torch.float32, torch.device("cpu")) == TILES
+        assert tiles_for(24, 16, torch.float32, torch.device("cpu"), torch.float32) == TILES
     assert not list(tmp_path.iterdir())
 
 

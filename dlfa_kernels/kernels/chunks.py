@@ -1,0 +1,179 @@
+"""What a program holds of the squeeze width: tuples of blocks, the loads that fill them, and W_le u from them.
+
+The squeeze width H is held in `CHUNKS` blocks of BLOCK_H, a tuple of blocks: products stay small, and H need not be a
+power of two to waste no arithmetic. Where H is wider than one program holds, it is read block by block instead.
+
+`squeezed` holds u for relu, from which its slope can be told, and a for other activations.
+"""
+
+import triton
+import triton.language as tl
+
+from .arithmetic import activate, dot, round_to
+from .rows import inside_dim
+
+
+@triton.jit
+def zero_chunks(CHUNKS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """A tuple of CHUNKS zero blocks (ROWS, COLUMNS), float32."""
+    chunks = ()
+    for _ in tl.static_range(CHUNKS):
+        chunks = chunks + (tl.zeros((ROWS, COLUMNS), dtype=tl.float32),)
+    return chunks
+
+
+@triton.jit
+def load_squeezed(tile_ptr, t, real, h, SQUEEZE_DIM: tl.constexpr, SPAN_H: tl.constexpr):
+    """What `squeezed` or its gradient da hold of a tile's rows t, (BLOCK_T, BLOCK_H) as stored; zero at padding."""
+    inside = real[:, None] & inside_dim(h, SQUEEZE_DIM, SPAN_H)[None, :]
+    return tl.load(tile_ptr + t[:, None] * SQUEEZE_DIM + h[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def load_squeezed_chunks(
+    tile_ptr, t, real, first_h, SQUEEZE_DIM: tl.constexpr, CHUNKS: tl.constexpr, BLOCK_H: tl.constexpr
+):
+    """`load_squeezed` of the channels first_h .. first_h + CHUNKS BLOCK_H - 1, a tuple of (BLOCK_T, BLOCK_H) blocks."""
+    chunks = ()
+    for chunk in tl.static_range(CHUNKS):
+        h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+        chunks = chunks + (load_squeezed(tile_ptr, t, real, h, SQUEEZE_DIM, CHUNKS * BLOCK_H),)
+    return chunks
+
+
+@triton.jit
+def load_u(
+    tile_ptr,
+    t,
+    real,
+    h,
+    SQUEEZE_DIM: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    SPAN_H: tl.constexpr,
+):
+    """u = phi(a), (BLOCK_T, BLOCK_H) in the dtype of products, that of `squeezed`.
+
+    It is read as it is where that is what the tile holds: for "relu", and for "none", which applies no activation.
+    """
+    squeezed = load_squeezed(tile_ptr, t, real, h, SQUEEZE_DIM, SPAN_H)
+    if ACTIVATION == "relu" or ACTIVATION == "none":
+        return squeezed
+    else:
+        return round_to(activate(squeezed.to(tl.float32), ACTIVATION), tile_ptr.dtype.element_ty, INTERPRETED)
+
+
+@triton.jit
+def load_u_chunks(
+    tile_ptr,
+    t,
+    real,
+    first_h,
+    SQUEEZE_DIM: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+):
+    """u of the channels first_h .. first_h + CHUNKS BLOCK_H - 1, a tuple of (BLOCK_T, BLOCK_H) blocks."""
+    chunks = ()
+    for chunk in tl.static_range(CHUNKS):
+        h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+        u = load_u(tile_ptr, t, real, h, SQUEEZE_DIM, ACTIVATION, INTERPRETED, CHUNKS * BLOCK_H)
+        chunks = chunks + (u,)
+    return chunks
+
+
+@triton.jit
+def load_expand_weight(
+    weight_ptr,
+    h,
+    e,
+    SQUEEZE_DIM: tl.constexpr,
+    EMBED_DIM: tl.constexpr,
+    dtype: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    SPAN_H: tl.constexpr,
+):
+    """W_le, an (BLOCK_E, BLOCK_H) block."""
+    inside = inside_dim(e, EMBED_DIM, BLOCK_E)[:, None] & inside_dim(h, SQUEEZE_DIM, SPAN_H)[None, :]
+    weight = tl.load(weight_ptr + e[:, None] * SQUEEZE_DIM + h[None, :], mask=inside, other=0.0)
+    return round_to(weight, dtype, INTERPRETED)
+
+
+@triton.jit
+def load_expand_weights(
+    weight_ptr,
+    first_h,
+    e,
+    SQUEEZE_DIM: tl.constexpr,
+    EMBED_DIM: tl.constexpr,
+    dtype: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    CHUNKS: tl.constexpr,
+):
+    """W_le of the channels first_h .. first_h + CHUNKS BLOCK_H - 1, a tuple of (BLOCK_E, BLOCK_H) blocks."""
+    chunks = ()
+    for chunk in tl.static_range(CHUNKS):
+        h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+        weight = load_expand_weight(
+            weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, dtype, INTERPRETED, BLOCK_E, CHUNKS * BLOCK_H
+        )
+        chunks = chunks + (weight,)
+    return chunks
+
+
+@triton.jit
+def local_expand(
+    tile_ptr,
+    t,
+    real,
+    weight_ptr,
+    e,
+    SQUEEZE_DIM: tl.constexpr,
+    EMBED_DIM: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+):
+    """W_le u, float32 (BLOCK_T, BLOCK_E), where H is wider than a program holds: u is read again for it."""
+    dtype: tl.constexpr = tile_ptr.dtype.element_ty
+    local = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
+    for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
+        h = block_h + tl.arange(0, BLOCK_H)
+        u = load_u(tile_ptr, t, real, h, SQUEEZE_DIM, ACTIVATION, INTERPRETED, BLOCK_H)
+        weight = load_expand_weight(weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, dtype, INTERPRETED, BLOCK_E, BLOCK_H)
+        local = dot(u, tl.trans(weight), local, PRECISION, INTERPRETED)
+    return local
+
+
+@triton.jit
+def transposed(chunks, CHUNKS: tl.constexpr):
+    """The transpose of each block of a tuple."""
+    turned = ()
+    for chunk in tl.static_range(CHUNKS):
+        turned = turned + (tl.trans(chunks[chunk]),)
+    return turned
+
+
+@triton.jit
+def held_expand(
+    u_chunks,
+    weights,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    CHUNKS: tl.constexpr,
+):
+    """W_le u, float32 (BLOCK_T, BLOCK_E), from chunks of u and W_le^T that are all of H."""
+    local = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
+    for chunk in tl.static_range(CHUNKS):
+        local = dot(u_chunks[chunk], weights[chunk], local, PRECISION, INTERPRETED)
+    return local
