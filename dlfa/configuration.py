@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,8 @@ class DLFAConfig(PreTrainedConfig):
         odd_kernel_size(self.kernel_size)
         for name in ("reduction", "squeeze_dim", "feature_dim"):
             _positive(name, getattr(self, name))
+        if not math.isfinite(self.gate_bias):
+            raise ValueError(f"gate_bias must be finite, got {self.gate_bias}")
         _probability("layer_dropout", self.layer_dropout)
         _probability("classifier_dropout", self.classifier_dropout)
         self._resolve_fusion()

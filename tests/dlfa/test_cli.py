@@ -296,6 +296,7 @@ def test_a_run_is_kept_until_all_input_is_checked(run, encoder, data_dir, tmp_pa
         (encoder, (*frozen, tmp_path / "file"), "choose another --states-cache"),
         (huge, (*frozen, tmp_path / "cache", "--states-dtype", "float16"), "cannot be kept as float16"),
         (encoder, ("--overwrite", "--max-length", 2), "max_length must leave room"),
+        (encoder, ("--overwrite", "--fusion", "last", "--gate-bias", "nan"), "gate_bias must be finite, got nan"),
         (encoder, ("--overwrite", "--intermediate", f"udpos:{data_dir}", "--max-length", 2), "must leave room"),
     ):
         assert message in one_line_error(invoke(*train_arguments(model, data_dir, out, *more)))

@@ -1,6 +1,7 @@
 """DLFAConfig: what is normalised, what is refused, what is saved."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,8 @@ def test_fusion_and_layers(
         ({"reduction": 0}, "reduction must be positive, got 0"),
         ({"squeeze_dim": -1}, "squeeze_dim must be positive, got -1"),
         ({"feature_dim": 0}, "feature_dim must be positive, got 0"),
+        ({"gate_bias": math.nan}, "gate_bias must be finite, got nan"),
+        ({"gate_bias": -math.inf, "fusion": "last"}, "gate_bias must be finite, got -inf"),
         ({"layer_dropout": 1.0}, r"layer_dropout must be in \[0, 1\), got 1.0"),
         ({"classifier_dropout": -0.1}, r"classifier_dropout must be in \[0, 1\), got -0.1"),
     ],

@@ -416,6 +416,17 @@ def test_overwrite_replaces_the_run_and_spares_other_files(base, tmp_path):
 
 
 @pytest.mark.usefixtures("no_training")
+def test_a_run_is_kept_where_the_new_ones_configuration_cannot_be_written(finished):
+    config, _ = finished
+    before = {path: path.read_bytes() for path in config.output_dir.rglob("*") if path.is_file()}
+    # the model takes it, JSON does not
+    options = {**config.model_options, "problem_type": config.output_dir}
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        train(dataclasses.replace(config, model_options=options), overwrite=True)
+    assert {path: path.read_bytes() for path in config.output_dir.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.usefixtures("no_training")
 def test_resume_of_a_finished_run_returns_it(finished):
     config, results = finished
     assert train(config, resume=True) == results
