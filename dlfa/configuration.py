@@ -240,14 +240,20 @@ def _as_config(encoder_config: dict | PreTrainedConfig | None) -> PreTrainedConf
             "encoder_config must be that of a plain encoder, got a DLFAConfig; use its encoder_config, or dlfa train "
             "--intermediate to train on one task after another"
         )
-    if encoder_config.is_encoder_decoder:
-        raise ValueError(
-            f"encoder_config must be that of an encoder, got the encoder-decoder {encoder_config.model_type!r}"
-        )
+    check_family(encoder_config)
     for name in ("hidden_size", "num_hidden_layers"):
         if not isinstance(getattr(encoder_config, name, None), int):
             raise ValueError(f"encoder_config must have an integer {name}, {encoder_config.model_type!r} has none")
     return encoder_config
+
+
+def check_family(encoder_config: PreTrainedConfig) -> None:
+    """Raise ValueError for the configuration of an encoder whose family has decoders too.
+
+    Such an encoder says of itself that it has none, but AutoModel would load one beside it.
+    """
+    if encoder_config.is_encoder_decoder or getattr(type(encoder_config), "is_encoder_decoder", False):
+        raise ValueError(f"encoder must be of a family without a decoder, got one of {encoder_config.model_type!r}")
 
 
 def _positive(name: str, value: int | None) -> None:

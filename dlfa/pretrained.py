@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 from dlfa_kernels import FusedAIF
 from dlfa_kernels.checks import check_lower, check_mask, is_tensor
 
-from .configuration import DLFAConfig
+from .configuration import DLFAConfig, check_family
 from .encoder_states import EncoderStates, keep_block_inputs, run_encoder
 from .error_lines import first_line
 from .fusion import ScalarMix, build_fusion
@@ -336,9 +336,7 @@ def _bare(model: PreTrainedModel) -> PreTrainedModel:
     """The encoder of `model`, without pooler, checked to be what a saved DLFA model will be rebuilt with."""
     if isinstance(model, DLFAPreTrainedModel):
         raise ValueError(f"encoder must be a plain encoder, got a {type(model).__name__}; use its `encoder`")
-    if getattr(type(model.config), "is_encoder_decoder", False):  # of the family: its encoders say that they are none
-        family = model.config.model_type
-        raise ValueError(f"encoder must be of a family without a decoder, got {type(model).__name__} of {family!r}")
+    check_family(model.config)
     encoder = model.base_model
     needed = _encoder_class(model.config)
     if not isinstance(encoder, needed):
