@@ -94,15 +94,15 @@ class DLFAPreTrainedModel(PreTrainedModel):
                 its own dtype and on its own device, less its pooler. Of a model with a task head, such as
                 BertForMaskedLM, the encoder alone is used.
             fusion_layer: see DLFAConfig, whose default it shares: None, the plain last-layer baseline.
-            num_labels: classes of the task head.
+            num_labels: classes of the task head, at least 1; None takes as many as `id2label` has, else two.
             dtype: of the loaded weights; float32 unless told otherwise, since they are to be trained.
             encoder_kwargs: for `AutoModel.from_pretrained`, such as `revision` or `local_files_only`.
             **config_kwargs: fields of DLFAConfig, `id2label`, `label2id`, `problem_type`, and `attn_implementation`.
 
         Raises:
-            ValueError: a layer out of range, an encoder that does not fit, labels that disagree.
+            ValueError: a layer out of range, an encoder that does not fit, no labels, or labels that disagree.
             OSError: there is no such encoder, or its weights are damaged.
-            TypeError: an unknown keyword.
+            TypeError: an unknown keyword, or an argument of another type.
         """
         options = dict(encoder_kwargs or {})
         if "attn_implementation" in config_kwargs:
@@ -347,11 +347,15 @@ def _bare(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _check_fields(config_kwargs: dict[str, Any], num_labels: int | None) -> None:
-    """Raise unless every keyword is a field of DLFAConfig and the labels agree."""
+    """Raise TypeError or ValueError unless every keyword is a field of DLFAConfig and the labels agree."""
     own = {field.name for field in dataclasses.fields(DLFAConfig)} - {"encoder_config", "fusion_layer"}
     unknown = sorted(set(config_kwargs) - own)
     if unknown:
         raise TypeError(f"unknown keyword {', '.join(map(repr, unknown))}; DLFAConfig has {', '.join(sorted(own))}")
     names = config_kwargs.get("id2label")
+    if num_labels is not None and (isinstance(num_labels, bool) or not isinstance(num_labels, int)):
+        raise TypeError(f"num_labels must be an int or None, got {num_labels!r}")
+    if num_labels is not None and num_labels < 1:
+        raise ValueError(f"num_labels must be at least 1, got {num_labels}")
     if num_labels is not None and names is not None and len(names) != num_labels:
         raise ValueError(f"num_labels must be {len(names)}, the length of id2label, got {num_labels}")

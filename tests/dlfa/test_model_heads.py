@@ -361,6 +361,10 @@ def test_from_encoder_keeps_the_weights_of_a_resized_encoder() -> None:
             "unknown keyword 'kernal_size'; .*kernel_size",
         ),
         ({"fusion_layer": 1, "num_labels": 2, "id2label": {0: "A"}}, ValueError, "num_labels must be 1.*got 2"),
+        ({"num_labels": 0}, ValueError, "num_labels must be at least 1, got 0"),
+        ({"num_labels": -1}, ValueError, "num_labels must be at least 1, got -1"),
+        ({"num_labels": "3"}, TypeError, "num_labels must be an int or None, got '3'"),
+        ({"num_labels": True}, TypeError, "num_labels must be an int or None, got True"),
         ({"fusion_layer": 1, "attn_implementation": "eager"}, ValueError, "a loaded encoder takes no attn_impl"),
     ],
 )
