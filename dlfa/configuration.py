@@ -45,7 +45,7 @@ class DLFAConfig(PreTrainedConfig):
 
     Args:
         encoder_config: the encoder's configuration, or its dictionary; BERT's by default.
-        fusion_layer: the lower layer or layers, int or list of int; None for the plain last layer, and for
+        fusion_layer: the lower layer or layers, int or list (or tuple) of int; None for the plain last layer, and for
             `fusion="scalar_mix"` all layers.
         fusion: "last" (the baseline; `fusion_layer` is ignored and stored as None), "lower" (that layer alone), "sum"
             (last + lower layers), "scalar_mix" (gamma times the softmax-weighted sum of the last and the lower
@@ -79,7 +79,7 @@ class DLFAConfig(PreTrainedConfig):
     sub_configs = {"encoder_config": AutoConfig}  # noqa: RUF012 (a class attribute that transformers defines so)
 
     encoder_config: dict | PreTrainedConfig | None = None
-    fusion_layer: int | list[int] | None = None
+    fusion_layer: int | list[int] | tuple[int, ...] | None = None
     fusion: str | None = None
     fuse: str = "gate"
     reduction: int = 4
@@ -139,9 +139,9 @@ class DLFAConfig(PreTrainedConfig):
                 f"fusion_layer must be given for fusion={self.fusion!r} (0..{self.num_hidden_layers - 1}, or a "
                 "feature_dim for an external second input), got None; the plain last layer is fusion='last'"
             )
-        if isinstance(self.fusion_layer, list):
+        if isinstance(self.fusion_layer, list | tuple):
             if not self.fusion_layer:
-                raise ValueError("fusion_layer must name at least one layer, got an empty list")
+                raise ValueError(f"fusion_layer must name at least one layer, got {self.fusion_layer}")
             layers = [self._normalised(layer) for layer in self.fusion_layer]
             if len(set(layers)) < len(layers):
                 raise ValueError(f"fusion_layer must not name a layer twice, got {self.fusion_layer}")
@@ -204,7 +204,7 @@ class DLFAConfig(PreTrainedConfig):
             return ()
         if self.fusion_layer is None:
             return tuple(range(self.num_hidden_layers)) if self.feature_dim is None else ()
-        return tuple(self.fusion_layer) if isinstance(self.fusion_layer, list) else (self.fusion_layer,)
+        return tuple(self.fusion_layer) if isinstance(self.fusion_layer, list | tuple) else (self.fusion_layer,)
 
     @property
     def num_lower_inputs(self) -> int:

@@ -33,6 +33,9 @@ class DLFAPreTrainedModel(PreTrainedModel):
     the fusion needs; `head_from_states` runs fusion and head on such states, wherever they come from. A frozen encoder
     therefore has to run only once: keep its states, train on them, and save the model as any other.
 
+    Fusion and head count a token as real wherever `attention_mask` is not 0; what other values than 0 and 1 mean to the
+    encoder is its own (for Longformer 2 is global attention).
+
     A subclass gives `_check_arguments` and `_head`, which know its labels.
     """
 
@@ -80,7 +83,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
     def from_encoder(
         cls: type[Model],
         encoder: str | os.PathLike[str] | PreTrainedModel,
-        fusion_layer: int | list[int] | None = None,
+        fusion_layer: int | list[int] | tuple[int, ...] | None = None,
         num_labels: int | None = None,
         *,
         dtype: torch.dtype | str = "float32",

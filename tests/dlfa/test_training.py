@@ -415,6 +415,11 @@ def test_overwrite_replaces_the_run_and_spares_other_files(base, tmp_path):
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"mine.txt", "checkpoint-mine"}
 
 
+def test_layers_in_a_tuple_are_those_that_run_json_holds(base):
+    config = dataclasses.replace(base, model_options={"fusion_layer": (0, 1)})
+    assert differences(json.loads(json.dumps(config.to_json())), config.to_json()) == []
+
+
 @pytest.mark.usefixtures("no_training")
 def test_a_run_is_kept_where_the_new_ones_configuration_cannot_be_written(finished):
     config, _ = finished
