@@ -211,6 +211,30 @@ def test_bad_training_arguments(encoder, data_dir, tmp_path, more, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "--task", "udpos", "--model", "{encoder}", "--data-dir", "{data}", "--output-dir"),
+        ("train", "--task", "udpos", "--model", "{encoder}", "--output-dir", "out", "--states-cache"),
+        ("sweep", "--task", "udpos", "--model", "{encoder}", "--data-dir", "{data}", "--output-dir"),
+        ("ensemble", "{run}", "{encoder}", "--output-dir"),
+        ("quickstart", "--output-dir"),
+        ("evaluate", "{run}", "--predictions"),
+        ("evaluate", "{run}", "--output"),
+        ("predict", "{run}", "--input", "text", "--output"),
+        ("report", "{run}", "--output"),
+        ("analyze", "{run}", "--output"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_directory(run, encoder, data_dir, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    given = [part.format(run=run[0], encoder=encoder, data=data_dir) for part in arguments]
+    result = invoke(*given, "")
+    assert result.exit_code == 2
+    assert f"Invalid value for '{arguments[-1]}': it must not be empty" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_fusion_layer_must_be_told(encoder, data_dir, tmp_path):
     arguments = [str(part) for part in train_arguments(encoder, data_dir, tmp_path / "out")]
     place = arguments.index("--fusion-layer")
