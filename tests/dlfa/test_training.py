@@ -397,6 +397,15 @@ def test_files_of_others_that_a_run_would_replace_are_refused(base, tmp_path, na
     assert path.read_text() == "mine"
 
 
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("option", [{}, {"overwrite": True}, {"resume": True}])
+def test_a_sweeps_directory_is_no_runs(base, tmp_path, option):
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds a sweep \(sweep.json\); give another directory"):
+        train(dataclasses.replace(base, output_dir=tmp_path), **option)
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
+
+
 def test_overwrite_replaces_the_run_and_spares_other_files(base, tmp_path):
     config = dataclasses.replace(base, output_dir=tmp_path, epochs=1)
     train(config)
