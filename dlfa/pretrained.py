@@ -19,7 +19,7 @@ from dlfa_kernels.checks import check_lower, check_mask, is_tensor
 
 from .configuration import DLFAConfig, check_family
 from .encoder_states import EncoderStates, keep_block_inputs, run_encoder
-from .error_lines import first_line
+from .error_lines import why_not_found
 from .fusion import ScalarMix, build_fusion
 from .input_checks import check_tokens, check_vocabulary
 
@@ -312,7 +312,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
 
 def no_encoder(name: str, error: Exception) -> ValueError:
     """What to raise where transformers, by `error`, finds no encoder `name`, a Hub id or directory."""
-    return ValueError(f"no encoder can be loaded from {name!r}: {first_line(error)}")
+    return ValueError(f"no encoder can be loaded from {name!r}: {why_not_found(name, error)}")
 
 
 def project(layer: nn.Linear, states: Tensor) -> Tensor:

@@ -204,6 +204,8 @@ def one_line_error(result):
         (("--layer-dropout", "1"), "layer_dropout must be in [0, 1), got 1.0"),
         (("--overwrite", "--resume"), "--overwrite and --resume cannot be given together"),
         (("--data-dir", "nowhere"), "nowhere: no such folder"),
+        (("--model", "/nowhere"), "no tokenizer can be loaded from '/nowhere': no such directory"),
+        (("--output-dir", "/dev/null/x"), "--output-dir /dev/null/x cannot be made: Not a directory"),
     ],
 )
 def test_bad_training_arguments(encoder, data_dir, tmp_path, more, message):
