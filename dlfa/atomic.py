@@ -44,10 +44,16 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_json(path: Path, values: Any) -> None:
-    """As `write_bytes`, indented JSON.
+def json_text(values: Any) -> str:
+    """`values` as indented JSON.
 
     Raises:
         ValueError: a NaN or an infinity, which JSON has no name for.
+        TypeError: a value of a type that JSON has none for.
     """
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, values: Any) -> None:
+    """As `write_bytes`, what `json_text` makes of `values`, which raises before anything is written."""
+    write_text(path, json_text(values))

@@ -11,7 +11,7 @@ import typer
 from .analysis.command import analyze
 from .experiment_commands import ensemble, sweep
 from .report.command import report
-from .run_options import DataDir, Languages, Quiet, run_fields, split_list, with_run_options
+from .run_options import DataDir, Languages, Quiet, output_path, run_fields, split_list, with_run_options
 from .terminal import fail, is_first_process, one_line_errors, print_table, quiet_libraries
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ TaskName = Annotated[str | None, typer.Option("--task", help="A task of `dlfa ta
 @app.command()
 @with_run_options
 def train(
-    output_dir: Annotated[Path, typer.Option(help="Where model, results and predictions go.")],
+    output_dir: Annotated[Path, output_path("Where model, results and predictions go.")],
     options: dict[str, Any],
     fusion_layer: Annotated[
         str | None,
@@ -78,8 +78,8 @@ def evaluate(
     task: TaskName = None,
     languages: Languages = None,
     split: Annotated[str, typer.Option(help="test or dev.")] = "test",
-    output: Annotated[Path | None, typer.Option(help="Write the results here, as results.json.")] = None,
-    predictions: Annotated[Path | None, typer.Option(help="Write predictions here, one file a language.")] = None,
+    output: Annotated[Path | None, output_path("Write the results here, as results.json.")] = None,
+    predictions: Annotated[Path | None, output_path("Write predictions here, one file a language.")] = None,
     max_eval_examples: Annotated[
         int | None, typer.Option(help="A fixed random subset of each language; 0 for all; default: as the run.")
     ] = None,
@@ -132,7 +132,7 @@ def evaluate(
 def predict(
     model_dir: Annotated[Path, typer.Argument(help="Output directory of `dlfa train`.")],
     input_file: Annotated[str, typer.Option("--input", help="A file, or - for standard input.")],
-    output: Annotated[Path | None, typer.Option(help="A file; default: standard output.")] = None,
+    output: Annotated[Path | None, output_path("A file; default: standard output.")] = None,
     input_format: Annotated[
         str, typer.Option(help="Tagging: text (a sentence a line), tokens (a token a line), or auto.")
     ] = "auto",
@@ -173,7 +173,7 @@ def tasks() -> None:
 
 @app.command()
 def quickstart(
-    output_dir: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/quickstart"),
+    output_dir: Annotated[Path, output_path("Where everything goes.")] = Path("runs/quickstart"),
     seed: Annotated[int, typer.Option(help="Of corpus, initialisation and training.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --output-dir.")] = False,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class DLFAConfig(PreTrainedConfig):
 
     Args:
         encoder_config: the encoder's configuration, or its dictionary; BERT's by default.
-        fusion_layer: the lower layer or layers, int or list of int; None for the plain last layer, and for
+        fusion_layer: the lower layer or layers, int or list (or tuple) of int; None for the plain last layer, and for
             `fusion="scalar_mix"` all layers.
         fusion: "last" (the baseline; `fusion_layer` is ignored and stored as None), "lower" (that layer alone), "sum"
             (last + lower layers), "scalar_mix" (gamma times the softmax-weighted sum of the last and the lower
@@ -78,7 +79,7 @@ class DLFAConfig(PreTrainedConfig):
     sub_configs = {"encoder_config": AutoConfig}  # noqa: RUF012 (a class attribute that transformers defines so)
 
     encoder_config: dict | PreTrainedConfig | None = None
-    fusion_layer: int | list[int] | None = None
+    fusion_layer: int | list[int] | tuple[int, ...] | None = None
     fusion: str | None = None
     fuse: str = "gate"
     reduction: int = 4
@@ -119,6 +120,8 @@ class DLFAConfig(PreTrainedConfig):
         odd_kernel_size(self.kernel_size)
         for name in ("reduction", "squeeze_dim", "feature_dim"):
             _positive(name, getattr(self, name))
+        if not math.isfinite(self.gate_bias):
+            raise ValueError(f"gate_bias must be finite, got {self.gate_bias}")
         _probability("layer_dropout", self.layer_dropout)
         _probability("classifier_dropout", self.classifier_dropout)
         self._resolve_fusion()
@@ -136,9 +139,9 @@ class DLFAConfig(PreTrainedConfig):
                 f"fusion_layer must be given for fusion={self.fusion!r} (0..{self.num_hidden_layers - 1}, or a "
                 "feature_dim for an external second input), got None; the plain last layer is fusion='last'"
             )
-        if isinstance(self.fusion_layer, list):
+        if isinstance(self.fusion_layer, list | tuple):
             if not self.fusion_layer:
-                raise ValueError("fusion_layer must name at least one layer, got an empty list")
+                raise ValueError(f"fusion_layer must name at least one layer, got {self.fusion_layer}")
             layers = [self._normalised(layer) for layer in self.fusion_layer]
             if len(set(layers)) < len(layers):
                 raise ValueError(f"fusion_layer must not name a layer twice, got {self.fusion_layer}")
@@ -201,7 +204,7 @@ class DLFAConfig(PreTrainedConfig):
             return ()
         if self.fusion_layer is None:
             return tuple(range(self.num_hidden_layers)) if self.feature_dim is None else ()
-        return tuple(self.fusion_layer) if isinstance(self.fusion_layer, list) else (self.fusion_layer,)
+        return tuple(self.fusion_layer) if isinstance(self.fusion_layer, list | tuple) else (self.fusion_layer,)
 
     @property
     def num_lower_inputs(self) -> int:
@@ -237,14 +240,20 @@ def _as_config(encoder_config: dict | PreTrainedConfig | None) -> PreTrainedConf
             "encoder_config must be that of a plain encoder, got a DLFAConfig; use its encoder_config, or dlfa train "
             "--intermediate to train on one task after another"
         )
-    if encoder_config.is_encoder_decoder:
-        raise ValueError(
-            f"encoder_config must be that of an encoder, got the encoder-decoder {encoder_config.model_type!r}"
-        )
+    check_family(encoder_config)
     for name in ("hidden_size", "num_hidden_layers"):
         if not isinstance(getattr(encoder_config, name, None), int):
             raise ValueError(f"encoder_config must have an integer {name}, {encoder_config.model_type!r} has none")
     return encoder_config
+
+
+def check_family(encoder_config: PreTrainedConfig) -> None:
+    """Raise ValueError for the configuration of an encoder whose family has decoders too.
+
+    Such an encoder says of itself that it has none, but AutoModel would load one beside it.
+    """
+    if encoder_config.is_encoder_decoder or getattr(type(encoder_config), "is_encoder_decoder", False):
+        raise ValueError(f"encoder must be of a family without a decoder, got one of {encoder_config.model_type!r}")
 
 
 def _positive(name: str, value: int | None) -> None:

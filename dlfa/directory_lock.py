@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from .output_paths import make_folder
 from .processes import process_state
 from .run_directory import RunDirectory
 
@@ -23,7 +24,7 @@ def exclusive(directory: Path) -> Iterator[None]:
     leaves is in nobody's way. Of several processes of torchrun the first holds the directory for all.
 
     Raises:
-        ValueError: another process holds it, or it is a file.
+        ValueError: another process holds it, or it is a file, or cannot be made or written.
     """
     if not process_state().is_main_process:
         yield
@@ -32,7 +33,7 @@ def exclusive(directory: Path) -> Iterator[None]:
     made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     lock = FileLock(directory / LOCK)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_folder("--output-dir", directory)
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -41,7 +42,7 @@ def exclusive(directory: Path) -> Iterator[None]:
             ) from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # a file system without locks does without
-                raise
+                raise ValueError(f"--output-dir {directory} cannot be written: {error.strerror}") from error
         try:
             yield
         finally:

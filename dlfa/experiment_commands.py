@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from .run_options import DataDir, Languages, Quiet, run_fields, split_list, with_run_options
+from .run_options import DataDir, Languages, Quiet, output_path, run_fields, split_list, with_run_options
 from .terminal import fail, one_line_errors, print_table, quiet_libraries
 
 
 @with_run_options
 def sweep(
-    output_dir: Annotated[Path, typer.Option(help="Of the sweep: cells/NAME/ for each run, sweep.json.")],
+    output_dir: Annotated[Path, output_path("Of the sweep: cells/NAME/ for each run, sweep.json.")],
     options: dict[str, Any],
     fusion_layers: Annotated[str, typer.Option(help="Lower layers, such as 2,4,6, or all.")] = "all",
     seeds: Annotated[str, typer.Option(help="Such as 1,2,3.")] = "1",
@@ -50,7 +50,7 @@ def sweep(
 
 def ensemble(
     runs: Annotated[list[Path], typer.Argument(help="Output directories of `dlfa train`, of one task.")],
-    output_dir: Annotated[Path, typer.Option(help="Where results and predictions go.")],
+    output_dir: Annotated[Path, output_path("Where results and predictions go.")],
     data_dir: DataDir = None,
     languages: Languages = None,
     vote: Annotated[bool, typer.Option("--vote", help="One vote a run, in place of the mean probability.")] = False,

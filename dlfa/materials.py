@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from .cache_directory import cache_directory
 from .configuration import DLFAConfig
 from .data.loading import TaskData, choose_languages, load_task_data
-from .error_lines import first_line
+from .error_lines import why_not_found
 from .frozen import StateInputs, StateStore
 from .model_inputs import ModelInputs
 from .modeling import DLFAModel
@@ -139,7 +139,7 @@ def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"no tokenizer can be loaded from {name!r}: {first_line(error)}") from error
+        raise ValueError(f"no tokenizer can be loaded from {name!r}: {why_not_found(name, error)}") from error
     if not tokenizer.is_fast:
         raise ValueError(f"the tokenizer of {name!r} is no fast one (tokenizers library), which words need")
     if max_length > tokenizer.model_max_length:

@@ -28,6 +28,14 @@ def check_folder(option: str, path: Path) -> None:
     _try(option, path, path)
 
 
+def make_folder(option: str, path: Path) -> None:
+    """Make the folder `path` of `option` where it is not there; ValueError where that cannot be done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{option} {path} cannot be made: {error.strerror}") from error
+
+
 def _try(option: str, path: Path, folder: Path) -> None:
     probe = atomic.temporary(folder / "probe")
     try:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from .encoder_states import encoder_blocks
+from .error_lines import first_line
 
 
 def freeze_layers(model: PreTrainedModel, count: int) -> None:
@@ -49,15 +51,26 @@ def add_adapters(model: PreTrainedModel, rank: int, alpha: int | None, targets: 
         targets: names of linear layers; None takes all of the encoder.
 
     Raises:
-        ValueError: peft is not installed, or no layer has such a name.
+        ValueError: peft is not installed, or a name that no layer has, or one of layers that take no adapters.
     """
     try:
         import peft
     except ImportError as error:
         raise ValueError("lora_rank needs the package peft: pip install dlfa[lora]") from error
+    encoder: Any = model.encoder
+    for target in targets or ():
+        if not any(f".{name}".endswith(f".{target}") for name, _ in encoder.named_modules()):
+            linear = {name.rpartition(".")[2] for name, each in encoder.named_modules() if isinstance(each, nn.Linear)}
+            raise ValueError(
+                f"lora_targets must name linear layers of the encoder, which are {', '.join(sorted(linear))}; got "
+                f"{target!r}"
+            )
     names = list(targets) if targets is not None else "all-linear"
     config = peft.LoraConfig(r=rank, lora_alpha=alpha or 2 * rank, target_modules=names)
-    model.encoder = peft.get_peft_model(model.encoder, config)  # type: ignore[arg-type]
+    try:
+        model.encoder = peft.get_peft_model(encoder, config)
+    except ValueError as error:
+        raise ValueError(f"lora_targets {', '.join(targets or ())}: {first_line(error)}") from error
 
 
 def merge_adapters(model: PreTrainedModel) -> None:

@@ -48,8 +48,7 @@ def read_input(task: Task, path: Path, input_format: str = "auto") -> list[Examp
 def _read_texts(task: ClassificationTask, path: Path) -> list[LabelledText]:
     examples = []
     for number, line in example_lines(path):
-        names = (*task.columns, "label") if line.count("\t") == len(task.columns) else task.columns
-        fields = columns(path, number, line, names)
+        fields = columns(path, number, line, task.columns, optional="label")
         examples.append(LabelledText(tuple(map(unquoted, fields[: len(task.columns)]))))
     return examples
 

@@ -17,9 +17,9 @@ from transformers.utils import ModelOutput
 from dlfa_kernels import FusedAIF
 from dlfa_kernels.checks import check_lower, check_mask, is_tensor
 
-from .configuration import DLFAConfig
+from .configuration import DLFAConfig, check_family
 from .encoder_states import EncoderStates, keep_block_inputs, run_encoder
-from .error_lines import first_line
+from .error_lines import why_not_found
 from .fusion import ScalarMix, build_fusion
 from .input_checks import check_tokens, check_vocabulary
 
@@ -32,6 +32,9 @@ class DLFAPreTrainedModel(PreTrainedModel):
     A model works in two steps that can be called apart: `encoder_states` runs the encoder and returns the layers that
     the fusion needs; `head_from_states` runs fusion and head on such states, wherever they come from. A frozen encoder
     therefore has to run only once: keep its states, train on them, and save the model as any other.
+
+    Fusion and head count a token as real wherever `attention_mask` is not 0; what other values than 0 and 1 mean to the
+    encoder is its own (for Longformer 2 is global attention).
 
     A subclass gives `_check_arguments` and `_head`, which know its labels.
     """
@@ -80,7 +83,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
     def from_encoder(
         cls: type[Model],
         encoder: str | os.PathLike[str] | PreTrainedModel,
-        fusion_layer: int | list[int] | None = None,
+        fusion_layer: int | list[int] | tuple[int, ...] | None = None,
         num_labels: int | None = None,
         *,
         dtype: torch.dtype | str = "float32",
@@ -94,15 +97,15 @@ class DLFAPreTrainedModel(PreTrainedModel):
                 its own dtype and on its own device, less its pooler. Of a model with a task head, such as
                 BertForMaskedLM, the encoder alone is used.
             fusion_layer: see DLFAConfig, whose default it shares: None, the plain last-layer baseline.
-            num_labels: classes of the task head.
+            num_labels: classes of the task head, at least 1; None takes as many as `id2label` has, else two.
             dtype: of the loaded weights; float32 unless told otherwise, since they are to be trained.
             encoder_kwargs: for `AutoModel.from_pretrained`, such as `revision` or `local_files_only`.
             **config_kwargs: fields of DLFAConfig, `id2label`, `label2id`, `problem_type`, and `attn_implementation`.
 
         Raises:
-            ValueError: a layer out of range, an encoder that does not fit, labels that disagree.
+            ValueError: a layer out of range, an encoder that does not fit, no labels, or labels that disagree.
             OSError: there is no such encoder, or its weights are damaged.
-            TypeError: an unknown keyword.
+            TypeError: an unknown keyword, or an argument of another type.
         """
         options = dict(encoder_kwargs or {})
         if "attn_implementation" in config_kwargs:
@@ -309,7 +312,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
 
 def no_encoder(name: str, error: Exception) -> ValueError:
     """What to raise where transformers, by `error`, finds no encoder `name`, a Hub id or directory."""
-    return ValueError(f"no encoder can be loaded from {name!r}: {first_line(error)}")
+    return ValueError(f"no encoder can be loaded from {name!r}: {why_not_found(name, error)}")
 
 
 def project(layer: nn.Linear, states: Tensor) -> Tensor:
@@ -336,9 +339,7 @@ def _bare(model: PreTrainedModel) -> PreTrainedModel:
     """The encoder of `model`, without pooler, checked to be what a saved DLFA model will be rebuilt with."""
     if isinstance(model, DLFAPreTrainedModel):
         raise ValueError(f"encoder must be a plain encoder, got a {type(model).__name__}; use its `encoder`")
-    if getattr(type(model.config), "is_encoder_decoder", False):  # of the family: its encoders say that they are none
-        family = model.config.model_type
-        raise ValueError(f"encoder must be of a family without a decoder, got {type(model).__name__} of {family!r}")
+    check_family(model.config)
     encoder = model.base_model
     needed = _encoder_class(model.config)
     if not isinstance(encoder, needed):
@@ -349,11 +350,15 @@ def _bare(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _check_fields(config_kwargs: dict[str, Any], num_labels: int | None) -> None:
-    """Raise unless every keyword is a field of DLFAConfig and the labels agree."""
+    """Raise TypeError or ValueError unless every keyword is a field of DLFAConfig and the labels agree."""
     own = {field.name for field in dataclasses.fields(DLFAConfig)} - {"encoder_config", "fusion_layer"}
     unknown = sorted(set(config_kwargs) - own)
     if unknown:
         raise TypeError(f"unknown keyword {', '.join(map(repr, unknown))}; DLFAConfig has {', '.join(sorted(own))}")
     names = config_kwargs.get("id2label")
+    if num_labels is not None and (isinstance(num_labels, bool) or not isinstance(num_labels, int)):
+        raise TypeError(f"num_labels must be an int or None, got {num_labels!r}")
+    if num_labels is not None and num_labels < 1:
+        raise ValueError(f"num_labels must be at least 1, got {num_labels}")
     if num_labels is not None and names is not None and len(names) != num_labels:
         raise ValueError(f"num_labels must be {len(names)}, the length of id2label, got {num_labels}")

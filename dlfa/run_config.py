@@ -193,7 +193,10 @@ class RunConfig:
             values[name] = None if values[name] is None else str(values[name])
         for name in _TUPLES:
             values[name] = None if values[name] is None else list(values[name])
-        values["model_options"] = dict(self.model_options)
+        # Layers may be a tuple, which JSON gives back as a list: a run to go on with would not know them again.
+        values["model_options"] = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in self.model_options.items()
+        }
         return values
 
     @classmethod

@@ -20,6 +20,8 @@ from . import atomic
 from .json_files import read_object
 from .run_config import RunConfig, differences
 
+SWEEP = "sweep.json"  # marks the directory of a sweep
+
 _COMPLETE = "complete.json"
 _RESULTS = ("results.json", "languages.png", "predictions/test-*", "predictions/dev-*")
 # What a run alone leaves; run.json is the last that is removed, so that a directory half cleared still tells of a run.
@@ -103,6 +105,11 @@ class RunDirectory:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"--output-dir {self.path} is a file, not a directory")
 
+    def check_no_sweep(self) -> None:
+        """Raise ValueError where a sweep lies here."""
+        if (self.path / SWEEP).exists():
+            raise ValueError(f"--output-dir {self.path} holds a sweep ({SWEEP}); give another directory")
+
     def check(self, model: str, overwrite: bool, resume: bool) -> None:
         """Raise ValueError where a new run may not be written here."""
         if overwrite and resume:
@@ -116,6 +123,7 @@ class RunDirectory:
                 "--overwrite to replace it, or another directory"
             )
         if not self.holds_run():
+            self.check_no_sweep()
             self.check_no_others((*_RESULTS, *_MODEL, "checkpoints/checkpoint-*"), "the run")
         if resume and self.holds_run() and not self.run_file.exists():
             raise ValueError(f"--resume: {self.path} holds a model but no run.json, so there is no run to go on with")
@@ -177,6 +185,7 @@ class RunDirectory:
         if self.run_file.exists() or (self.path / "config.json").exists():
             raise ValueError(f"--output-dir {self.path} holds a run or a model; choose another")
         if not self.holds_ensemble():
+            self.check_no_sweep()
             self.check_no_others((*_RESULTS, self.ensemble_file.name), "the ensemble")
         elif self.results_file.exists() and not overwrite:
             raise ValueError(f"--output-dir {self.path} holds results; give --overwrite or choose another")

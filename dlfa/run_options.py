@@ -20,6 +20,21 @@ DataDir = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
 
+def output_path(help: str) -> Any:
+    """An option whose value is a path to write to.
+
+    An empty one, as a variable of the shell that is not set makes it, is refused: `Path` takes it for the current
+    directory.
+    """
+    return typer.Option(help=help, parser=_not_empty, metavar="<path>")
+
+
+def _not_empty(path: str | Path) -> Path:
+    if not str(path):
+        raise typer.BadParameter("it must not be empty")
+    return Path(path)
+
+
 def run_fields(
     *,
     task: Annotated[str, typer.Option(help="One of those that `dlfa tasks` lists.")],
@@ -48,7 +63,7 @@ def run_fields(
         typer.Option("--freeze-encoder", help="Train fusion and head alone, on hidden states computed once and kept."),
     ] = False,
     states_cache: Annotated[
-        Path | None, typer.Option(help="Where they are kept; default: $DLFA_CACHE, else the user's cache.")
+        Path | None, output_path("Where they are kept; default: $DLFA_CACHE, else the user's cache.")
     ] = None,
     states_dtype: Annotated[
         str, typer.Option(help="As float32, exactly, or as float16, in half the space.")

@@ -35,7 +35,7 @@ from .materials import Materials, compute_states, load_data, load_encoder, load_
 from .pretrained import no_encoder
 from .processes import check_alone
 from .run_config import RunConfig, differences
-from .run_directory import RunDirectory
+from .run_directory import SWEEP, RunDirectory
 from .training import fit, prepare
 
 MODES = ("last", "lower", "sum", "scalar_mix", "aif:gate", "aif:select")
@@ -214,7 +214,7 @@ def _describer(bar: Progress, task: Any) -> Callable[[Cell], None]:
 
 def _check_directory(config: SweepConfig) -> None:
     """Refuse a directory that holds something else."""
-    path, now = config.output_dir / "sweep.json", config.to_json()
+    path, now = config.output_dir / SWEEP, config.to_json()
     if path.exists():
         before = read_object(path, ("config", "cells"))["config"]
         if changed := differences(before, now):
@@ -235,7 +235,7 @@ class _Record:
     @property
     def file(self) -> Path:
         """sweep.json itself."""
-        return self.config.output_dir / "sweep.json"
+        return self.config.output_dir / SWEEP
 
     def check(self, inputs: Mapping[str, Any]) -> None:
         """Raise ValueError where the cells that are there were made from others than `inputs`."""

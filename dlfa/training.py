@@ -138,6 +138,7 @@ def prepare(
         directory.check_same_encoder(encoder_sha256)
     limit_training(model, config)
     features = encode_all(config, materials)
+    run_text = atomic.json_text({**run, "encoder_sha256": encoder_sha256})
     process_state().wait_for_everyone()  # no process may look at the directory after one has claimed it
     if process_state().is_main_process:
         if resumed:
@@ -145,7 +146,7 @@ def prepare(
         elif overwrite:
             directory.clear()
         # A run that goes on may do so with its data in another place.
-        atomic.write_json(directory.run_file, {**run, "encoder_sha256": encoder_sha256})
+        atomic.write_text(directory.run_file, run_text)
     checkpoint = directory.newest_checkpoint() if resumed else None
     return Prepared(
         config, task, materials, model, encoder_sha256, features, directory, checkpoint, predecessor, progress

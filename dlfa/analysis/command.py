@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..run_options import DataDir, Languages, Quiet, split_list
+from ..run_options import DataDir, Languages, Quiet, output_path, split_list
 from ..terminal import one_line_errors, print_table, quiet_libraries
 
 
@@ -27,7 +27,7 @@ def analyze(
         typer.Option(help="Probe a word's first or last sub-word, or their mean (default, unless a run tells)."),
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens a sequence; default: as the run.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Write analysis.json, analysis.md and its pictures here.")] = None,
+    output: Annotated[Path | None, output_path("Write analysis.json, analysis.md and its pictures here.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Probe every layer for labels and languages; measure the gates and each layer's part of the output."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -15,12 +16,15 @@ def find_file(task: Task, data_dir: Path, split: str, language: str) -> Path:
     """The file of `split` in `language`.
 
     Raises:
-        DataError: there is none; the languages that are there are listed.
+        DataError: there is none, where the languages that are there are listed, or something else has its name.
     """
     names = [pattern.format(split=split, lang=language) for pattern in task.file_patterns[split]]
     for name in names:
         if (data_dir / name).is_file():
             return data_dir / name
+    for name in names:
+        if os.path.lexists(data_dir / name):
+            raise DataError(f"{data_dir / name}: must be a file, and is a directory, a device or a link to nothing")
     there = ", ".join(languages_on_disk(task, data_dir, split)) or "none"
     raise DataError(f"{data_dir}: no {' or '.join(names)}; languages with a {split} file here: {there}")
 

@@ -42,19 +42,24 @@ def example_lines(path: Path) -> Iterator[tuple[int, str]]:
             blank.clear()
 
 
-def columns(path: Path, number: int, line: str, names: tuple[str, ...], hint: str = "") -> list[str]:
-    """The line's tab-separated columns, as many as `names`, none of them blank.
+def columns(
+    path: Path, number: int, line: str, names: tuple[str, ...], hint: str = "", *, optional: str | None = None
+) -> list[str]:
+    """The line's tab-separated columns, none of them blank: as many as `names`, and `optional` where it is there.
 
     Raises:
-        DataError: another number of columns, or a blank one.
+        DataError: another number of columns, or a blank one; `hint` ends the message where there are too few.
     """
     fields = line.split("\t")
-    if len(fields) != len(names):
+    needed, layout, most = str(len(names)), "<TAB>".join(names), names
+    if optional is not None:
+        needed, layout, most = f"{needed} or {len(names) + 1}", f"{layout}[<TAB>{optional}]", (*names, optional)
+    if not len(names) <= len(fields) <= len(most):
         raise DataError(
-            f"{path}:{number}: expected {len(names)} tab-separated columns ({'<TAB>'.join(names)}), got {len(fields)}: "
+            f"{path}:{number}: expected {needed} tab-separated columns ({layout}), got {len(fields)}: "
             f"{_shown(line)}{hint if line and len(fields) < len(names) else ''}"
         )
-    for name, field in zip(names, fields, strict=True):
+    for name, field in zip(most, fields, strict=False):
         if not field.strip():
             raise DataError(f"{path}:{number}: the {name} is empty: {_shown(line)}")
     return fields

@@ -16,9 +16,13 @@ def read_squad_file(path: Path, need_answers: bool = True) -> list[Question]:
         path: UTF-8.
         need_answers: refuse a question without an answer.
 
+    Returns:
+        The questions. The passage need not read as an answer where the answer is said to start: data sets that were
+        cleaned after they were annotated are some characters off.
+
     Raises:
-        DataError: names the file and the line (no JSON) or the place in it (a missing or ill-typed field), a question
-            id that comes twice, a file without a question.
+        DataError: names the file and the line (no JSON) or the place in it (a missing or ill-typed field, an answer
+            that starts outside its passage), a question id that comes twice, a file without a question.
     """
     try:
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
@@ -51,6 +55,11 @@ def _question(path: Path, place: str, qa: Any, context: str) -> Question:
     answers = []
     for answer_place, answer in _items(path, place, qa, "answers") if "answers" in qa else ():
         start = _field(path, answer_place, answer, "answer_start", int)
+        if not 0 <= start < len(context):
+            raise DataError(
+                f"{path}: {answer_place}: answer_start must lie in the passage, which has {len(context)} characters, "
+                f"got {start}"
+            )
         answers.append((_field(path, answer_place, answer, "text", str), start))
     return Question(identifier, text, context, tuple(answers))
 

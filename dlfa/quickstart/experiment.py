@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from .. import atomic
+from ..output_paths import make_folder
 from .comparison import METRIC, TASK, FineTuning, compare, fine_tune, most_frequent_tag
 from .corpus import LANGUAGES, Corpus, CorpusSize
 from .presentation import comparison_chart, comparison_table
@@ -77,7 +78,7 @@ def claim(output_dir: Path, overwrite: bool) -> None:
 
     Raises:
         ValueError: it is a file, holds a quickstart and `overwrite` is not given, or holds something else of the same
-            names, which is never removed.
+            names, which is never removed; or it cannot be made.
     """
     if output_dir.exists() and not output_dir.is_dir():
         raise ValueError(f"--output-dir {output_dir} is a file, not a directory")
@@ -90,7 +91,7 @@ def claim(output_dir: Path, overwrite: bool) -> None:
             f"--output-dir {output_dir} holds {', '.join(taken)} of something else than a quickstart; "
             "give another directory"
         )
-    output_dir.mkdir(parents=True, exist_ok=True)
+    make_folder("--output-dir", output_dir)
     for name in (RESULTS, CHART):
         (output_dir / name).unlink(missing_ok=True)
     for name in FOLDERS:

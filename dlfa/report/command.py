@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..run_options import split_list
+from ..run_options import output_path, split_list
 from ..terminal import one_line_errors, print_table
 
 
@@ -15,7 +15,7 @@ def report(
     results: Annotated[
         list[Path], typer.Argument(help="results.json files, or directories of runs and sweeps, searched below.")
     ],
-    output: Annotated[Path | None, typer.Option(help="Write report.md, its pictures and runs.csv here.")] = None,
+    output: Annotated[Path | None, output_path("Write report.md, its pictures and runs.csv here.")] = None,
     data_dir: Annotated[
         list[str] | None,
         typer.Option(

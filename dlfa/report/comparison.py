@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .runs import Run, protocol_differences, protocol_key
@@ -99,7 +99,8 @@ def compare(
     Runs of one task, model and split whose protocols differ come into separate comparisons where a protocol has several
     variants; a protocol with a single variant is left out beside a larger one. Where the variants of a protocol have
     different seeds, there is one comparison for each set of seeds, with the variants that have all of them: no mean is
-    taken over other seeds than its neighbour's.
+    taken over other seeds than its neighbour's. Where no run of a protocol can be compared, a line of the first
+    comparison's `left_out` says so.
 
     Args:
         runs: as `load_runs` reads them.
@@ -108,7 +109,7 @@ def compare(
         baseline: the label of the variant to compare with; None takes the last layer under the same compared settings.
 
     Raises:
-        ValueError: a metric, language or baseline that is nowhere.
+        ValueError: a metric, language or baseline that is nowhere; no run at all that can be compared.
     """
     if baseline is not None and baseline not in {run.variant.label for run in runs}:
         labels = sorted({run.variant for run in runs}, key=lambda variant: variant.sort_key)
@@ -120,10 +121,19 @@ def compare(
     if metric is not None and not any(metric in values for run in runs for values in run.scores.values()):
         known = sorted({name for run in runs for values in run.scores.values() for name in values})
         raise ValueError(f"--metric: no results hold {metric!r}; there are {', '.join(known)}")
-    comparisons = []
+    comparisons: list[Comparison] = []
+    lines = []
     for group in _groups(runs, metric):
-        comparisons += _comparisons(group, metric, languages, baseline)
-    return comparisons
+        found = _comparisons(group, metric, languages, baseline)
+        comparisons += found
+        if not found:
+            first = group.runs[0]
+            lines.append(f"no run of {first.task}, {first.model} can be compared: {'; '.join(group.notes.lines())}")
+    if not lines:
+        return comparisons
+    if not comparisons:
+        raise ValueError("; ".join(lines))
+    return [replace(comparisons[0], left_out=(*comparisons[0].left_out, *lines)), *comparisons[1:]]
 
 
 def _groups(runs: Sequence[Run], metric: str | None) -> list[_Group]:
@@ -149,6 +159,7 @@ def _groups(runs: Sequence[Run], metric: str | None) -> list[_Group]:
 def _comparisons(
     group: _Group, metric: str | None, languages: Sequence[str] | None, baseline: str | None
 ) -> list[Comparison]:
+    """The comparisons of a group, whose notes tell what is in none of them."""
     name = metric or group.runs[0].metric
     notes = group.notes
     chosen = tuple(languages) if languages is not None else _usual_languages(group.runs)
@@ -157,7 +168,7 @@ def _comparisons(
     for run in sorted(kept, key=lambda run: run.variant.sort_key):
         by_variant.setdefault(run.variant, {})[run.seed] = run
     if not by_variant:
-        raise ValueError("no run can be compared: " + "; ".join(notes.lines()))
+        return []
     first = kept[0]
     comparisons = []
     for seeds in _seed_sets(by_variant, _baselines(by_variant, baseline), notes):
@@ -194,22 +205,36 @@ def _comparisons(
 
 
 def _usual_languages(runs: Sequence[Run]) -> tuple[str, ...]:
-    """The languages that most runs were evaluated on, the larger set in a tie."""
+    """The languages that most runs were evaluated on, the larger set in a tie, whatever the order of `runs`."""
     counts = Counter(tuple(sorted(run.scores)) for run in runs)
-    return max(counts, key=lambda languages: (counts[languages], len(languages)))
+    return max(counts, key=lambda languages: (counts[languages], len(languages), languages))
+
+
+def _usual_examples(runs: Sequence[Run], languages: tuple[str, ...]) -> dict[str, int | None]:
+    """How many examples of each language most of the runs that have all of them were evaluated on, the more in a tie.
+
+    Empty where no run has all.
+    """
+    counts = Counter(
+        tuple(run.examples[language] for language in languages)
+        for run in runs
+        if all(language in run.scores for language in languages)
+    )
+    if not counts:
+        return {}
+    usual = max(counts, key=lambda numbers: (counts[numbers], [-1 if number is None else number for number in numbers]))
+    return dict(zip(languages, usual, strict=True))
 
 
 def _of_languages(
     runs: Sequence[Run], metric: str, languages: tuple[str, ...], notes: _Notes, *, extra: bool
 ) -> list[Run]:
     """The runs that have all of `languages`, with as much data each; `extra`: say which others do not count."""
-    usual = {
-        language: Counter(run.examples.get(language) for run in runs).most_common(1)[0][0] for language in languages
-    }
+    usual = _usual_examples(runs, languages)
     kept = []
     for run in runs:
         missing = [language for language in languages if language not in run.scores]
-        other = [language for language in languages if run.examples.get(language) != usual[language]]
+        other = [] if missing else [language for language in languages if run.examples[language] != usual[language]]
         if missing:
             notes.leave_out(
                 run,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import atomic
+from ..output_paths import make_folder
 from .ensembles import Ensemble
 from .findings import Findings
 from .language_groups import FAMILY, LANGUAGE, SCRIPT
@@ -35,11 +36,11 @@ def write_report(
         notes: on what the report does not hold.
 
     Raises:
-        ValueError: `folder` is a file.
+        ValueError: `folder` is a file, or cannot be made.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output {folder} is a file, not a directory")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder("--output", folder)
     parts = ["# Results\n", _reading(findings), _bullets(notes)]
     names: set[str] = set()
     for item in findings:

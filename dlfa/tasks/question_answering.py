@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from .base import Encoding, Feature, Task
 if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerBase
+
+_log = logging.getLogger(__name__)
 
 # As XTREME's scripts have them; all but the last two in tokens.
 WINDOW_STEP = 128
@@ -64,13 +67,15 @@ class QuestionAnsweringTask(Task[Question]):
     ) -> list[Feature]:
         """One feature a window; `target` is (position of its first passage token, characters of each passage token).
 
-        In training a window without the answer points to its first token, and a question whose answer does not occur
-        in its passage is left out.
+        In training a window without the answer points to its first token, and questions whose answer does not occur
+        in their passage are left out and counted in a line of the log.
         """
         spans = [_answer_span(example) if training else None for example in examples]
         usable = [index for index, span in enumerate(spans) if span is not None or not training]
         if not usable:
             return []
+        if len(usable) < len(examples):
+            _log_left_out(len(examples) - len(usable), len(examples))
         questions = _shortened(tokenizer, [examples[index].question.lstrip() for index in usable])
         passages = [examples[index].context for index in usable]
         encoded = tokenizer(questions, passages, return_offsets_mapping=True, verbose=False)
@@ -132,6 +137,14 @@ class QuestionAnsweringTask(Task[Question]):
         """A JSON object of answers by question id."""
         answers = {example.id: answer for example, answer in zip(examples, predictions, strict=True)}
         return json.dumps(answers, ensure_ascii=False, indent=1) + "\n"
+
+
+def _log_left_out(count: int, total: int) -> None:
+    """Say, on the first process alone, how many training questions cannot be trained on."""
+    from ..processes import process_state  # takes long, and the command line reads tasks first
+
+    if process_state().is_main_process:
+        _log.warning(f"left out of training: {count} of {total} questions, whose passage does not hold their answer")
 
 
 def _windows(first: int, stop: int, room: int) -> Iterator[tuple[int, int]]:

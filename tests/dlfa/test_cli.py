@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 from tiny_tasks import make_udpos, sentences
+from transformers import MT5Config, MT5EncoderModel
 from typer.testing import CliRunner
 
 from dlfa.cli import _show, app
@@ -203,11 +204,37 @@ def one_line_error(result):
         (("--layer-dropout", "1"), "layer_dropout must be in [0, 1), got 1.0"),
         (("--overwrite", "--resume"), "--overwrite and --resume cannot be given together"),
         (("--data-dir", "nowhere"), "nowhere: no such folder"),
+        (("--model", "/nowhere"), "no tokenizer can be loaded from '/nowhere': no such directory"),
+        (("--output-dir", "/dev/null/x"), "--output-dir /dev/null/x cannot be made: Not a directory"),
     ],
 )
 def test_bad_training_arguments(encoder, data_dir, tmp_path, more, message):
     assert message in one_line_error(invoke(*train_arguments(encoder, data_dir, tmp_path / "out", *more)))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "--task", "udpos", "--model", "{encoder}", "--data-dir", "{data}", "--output-dir"),
+        ("train", "--task", "udpos", "--model", "{encoder}", "--output-dir", "out", "--states-cache"),
+        ("sweep", "--task", "udpos", "--model", "{encoder}", "--data-dir", "{data}", "--output-dir"),
+        ("ensemble", "{run}", "{encoder}", "--output-dir"),
+        ("quickstart", "--output-dir"),
+        ("evaluate", "{run}", "--predictions"),
+        ("evaluate", "{run}", "--output"),
+        ("predict", "{run}", "--input", "text", "--output"),
+        ("report", "{run}", "--output"),
+        ("analyze", "{run}", "--output"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_directory(run, encoder, data_dir, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    given = [part.format(run=run[0], encoder=encoder, data=data_dir) for part in arguments]
+    result = invoke(*given, "")
+    assert result.exit_code == 2
+    assert f"Invalid value for '{arguments[-1]}': it must not be empty" in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_fusion_layer_must_be_told(encoder, data_dir, tmp_path):
@@ -291,11 +318,18 @@ def test_a_run_is_kept_until_all_input_is_checked(run, encoder, data_dir, tmp_pa
     shutil.copytree(run[0], out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     (tmp_path / "file").write_text("")
+    MT5EncoderModel(MT5Config(vocab_size=60, d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2)).save_pretrained(
+        tmp_path / "mt5"
+    )
+    for path in encoder.glob("tokenizer*"):
+        shutil.copy(path, tmp_path / "mt5")
     huge, frozen = huge_states(encoder, tmp_path / "huge"), ("--overwrite", "--freeze-encoder", "--states-cache")
     for model, more, message in (
         (encoder, (*frozen, tmp_path / "file"), "choose another --states-cache"),
         (huge, (*frozen, tmp_path / "cache", "--states-dtype", "float16"), "cannot be kept as float16"),
         (encoder, ("--overwrite", "--max-length", 2), "max_length must leave room"),
+        (tmp_path / "mt5", ("--overwrite",), "encoder must be of a family without a decoder, got one of 'mt5'"),
+        (encoder, ("--overwrite", "--fusion", "last", "--gate-bias", "nan"), "gate_bias must be finite, got nan"),
         (encoder, ("--overwrite", "--intermediate", f"udpos:{data_dir}", "--max-length", 2), "must leave room"),
     ):
         assert message in one_line_error(invoke(*train_arguments(model, data_dir, out, *more)))

@@ -1,6 +1,7 @@
 """DLFAConfig: what is normalised, what is refused, what is saved."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ def config(**fields: object) -> DLFAConfig:
         ({"fusion_layer": -5}, "aif", 0, (0,), 1),
         ({"fusion_layer": [3]}, "aif", 3, (3,), 1),
         ({"fusion_layer": [2, -5, 3]}, "aif", [2, 0, 3], (2, 0, 3), 3),
+        ({"fusion_layer": (2, -5, 3)}, "aif", [2, 0, 3], (2, 0, 3), 3),
+        ({"fusion_layer": (1,), "fusion": "lower"}, "lower", 1, (1,), 1),
         ({"fusion_layer": 1, "fusion": "lower"}, "lower", 1, (1,), 1),
         ({"fusion_layer": [1, 2], "fusion": "sum"}, "sum", [1, 2], (1, 2), 2),
         ({"fusion": "scalar_mix"}, "scalar_mix", None, (0, 1, 2, 3), 4),
@@ -58,7 +61,8 @@ def test_fusion_and_layers(
         ({"fusion_layer": -1}, r"fusion_layer must be in 0\.\.3 .*got -1, which is the last layer itself"),
         ({"fusion_layer": -6}, r"fusion_layer must be in 0\.\.3 .*got -6"),
         ({"fusion_layer": [1, 9]}, r"fusion_layer must be in 0\.\.3 .*got 9"),
-        ({"fusion_layer": []}, "fusion_layer must name at least one layer"),
+        ({"fusion_layer": []}, r"fusion_layer must name at least one layer, got \[\]"),
+        ({"fusion_layer": ()}, r"fusion_layer must name at least one layer, got \(\)"),
         ({"fusion_layer": [3, -2]}, "fusion_layer must not name a layer twice"),
         ({"fusion": "aif"}, r"fusion_layer must be given for fusion='aif'.*0\.\.3"),
         ({"fusion": "lower"}, "fusion_layer must be given for fusion='lower'"),
@@ -75,6 +79,8 @@ def test_fusion_and_layers(
         ({"reduction": 0}, "reduction must be positive, got 0"),
         ({"squeeze_dim": -1}, "squeeze_dim must be positive, got -1"),
         ({"feature_dim": 0}, "feature_dim must be positive, got 0"),
+        ({"gate_bias": math.nan}, "gate_bias must be finite, got nan"),
+        ({"gate_bias": -math.inf, "fusion": "last"}, "gate_bias must be finite, got -inf"),
         ({"layer_dropout": 1.0}, r"layer_dropout must be in \[0, 1\), got 1.0"),
         ({"classifier_dropout": -0.1}, r"classifier_dropout must be in \[0, 1\), got -0.1"),
     ],
@@ -96,7 +102,8 @@ def test_bad_types_are_named(fields: dict) -> None:
     ("encoder", "message"),
     [
         ({"hidden_size": 32}, "encoder_config must name its model_type"),
-        ({"model_type": "t5"}, "encoder_config must be that of an encoder, got the encoder-decoder 't5'"),
+        ({"model_type": "t5"}, "encoder must be of a family without a decoder, got one of 't5'"),
+        ({"model_type": "mt5", "is_encoder_decoder": False}, "a family without a decoder, got one of 'mt5'"),
         ({"model_type": "clip"}, "encoder_config must have an integer hidden_size, 'clip' has none"),
         (DLFAConfig(), "encoder_config must be that of a plain encoder, got a DLFAConfig"),
     ],

@@ -153,6 +153,11 @@ def test_squad_file_is_read(tmp_path):
     assert read_squad_file(path) == [Question("q1", "Who?", "Ann ran.", (("Ann", 0),))]
 
 
+def test_an_answer_some_characters_off_is_no_malformed_one(tmp_path):
+    path = write(tmp_path / "a.json", json.dumps(squad(answers=[{"text": "Ann", "answer_start": 7}])))
+    assert read_squad_file(path)[0].answers == (("Ann", 7),)
+
+
 def test_squad_file_without_answers_can_be_predicted_only(tmp_path):
     path = write(tmp_path / "a.json", json.dumps(squad(answers=[])))
     assert read_squad_file(path, need_answers=False)[0].answers == ()
@@ -170,6 +175,13 @@ def test_squad_file_without_answers_can_be_predicted_only(tmp_path):
         ('{"data": [{"paragraphs": [{"context": "a", "qas": [3]}]}]}', ["qas[0]", "missing field 'id'"]),
         (json.dumps(squad(answers=[{"text": "Ann", "answer_start": "0"}])), ["answers[0]", "answer_start must be int"]),
         (json.dumps(squad(answers=[{"text": "Ann", "answer_start": True}])), ["answer_start must be int, got True"]),
+        *(
+            (
+                json.dumps(squad(answers=[{"text": "Ann", "answer_start": start}])),
+                ["answers[0]: answer_start must lie in the passage, which has 8 characters", f"got {start}"],
+            )
+            for start in (-5, -1, 8, 99999)
+        ),
         (b'{"data":\n "\xff"}', ["a.json:2: byte 0xff"]),
         (json.dumps({"data": squad()["data"] * 2}), ["'q1' comes twice"]),
     ],

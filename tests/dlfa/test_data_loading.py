@@ -43,6 +43,17 @@ def test_missing_language_lists_what_is_there(tmp_path):
         load_task_data(UDPOS, folder, ["en"])
 
 
+def test_what_is_no_file_is_named(tmp_path):
+    make_udpos(tmp_path)
+    (tmp_path / "test-de.tsv").unlink()
+    (tmp_path / "test-de.tsv").mkdir()
+    (tmp_path / "test-fr.tsv").unlink()
+    (tmp_path / "test-fr.tsv").symlink_to(tmp_path / "nowhere")
+    for language in ("de", "fr"):
+        with pytest.raises(DataError, match=rf"test-{language}\.tsv: must be a file, and is a directory"):
+            load_task_data(UDPOS, tmp_path, [language])
+
+
 def test_codes_may_have_parts(tmp_path):
     make_udpos(tmp_path)
     for code in ("zh-Hans", "pt_br", "-x", "a.b"):

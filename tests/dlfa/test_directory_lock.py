@@ -100,3 +100,13 @@ def test_a_file_system_without_locks_does_without(tmp_path, monkeypatch, number)
     with exclusive(tmp_path / "out"):
         (tmp_path / "out" / "file").write_text("")
     assert os.listdir(tmp_path / "out") == ["file"]
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    def flock(descriptor, how):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    message = r"--output-dir .*out cannot be written: Input/output error"
+    with pytest.raises(ValueError, match=message), exclusive(tmp_path / "out"):
+        pass

@@ -185,6 +185,12 @@ def test_results_of_something_else_are_refused(runs, data_dir, tmp_path, name):
     assert path.read_text() == '{"mine": 1}'
 
 
+def test_a_sweeps_directory_is_no_ensembles(runs, data_dir, tmp_path):
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds a sweep \(sweep.json\)"):
+        run_ensemble(EnsembleConfig(tuple(runs[:2]), tmp_path, data_dir), overwrite=True)
+
+
 def test_languages_are_those_of_all_runs_and_0_takes_all_examples(runs, data_dir, tmp_path):
     members = []
     for run, languages in zip(runs, (["de", "en"], ["fr", "de"]), strict=False):

@@ -361,6 +361,10 @@ def test_from_encoder_keeps_the_weights_of_a_resized_encoder() -> None:
             "unknown keyword 'kernal_size'; .*kernel_size",
         ),
         ({"fusion_layer": 1, "num_labels": 2, "id2label": {0: "A"}}, ValueError, "num_labels must be 1.*got 2"),
+        ({"num_labels": 0}, ValueError, "num_labels must be at least 1, got 0"),
+        ({"num_labels": -1}, ValueError, "num_labels must be at least 1, got -1"),
+        ({"num_labels": "3"}, TypeError, "num_labels must be an int or None, got '3'"),
+        ({"num_labels": True}, TypeError, "num_labels must be an int or None, got True"),
         ({"fusion_layer": 1, "attn_implementation": "eager"}, ValueError, "a loaded encoder takes no attn_impl"),
     ],
 )
@@ -375,10 +379,13 @@ def test_from_encoder_has_the_configurations_default() -> None:
         assert (config.fusion, config.fusion_layer) == ("last", None)
 
 
-def test_from_encoder_refuses_what_it_could_not_rebuild() -> None:
+def test_from_encoder_refuses_what_it_could_not_rebuild(tmp_path: Path) -> None:
     small = MT5Config(vocab_size=60, d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2)
-    with pytest.raises(ValueError, match="of a family without a decoder, got MT5EncoderModel of 'mt5'"):
-        DLFAModel.from_encoder(MT5EncoderModel(small), fusion_layer=1)
+    encoder = MT5EncoderModel(small)
+    encoder.save_pretrained(tmp_path)
+    for given in (encoder, tmp_path):
+        with pytest.raises(ValueError, match="encoder must be of a family without a decoder, got one of 'mt5'"):
+            DLFAModel.from_encoder(given, fusion_layer=1)
     with pytest.raises(ValueError, match="got a DLFAForTokenClassification; use its `encoder`"):
         DLFAModel.from_encoder(build(), fusion_layer=1)
 

@@ -95,8 +95,12 @@ def test_adapters_have_a_learning_rate_of_their_own():
 
 def test_names_that_no_layer_has_are_refused():
     pytest.importorskip("peft")
-    with pytest.raises(ValueError, match="nothing"):
-        add_adapters(model_of("bert"), 2, None, ["nothing"])
+    known = "lora_targets must name linear layers of the encoder, which are dense, key, query, value; got "
+    for targets in (["nothing"], ["query", "nothing"]):
+        with pytest.raises(ValueError, match=f"{known}'nothing'"):
+            add_adapters(model_of("bert"), 2, None, targets)
+    with pytest.raises(ValueError, match=r"lora_targets LayerNorm: Target module LayerNorm.* is not supported"):
+        add_adapters(model_of("bert"), 2, None, ["LayerNorm"])
 
 
 def test_lora_run_is_saved_as_a_plain_model_and_resumes(tmp_path, monkeypatch):

@@ -48,7 +48,14 @@ def test_unreadable_input_is_named(tmp_path):
     with pytest.raises(DataError, match=r"input:2: .*no valid UTF-8"):
         read_input(UDPOS, path)
     path.write_text("a\tb\nc\n")
-    with pytest.raises(DataError, match=r"input:2: expected 2 tab-separated columns \(premise<TAB>hypothesis\), got 1"):
+    expected = r"expected 2 or 3 tab-separated columns \(premise<TAB>hypothesis\[<TAB>label\]\)"
+    with pytest.raises(DataError, match=rf"input:2: {expected}, got 1: 'c'"):
+        read_input(XNLI, path)
+    path.write_text("a\tb\tc\td\n")
+    with pytest.raises(DataError, match=rf"input:1: {expected}, got 4"):
+        read_input(XNLI, path)
+    path.write_text("a\tb\t\n")
+    with pytest.raises(DataError, match=r"input:1: the label is empty"):
         read_input(XNLI, path)
     path.write_text("\n\n")
     with pytest.raises(DataError, match="nothing to predict"):

@@ -129,6 +129,8 @@ def test_a_directory_with_a_run_is_refused_or_replaced(finished: Path, tmp_path:
     (copy / "quickstart.json").touch()
     (copy / "results.json").touch()
     (copy / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"--output-dir .*notes.txt/x cannot be made: Not a directory"):
+        claim(copy / "notes.txt" / "x", overwrite=True)
     claim(copy, overwrite=True)
     assert sorted(path.name for path in copy.iterdir()) == ["notes.txt", "quickstart.json"]
 

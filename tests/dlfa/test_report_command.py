@@ -160,6 +160,7 @@ def test_another_baseline_and_other_languages(sweep):
         (["{}", "--data-dir", "sick=."], "there are no runs of task 'sick', but of udpos"),
         (["{}", "--data-dir", "nowhere"], "nowhere is no directory"),
         (["{}", "--resamples", "0", "--output", "{}/last-1/run.json"], "is a file, not a directory"),
+        (["{}", "--resamples", "0", "--output", "{}/last-1/run.json/x"], "run.json/x cannot be made: Not a directory"),
     ],
 )
 def test_bad_input_is_one_line(sweep, arguments, message):

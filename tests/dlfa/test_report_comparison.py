@@ -156,6 +156,50 @@ def test_unequal_sets_of_languages_are_refused_and_named(made):
     assert both.left_out == ()
 
 
+@pytest.mark.parametrize("step", [1, -1])
+def test_runs_of_other_languages_have_no_say_in_the_number_of_examples(made, step):
+    for languages in ("de en", "de en es fr zh"):
+        made("last", content=data(languages))
+        made("aif", 6, content=data(languages))
+    runs = made.load()[::step]
+    (comparison,) = compare(runs)
+    assert comparison.languages == ("de", "en", "es", "fr", "zh")
+    assert labels(comparison) == ["last", "aif gate 6"]
+    assert all(len(run.scores) == 5 for several in comparison.runs.values() for run in several)
+    (line,) = comparison.left_out
+    assert line.startswith("left out are 2 runs,")
+    assert "not evaluated on es, fr, zh" in line
+    (both,) = compare(runs, languages=["de", "en"])
+    assert labels(both) == ["last", "aif gate 6"]
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_the_number_of_examples_is_one_that_a_run_has(made, step):
+    made("last", content=data("en", 3) | data("de", 5))
+    made("aif", 6, content=data("en", 5) | data("de", 3))
+    (comparison,) = compare(made.load()[::step])
+    assert labels(comparison) == ["last"]
+    assert (
+        "aif gate 6, seed 1): evaluated on other numbers of examples (de 3 for 5, en 5 for 3)"
+        in (comparison.left_out[0])
+    )
+
+
+def test_what_cannot_be_compared_is_a_line_beside_what_can(made):
+    for fusion, layer in (("last", None), ("aif", 6)):
+        made(fusion, layer)
+    runs = made.load()
+    scores = {"de": {"f1": 0.5}, "en": {"f1": 0.5, "accuracy": 0.5}, "fr": {"f1": 0.5}}
+    others = [dataclasses.replace(run, task="uner", scores=scores) for run in runs]
+    (comparison,) = compare([*others, *runs], metric="accuracy")
+    assert (comparison.task, labels(comparison)) == ("udpos", ["last", "aif gate 6"])
+    (line,) = comparison.left_out
+    assert line.startswith("no run of uner, tiny can be compared: left out are 2 runs,")
+    assert line.endswith("the results hold no accuracy")
+    with pytest.raises(ValueError, match="no run of uner, tiny can be compared: left out are 2 runs,"):
+        compare(others, metric="accuracy")
+
+
 def test_a_comparison_checks_itself(made):
     made("last")
     made("aif", 6, content=data("en de"))

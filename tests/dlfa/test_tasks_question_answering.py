@@ -87,7 +87,7 @@ def test_long_question_is_shortened(tokenizer):
     assert feature.target[0] == 1 + 64 + 1
 
 
-def test_misplaced_answer_is_found_and_a_missing_one_left_out(tokenizer):
+def test_misplaced_answer_is_found_and_a_missing_one_left_out_and_counted(tokenizer, caplog):
     places = [
         Question("near", "q", "ab cd ab", (("ab", 5),)),  # nearer to the second
         Question("gone", "q", "ab cd ab", (("xy", 0),)),
@@ -96,7 +96,11 @@ def test_misplaced_answer_is_found_and_a_missing_one_left_out(tokenizer):
     assert [feature.example for feature in features] == [0]
     first, characters = features[0].target
     assert characters[features[0].inputs["start_positions"] - first] == (6, 7)
+    line = "left out of training: 1 of 2 questions, whose passage does not hold their answer"
+    assert caplog.messages == [line]
     assert len(XQUAD.encode(places, tokenizer, Encoding(32), training=False)) == 2
+    XQUAD.encode(places[:1], tokenizer, Encoding(32), training=True)
+    assert caplog.messages == [line]
 
 
 def test_no_room_beside_the_question_is_an_error(tokenizer):

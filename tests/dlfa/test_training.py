@@ -397,6 +397,15 @@ def test_files_of_others_that_a_run_would_replace_are_refused(base, tmp_path, na
     assert path.read_text() == "mine"
 
 
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("option", [{}, {"overwrite": True}, {"resume": True}])
+def test_a_sweeps_directory_is_no_runs(base, tmp_path, option):
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds a sweep \(sweep.json\); give another directory"):
+        train(dataclasses.replace(base, output_dir=tmp_path), **option)
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
+
+
 def test_overwrite_replaces_the_run_and_spares_other_files(base, tmp_path):
     config = dataclasses.replace(base, output_dir=tmp_path, epochs=1)
     train(config)
@@ -413,6 +422,22 @@ def test_overwrite_replaces_the_run_and_spares_other_files(base, tmp_path):
     assert {path.name for path in (tmp_path / "predictions").iterdir()} == {"mine.tsv", "test-fr.tsv"}
     assert all((tmp_path / name).read_text() == "mine" for name in others)
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"mine.txt", "checkpoint-mine"}
+
+
+def test_layers_in_a_tuple_are_those_that_run_json_holds(base):
+    config = dataclasses.replace(base, model_options={"fusion_layer": (0, 1)})
+    assert differences(json.loads(json.dumps(config.to_json())), config.to_json()) == []
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_run_is_kept_where_the_new_ones_configuration_cannot_be_written(finished):
+    config, _ = finished
+    before = {path: path.read_bytes() for path in config.output_dir.rglob("*") if path.is_file()}
+    # the model takes it, JSON does not
+    options = {**config.model_options, "problem_type": config.output_dir}
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        train(dataclasses.replace(config, model_options=options), overwrite=True)
+    assert {path: path.read_bytes() for path in config.output_dir.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.usefixtures("no_training")
