@@ -27,8 +27,8 @@ GRADIENTS = ("last", "lower", *AIFWeights._fields)
 # Long sums go block by block in float32, rounded to nearest: their errors have either sign, as their terms do, and grow
 # no faster than the sums. Products as three of TF32 err by about 1e-6.
 LIMITS = {torch.bfloat16: (1e-2, 2e-2), torch.float16: (2e-3, 4e-3), torch.float32: (2e-5, 2e-5)}
-# Of the baselines: plain code rounds every intermediate result to its dtype, which at the smallest sizes is up to 2.2e-2
-# of a bfloat16 gradient's norm; and torch lets cuDNN run float32 convolutions in TF32.
+# Of the baselines: plain code rounds every intermediate result to its dtype, which at the smallest sizes takes up to
+# 2.2e-2 of a bfloat16 gradient's norm; and torch lets cuDNN run float32 convolutions in TF32.
 BASELINE_LIMITS = {torch.bfloat16: (2e-2, 5e-2), torch.float16: (4e-3, 1e-2), torch.float32: (1e-3, 4e-3)}
 # How far `decide_relu` keeps relu's arguments from zero, in standard deviations: none of 1e8 comes so far.
 DEVIATIONS = 6.0
