@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 from dlfa_kernels.backends import BACKENDS
-from dlfa_kernels.checks import ACTIVATIONS, FUSE_MODES, odd_kernel_size, one_of
+from dlfa_kernels.checks import ACTIVATIONS, FUSE_MODES, finite_number, odd_kernel_size, one_of
 
 from . import atomic
 
@@ -120,8 +119,7 @@ class DLFAConfig(PreTrainedConfig):
         odd_kernel_size(self.kernel_size)
         for name in ("reduction", "squeeze_dim", "feature_dim"):
             _positive(name, getattr(self, name))
-        if not math.isfinite(self.gate_bias):
-            raise ValueError(f"gate_bias must be finite, got {self.gate_bias}")
+        finite_number("gate_bias", self.gate_bias)
         _probability("layer_dropout", self.layer_dropout)
         _probability("classifier_dropout", self.classifier_dropout)
         self._resolve_fusion()

@@ -176,7 +176,8 @@ def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, pro
     record = _Record(config)
     base = config.base.with_presets()
     data = load_data(base)
-    record.check({"data_sha256": data.sha256()})
+    data_sha256 = data.sha256()
+    record.check({"data_sha256": data_sha256})
     todo = [cell for cell in config.cells() if record.state_of(cell) != "done"]
     for cell in config.cells():
         if cell not in todo:  # it may have been killed between its results and the removal of its checkpoints
@@ -186,7 +187,8 @@ def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, pro
         predecessor = Predecessor.of(config.base)
         stages = [] if predecessor is None else predecessor.check()
         materials = load_materials(base, data)
-        record.claim(_inputs(config, materials, stages))
+        encoder = materials.encoder_sha256 or weights_fingerprint(load_encoder(base.model).encoder)
+        record.claim({"data_sha256": data_sha256, "encoder_sha256": encoder, "intermediate_data_sha256": stages})
         record.write()
         compute_states(materials, ({**config.base.model_options, **cell.model_options} for cell in todo))
         count = min(processes or _default_processes(config, len(todo)), len(todo))
@@ -329,12 +331,6 @@ def failure_reason(run: Path) -> str:
 def _load(config: SweepConfig) -> Materials:
     base = config.base.with_presets()
     return load_materials(base, load_data(base))
-
-
-def _inputs(config: SweepConfig, materials: Materials, stages: list[str]) -> dict[str, Any]:
-    """Hashes of what every cell is made from; `stages` are those of the intermediate tasks' data."""
-    encoder = materials.encoder_sha256 or weights_fingerprint(load_encoder(config.base.model).encoder)
-    return {"data_sha256": materials.data.sha256(), "encoder_sha256": encoder, "intermediate_data_sha256": stages}
 
 
 def _run_all(

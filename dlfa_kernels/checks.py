@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import NamedTuple
 
 import torch
@@ -49,6 +50,14 @@ def odd_kernel_size(kernel_size: object) -> None:
         raise TypeError(f"kernel_size must be an int, got {kernel_size!r}")
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
+
+
+def finite_number(name: str, value: object) -> None:
+    """Raise TypeError or ValueError unless `value` is a number that is neither infinite nor NaN."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
 
 
 def _shape(tensor: Tensor) -> str:

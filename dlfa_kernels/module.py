@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from .backends import BACKENDS
-from .checks import ACTIVATIONS, FUSE_MODES, STATE_DTYPES, AIFWeights, check_inputs, odd_kernel_size, one_of
+from .checks import (
+    ACTIVATIONS,
+    FUSE_MODES,
+    STATE_DTYPES,
+    AIFWeights,
+    check_inputs,
+    finite_number,
+    odd_kernel_size,
+    one_of,
+)
 from .functional import fused_aif
 from .reference import gate_or_fused
 
@@ -103,10 +110,7 @@ class FusedAIF(nn.Module):
         one_of("fuse", fuse, FUSE_MODES)
         one_of("activation", activation, ACTIVATIONS)
         one_of("backend", backend, BACKENDS)
-        if isinstance(gate_bias, bool) or not isinstance(gate_bias, int | float):
-            raise TypeError(f"gate_bias must be a number, got {gate_bias!r}")
-        if not math.isfinite(gate_bias):
-            raise ValueError(f"gate_bias must be finite, got {gate_bias}")
+        finite_number("gate_bias", gate_bias)
         if dtype is not None and dtype not in STATE_DTYPES:
             raise TypeError(f"dtype must be float32, bfloat16, float16 or float64, got {dtype}")
         self.embed_dim = embed_dim
@@ -140,20 +144,20 @@ class FusedAIF(nn.Module):
         """
         layers = (self.local_squeeze, self.local_expand, self.global_squeeze, self.global_expand)
         for layer in layers:
+            if isinstance(layer, _LAYERS) and layer._parameters.keys() <= _OWN_PARAMETERS:
+                continue
+            name = next(name for name, child in self.named_children() if child is layer)
             if not isinstance(layer, _LAYERS):
-                name = next(name for name, child in self.named_children() if child is layer)
                 got = f"{type(layer).__module__}.{type(layer).__qualname__}"
                 raise TypeError(
                     f"{name} must be torch.nn's own layer, whose parameters are read, got {got}; "
                     "wrap the whole FusedAIF, with PEFT by modules_to_save, or leave it out of a quantization"
                 )
-            if not layer._parameters.keys() <= _OWN_PARAMETERS:
-                name = next(name for name, child in self.named_children() if child is layer)
-                made_of = ", ".join(sorted(layer._parameters.keys() - _OWN_PARAMETERS))
-                raise TypeError(
-                    f"{name}.weight must be a parameter, got one that a hook makes of {made_of} (pruning, weight_norm, "
-                    "spectral_norm), which would not run; use torch.nn.utils.parametrizations"
-                )
+            made_of = ", ".join(sorted(layer._parameters.keys() - _OWN_PARAMETERS))
+            raise TypeError(
+                f"{name}.weight must be a parameter, got one that a hook makes of {made_of} (pruning, weight_norm, "
+                "spectral_norm), which would not run; use torch.nn.utils.parametrizations"
+            )
         return AIFWeights._make(tensor for layer in layers for tensor in (layer.weight, layer.bias))
 
     def forward(

@@ -166,15 +166,17 @@ def _headline_row(evidence: GroupEvidence) -> tuple[str, ...] | None:
     if scored is None or LAST not in scored.comparison.runs:
         return None
     choices = [choice for comparable in evidence.comparables for choice in comparable.choices]
-    cells, scores = [], []
+    cells: list[str] = []
+    scores: list[float | None] = []
     for mode in _HEADLINE_MODES:
         choice = max((item for item in choices if item.mode == mode), key=lambda item: item.candidates, default=None)
         if choice is None or choice.chosen is None:
             return None
-        scores.append(scored.score(choice.chosen) if choice.chosen in scored.comparison.runs else -1.0)
+        score = scored.score(choice.chosen) if choice.chosen in scored.comparison.runs else None
+        scores.append(score)
         among = f", of {choice.candidates}" if choice.candidates > 1 else ""
-        cells.append(f"{percent(scores[-1]) if scores[-1] >= 0 else _NONE} ({_layers(choice.chosen)}{among})")
-    best = scores.index(max(scores))
+        cells.append(f"{_NONE if score is None else percent(score)} ({_layers(choice.chosen)}{among})")
+    best = max(range(len(scores)), key=lambda place: scores[place] or 0.0)
     cells[best] = f"**{cells[best]}**"
     seeds = len(scored.comparison.seeds)
     label = f"{evidence.group.headline}, {scored.comparison.metric}, {seeds} seed{'s' if seeds > 1 else ''}"
