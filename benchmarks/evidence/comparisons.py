@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from dlfa.report.comparison import Comparison, compare
 from dlfa.report.crossed_interval import crossed_interval
 from dlfa.report.findings import Findings, find
-from dlfa.report.language_groups import LanguageGroup, zero_shot_group
+from dlfa.report.language_groups import LanguageGroup
 from dlfa.report.runs import Run
 from dlfa.report.significance import Interval, t_interval
 from dlfa.report.variants import Variant
@@ -72,7 +72,7 @@ class ComparableVariants:
     @property
     def main_group(self) -> LanguageGroup:
         """The zero-shot languages; the training language where there is no other."""
-        return zero_shot_group(self.comparison)
+        return self.findings.main_group
 
     def score(self, variant_: Variant) -> float:
         """The zero-shot average over the seeds."""
@@ -82,6 +82,11 @@ class ComparableVariants:
         """The development score over the seeds."""
         scores = self.findings.dev_scores(variant_)
         return None if scores is None else statistics.fmean(scores)
+
+    def best(self, variants: Iterable[Variant], most: int) -> list[Variant]:
+        """Those of the highest scores, `most` of them at most, each once and in the order that they have here."""
+        ranked = sorted(dict.fromkeys(variants), key=self.score, reverse=True)[:most]
+        return [item for item in dict.fromkeys(variants) if item in ranked]
 
     def gain(self, variant_: Variant, reference: Variant) -> Gain:
         """Of one variant over another."""
@@ -115,6 +120,24 @@ class ComparableVariants:
         """The best single layer; None where no lower layer was run alone."""
         members = self.singles
         return self._choice("single layer", members) if any(item.fusion == "lower" for item in members) else None
+
+    @property
+    def chosen_single(self) -> Variant | None:
+        """The single layer that development data choose."""
+        return None if self.single is None else self.single.chosen
+
+    @property
+    def best_single(self) -> Variant | None:
+        """The best single layer by test average."""
+        return None if self.single is None else self.single.oracle
+
+    @property
+    def references(self) -> list[Variant]:
+        """What gains are counted from: the last layer, and the best single one by test average, the hardest to beat."""
+        found = [LAST] if LAST in self.comparison.runs else []
+        if self.best_single is not None and self.best_single != LAST:
+            found.append(self.best_single)
+        return found
 
     @property
     def choices(self) -> list[Choice]:

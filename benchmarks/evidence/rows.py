@@ -210,6 +210,16 @@ def zero_shot_mean(row: Mapping[str, str], metric: str) -> float:
     return math.fsum(float(row[f"{metric}:{code}"]) for code in languages) / len(languages)
 
 
+def hours(rows: Iterable[Row]) -> float:
+    """Wall-clock of training and evaluation; of a run that was interrupted, training alone is known."""
+    return sum(float(row["total_seconds"] or row["train_seconds"]) for row in rows) / 3600
+
+
+def distinct(rows: Iterable[Row], column: str) -> str:
+    """The values of a column, or that there are none."""
+    return " / ".join(sorted({row[column] for row in rows})) or "-"
+
+
 def read_rows(path: Path) -> list[Row]:
     """The rows of a CSV file; none where there is no file.
 

@@ -203,7 +203,8 @@ def test_commands_make_list_collect_write_and_repeat(places, command, tmp_path):
     assert "tiny: 2 done, 1 to do" in listed.stdout
     written = command("--collect", "--write", *where)
     assert written.exit_code == 0, written.output
-    assert "2 of 3 runs" in (tmp_path / "RESULTS.md").read_text()
+    assert "| 2/3 |" in (tmp_path / "RESULTS.md").read_text()
+    assert "2 of 3 runs" in (tmp_path / "docs/evidence/tiny.md").read_text()
     again = command("--rerun", "tiny/aif-select-1/seed1", *where, *sources)
     assert again.exit_code == 0, again.output
     scores = [line for line in again.stdout.splitlines() if line.lstrip().startswith(("dev", "average", "accuracy:"))]
