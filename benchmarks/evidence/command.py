@@ -33,7 +33,6 @@ from .rows import ENSEMBLE, Row, collect, config_of, merged, read_rows, row_of, 
 from .runner import make_ensembles, make_runs, repeat
 
 RESULTS_DIR = Path("benchmarks/results/evidence")
-NOWHERE = Path("unset")
 
 
 def main(
@@ -66,7 +65,7 @@ def main(
             torch.set_num_threads(threads)
         table = root / RESULTS_DIR / "runs.csv"
         if list_runs:
-            _list(*planned_runs(PLAN), Places(model or "unset", data or NOWHERE, output_dir, states_cache))
+            _list(*planned_runs(PLAN), output_dir)
         if run:
             _make(*planned_runs(PLAN, run), _places(model, data, output_dir, states_cache))
         if rerun:
@@ -90,11 +89,11 @@ def _places(model: str | None, data: Path | None, output_dir: Path, states_cache
     return Places(model, data, output_dir, states_cache)
 
 
-def _list(runs: list[PlannedRun], ensembles: list[PlannedEnsemble], places: Places) -> None:
+def _list(runs: list[PlannedRun], ensembles: list[PlannedEnsemble], output_dir: Path) -> None:
     by_group: dict[str, Counter[str]] = {}
     everything: list[PlannedRun | PlannedEnsemble] = [*runs, *ensembles]
     for each in everything:
-        state = state_of(each, places)
+        state = state_of(each, output_dir)
         by_group.setdefault(each.group.name, Counter())[state] += 1
         typer.echo(f"{state:15} {each.name}")
     for name, states in by_group.items():

@@ -12,7 +12,7 @@ from pathlib import Path
 from dlfa import atomic
 
 from ..readme_sections import EVIDENCE, replace_section
-from .comparisons import gather
+from .group_evidence import gather
 from .groups import Group, planned_runs
 from .overview import headline_table, layer_table, overview_table, question_table
 from .page import PAGES, PICTURES, bullets, joined, titled, write_page

@@ -9,7 +9,8 @@ from dlfa.report.tables import Table, spread
 from dlfa.report.variants import Variant
 
 from .cells import NONE, gain_with_interval, layers_of
-from .comparisons import LAST, Choice, ComparableVariants, GroupEvidence
+from .comparisons import LAST, Choice, ComparableVariants
+from .group_evidence import GroupEvidence
 from .groups import Group
 from .page import PAGES
 from .rows import distinct, hours

@@ -12,7 +12,8 @@ from dlfa.report.plots import language_heat_map, layer_curve
 from dlfa.report.tables import Table, group_table
 from dlfa.report.variants import Variant
 
-from .comparisons import LAST, ComparableVariants, GroupEvidence
+from .comparisons import LAST, ComparableVariants
+from .group_evidence import GroupEvidence
 from .pictures import shrink
 from .rows import distinct, hours
 from .tables import choice_table, ensembles_table, mode_table, pace_table, variant_table

@@ -100,8 +100,8 @@ def _common(record: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, 
         "average": _fraction(results["average"]),
         "average_zero_shot": _fraction(results["average_zero_shot"]),
         "total_seconds": None if None in seconds else round(sum(seconds), 1),
-        "hardware": _distinct(attempts, "hardware"),
-        "commit": _distinct(attempts, "commit"),
+        "hardware": _of_attempts(attempts, "hardware"),
+        "commit": _of_attempts(attempts, "commit"),
         **{name: environment.get(name) for name in ("device", "threads", "torch", "transformers", "triton")},
         "examples": " ".join(f"{language}:{scores['examples']}" for language, scores in languages.items()),
     }
@@ -256,7 +256,7 @@ def _score_order(column: str) -> tuple[str, str]:
     return metric, code
 
 
-def _distinct(attempts: Sequence[Mapping[str, Any]], name: str) -> str:
+def _of_attempts(attempts: Sequence[Mapping[str, Any]], name: str) -> str:
     return " + ".join(dict.fromkeys(str(attempt[name]) for attempt in attempts))
 
 

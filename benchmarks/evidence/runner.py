@@ -90,18 +90,19 @@ def make_runs(runs: Sequence[PlannedRun], places: Places, say: Callable[[str], N
         How many runs are in which state in the end.
     """
     begun, commit = time.time(), source_commit()
-    missing = [run for run in runs if state_of(run, places) not in (DONE, OTHER)]
-    shared = SharedMaterials([run.config(places) for run in missing])
-    todo = {run.name for run in missing}
-    for number, run in enumerate(runs, 1):
-        where = f"[{number}/{len(runs)}] {run.name}"
-        if run.name in todo:
+    states = [state_of(run, places.output_dir) for run in runs]
+    todo = [run for run, state in zip(runs, states, strict=True) if state not in (DONE, OTHER)]
+    shared = SharedMaterials([run.config(places) for run in todo])
+    for number, (run, state) in enumerate(zip(runs, states, strict=True), 1):
+        outcome = None
+        if state == OTHER:
+            found = changes(run, places.output_dir)
+            outcome = f"another protocol lies there ({found}); remove it, or name the group anew"
+        elif state != DONE:
             outcome = _make(run, places, shared, commit, begun)
-            if outcome is not None:
-                say(f"{where}: {outcome}")
-        elif state_of(run, places) == OTHER:
-            say(f"{where}: another protocol lies there ({changes(run, places)}); remove it, or name the group anew")
-    return Counter(state_of(run, places) for run in runs)
+        if outcome is not None:
+            say(f"[{number}/{len(runs)}] {run.name}: {outcome}")
+    return Counter(state_of(run, places.output_dir) for run in runs)
 
 
 def _make(run: PlannedRun, places: Places, shared: SharedMaterials, commit: str, begun: float) -> str | None:
@@ -114,12 +115,12 @@ def _make(run: PlannedRun, places: Places, shared: SharedMaterials, commit: str,
         failure = error_file(path)
         if RunDirectory(path).results_file.exists() or (failure.exists() and failure.stat().st_mtime >= begun):
             return None
-        if changes(run, places):
+        if changes(run, places.output_dir):
             RunDirectory(path).clear()
         seconds = _attempt(config, run.identity, shared, commit, keep_model=run.group.keep_models)
         if seconds is None:
             return f"failed: {failure_reason(path)}"
-        return describe(read_object(RunDirectory(path).results_file, ("languages",)), seconds)
+        return _described(read_object(RunDirectory(path).results_file, ("languages",)), seconds)
 
 
 def _attempt(
@@ -155,7 +156,7 @@ def make_ensembles(ensembles: Sequence[PlannedEnsemble], places: Places, say: Ca
     for ensemble in ensembles:
         path = places.output_dir / ensemble.name
         absent = [name for name in ensemble.members if not (places.output_dir / name / "config.json").exists()]
-        if state_of(ensemble, places) == DONE:
+        if state_of(ensemble, places.output_dir) == DONE:
             continue
         if absent:
             say(f"{ensemble.name} waits for the models of {', '.join(absent)}")
@@ -163,7 +164,7 @@ def make_ensembles(ensembles: Sequence[PlannedEnsemble], places: Places, say: Ca
         with claim(path) as mine:
             if mine and not RunDirectory(path).results_file.exists():
                 say(f"{ensemble.name}: {_make_ensemble(ensemble, places, path, commit)}")
-    return Counter(state_of(ensemble, places) for ensemble in ensembles)
+    return Counter(state_of(ensemble, places.output_dir) for ensemble in ensembles)
 
 
 def _make_ensemble(ensemble: PlannedEnsemble, places: Places, path: Path, commit: str) -> str:
@@ -179,7 +180,6 @@ def _make_ensemble(ensemble: PlannedEnsemble, places: Places, path: Path, commit
                 output_dir=path,
                 data_dir=places.data / ensemble.group.task,
                 languages=tuple(first["languages"]),
-                vote=ensemble.ensemble.vote,
                 max_eval_examples=first["max_eval_examples"],
             )
         )
@@ -190,7 +190,7 @@ def _make_ensemble(ensemble: PlannedEnsemble, places: Places, path: Path, commit
     return f"zero-shot {results['metric']} {_percent(results['average_zero_shot'])}"
 
 
-def describe(results: dict[str, Any], seconds: float) -> str:
+def _described(results: dict[str, Any], seconds: float) -> str:
     """A finished run in half a line."""
     parts = [f"dev {_percent(results['train'].get('best_dev'))}"]
     for name, means in results["averages"].items():

@@ -11,7 +11,8 @@ from dlfa.report.significance import interval_text, p_text, percent
 from dlfa.report.tables import Table, ensemble_table, spread
 
 from .cells import NONE, gain_with_interval, layers_of, points
-from .comparisons import LAST, ComparableVariants, Gain, GroupEvidence
+from .comparisons import LAST, ComparableVariants, Gain
+from .group_evidence import GroupEvidence
 from .rows import Row, zero_shot_mean
 
 _MODES = 8  # modes that are set against each other

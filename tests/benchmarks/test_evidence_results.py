@@ -8,8 +8,8 @@ from evidence_rows_made import made_row
 from markdown_links import broken_links
 from PIL import Image
 
-from benchmarks.evidence.comparisons import gather
 from benchmarks.evidence.document import FOLDER, write_document
+from benchmarks.evidence.group_evidence import gather
 from benchmarks.evidence.groups import Ensemble, Group, planned_runs, variant
 from benchmarks.evidence.overview import headline_table, layer_table
 from benchmarks.evidence.pictures import MOST_BYTES, shrink

@@ -55,7 +55,7 @@ SMALL = group(variant("last"), variant("aif select", 1, (1, 0)))
 
 
 def states(plan, places):
-    return {run.name.partition("/")[2]: state_of(run, places) for run in planned_runs(plan)[0]}
+    return {run.name.partition("/")[2]: state_of(run, places.output_dir) for run in planned_runs(plan)[0]}
 
 
 def test_runs_are_what_train_makes_and_are_made_once(places, tmp_path):
