@@ -20,7 +20,6 @@ import torch
 import typer
 from rich.markup import escape
 
-from dlfa.run_config import RunConfig
 from dlfa.run_directory import RunDirectory
 from dlfa.terminal import fail, one_line_errors, quiet_libraries
 
@@ -29,7 +28,7 @@ from ..output import print_table
 from .directories import state_of
 from .groups import Places, PlannedEnsemble, PlannedRun, planned_runs
 from .plan import PLAN
-from .rows import ENSEMBLE, Row, collect, config_of, merged, read_rows, row_of, write_rows
+from .rows import ENSEMBLE, Row, collect, merged, read_rows, row_of, write_rows
 from .runner import make_ensembles, make_runs, repeat
 
 RESULTS_DIR = Path("benchmarks/results/evidence")
@@ -127,9 +126,8 @@ def _repeat(name: str, places: Places, rows: list[Row]) -> None:
         raise ValueError(f"--rerun: no finished run is named {name!r}, neither in runs.csv nor in {places.output_dir}")
     if before["fusion"] == ENSEMBLE:
         raise ValueError(f"--rerun: {name} is an ensemble; it is made again by --run once its directory is removed")
-    config: RunConfig = config_of(before, places)
     try:
-        path = repeat(config, before, places.output_dir)
+        path = repeat(before, places)
     except RuntimeError as error:
         fail(str(error), status=1)
     show_difference(before, row_of(path))

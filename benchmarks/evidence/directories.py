@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dlfa import atomic
 from dlfa.configuration import DLFAConfig
 from dlfa.json_files import read_object
@@ -23,6 +25,7 @@ from dlfa.run_directory import RunDirectory
 from dlfa.sweep import error_file
 
 from .groups import NOWHERE, PlannedEnsemble, PlannedRun
+from .source import hardware
 
 RECORD = "evidence.json"
 RERUNS = "reruns"
@@ -122,17 +125,18 @@ def read_record(path: Path) -> dict[str, Any]:
     return read_object(path / RECORD, ("name", "group", "regime", "attempts"))
 
 
-def begin_attempt(path: Path, identity: Mapping[str, Any], **facts: Any) -> None:
-    """Write, or add to, a run's record that an attempt at it begins.
+def begin_attempt(path: Path, identity: Mapping[str, Any], commit: str) -> None:
+    """Write, or add to, a run's record that an attempt at it begins, on what hardware.
 
     Args:
         path: of the run's directory.
         identity: of the run: `name`, `group`, `regime`, `changed`.
-        **facts: source and hardware.
+        commit: of the source that was loaded.
     """
     # An attempt that left no configuration left nothing that this one goes on with.
     before = read_record(path)["attempts"] if RunDirectory(path).run_file.exists() and (path / RECORD).exists() else []
-    atomic.write_json(path / RECORD, {**identity, "attempts": [*before, {**facts, "seconds": None}]})
+    attempt = {"commit": commit, "hardware": hardware(), "threads": torch.get_num_threads(), "seconds": None}
+    atomic.write_json(path / RECORD, {**identity, "attempts": [*before, attempt]})
 
 
 def end_attempt(path: Path, **facts: Any) -> None:

@@ -20,7 +20,6 @@ from dlfa.report.ensembles import read_ensemble
 from dlfa.report.runs import Run, read_run
 from dlfa.run_config import RunConfig
 from dlfa.run_directory import RunDirectory
-from dlfa.run_options import split_list
 
 from .directories import finished_directories, protocol, read_record
 from .groups import PROTOCOL_OPTIONS, Places
@@ -185,7 +184,7 @@ def config_of(row: Mapping[str, str], places: Places) -> RunConfig:
         "task": row["task"],
         "model": places.model,
         "data_dir": str(places.data / row["task"]),
-        "languages": list(split_list("languages", ",".join(languages_of(row)))),
+        "languages": languages_of(row),
         "model_options": options,
         "seed": int(row["seed"]),
         "states_cache": None if places.states_cache is None else str(places.states_cache),
