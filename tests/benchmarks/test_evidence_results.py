@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 
 import pytest
 from evidence_rows_made import made_row
@@ -237,6 +238,17 @@ def test_the_readmes_headlines_are_those_of_the_committed_runs():
 
 def test_the_committed_pages_are_those_of_the_plan():
     assert {path.stem for path in (ROOT / "docs/evidence").iterdir()} == {group.name for group in PLAN}
+
+
+@pytest.mark.slow
+def test_the_committed_documents_are_those_of_the_committed_runs(tmp_path):
+    (tmp_path / FOLDER).mkdir(parents=True)
+    for name in ("README.md", FOLDER / "findings.md"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    write_document(tmp_path, PLAN, read_rows(ROOT / FOLDER / "runs.csv"))
+    pages = [path.relative_to(tmp_path) for path in (tmp_path / "docs/evidence").iterdir()]
+    for name in ("README.md", "RESULTS.md", *pages):
+        assert (tmp_path / name).read_text(encoding="utf-8") == (ROOT / name).read_text(encoding="utf-8")
 
 
 def test_document_holds_tables_pictures_and_prose(tmp_path):
