@@ -108,16 +108,17 @@ def folder_name(device: torch.device) -> str:
 def commit() -> str:
     """The commit that is checked out, with "-dirty" where files differ from it; else BENCHMARK_COMMIT, for copies of
     the tree without its history; else "unknown"."""
-    described = _output("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+    described = output_of("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     return described or os.environ.get("BENCHMARK_COMMIT") or "unknown"
 
 
 def _driver() -> str | None:
-    answer = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    answer = output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     return answer.splitlines()[0] if answer else None
 
 
-def _output(*command: str) -> str | None:
+def output_of(*command: str) -> str | None:
+    """What a command prints; None where it cannot be run or fails."""
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

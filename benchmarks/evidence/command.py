@@ -20,7 +20,6 @@ import torch
 import typer
 from rich.markup import escape
 
-from dlfa.run_config import RunConfig
 from dlfa.run_directory import RunDirectory
 from dlfa.terminal import fail, one_line_errors, quiet_libraries
 
@@ -29,11 +28,10 @@ from ..output import print_table
 from .directories import state_of
 from .groups import Places, PlannedEnsemble, PlannedRun, planned_runs
 from .plan import PLAN
-from .rows import ENSEMBLE, Row, collect, config_of, merged, read_rows, row_of, write_rows
+from .rows import ENSEMBLE, Row, collect, merged, read_rows, row_of, write_rows
 from .runner import make_ensembles, make_runs, repeat
 
 RESULTS_DIR = Path("benchmarks/results/evidence")
-NOWHERE = Path("unset")
 
 
 def main(
@@ -66,7 +64,7 @@ def main(
             torch.set_num_threads(threads)
         table = root / RESULTS_DIR / "runs.csv"
         if list_runs:
-            _list(*planned_runs(PLAN), Places(model or "unset", data or NOWHERE, output_dir, states_cache))
+            _list(*planned_runs(PLAN), output_dir)
         if run:
             _make(*planned_runs(PLAN, run), _places(model, data, output_dir, states_cache))
         if rerun:
@@ -90,11 +88,11 @@ def _places(model: str | None, data: Path | None, output_dir: Path, states_cache
     return Places(model, data, output_dir, states_cache)
 
 
-def _list(runs: list[PlannedRun], ensembles: list[PlannedEnsemble], places: Places) -> None:
+def _list(runs: list[PlannedRun], ensembles: list[PlannedEnsemble], output_dir: Path) -> None:
     by_group: dict[str, Counter[str]] = {}
     everything: list[PlannedRun | PlannedEnsemble] = [*runs, *ensembles]
     for each in everything:
-        state = state_of(each, places)
+        state = state_of(each, output_dir)
         by_group.setdefault(each.group.name, Counter())[state] += 1
         typer.echo(f"{state:15} {each.name}")
     for name, states in by_group.items():
@@ -128,9 +126,8 @@ def _repeat(name: str, places: Places, rows: list[Row]) -> None:
         raise ValueError(f"--rerun: no finished run is named {name!r}, neither in runs.csv nor in {places.output_dir}")
     if before["fusion"] == ENSEMBLE:
         raise ValueError(f"--rerun: {name} is an ensemble; it is made again by --run once its directory is removed")
-    config: RunConfig = config_of(before, places)
     try:
-        path = repeat(config, before, places.output_dir)
+        path = repeat(before, places)
     except RuntimeError as error:
         fail(str(error), status=1)
     show_difference(before, row_of(path))

@@ -1,30 +1,19 @@
-"""A group's rows as comparisons: what may stand in one table, and a line for everything that may not, and why."""
+"""Variants that one table may hold, the gains of one over another, and which layers win."""
 
 from __future__ import annotations
 
-import fnmatch
-import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
-from dlfa.report.comparison import Comparison, compare
+from dlfa.report.comparison import Comparison
 from dlfa.report.crossed_interval import crossed_interval
 from dlfa.report.findings import Findings, find
-from dlfa.report.language_groups import LanguageGroup, zero_shot_group
-from dlfa.report.runs import Run
+from dlfa.report.language_groups import LanguageGroup
 from dlfa.report.significance import Interval, t_interval
 from dlfa.report.variants import Variant
 
-from .directories import planned_protocol, protocol_changes
-from .groups import PROTOCOL_OPTIONS, Group, Places, PlannedRun, variant
-from .rows import Row, languages_of, run_of
-
 LAST = Variant("last")
-_NOWHERE = Places("unset", Path("unset"), Path("unset"))
-_NAMED = 12  # missing variants that a line names
 # Of fewer languages, hardly anything can be said about others: an interval is then one over seeds, for these languages.
 FEWEST_LANGUAGES = 5
 
@@ -72,7 +61,7 @@ class ComparableVariants:
     @property
     def main_group(self) -> LanguageGroup:
         """The zero-shot languages; the training language where there is no other."""
-        return zero_shot_group(self.comparison)
+        return self.findings.main_group
 
     def score(self, variant_: Variant) -> float:
         """The zero-shot average over the seeds."""
@@ -82,6 +71,11 @@ class ComparableVariants:
         """The development score over the seeds."""
         scores = self.findings.dev_scores(variant_)
         return None if scores is None else statistics.fmean(scores)
+
+    def best(self, variants: Iterable[Variant], most: int) -> list[Variant]:
+        """Those of the highest scores, `most` of them at most, each once and in the order that they have here."""
+        ranked = sorted(dict.fromkeys(variants), key=self.score, reverse=True)[:most]
+        return [item for item in dict.fromkeys(variants) if item in ranked]
 
     def gain(self, variant_: Variant, reference: Variant) -> Gain:
         """Of one variant over another."""
@@ -117,6 +111,24 @@ class ComparableVariants:
         return self._choice("single layer", members) if any(item.fusion == "lower" for item in members) else None
 
     @property
+    def chosen_single(self) -> Variant | None:
+        """The single layer that development data choose."""
+        return None if self.single is None else self.single.chosen
+
+    @property
+    def best_single(self) -> Variant | None:
+        """The best single layer by test average."""
+        return None if self.single is None else self.single.oracle
+
+    @property
+    def references(self) -> list[Variant]:
+        """What gains are counted from: the last layer, and the best single one by test average, the hardest to beat."""
+        found = [LAST] if LAST in self.comparison.runs else []
+        if self.best_single is not None and self.best_single != LAST:
+            found.append(self.best_single)
+        return found
+
+    @property
     def choices(self) -> list[Choice]:
         """Of every mode but the last layer, in order; single layers count as one mode, the last layer among them."""
         modes: dict[str, list[Variant]] = {}
@@ -137,120 +149,3 @@ class ComparableVariants:
         runs = {item: self.comparison.runs[item] for item in kept}
         baselines = {} if reference is None else {item: reference for item in kept if item != reference}
         return find(replace(self.comparison, runs=runs, baselines=baselines), resamples=0)
-
-
-@dataclass(frozen=True)
-class GroupEvidence:
-    """What there is of a group.
-
-    Attributes:
-        group: of the plan.
-        rows: of its finished runs that are of the planned protocol, included ones too.
-        ensembles: rows of the group's ensembles.
-        planned: how many runs there would be.
-        comparables: one for each set of seeds that several variants have, the largest set first.
-        of_record: the same by the task's metric of record, where the group is compared by another.
-        notes: a line for everything that is missing or left out, and why.
-    """
-
-    group: Group
-    rows: tuple[Row, ...]
-    ensembles: tuple[Row, ...]
-    planned: int
-    comparables: tuple[ComparableVariants, ...]
-    of_record: tuple[ComparableVariants, ...]
-    notes: tuple[str, ...]
-
-
-def gather(group: Group, plan: Sequence[Group], rows: Mapping[str, Row]) -> GroupEvidence:
-    """What the CSV holds for a group of the plan.
-
-    Args:
-        group: of the plan.
-        plan: all groups, for runs that the group includes.
-        rows: of the CSV by name.
-
-    Raises:
-        ValueError: a pattern of `include` that no run matches.
-    """
-    planned = [*group.runs(), *_included(group, plan)]
-    kept, notes = [], []
-    missing: dict[str, list[int]] = {}
-    for run in planned:
-        row = rows.get(run.name)
-        if row is None:
-            missing.setdefault(run.name.rpartition("/")[0], []).append(run.seed)
-        elif difference := _difference(row, run):
-            notes.append(f"{run.name} is left out: another protocol ({difference})")
-        else:
-            kept.append(row)
-    if missing:
-        named = [f"{name} (seed {', '.join(map(str, seeds))})" for name, seeds in missing.items()]
-        more = f" and {len(named) - _NAMED} more variants" if len(named) > _NAMED else ""
-        count = sum(map(len, missing.values()))
-        notes.append(f"{count} of {len(planned)} planned runs are not there: {'; '.join(named[:_NAMED])}{more}")
-    usual = _usual_values(group)
-    runs = _without_common_options([run_of(row, usual) for row in kept])
-    comparables: list[ComparableVariants] = []
-    of_record: list[ComparableVariants] = []
-    if runs:
-        comparables = _comparables(runs, group.metric)
-        notes += dict.fromkeys(line for comparable in comparables for line in comparable.comparison.left_out)
-        if group.metric not in (None, runs[0].metric):
-            of_record = _comparables(runs, None)
-    ensembles = [rows[each.name] for each in group.planned_ensembles() if each.name in rows]
-    names = {row["name"] for row in kept}
-    for each in group.planned_ensembles():
-        if each.name not in rows:
-            notes.append(f"{each.name} is not there")
-        elif absent := [name for name in each.members if name not in names]:
-            notes.append(f"{each.name} is left out: {', '.join(absent)} not there, or of another protocol")
-    return GroupEvidence(
-        group, tuple(kept), tuple(ensembles), len(planned), tuple(comparables), tuple(of_record), tuple(notes)
-    )
-
-
-def _comparables(runs: Sequence[Run], metric: str | None) -> list[ComparableVariants]:
-    baseline = LAST.label if any(run.variant == LAST for run in runs) else None
-    return [ComparableVariants(find(item, resamples=0)) for item in compare(runs, metric=metric, baseline=baseline)]
-
-
-def _without_common_options(runs: Sequence[Run]) -> list[Run]:
-    """The runs with options that all of AIF have left out of their variants: they tell none from another."""
-    of_aif = [set(run.variant.options) for run in runs if run.variant.fusion == "aif"]
-    common = set.intersection(*of_aif) if of_aif else set()
-    return [
-        replace(
-            run, variant=replace(run.variant, options=tuple(item for item in run.variant.options if item not in common))
-        )
-        if run.variant.fusion == "aif"
-        else run
-        for run in runs
-    ]
-
-
-def _included(group: Group, plan: Sequence[Group]) -> list[PlannedRun]:
-    others = [run for each in plan if each.name != group.name for run in each.runs()]
-    found: dict[str, PlannedRun] = {}
-    for pattern in group.include:
-        matching = [run for run in others if fnmatch.fnmatchcase(run.name, pattern)]
-        if not matching:
-            raise ValueError(f"group {group.name}: no run of another group matches {pattern!r} of include")
-        found |= {run.name: run for run in matching}
-    return list(found.values())
-
-
-def _difference(row: Row, run: PlannedRun) -> str:
-    """In what a row differs from the plan; empty where it does not."""
-    told = [protocol_changes(json.loads(row["config"]), planned_protocol(run, _NOWHERE))]
-    languages = run.config(_NOWHERE).languages
-    if languages is not None and set(languages) != set(languages_of(row)):
-        told.append(f"languages {','.join(languages_of(row))} instead of {','.join(languages)}")
-    return ", ".join(filter(None, told))
-
-
-def _usual_values(group: Group) -> dict[str, Any]:
-    """The group's own value of each field in which its variants, or runs that it includes, may differ."""
-    plain = planned_protocol(PlannedRun(group, variant("last"), None, 1), _NOWHERE)
-    values = {**plain, **{name: plain["model_options"].get(name) for name in PROTOCOL_OPTIONS}}
-    return {name: values.get(name) for name in group.varied}

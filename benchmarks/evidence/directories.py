@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dlfa import atomic
 from dlfa.configuration import DLFAConfig
 from dlfa.json_files import read_object
@@ -22,7 +24,8 @@ from dlfa.run_config import Role, RunConfig, fields_of
 from dlfa.run_directory import RunDirectory
 from dlfa.sweep import error_file
 
-from .groups import Places, PlannedEnsemble, PlannedRun
+from .groups import NOWHERE, PlannedEnsemble, PlannedRun
+from .source import hardware
 
 RECORD = "evidence.json"
 RERUNS = "reruns"
@@ -48,9 +51,9 @@ def protocol(config: Mapping[str, Any]) -> dict[str, Any]:
     return kept | {"model_options": options}
 
 
-def planned_protocol(run: PlannedRun, places: Places) -> dict[str, Any]:
+def planned_protocol(run: PlannedRun) -> dict[str, Any]:
     """As `protocol`, of a run that is planned."""
-    return protocol(run.config(places).with_presets().to_json())
+    return protocol(run.config(NOWHERE).with_presets().to_json())
 
 
 def protocol_changes(found: Mapping[str, Any], planned: Mapping[str, Any]) -> str:
@@ -62,22 +65,22 @@ def protocol_changes(found: Mapping[str, Any], planned: Mapping[str, Any]) -> st
     )
 
 
-def changes(run: PlannedRun, places: Places) -> str:
+def changes(run: PlannedRun, output_dir: Path) -> str:
     """In what the run that lies in a planned run's directory differs from it, in words; empty where it does not."""
-    directory = RunDirectory(places.output_dir / run.name)
+    directory = RunDirectory(output_dir / run.name)
     if not directory.run_file.exists():
         return ""
     found = directory.read_run()["config"]
-    return protocol_changes(protocol(found), planned_protocol(run, places))
+    return protocol_changes(protocol(found), planned_protocol(run))
 
 
-def state_of(run: PlannedRun | PlannedEnsemble, places: Places) -> str:
-    """One of the states above, as the run's directory tells."""
-    path = places.output_dir / run.name
+def state_of(run: PlannedRun | PlannedEnsemble, output_dir: Path) -> str:
+    """One of the states above, as the run's directory tells; it lies below the directory of all runs."""
+    path = output_dir / run.name
     if not path.is_dir():
         return TO_DO
     if RunDirectory(path).results_file.exists():
-        return OTHER if isinstance(run, PlannedRun) and changes(run, places) else DONE
+        return OTHER if isinstance(run, PlannedRun) and changes(run, output_dir) else DONE
     if _is_claimed(path):
         return RUNNING
     if error_file(path).exists():
@@ -122,17 +125,18 @@ def read_record(path: Path) -> dict[str, Any]:
     return read_object(path / RECORD, ("name", "group", "regime", "attempts"))
 
 
-def begin_attempt(path: Path, identity: Mapping[str, Any], **facts: Any) -> None:
-    """Write, or add to, a run's record that an attempt at it begins.
+def begin_attempt(path: Path, identity: Mapping[str, Any], commit: str) -> None:
+    """Write, or add to, a run's record that an attempt at it begins, on what hardware.
 
     Args:
         path: of the run's directory.
         identity: of the run: `name`, `group`, `regime`, `changed`.
-        **facts: source and hardware.
+        commit: of the source that was loaded.
     """
     # An attempt that left no configuration left nothing that this one goes on with.
     before = read_record(path)["attempts"] if RunDirectory(path).run_file.exists() and (path / RECORD).exists() else []
-    atomic.write_json(path / RECORD, {**identity, "attempts": [*before, {**facts, "seconds": None}]})
+    attempt = {"commit": commit, "hardware": hardware(), "threads": torch.get_num_threads(), "seconds": None}
+    atomic.write_json(path / RECORD, {**identity, "attempts": [*before, attempt]})
 
 
 def end_attempt(path: Path, **facts: Any) -> None:

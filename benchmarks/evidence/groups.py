@@ -86,12 +86,10 @@ class Ensemble:
     Args:
         name: the ensemble is called GROUP/ensemble-NAME.
         members: names of runs without their group, such as "last/seed1"; at least two.
-        vote: by vote instead of the mean probability.
     """
 
     name: str
     members: tuple[str, ...]
-    vote: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,6 +183,9 @@ class Places:
     data: Path
     output_dir: Path
     states_cache: Path | None = None
+
+
+NOWHERE = Places("unset", Path("unset"), Path("unset"))  # for what places have no say in
 
 
 @dataclass(frozen=True)

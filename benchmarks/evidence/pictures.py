@@ -1,35 +1,16 @@
-"""The pictures of RESULTS.md, as the report draws them, small enough to be kept with the source."""
+"""Pictures made small enough to be kept with the source."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
 
 from dlfa import atomic
-from dlfa.report.findings import Findings
 
 MOST_BYTES = 120_000
 _COLOURS = (256, 64, 32, 16)
-
-
-def draw(plot: Callable[[Findings, Path], bool], findings: Findings, path: Path) -> bool:
-    """Draw one of `dlfa.report.plots` to `path`, with as few colours as it takes to stay below `MOST_BYTES`.
-
-    Returns:
-        Whether there was something to draw.
-
-    Raises:
-        ValueError: it stays too large.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not plot(findings, path):
-        path.unlink(missing_ok=True)
-        return False
-    shrink(path)
-    return True
 
 
 def shrink(path: Path) -> None:

@@ -9,6 +9,8 @@ first all of the training data are used (udpos: 12,544 sentences).
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import Any
 
 from .groups import Ensemble, Group, Layers, Variant, variant
@@ -23,8 +25,15 @@ THREE = (1, 2, 3)
 
 _TRAINING: dict[str, Any] = {"gradient_accumulation": 1, "group_by_length": True}
 _TAGGING: dict[str, Any] = {**_TRAINING, "label_subword": "last", "max_eval_examples": 100}
-_FROZEN: dict[str, Any] = {"learning_rate": 1e-3, "batch_size": 32, "epochs": 6, "states_dtype": "float16"}
+_FROZEN: dict[str, Any] = {
+    "learning_rate": 1e-3, "batch_size": 32, "epochs": 6, "states_dtype": "float16", "max_train_examples": 2000,
+}  # fmt: skip
 _FULL: dict[str, Any] = {"learning_rate": 2e-5, "head_learning_rate": 1e-3, "batch_size": 16, "epochs": 2, "bf16": True}
+_FULL_2000: dict[str, Any] = {**_FULL, "max_train_examples": 2000}
+
+_pos = functools.partial(Group, task="udpos", metric="accuracy")
+_ner = functools.partial(Group, task="uner")
+_nli = functools.partial(Group, task="sick")
 
 
 def _modes(
@@ -41,32 +50,26 @@ def _modes(
     )
 
 
-def _frozen_rates(of: Group, *single: int, also: tuple[str, int] | None = None) -> Group:
-    """The modes of a group at 3e-3 and 1e-2; `also` is one more mode with its layer."""
-
-    def at(**options: Any) -> tuple[Variant, ...]:
-        return (*_modes(*single, **options), *(() if also is None else (variant(*also, **options),)))
-
-    return Group(
+def _rates(of: Group, *variants: Variant) -> Group:
+    """A frozen encoder's group at three times its learning rate, and what else `variants` say."""
+    return dataclasses.replace(
+        of,
         name=f"{of.name}-rates",
+        headline=None,
         question=f"{of.headline}: does the result depend on the learning rate?",
-        task=of.task,
-        regime=of.regime,
         seeds=TWO,
         options={**of.options, "learning_rate": 3e-3},
-        variants=(*at(), *at(learning_rate=1e-2)),
+        variants=variants,
     )
 
 
-POS_FROZEN = Group(
+POS_FROZEN = _pos(
     name="pos-frozen",
     headline="POS, frozen encoder",
     question="POS, frozen encoder: does fusing lower layers beat the last layer, and the best single layer?",
-    task="udpos",
     regime="frozen",
-    metric="accuracy",
     seeds=TWO,
-    options={**_TAGGING, **_FROZEN, "max_train_examples": 2000},
+    options={**_TAGGING, **_FROZEN},
     variants=(
         *_modes(3, 4, 5, 6, mix=(None, PAIR), seeds=FIVE),
         variant("sum", (8, 6, 4), seeds=FIVE),
@@ -79,52 +82,39 @@ POS_FROZEN = Group(
     ),
 )
 
-POS_ENSEMBLES = Group(
+POS_ENSEMBLES = _pos(
     name="pos-ensembles",
     question="POS, frozen encoder: what do ensembles of seeds and of fusion layers gain over one model?",
-    task="udpos",
     regime="frozen",
-    metric="accuracy",
-    seeds=(1,),
     options=POS_FROZEN.options,
     variants=(
-        variant("last", seeds=(1, 2, 3)),
-        variant("aif select", PAIR, seeds=(1, 2, 3)),
+        variant("last", seeds=THREE),
+        variant("aif select", PAIR, seeds=THREE),
         variant("aif select", 4, 5, 6),
         variant("lower", 4, 5, 6),
     ),
     keep_models=True,
     ensembles=(
-        Ensemble("last-3-seeds", tuple(f"last/seed{seed}" for seed in (1, 2, 3))),
-        Ensemble("select-6-4-3-seeds", tuple(f"aif-select-6-4/seed{seed}" for seed in (1, 2, 3))),
+        Ensemble("last-3-seeds", tuple(f"last/seed{seed}" for seed in THREE)),
+        Ensemble("select-6-4-3-seeds", tuple(f"aif-select-6-4/seed{seed}" for seed in THREE)),
         Ensemble("select-3-layers", tuple(f"aif-select-{layer}/seed1" for layer in (4, 5, 6))),
         Ensemble("lower-3-layers", tuple(f"lower-{layer}/seed1" for layer in (4, 5, 6))),
     ),
 )
 
-POS_FROZEN_RATES = Group(
-    name="pos-frozen-rates",
-    question="POS, frozen encoder: does the result depend on the learning rate?",
-    task="udpos",
-    regime="frozen",
-    metric="accuracy",
-    seeds=TWO,
-    options={**_TAGGING, **_FROZEN, "max_train_examples": 2000, "learning_rate": 3e-3},
-    variants=(
-        *_modes(4, 5, 6, mix=(None, PAIR)),
-        variant("aif select", PAIR, learning_rate=5e-4),
-        variant("aif select", PAIR, learning_rate=1e-2),
-        variant("lower", 4, 5, 6, learning_rate=1e-2),
-    ),
-)  # fmt: skip
+POS_FROZEN_RATES = _rates(
+    POS_FROZEN,
+    *_modes(4, 5, 6, mix=(None, PAIR)),
+    variant("aif select", PAIR, learning_rate=5e-4),
+    variant("aif select", PAIR, learning_rate=1e-2),
+    variant("lower", 4, 5, 6, learning_rate=1e-2),
+)
 
-POS_FROZEN_MODULE = Group(
+POS_FROZEN_MODULE = _pos(
     name="pos-frozen-module",
     question="POS, frozen encoder: what in AIF matters (kernel size, squeeze width, gate bias, activation, decay)?",
-    task="udpos",
     regime="frozen",
-    metric="accuracy",
-    seeds=(1, 2, 3),
+    seeds=THREE,
     options=POS_FROZEN.options,
     include=("pos-frozen/last/*", "pos-frozen/lower-5/*", "pos-frozen/aif-select-6-4/*"),
     variants=(
@@ -138,15 +128,13 @@ POS_FROZEN_MODULE = Group(
     ),
 )
 
-POS_FULL = Group(
+POS_FULL = _pos(
     name="pos-full",
     headline="POS, full fine-tuning",
     question="POS, full fine-tuning: does fusing lower layers beat the last layer, and the best single layer?",
-    task="udpos",
     regime="full",
-    metric="accuracy",
     seeds=THREE,
-    options={**_TAGGING, **_FULL, "max_train_examples": 2000},
+    options={**_TAGGING, **_FULL_2000},
     variants=(
         *_modes(6),
         variant("aif gate", 6),
@@ -159,24 +147,20 @@ POS_FULL = Group(
     ),
 )
 
-POS_FULL_ALL = Group(
+POS_FULL_ALL = _pos(
     name="pos-full-all",
     headline="POS, full fine-tuning, all training data",
     question="POS, full fine-tuning, all of the English training data: what is left of the gains?",
-    task="udpos",
     regime="full",
-    metric="accuracy",
     options={**_TAGGING, **_FULL, "epochs": 1},
     variants=_modes(6),
 )
 
-POS_FULL_RATES = Group(
+POS_FULL_RATES = _pos(
     name="pos-full-rates",
     question="POS, full fine-tuning: do the rates of the encoder and of the new parameters change the picture?",
-    task="udpos",
     regime="full",
-    metric="accuracy",
-    options={**_TAGGING, **_FULL, "learning_rate": 5e-5, "max_train_examples": 2000},
+    options={**POS_FULL.options, "learning_rate": 5e-5},
     variants=(
         *_modes(6, 8),
         variant("last", learning_rate=1e-4),
@@ -191,13 +175,11 @@ POS_FULL_RATES = Group(
 
 
 def _few(sentences: int, epochs: int) -> Group:
-    return Group(
+    return _pos(
         name=f"pos-few-{sentences}",
         headline=f"POS, {sentences} sentences",
         question=f"POS, full fine-tuning on {sentences} sentences: does fusing lower layers help where data are few?",
-        task="udpos",
         regime=f"few-shot {sentences}",
-        metric="accuracy",
         seeds=TWO,
         # A checkpoint at the end alone: an epoch is a few seconds, writing one is not.
         options={
@@ -217,25 +199,22 @@ def _few(sentences: int, epochs: int) -> Group:
 
 _FEW_100 = _few(100, 10)
 
-POS_FEW_RATES = Group(
+POS_FEW_RATES = _pos(
     name="pos-few-100-rates",
     question="POS, full fine-tuning on 100 sentences: is it attention, or how fast the new parameters learn?",
-    task="udpos",
     regime="few-shot 100",
-    metric="accuracy",
     seeds=TWO,
     options={**_FEW_100.options, "head_learning_rate": 3e-3},
     variants=(*_modes(6), *_modes(6, head_learning_rate=1e-2)),
 )
 
-NER_FROZEN = Group(
+NER_FROZEN = _ner(
     name="ner-frozen",
     headline="NER, frozen encoder",
     question="NER, frozen encoder: does fusing lower layers help?",
-    task="uner",
     regime="frozen",
     seeds=TWO,
-    options={**_TAGGING, **_FROZEN, "max_train_examples": 2000, "max_eval_examples": 300},
+    options={**_TAGGING, **_FROZEN, "max_eval_examples": 300},
     variants=(
         *_modes(6, 7, mix=(None, PAIR), seeds=FIVE),
         variant("aif select", 7, seeds=FIVE),
@@ -246,26 +225,24 @@ NER_FROZEN = Group(
     ),
 )
 
-NER_FROZEN_RATES = _frozen_rates(NER_FROZEN, 6, 7)
+NER_FROZEN_RATES = _rates(NER_FROZEN, *_modes(6, 7), *_modes(6, 7, learning_rate=1e-2))
 
-NER_FULL = Group(
+NER_FULL = _ner(
     name="ner-full",
     headline="NER, full fine-tuning",
     question="NER, full fine-tuning: does fusing lower layers help?",
-    task="uner",
     regime="full",
-    options={**_TAGGING, **_FULL, "max_train_examples": 2000, "max_eval_examples": 300},
+    options={**_TAGGING, **_FULL_2000, "max_eval_examples": 300},
     variants=_modes(6, mix=(None,)),
 )
 
-NLI_FROZEN = Group(
+NLI_FROZEN = _nli(
     name="nli-frozen",
     headline="NLI, frozen encoder, first token",
     question="NLI (SICK), frozen encoder: does fusing lower layers help the first token?",
-    task="sick",
     regime="frozen",
     seeds=TWO,
-    options={**_TRAINING, **_FROZEN, "max_train_examples": 2000, "max_eval_examples": 300},
+    options={**_TRAINING, **_FROZEN, "max_eval_examples": 300},
     variants=(
         *_modes(8, 10, mix=(None,), seeds=FIVE),
         variant("sum", 4, seeds=FIVE),
@@ -278,13 +255,18 @@ NLI_FROZEN = Group(
     ),
 )
 
-NLI_FROZEN_RATES = _frozen_rates(NLI_FROZEN, 7, 8, also=("aif gate", 7))
+NLI_FROZEN_RATES = _rates(
+    NLI_FROZEN,
+    *_modes(7, 8),
+    variant("aif gate", 7),
+    *_modes(7, 8, learning_rate=1e-2),
+    variant("aif gate", 7, learning_rate=1e-2),
+)
 
-NLI_FROZEN_MEAN = Group(
+NLI_FROZEN_MEAN = _nli(
     name="nli-frozen-mean",
     headline="NLI, frozen encoder, mean of tokens",
     question="NLI (SICK), frozen encoder: is the mean of all fused tokens better than the first fused token?",
-    task="sick",
     regime="frozen",
     seeds=TWO,
     options={**NLI_FROZEN.options, "classifier_pooling": "mean"},
@@ -300,15 +282,20 @@ NLI_FROZEN_MEAN = Group(
     ),
 )
 
-NLI_FROZEN_MEAN_RATES = _frozen_rates(NLI_FROZEN_MEAN, 8, 10, also=("aif select", 6))
+NLI_FROZEN_MEAN_RATES = _rates(
+    NLI_FROZEN_MEAN,
+    *_modes(8, 10),
+    variant("aif select", 6),
+    *_modes(8, 10, learning_rate=1e-2),
+    variant("aif select", 6, learning_rate=1e-2),
+)
 
-NLI_FULL = Group(
+NLI_FULL = _nli(
     name="nli-full",
     headline="NLI, full fine-tuning",
     question="NLI (SICK), full fine-tuning: does fusing lower layers help?",
-    task="sick",
     regime="full",
-    options={**_TRAINING, **_FULL, "max_train_examples": 2000, "max_eval_examples": 300, "epochs": 3},
+    options={**_TRAINING, **_FULL_2000, "max_eval_examples": 300, "epochs": 3},
     variants=(
         variant("last"),
         variant("aif select", PAIR),
@@ -321,12 +308,10 @@ NLI_FULL = Group(
     ),
 )
 
-POS_AFTER = Group(
+POS_AFTER = _pos(
     name="pos-after",
     question="POS, full fine-tuning: do intermediate English tasks help, and fusion after them?",
-    task="udpos",
     regime="full",
-    metric="accuracy",
     options=POS_FULL.options,
     include=("pos-full/last/seed1", "pos-full/aif-select-6-4/seed1"),
     variants=(
@@ -337,10 +322,9 @@ POS_AFTER = Group(
     ),
 )
 
-NER_AFTER = Group(
+NER_AFTER = _ner(
     name="ner-after",
     question="NER, full fine-tuning: does POS as an intermediate task help, and fusion after it?",
-    task="uner",
     regime="full",
     options=NER_FULL.options,
     include=("ner-full/last/seed1", "ner-full/aif-select-6-4/seed1"),

@@ -20,7 +20,6 @@ from dlfa.report.ensembles import read_ensemble
 from dlfa.report.runs import Run, read_run
 from dlfa.run_config import RunConfig
 from dlfa.run_directory import RunDirectory
-from dlfa.run_options import split_list
 
 from .directories import finished_directories, protocol, read_record
 from .groups import PROTOCOL_OPTIONS, Places
@@ -100,8 +99,8 @@ def _common(record: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, 
         "average": _fraction(results["average"]),
         "average_zero_shot": _fraction(results["average_zero_shot"]),
         "total_seconds": None if None in seconds else round(sum(seconds), 1),
-        "hardware": _distinct(attempts, "hardware"),
-        "commit": _distinct(attempts, "commit"),
+        "hardware": _of_attempts(attempts, "hardware"),
+        "commit": _of_attempts(attempts, "commit"),
         **{name: environment.get(name) for name in ("device", "threads", "torch", "transformers", "triton")},
         "examples": " ".join(f"{language}:{scores['examples']}" for language, scores in languages.items()),
     }
@@ -185,7 +184,7 @@ def config_of(row: Mapping[str, str], places: Places) -> RunConfig:
         "task": row["task"],
         "model": places.model,
         "data_dir": str(places.data / row["task"]),
-        "languages": list(split_list("languages", ",".join(languages_of(row)))),
+        "languages": languages_of(row),
         "model_options": options,
         "seed": int(row["seed"]),
         "states_cache": None if places.states_cache is None else str(places.states_cache),
@@ -208,6 +207,16 @@ def zero_shot_mean(row: Mapping[str, str], metric: str) -> float:
     if missing := [code for code in languages if not row.get(f"{metric}:{code}")]:
         raise ValueError(f"{row['name']}: no {metric} of {', '.join(missing)}")
     return math.fsum(float(row[f"{metric}:{code}"]) for code in languages) / len(languages)
+
+
+def hours(rows: Iterable[Row]) -> float:
+    """Wall-clock of training and evaluation; of a run that was interrupted, training alone is known."""
+    return sum(float(row["total_seconds"] or row["train_seconds"]) for row in rows) / 3600
+
+
+def distinct(rows: Iterable[Row], column: str) -> str:
+    """The values of a column, or that there are none."""
+    return " / ".join(sorted({row[column] for row in rows})) or "-"
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -246,7 +255,7 @@ def _score_order(column: str) -> tuple[str, str]:
     return metric, code
 
 
-def _distinct(attempts: Sequence[Mapping[str, Any]], name: str) -> str:
+def _of_attempts(attempts: Sequence[Mapping[str, Any]], name: str) -> str:
     return " + ".join(dict.fromkeys(str(attempt[name]) for attempt in attempts))
 
 

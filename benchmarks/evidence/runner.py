@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
+import itertools
 import json
 import time
 from collections import Counter
@@ -12,67 +12,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dlfa import atomic
-from dlfa.configuration import DLFAConfig
 from dlfa.ensemble import EnsembleConfig, run_ensemble
 from dlfa.json_files import read_object
-from dlfa.materials import Materials, compute_states, load_data, load_materials
+from dlfa.materials import Materials
 from dlfa.run_config import RunConfig
 from dlfa.run_directory import RunDirectory
 from dlfa.sweep import error_file, failure_reason, run_recorded
 
-from .directories import (
-    DONE,
-    OTHER,
-    RERUNS,
-    begin_attempt,
-    changes,
-    claim,
-    end_attempt,
-    state_of,
-)
+from .directories import DONE, OTHER, RERUNS, begin_attempt, changes, claim, end_attempt, state_of
 from .groups import Places, PlannedEnsemble, PlannedRun
-from .source import hardware, source_commit
-
-# The fields of a run's configuration that `dlfa.training.prepare` wants equal in runs that share materials.
-_SHARED = (
-    "task", "model", "data_dir", "languages", "max_length", "max_train_examples", "max_eval_examples",
-    "eval_batch_size", "bf16", "fp16", "freeze_encoder", "states_dtype", "states_cache",
-)  # fmt: skip
-_KEPT = 2  # sets of materials; one of a frozen encoder holds that encoder
-
-
-class SharedMaterials:
-    """Data, tokenizer and frozen encoder, read once for all runs that have them in common.
-
-    Args:
-        configs: all runs that are to be made; a frozen encoder's states are computed in one pass for all of them.
-    """
-
-    def __init__(self, configs: Sequence[RunConfig]) -> None:
-        self._options: dict[tuple[Any, ...], list[Any]] = {}
-        for config in configs:
-            self._options.setdefault(_key(config), []).append(config.model_options)
-        self._loaded: dict[tuple[Any, ...], Materials] = {}
-
-    def of(self, config: RunConfig) -> Materials:
-        """What `config` shares with others.
-
-        Raises:
-            ValueError: whatever is wrong with data, tokenizer or encoder.
-        """
-        key = _key(config)
-        if key not in self._loaded:
-            while len(self._loaded) >= _KEPT:
-                del self._loaded[next(iter(self._loaded))]
-            gc.collect()
-            resolved = config.with_presets()
-            materials = load_materials(resolved, load_data(resolved))
-            compute_states(materials, _valid(self._options.get(key, [config.model_options]), materials))
-            self._loaded[key] = materials
-        return self._loaded[key]
+from .rows import Row, config_of
+from .shared_materials import SharedMaterials
+from .source import source_commit
 
 
 def make_runs(runs: Sequence[PlannedRun], places: Places, say: Callable[[str], None]) -> Counter[str]:
@@ -90,18 +42,19 @@ def make_runs(runs: Sequence[PlannedRun], places: Places, say: Callable[[str], N
         How many runs are in which state in the end.
     """
     begun, commit = time.time(), source_commit()
-    missing = [run for run in runs if state_of(run, places) not in (DONE, OTHER)]
-    shared = SharedMaterials([run.config(places) for run in missing])
-    todo = {run.name for run in missing}
-    for number, run in enumerate(runs, 1):
-        where = f"[{number}/{len(runs)}] {run.name}"
-        if run.name in todo:
+    states = [state_of(run, places.output_dir) for run in runs]
+    todo = [run for run, state in zip(runs, states, strict=True) if state not in (DONE, OTHER)]
+    shared = SharedMaterials([run.config(places) for run in todo])
+    for number, (run, state) in enumerate(zip(runs, states, strict=True), 1):
+        outcome = None
+        if state == OTHER:
+            found = changes(run, places.output_dir)
+            outcome = f"another protocol lies there ({found}); remove it, or name the group anew"
+        elif state != DONE:
             outcome = _make(run, places, shared, commit, begun)
-            if outcome is not None:
-                say(f"{where}: {outcome}")
-        elif state_of(run, places) == OTHER:
-            say(f"{where}: another protocol lies there ({changes(run, places)}); remove it, or name the group anew")
-    return Counter(state_of(run, places) for run in runs)
+        if outcome is not None:
+            say(f"[{number}/{len(runs)}] {run.name}: {outcome}")
+    return Counter(state_of(run, places.output_dir) for run in runs)
 
 
 def _make(run: PlannedRun, places: Places, shared: SharedMaterials, commit: str, begun: float) -> str | None:
@@ -114,12 +67,12 @@ def _make(run: PlannedRun, places: Places, shared: SharedMaterials, commit: str,
         failure = error_file(path)
         if RunDirectory(path).results_file.exists() or (failure.exists() and failure.stat().st_mtime >= begun):
             return None
-        if changes(run, places):
+        if changes(run, places.output_dir):
             RunDirectory(path).clear()
         seconds = _attempt(config, run.identity, shared, commit, keep_model=run.group.keep_models)
         if seconds is None:
             return f"failed: {failure_reason(path)}"
-        return describe(read_object(RunDirectory(path).results_file, ("languages",)), seconds)
+        return _described(read_object(RunDirectory(path).results_file, ("languages",)), seconds)
 
 
 def _attempt(
@@ -127,7 +80,7 @@ def _attempt(
 ) -> float | None:
     """Run `config`, whose directory is held, keep the record, and say how many seconds that took; None if it failed."""
     path = config.output_dir
-    begin_attempt(path, identity, commit=commit, hardware=hardware(), threads=torch.get_num_threads())
+    begin_attempt(path, identity, commit)
     begun = 0.0
 
     def materials() -> Materials:
@@ -155,7 +108,7 @@ def make_ensembles(ensembles: Sequence[PlannedEnsemble], places: Places, say: Ca
     for ensemble in ensembles:
         path = places.output_dir / ensemble.name
         absent = [name for name in ensemble.members if not (places.output_dir / name / "config.json").exists()]
-        if state_of(ensemble, places) == DONE:
+        if state_of(ensemble, places.output_dir) == DONE:
             continue
         if absent:
             say(f"{ensemble.name} waits for the models of {', '.join(absent)}")
@@ -163,12 +116,12 @@ def make_ensembles(ensembles: Sequence[PlannedEnsemble], places: Places, say: Ca
         with claim(path) as mine:
             if mine and not RunDirectory(path).results_file.exists():
                 say(f"{ensemble.name}: {_make_ensemble(ensemble, places, path, commit)}")
-    return Counter(state_of(ensemble, places) for ensemble in ensembles)
+    return Counter(state_of(ensemble, places.output_dir) for ensemble in ensembles)
 
 
 def _make_ensemble(ensemble: PlannedEnsemble, places: Places, path: Path, commit: str) -> str:
     begun = time.monotonic()
-    begin_attempt(path, ensemble.identity, commit=commit, hardware=hardware(), threads=torch.get_num_threads())
+    begin_attempt(path, ensemble.identity, commit)
     members = [places.output_dir / name for name in ensemble.members]
     first = RunDirectory(members[0]).read_run()["config"]
     error_file(path).unlink(missing_ok=True)
@@ -179,7 +132,6 @@ def _make_ensemble(ensemble: PlannedEnsemble, places: Places, path: Path, commit
                 output_dir=path,
                 data_dir=places.data / ensemble.group.task,
                 languages=tuple(first["languages"]),
-                vote=ensemble.ensemble.vote,
                 max_eval_examples=first["max_eval_examples"],
             )
         )
@@ -190,7 +142,7 @@ def _make_ensemble(ensemble: PlannedEnsemble, places: Places, path: Path, commit
     return f"zero-shot {results['metric']} {_percent(results['average_zero_shot'])}"
 
 
-def describe(results: dict[str, Any], seconds: float) -> str:
+def _described(results: dict[str, Any], seconds: float) -> str:
     """A finished run in half a line."""
     parts = [f"dev {_percent(results['train'].get('best_dev'))}"]
     for name, means in results["averages"].items():
@@ -198,44 +150,21 @@ def describe(results: dict[str, Any], seconds: float) -> str:
     return ", ".join([*parts, f"{seconds:.0f} s"])
 
 
-def repeat(config: RunConfig, recorded: Mapping[str, str], output_dir: Path) -> Path:
-    """Make a run once more and return its directory, a new one below OUTPUT_DIR/reruns.
-
-    Args:
-        config: of the run; its output directory is replaced.
-        recorded: its row of the CSV, which gives name, group and regime.
-        output_dir: of all runs.
+def repeat(recorded: Row, places: Places) -> Path:
+    """Make a run of the CSV once more and return its directory, a new one below OUTPUT_DIR/reruns.
 
     Raises:
         RuntimeError: it failed; the message says why and where.
     """
-    number = 1
-    while (output_dir / RERUNS / recorded["name"] / str(number)).exists():
-        number += 1
-    again = dataclasses.replace(config, output_dir=output_dir / RERUNS / recorded["name"] / str(number))
+    folder = places.output_dir / RERUNS / recorded["name"]
+    number = next(number for number in itertools.count(1) if not (folder / str(number)).exists())
+    again = dataclasses.replace(config_of(recorded, places), output_dir=folder / str(number))
     identity = {name: recorded[name] for name in ("name", "group", "regime")}
     identity["changed"] = json.loads(recorded["changed"])
     with claim(again.output_dir):
         if _attempt(again, identity, SharedMaterials([again]), source_commit(), keep_model=False) is None:
             raise RuntimeError(f"the run in {again.output_dir} failed: {failure_reason(again.output_dir)}")
     return again.output_dir
-
-
-def _valid(several: Sequence[Mapping[str, Any]], materials: Materials) -> list[Mapping[str, Any]]:
-    """Those that fit the frozen encoder: a run with others fails by itself."""
-    valid: list[Mapping[str, Any]] = []
-    encoder = materials.encoder
-    for options in several if encoder is not None else ():
-        with contextlib.suppress(ValueError, TypeError):
-            DLFAConfig(encoder_config=encoder.config.encoder_config, **options)  # type: ignore[union-attr]
-            valid.append(options)
-    return valid
-
-
-def _key(config: RunConfig) -> tuple[Any, ...]:
-    resolved = config.with_presets()
-    label = config.model_options.get("label_subword", "first")
-    return (label, *(getattr(resolved, name) for name in _SHARED))
 
 
 def _percent(value: float | None) -> str:

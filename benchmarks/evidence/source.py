@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
 from pathlib import Path
 
 import torch
 
 import dlfa
+
+from ..hardware import output_of
 
 # The packages that have a say in a result; a change elsewhere in the tree makes no run a dirty one.
 _PACKAGES = ("dlfa", "dlfa_kernels")
@@ -23,10 +24,11 @@ def source_commit() -> str:
     that makes runs asks once, before the first of them, as what it has loaded stays as it is.
     """
     root = Path(dlfa.__file__).resolve().parents[1]
-    commit = _git(root, "rev-parse", "HEAD")
+    commit = output_of("git", "-C", str(root), "rev-parse", "HEAD")
     if not commit:
         return os.environ.get("BENCHMARK_COMMIT") or "unknown"
-    return f"{commit[:12]}-dirty" if _git(root, "status", "--porcelain", "--", *_PACKAGES) else commit[:12]
+    changed = output_of("git", "-C", str(root), "status", "--porcelain", "--", *_PACKAGES)
+    return f"{commit[:12]}-dirty" if changed else commit[:12]
 
 
 def hardware() -> str:
@@ -44,11 +46,3 @@ def _processor() -> str:
         text = ""
     found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     return found[1].strip() if found else platform.processor() or platform.machine()
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        answer = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() if answer.returncode == 0 else None

@@ -60,8 +60,8 @@ def score_table(findings: Findings) -> Table:
     with_dev = any(scores is not None for scores in dev.values())
     rows = []
     for variant in comparison.runs:
-        cells = [_spread(dev[variant])] if with_dev else []
-        cells += [_spread(findings.scores(variant, group)) for group in groups]
+        cells = [spread(dev[variant])] if with_dev else []
+        cells += [spread(findings.scores(variant, group)) for group in groups]
         rows.append((variant.label, *cells))
     columns = ["variant", *([f"dev, {source}"] if with_dev else []), *(_title(group, source) for group in groups)]
     return Table(tuple(columns), tuple(rows))
@@ -108,7 +108,7 @@ def choice_table(findings: Findings) -> Table | None:
                 continue
             effect = findings.effects.get((variant, main))
             layers = "+".join(map(str, variant.layers))
-            cells += [layers, _spread(findings.scores(variant, main)), "-" if effect is None else _change(effect)]
+            cells += [layers, spread(findings.scores(variant, main)), "-" if effect is None else _change(effect)]
         rows.append((choice.mode, *cells))
     columns = (
         "mode", "layer chosen on dev", main.name, "gain", "oracle: best by test average", main.name, "gain",
@@ -135,7 +135,7 @@ def group_table(findings: Findings, kind: str) -> Table:
             head += [facts.name, facts.family, facts.script, "-" if count is None else f"{count:,}"]
         else:
             head += [" ".join(group.languages)]
-        cells = [_spread(findings.scores(baseline, group)) for baseline in baselines]
+        cells = [spread(findings.scores(baseline, group)) for baseline in baselines]
         for variant, _ in pairs:
             effect = findings.effects[variant, group]
             if kind == LANGUAGE:
@@ -192,7 +192,7 @@ def summary_table(findings: Findings) -> Table:
             cells = [_change(effect), *_with_p(effect.seeds), *_with_p(effect.sentences)]
         cost = findings.cost(variant)
         pace = "-" if cost is None else f"{statistics.fmean(cost.seconds_per_step):.3f}"
-        rows.append((variant.label, *means, _spread(findings.scores(variant, main)), *cells, pace))
+        rows.append((variant.label, *means, spread(findings.scores(variant, main)), *cells, pace))
     columns = (
         "variant", *(group.name for group in others), main.name, "gain", "95 % seeds", "p", "95 % sentences", "p",
         "s/step",
@@ -213,7 +213,7 @@ def ensemble_table(ensembles: Sequence[Ensemble]) -> Table | None:
                 ", ".join(item.members),
                 item.by,
                 percent(own),
-                _spread(members),
+                spread(members),
                 percent(best),
                 percent(own - statistics.fmean(members), sign=True),
                 percent(own - best, sign=True),
@@ -236,7 +236,7 @@ def _title(group: LanguageGroup, source: str) -> str:
     return f"{group.name} (training)" if group.name == source else group.name
 
 
-def _spread(values: Sequence[float] | None) -> str:
+def spread(values: Sequence[float] | None) -> str:
     """The mean with the deviation over seeds, in percent."""
     return "-" if values is None else percent(statistics.fmean(values), deviation(values))
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from benchmarks.evidence.directories import planned_protocol
-from benchmarks.evidence.groups import Places, PlannedRun
+from benchmarks.evidence.groups import PlannedRun
 from benchmarks.evidence.rows import COLUMNS, Row
 from dlfa.report.variants import Variant
-
-PLACES = Places("unset", Path("unset"), Path("unset"))
 
 
 def made_row(
@@ -19,7 +16,7 @@ def made_row(
     """The row that a finished run would have; `scores` are accuracies by language, the F1 lies 0.1 below."""
     layers = run.layers if isinstance(run.layers, tuple) else () if run.layers is None else (run.layers,)
     fusion, _, fuse = run.variant.mode.partition(" ")
-    protocol = planned_protocol(run, PLACES)
+    protocol = planned_protocol(run)
     values = {
         **{name: value for name, value in run.identity.items() if name != "changed"},
         "task": run.group.task,

@@ -1,19 +1,22 @@
-"""RESULTS.md from rows with known scores: the figures, what is left out and why, pictures, and prose."""
+"""RESULTS.md and its pages from rows with known scores: figures, what is left out and why, pictures, and prose."""
 
 import json
 import random
+import shutil
 
 import pytest
 from evidence_rows_made import made_row
+from markdown_links import broken_links
 from PIL import Image
 
-from benchmarks.evidence.comparisons import gather
 from benchmarks.evidence.document import FOLDER, write_document
+from benchmarks.evidence.group_evidence import gather
 from benchmarks.evidence.groups import Ensemble, Group, planned_runs, variant
+from benchmarks.evidence.overview import headline_table, layer_table
 from benchmarks.evidence.pictures import MOST_BYTES, shrink
 from benchmarks.evidence.plan import PLAN
 from benchmarks.evidence.rows import read_rows
-from benchmarks.evidence.tables import choice_table, headline_table, mode_table, pace_table, variant_table
+from benchmarks.evidence.tables import choice_table, mode_table, pace_table, variant_table
 from benchmarks.hardware import ROOT
 from benchmarks.readme_sections import EVIDENCE, replace_section
 from dlfa.report.crossed_interval import crossed_interval
@@ -86,6 +89,13 @@ def test_the_layer_is_chosen_on_development_data_beside_the_oracle():
     assert float(against["over lower 1"].split()[0]) == pytest.approx(2.0, abs=0.15)
 
 
+def test_which_layer_wins_by_development_data_and_by_test_data():
+    table = layer_table([gather(GROUP, (GROUP,), rows_of(GROUP))])
+    assert table.columns == ("group", "seeds", "single layer", "scalar mix", "sum", "AIF gate", "AIF select")
+    row = ("[pos](docs/evidence/pos.md)", "3", "1 (63.0) → 2 (66.0)", "-", "-", "-", "1 (65.0) → 2 (68.0)")
+    assert table.rows == (row,)
+
+
 def test_few_languages_leave_the_seeds():
     few = ("en", "de", "zh")
     rows = {run.name: made_row(run, scores_of(run, few)) for run in planned_runs((GROUP,))[0]}
@@ -128,8 +138,8 @@ def test_a_language_without_a_difference_is_not_up():
 
 
 def test_seconds_a_step_of_last_and_aif():
-    row = pace_table([gather(GROUP, (GROUP,), rows_of(GROUP))]).rows[0]
-    assert row == ("pos", "0.100 (3)", "0.200 (6)", "2.00", "eager", "a processor, 2 cores", "1", "float32")
+    row = pace_table(gather(GROUP, (GROUP,), rows_of(GROUP))).rows[0]
+    assert row == ("0.100 (3)", "0.200 (6)", "2.00", "eager", "a processor, 2 cores", "1", "float32")
 
 
 def test_what_does_not_belong_is_left_out_and_named():
@@ -226,6 +236,21 @@ def test_the_readmes_headlines_are_those_of_the_committed_runs():
     assert replace_section(text, EVIDENCE, table.markdown().strip() + "\n") == text
 
 
+def test_the_committed_pages_are_those_of_the_plan():
+    assert {path.stem for path in (ROOT / "docs/evidence").iterdir()} == {group.name for group in PLAN}
+
+
+@pytest.mark.slow
+def test_the_committed_documents_are_those_of_the_committed_runs(tmp_path):
+    (tmp_path / FOLDER).mkdir(parents=True)
+    for name in ("README.md", FOLDER / "findings.md"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    write_document(tmp_path, PLAN, read_rows(ROOT / FOLDER / "runs.csv"))
+    pages = [path.relative_to(tmp_path) for path in (tmp_path / "docs/evidence").iterdir()]
+    for name in ("README.md", "RESULTS.md", *pages):
+        assert (tmp_path / name).read_text(encoding="utf-8") == (ROOT / name).read_text(encoding="utf-8")
+
+
 def test_document_holds_tables_pictures_and_prose(tmp_path):
     ensemble = Group(
         "together", "Do several help?", "udpos", "full", (variant("last"), variant("aif gate", 1)), (1, 2),
@@ -245,27 +270,33 @@ def test_document_holds_tables_pictures_and_prose(tmp_path):
     (folder / "findings.md").write_text("For writers.\n\n## summary\n\nIt helps.\n\n## pos\nLayer 2 | wins.\n")
     text = write_document(tmp_path, plan, list(rows.values())).read_text()
     assert "It helps." in text
-    assert "Layer 2 | wins." in text
     assert "For writers" not in text
-    assert "_Nothing has been written here yet (findings.md, `## together`)._" in text
-    assert "| [pos](#pos) | udpos | frozen | 6 | 3 |" in text
+    assert "| [pos](docs/evidence/pos.md) | Does it help? | 50 | 70 | 18/18 | 0.07 |" in text
+    assert "| [pos](docs/evidence/pos.md) | udpos | frozen | 6 | 3 |" in text
     assert "1 runs of gone in runs.csv are not in the plan" in text
-    assert "| together/ensemble-seeds | udpos, f1 | last/seed1, last/seed2 | vote |" in text
     assert "0 of 22 runs were made from files that differed" in text
     assert "Which layer wins" in text
-    assert "[Gains by language, family and script](docs/evidence/pos.md)" in text
-    page = (tmp_path / "docs/evidence/pos.md").read_text()
+    page, other = ((tmp_path / "docs/evidence" / name).read_text() for name in ("pos.md", "together.md"))
+    assert "Layer 2 | wins." in page
+    assert "- 18 of 18 runs, 0.07 hours: `python -m benchmarks.evidence --run 'pos/*'`" in page
+    assert "squeeze_dim 96, learning_rate 0.001" in page
     for part in ("### Gains over last", "### Gains over lower 2", "| family |", "| script |", "| zh | Chinese |"):
         assert part in page
+    assert "## Seconds per training step" in page
+    assert "_Nothing has been written here yet (findings.md, `## together`)._" in other
+    assert "| together/ensemble-seeds | udpos, f1 | last/seed1, last/seed2 | vote |" in other
     pictures = {path.name for path in (tmp_path / "docs/images/evidence").glob("*.png")}
     assert pictures == {"pos-layers.png", "pos-languages.png", "pos-languages-single.png", "together-languages.png"}
     for name in pictures:
-        assert f"](docs/images/evidence/{name})" in text
+        assert f"](../images/evidence/{name})" in (page if name.startswith("pos") else other)
         assert (tmp_path / "docs/images/evidence" / name).stat().st_size < MOST_BYTES
     (tmp_path / "docs/evidence/of-an-earlier-plan.md").write_text("")
     again = write_document(tmp_path, plan, list(rows.values())).read_text()
     assert again == text
+    assert (tmp_path / "docs/evidence/pos.md").read_text() == page
     assert {path.name for path in (tmp_path / "docs/evidence").iterdir()} == {"pos.md", "together.md"}
+    for path in (tmp_path / "RESULTS.md", *(tmp_path / "docs/evidence").glob("*.md")):
+        assert [target for target in broken_links(path) if "results/evidence/runs.csv" not in target] == []
 
 
 def test_prose_without_a_place_is_refused(tmp_path):

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import dlfa.sweep
 from benchmarks.evidence import command as evidence_command
-from benchmarks.evidence import runner, source
+from benchmarks.evidence import shared_materials, source
 from benchmarks.evidence.directories import claim, read_record, state_of
 from benchmarks.evidence.groups import Ensemble, Group, Places, planned_runs, variant
 from benchmarks.evidence.rows import collect, config_of, merged, read_rows, row_of, write_rows
@@ -55,7 +55,7 @@ SMALL = group(variant("last"), variant("aif select", 1, (1, 0)))
 
 
 def states(plan, places):
-    return {run.name.partition("/")[2]: state_of(run, places) for run in planned_runs(plan)[0]}
+    return {run.name.partition("/")[2]: state_of(run, places.output_dir) for run in planned_runs(plan)[0]}
 
 
 def test_runs_are_what_train_makes_and_are_made_once(places, tmp_path):
@@ -203,7 +203,8 @@ def test_commands_make_list_collect_write_and_repeat(places, command, tmp_path):
     assert "tiny: 2 done, 1 to do" in listed.stdout
     written = command("--collect", "--write", *where)
     assert written.exit_code == 0, written.output
-    assert "2 of 3 runs" in (tmp_path / "RESULTS.md").read_text()
+    assert "| 2/3 |" in (tmp_path / "RESULTS.md").read_text()
+    assert "2 of 3 runs" in (tmp_path / "docs/evidence/tiny.md").read_text()
     again = command("--rerun", "tiny/aif-select-1/seed1", *where, *sources)
     assert again.exit_code == 0, again.output
     scores = [line for line in again.stdout.splitlines() if line.lstrip().startswith(("dev", "average", "accuracy:"))]
@@ -253,13 +254,13 @@ def test_commit_is_marked_where_the_packages_differ_from_it(tmp_path, monkeypatc
 
 
 def test_runs_that_share_data_and_encoder_read_them_once(places, monkeypatch):
-    loads, load = [], runner.load_materials
+    loads, load = [], shared_materials.load_materials
 
     def counted(*arguments):
         loads.append(time.monotonic())
         return load(*arguments)
 
-    monkeypatch.setattr(runner, "load_materials", counted)
+    monkeypatch.setattr(shared_materials, "load_materials", counted)
     plan = (group(variant("last"), variant("lower", 0, 1), variant("last", label_subword="last")),)
     assert make_runs(planned_runs(plan)[0], places, print) == {"done": 4}
     assert len(loads) == 2

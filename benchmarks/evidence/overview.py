@@ -1,0 +1,135 @@
+"""The tables of RESULTS.md, a row a group or a comparison, and README's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dlfa.report.significance import percent
+from dlfa.report.tables import Table, spread
+from dlfa.report.variants import Variant
+
+from .cells import NONE, gain_with_interval, layers_of
+from .comparisons import LAST, Choice, ComparableVariants
+from .group_evidence import GroupEvidence
+from .groups import Group
+from .page import PAGES
+from .rows import distinct, hours
+
+# Modes without options of their own, and what the columns of tables call them.
+_MODES = {
+    "single layer": "single layer", "scalar_mix": "scalar mix", "sum": "sum", "aif gate": "AIF gate",
+    "aif select": "AIF select",
+}  # fmt: skip
+
+
+def question_table(several: Sequence[GroupEvidence]) -> Table | None:
+    """One row a group: what it asks, of how many examples and runs."""
+    rows = [
+        (
+            _linked(evidence.group),
+            evidence.group.question,
+            distinct(evidence.rows, "train_examples"),
+            distinct(evidence.rows, "eval_examples"),
+            f"{len(evidence.rows)}/{evidence.planned}",
+            f"{hours(evidence.rows):.2f}",
+        )
+        for evidence in several
+    ]
+    columns = ("group", "question", "English examples", "test examples, all languages", "runs", "hours")
+    return Table(columns, tuple(rows)) if rows else None
+
+
+def overview_table(several: Sequence[GroupEvidence]) -> Table | None:
+    """One row a comparison: last layer, and single layer and fusion as development data choose them, with the gains."""
+    rows = []
+    for evidence in several:
+        group = evidence.group
+        for comparable in evidence.comparables:
+            fused, single = _chosen_fusion(comparable), comparable.chosen_single
+            last = _score(comparable, LAST) if LAST in comparable.comparison.runs else NONE
+            languages, seeds = len(comparable.main_group.languages), len(comparable.comparison.seeds)
+            cells = [last, _named_score(comparable, single), NONE, NONE, NONE]
+            if fused is not None:
+                gains = [gain_with_interval(comparable, fused, reference) for reference in (LAST, single)]
+                cells[2:] = [_named_score(comparable, fused), *gains]
+            rows.append((_linked(group), group.task, group.regime, str(languages), str(seeds), *cells))
+    columns = (
+        "group", "task", "regime", "zero-shot languages", "seeds", "last", "single layer", "fusion", "over last",
+        "over the single layer",
+    )  # fmt: skip
+    return Table(columns, tuple(rows)) if rows else None
+
+
+def layer_table(several: Sequence[GroupEvidence]) -> Table | None:
+    """Which layer wins: one row a comparison, one column a mode; modes that were run with several layers alone."""
+    rows = []
+    for evidence in several:
+        for comparable in evidence.comparables:
+            found = {choice.mode: choice for choice in comparable.choices if choice.candidates > 1}
+            cells = [_best_layers(comparable, found[mode]) if mode in found else NONE for mode in _MODES]
+            if set(cells) != {NONE}:
+                rows.append((_linked(evidence.group), str(len(comparable.comparison.seeds)), *cells))
+    return Table(("group", "seeds", *_MODES.values()), tuple(rows)) if rows else None
+
+
+def headline_table(several: Sequence[GroupEvidence]) -> Table | None:
+    """README's: one row a group that has a headline, one column a mode, each with the layers that dev data choose.
+
+    They choose among all layers that were run, by the seeds that these share; the score is over the group's most seeds,
+    which a cell without a score has not had.
+    """
+    rows = [row for evidence in several if evidence.group.headline and (row := _headline_row(evidence)) is not None]
+    return Table(("", "last layer", *_MODES.values()), tuple(rows)) if rows else None
+
+
+def _headline_row(evidence: GroupEvidence) -> tuple[str, ...] | None:
+    scored = evidence.comparables[0] if evidence.comparables else None
+    if scored is None or LAST not in scored.comparison.runs:
+        return None
+    choices = [choice for comparable in evidence.comparables for choice in comparable.choices]
+    cells: list[str] = []
+    scores: list[float | None] = []
+    for mode in _MODES:
+        choice = max((item for item in choices if item.mode == mode), key=lambda item: item.candidates, default=None)
+        if choice is None or choice.chosen is None:
+            return None
+        score = scored.score(choice.chosen) if choice.chosen in scored.comparison.runs else None
+        scores.append(score)
+        among = f", of {choice.candidates}" if choice.candidates > 1 else ""
+        cells.append(f"{NONE if score is None else percent(score)} ({layers_of(choice.chosen)}{among})")
+    best = max(range(len(scores)), key=lambda place: scores[place] or 0.0)
+    cells[best] = f"**{cells[best]}**"
+    seeds = len(scored.comparison.seeds)
+    label = f"{evidence.group.headline}, {scored.comparison.metric}, {seeds} seed{'s' if seeds > 1 else ''}"
+    return (label, percent(scored.score(LAST)), *cells)
+
+
+def _linked(group: Group) -> str:
+    return f"[{group.name}]({PAGES}/{group.name}.md)"
+
+
+def _chosen_fusion(comparable: ComparableVariants) -> Variant | None:
+    """Of all modes that fuse layers, what development data choose; None where some run does not tell its score."""
+    choices = [choice for choice in comparable.choices if choice.oracle.fusion not in ("last", "lower")]
+    chosen = [choice.chosen for choice in choices if choice.chosen is not None]
+    if len(chosen) < len(choices):
+        return None
+    return max(chosen, key=lambda variant: comparable.dev(variant) or 0.0, default=None)
+
+
+def _best_layers(comparable: ComparableVariants, choice: Choice) -> str:
+    """The chosen layer with its score, and behind an arrow the oracle's where that is another."""
+    told = [
+        f"{layers_of(variant)} ({percent(comparable.score(variant))})"
+        for variant in dict.fromkeys((choice.chosen, choice.oracle))
+        if variant is not None
+    ]
+    return " → ".join(told if choice.chosen is not None else ["no dev scores", *told])
+
+
+def _named_score(comparable: ComparableVariants, variant: Variant | None) -> str:
+    return NONE if variant is None else f"{variant.label}: {_score(comparable, variant)}"
+
+
+def _score(comparable: ComparableVariants, variant: Variant) -> str:
+    return spread(comparable.findings.scores(variant, comparable.main_group))

@@ -1,0 +1,67 @@
+"""What runs of one process have in common, read once for all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dlfa.configuration import DLFAConfig
+from dlfa.materials import Materials, compute_states, load_data, load_materials
+from dlfa.run_config import RunConfig
+
+# The fields of a run's configuration that `dlfa.training.prepare` wants equal in runs that share materials.
+_SHARED = (
+    "task", "model", "data_dir", "languages", "max_length", "max_train_examples", "max_eval_examples",
+    "eval_batch_size", "bf16", "fp16", "freeze_encoder", "states_dtype", "states_cache",
+)  # fmt: skip
+_KEPT = 2  # sets of materials; one of a frozen encoder holds that encoder
+
+
+class SharedMaterials:
+    """Data, tokenizer and frozen encoder, read once for all runs that have them in common.
+
+    Args:
+        configs: all runs that are to be made; a frozen encoder's states are computed in one pass for all of them.
+    """
+
+    def __init__(self, configs: Sequence[RunConfig]) -> None:
+        self._options: dict[tuple[Any, ...], list[Any]] = {}
+        for config in configs:
+            self._options.setdefault(_key(config), []).append(config.model_options)
+        self._loaded: dict[tuple[Any, ...], Materials] = {}
+
+    def of(self, config: RunConfig) -> Materials:
+        """What `config` shares with others.
+
+        Raises:
+            ValueError: whatever is wrong with data, tokenizer or encoder.
+        """
+        key = _key(config)
+        if key not in self._loaded:
+            while len(self._loaded) >= _KEPT:
+                del self._loaded[next(iter(self._loaded))]
+            gc.collect()
+            resolved = config.with_presets()
+            materials = load_materials(resolved, load_data(resolved))
+            if materials.encoder is not None:
+                compute_states(materials, _fitting(self._options[key], materials.encoder.config.encoder_config))
+            self._loaded[key] = materials
+        return self._loaded[key]
+
+
+def _fitting(several: Sequence[Mapping[str, Any]], encoder_config: Any) -> list[Mapping[str, Any]]:
+    """The options of models that fit the frozen encoder: a run with others fails by itself."""
+    fitting = []
+    for options in several:
+        with contextlib.suppress(ValueError, TypeError):
+            DLFAConfig(encoder_config=encoder_config, **options)
+            fitting.append(options)
+    return fitting
+
+
+def _key(config: RunConfig) -> tuple[Any, ...]:
+    resolved = config.with_presets()
+    label = config.model_options.get("label_subword", "first")
+    return (label, *(getattr(resolved, name) for name in _SHARED))
