@@ -14,7 +14,7 @@ from .backends import INTERPRETED
 from .device import device_architecture
 from .groups import Group, sequence_groups
 from .launches import Launch, overrides
-from .operands import Operands
+from .operands import Inputs, Operands
 from .tiles import Tile, choose_tiles, sized, without_dx
 
 
@@ -71,21 +71,22 @@ class Call:
     """What all launches of a pass share (sizes, tiles, flags, the states' strides), and the launches themselves.
 
     Args:
-        operands: the tensors of the pass.
+        inputs: the tensors of the pass.
+        operands: these as the kernels read them.
         settings: its other arguments.
     """
 
-    def __init__(self, operands: Operands, settings: Settings) -> None:
+    def __init__(self, inputs: Inputs, operands: Operands, settings: Settings) -> None:
         self.operands = operands
         self.settings = settings
-        self.packed, self.batch, self.rows = operands.packed, operands.batch, operands.rows
+        self.packed, self.batch, self.rows = inputs.packed, inputs.batch, inputs.rows
         x, products = operands.x, settings.products
         self.length = 0 if self.packed else x.shape[1]
         self.kernel_size, self.squeeze_dim, self.embed_dim = operands.squeeze_weight.shape
         self.device = x.device
         self.dtype = x.dtype
-        inputs = {"dz": operands.dz, "x": x, "y": operands.y}
-        self._states = {name: tensor for name, tensor in inputs.items() if tensor is not None}
+        states = {"dz": operands.dz, "x": x, "y": operands.y}
+        self._states = {name: tensor for name, tensor in states.items() if tensor is not None}
         # Without y, kernels have x in its place and read nothing there: compiled functions cannot return None.
         self._states.setdefault("y", x)
         self.launches: list[Launch] = []  # added so far

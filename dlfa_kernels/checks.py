@@ -118,17 +118,19 @@ def _check_weights(weights: AIFWeights, last: Tensor) -> None:
             f"got {_shape(squeeze)}"
         )
     shapes = weight_shapes(embed_dim, squeeze_dim, kernel_size)
+    dtype, device = squeeze.dtype, last.device
     for name, weight, shape in zip(AIFWeights._fields, weights, shapes, strict=True):
         if weight.shape != shape:
             raise ValueError(
                 f"{name} must have shape {shape} (E = {embed_dim} as last, H = {squeeze_dim}), got {_shape(weight)}"
             )
-        if weight.dtype != squeeze.dtype:
-            raise TypeError(f"{name} must have the dtype of local_squeeze_weight, {squeeze.dtype}, got {weight.dtype}")
-        _same_device(name, weight, last)
+        if weight.dtype != dtype:
+            raise TypeError(f"{name} must have the dtype of local_squeeze_weight, {dtype}, got {weight.dtype}")
+        if weight.device != device:
+            _same_device(name, weight, last)
     # float32 master weights go with any states, as under autocast; otherwise both have one dtype.
-    if squeeze.dtype != last.dtype and squeeze.dtype != torch.float32:
-        raise TypeError(f"the parameters must be float32 or have the dtype of last, {last.dtype}, got {squeeze.dtype}")
+    if dtype != last.dtype and dtype != torch.float32:
+        raise TypeError(f"the parameters must be float32 or have the dtype of last, {last.dtype}, got {dtype}")
 
 
 def check_mask(name: str, mask: Tensor, shape: torch.Size, device: torch.device) -> None:

@@ -19,7 +19,7 @@ from .kernels.inputs import inputs_kernel
 from .kernels.reduce import reduce_kernel
 from .kernels.squeeze import squeeze_kernel
 from .kernels.taps import taps_kernel
-from .operands import Operands, sequence_count
+from .operands import Inputs, sequence_count
 from .replays import launch_stages
 from .results import BackwardResult, ForwardResult, empty_backward
 from .shared_stages import add_context, add_forward_context, add_pooling, add_weights
@@ -35,15 +35,15 @@ def empty_forward(last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None, 
         products: the dtype of `squeezed`.
     """
     batch, rows = sequence_count(last, cu_seqlens), math.prod(last.shape[:-1])
-    embed_dim, squeeze_dim = last.shape[-1], weights.local_squeeze_weight.shape[0]
-    pooled = last.new_empty((batch, embed_dim), dtype=torch.float32)
+    embed_dim, squeeze_dim, device = last.shape[-1], weights.local_squeeze_weight.shape[0], last.device
+    pooled = torch.empty(batch, embed_dim, dtype=torch.float32, device=device)
     return ForwardResult(
         z=torch.empty_like(last, memory_format=torch.contiguous_format),
-        squeezed=last.new_empty((rows, squeeze_dim), dtype=products),
-        hidden=last.new_empty((batch, squeeze_dim), dtype=torch.float32),
+        squeezed=torch.empty(rows, squeeze_dim, dtype=products, device=device),
+        hidden=torch.empty(batch, squeeze_dim, dtype=torch.float32, device=device),
         pooled=pooled,
         context=torch.empty_like(pooled),
-        tokens=last.new_empty((batch,), dtype=torch.int32),
+        tokens=torch.empty(batch, dtype=torch.int32, device=device),
     )
 
 
@@ -66,12 +66,12 @@ def forward(
     Returns:
         z, (B, T, E) or (N, E), and what the backward needs.
     """
-    operands = Operands.of(last, lower, None, weights, mask, cu_seqlens, products)
+    inputs = Inputs(last, lower, None, mask, cu_seqlens, weights)
     result = empty_forward(last, weights, cu_seqlens, products)
-    if operands.empty:
+    if last.numel() == 0:
         return result._replace(hidden=result.hidden.zero_(), pooled=result.pooled.zero_(),
                                context=result.context.zero_(), tokens=result.tokens.zero_())  # fmt: skip
-    launch_stages(_forward_stages, operands, Settings(fuse, activation, products), result)
+    launch_stages(_forward_stages, inputs, Settings(fuse, activation, products), result)
     return result
 
 
@@ -131,14 +131,14 @@ def backward(
         saved: what the forward returned; its z is not read.
         needs_dx: whether dx and dy are made; the parameters' gradients always are.
     """
-    operands = Operands.of(last, lower, dz, weights, mask, cu_seqlens, saved.squeezed.dtype)
+    inputs = Inputs(last, lower, dz, mask, cu_seqlens, weights)
     result = empty_backward(last, weights, fuse, needs_dx)
-    if operands.empty:
+    if last.numel() == 0:
         for gradient in result.weights:
             gradient.zero_()
         return result
     settings = Settings(fuse, activation, saved.squeezed.dtype, needs_dx=needs_dx)
-    launch_stages(_backward_stages, operands, settings, saved, result)
+    launch_stages(_backward_stages, inputs, settings, saved, result)
     return result
 
 

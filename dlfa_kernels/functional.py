@@ -87,6 +87,6 @@ def fused_aif(
     if resolve_backend(backend, last) == "triton":
         inputs = (last, lower, *weights, mask, cu_seqlens)
         if token is None:
-            return operators.ops.aif(*inputs, fuse, activation, product_dtype(last))[0]
-        return operators.ops.aif_token(*inputs, token, fuse, activation)[0]
+            return operators.aif(*inputs, fuse, activation, product_dtype(last))
+        return operators.aif_token(*inputs, token, fuse, activation)
     return gate_or_fused(last, lower, weights, mask, cu_seqlens, token, fuse, activation)

@@ -1,4 +1,4 @@
-"""The tensors of a call as the kernels read them: copied, cast or viewed where they must be, once a call."""
+"""The tensors of a call, as given and as the kernels read them: copied, cast or viewed where they must be."""
 
 from __future__ import annotations
 
@@ -33,8 +33,40 @@ def _of_products(weight: Tensor, products: torch.dtype | None) -> Tensor:
     return weight.contiguous()
 
 
+class Inputs(NamedTuple):
+    """What a pass is given, besides what an earlier pass saved; checked."""
+
+    last: Tensor  # (B, T, E), or (N, E) with cu_seqlens
+    lower: Tensor | None  # as last
+    dz: Tensor | None  # as z, which is as last, or (B, E) of a chosen token; None in a forward pass
+    mask: Tensor | None  # (B, T), bool or an integer dtype
+    cu_seqlens: Tensor | None  # (B+1,) int32, of the packed form
+    weights: AIFWeights
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """All of them, of the shapes above, in the order of `Operands`."""
+        return *self[:-1], *self.weights
+
+    @property
+    def packed(self) -> bool:
+        """Whether sequences follow each other in (N, E)."""
+        return self.cu_seqlens is not None
+
+    @property
+    def batch(self) -> int:
+        """B, how many sequences."""
+        return sequence_count(self.last, self.cu_seqlens)
+
+    @property
+    def rows(self) -> int:
+        """Tokens, real or not, that launches are made for: B T, or the next multiple of PACKED_ROWS from N on."""
+        rows = math.prod(self.last.shape[:-1])
+        return -(-rows // PACKED_ROWS) * PACKED_ROWS if self.packed else rows
+
+
 class Operands(NamedTuple):
-    """What a pass reads, besides what an earlier pass saved. All contiguous; of states the last dimension alone is."""
+    """What the kernels read of the inputs. All contiguous; of states the last dimension alone is."""
 
     x: Tensor  # (B, T, E), or (N, E) packed
     y: Tensor | None  # as x
@@ -51,24 +83,14 @@ class Operands(NamedTuple):
     global_expand_bias: Tensor  # (E,)
 
     @classmethod
-    def of(
-        cls,
-        last: Tensor,
-        lower: Tensor | None,
-        dz: Tensor | None,
-        weights: AIFWeights,
-        mask: Tensor | None,
-        cu_seqlens: Tensor | None,
-        products: torch.dtype | None = None,
-    ) -> Operands:
+    def of(cls, inputs: Inputs, products: torch.dtype | None) -> Operands:
         """The operands of a call.
 
         Args:
-            last, lower, weights, mask, cu_seqlens: as `fused_aif` takes them, checked.
-            dz: gradient of z, in its shape; None in a forward pass.
+            inputs: as given.
             products: the dtype in which products over tokens are taken; None leaves the local weights as they are.
         """
-        squeeze, squeeze_bias, expand, *others = weights
+        last, lower, dz, mask, cu_seqlens, (squeeze, squeeze_bias, expand, *others) = inputs
         if mask is not None:
             mask = mask.contiguous()
             mask = mask.view(torch.uint8) if mask.dtype == torch.bool else mask
@@ -83,24 +105,3 @@ class Operands(NamedTuple):
             _of_products(expand, products),
             *(weight.contiguous() for weight in others),
         )
-
-    @property
-    def packed(self) -> bool:
-        """Whether sequences follow each other in (N, E)."""
-        return self.cu_seqlens is not None
-
-    @property
-    def batch(self) -> int:
-        """B, how many sequences."""
-        return sequence_count(self.x, self.cu_seqlens)
-
-    @property
-    def rows(self) -> int:
-        """Tokens, real or not, that launches are made for: B T, or the next multiple of PACKED_ROWS from N on."""
-        rows = math.prod(self.x.shape[:-1])
-        return -(-rows // PACKED_ROWS) * PACKED_ROWS if self.packed else rows
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to launch for."""
-        return self.rows == 0 or self.batch == 0

@@ -12,8 +12,7 @@ Arguments are taken as checked; `fused_aif` is the public entry.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -64,10 +63,46 @@ def _refuse_forward_mode(inputs: Sequence[Any]) -> None:
         )
 
 
-def _register(name: str, settings: tuple[str, ...], passes: _Passes, forward_settings: tuple[str, ...] = ()) -> None:
+_PLAIN = {Tensor, torch.nn.Parameter}
+_DEVICES = ("cuda", "cpu")
+# What a thread adds to every call's dispatch keys where no mode, transform or tracer is at work.
+_USUAL_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.BackendSelect) | torch._C.DispatchKeySet(
+    torch._C.DispatchKey.ADInplaceOrView
+)
+
+
+def _unobserved(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether an operator called on these tensors comes to its implementation with nothing before it but autograd.
+
+    Modes, transforms, tracers, the profiler and subclasses of tensors are to see the operator, and a negation or zeros
+    not yet written are made before it. Without any, to call the implementation itself saves the host the dispatch: a
+    seventh of a training step on a small batch.
+    """
+    if (
+        torch.compiler.is_compiling()
+        or (torch._C._dispatch_tls_local_include_set() - _USUAL_KEYS).raw_repr()
+        or forward_ad._current_level >= 0
+        or torch.autograd._profiler_enabled()
+    ):
+        return False
+    given = [tensor for tensor in tensors if tensor is not None]
+    return (
+        _PLAIN.issuperset(map(type, given))
+        and given[0].device.type in _DEVICES
+        and not any(map(Tensor.is_neg, given))
+        and not any(map(Tensor._is_zerotensor, given))
+    )
+
+
+def _register(
+    name: str, settings: tuple[str, ...], passes: _Passes, forward_settings: tuple[str, ...] = ()
+) -> Callable[..., Tensor]:
     """Define the operators `name` and `name`_backward over the passes of one input form.
 
     The forward takes `forward_settings` after `settings`; they show in what it saves.
+
+    Returns:
+        A function of the forward operator's arguments, which returns its z; by the operator unless `_unobserved`.
     """
     tensors = len(_INPUTS)
     fuse_setting = len(settings) - 2  # settings end with fuse, activation
@@ -93,57 +128,69 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes, forward_set
         return empty_backward(last, weights, fuse, needs_dx).tensors
 
     class Differentiated(torch.autograd.Function):
-        """The forward operator below autograd, and the backward operator as its derivative."""
+        """The forward below autograd, and the backward operator, or what implements it, as its derivative."""
 
         @staticmethod
-        def forward(ctx: Any, keys: Any, *inputs: Any) -> tuple[Tensor, ...]:
-            output = run_below_autograd(keys, inputs)
+        def forward(ctx: Any, run: Callable[..., tuple[Tensor, ...]], saved: list[Tensor], *inputs: Any) -> Tensor:
+            z, *others = run(*inputs)
+            saved += others
             ctx.settings = inputs[tensors : tensors + len(settings)]
             # z itself is not read by the backward: an empty tensor stands for it, so that z need not be kept.
-            ctx.save_for_backward(*inputs[:tensors], output[0].new_empty(0), *output[1:])
-            ctx.mark_non_differentiable(*output[1:])
+            ctx.save_for_backward(*inputs[:tensors], z.new_empty(0), *others)
             ctx.set_materialize_grads(False)
-            return output
+            return z
 
         @staticmethod
-        def backward(ctx: Any, dz: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        def backward(ctx: Any, dz: Tensor | None) -> tuple[Tensor | None, ...]:
             undifferentiated = (None,) * (2 + len(settings) + len(forward_settings))  # the 2 are mask and cu_seqlens
             if dz is None:
-                return (None,) * (3 + _WEIGHT_COUNT) + undifferentiated
-            _, *needs_states = ctx.needs_input_grad[:3]
-            needs_dx = any(needs_states)
-            saved = ctx.saved_tensors  # read once: activation checkpointing recomputes it at each reading
-            # The operator's own autograd refuses a second derivative, and need be asked with create_graph=True only.
-            below = nullcontext() if torch.is_grad_enabled() else torch._C._AutoDispatchBelowAutograd()
-            with below:
-                dx, dy, *weights = backward_operator(dz, *saved, *ctx.settings, needs_dx)
+                return (None,) * (4 + _WEIGHT_COUNT) + undifferentiated
+            needs_dx = any(ctx.needs_input_grad[2:4])
+            values = (dz, *ctx.saved_tensors)  # read once: activation checkpointing recomputes it at each reading
+            # With create_graph=True the operator's own autograd refuses a second derivative.
+            direct = not torch.is_grad_enabled() and _unobserved(values)
+            dx, dy, *weights = (backward if direct else backward_operator)(*values, *ctx.settings, needs_dx)
             if not needs_dx:
                 dx = dy = None
-            elif saved[1] is None:
+            elif values[2] is None:
                 dy = None
             elif ctx.settings[fuse_setting] == "gate":
                 dy = dx
-            return None, dx, dy, *weights, *undifferentiated
+            return None, None, dx, dy, *weights, *undifferentiated
+
+    def differentiated(run: Callable[..., tuple[Tensor, ...]], inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs):
+            saved: list[Tensor] = []  # what is no function of the inputs to autograd
+            z = Differentiated.apply(run, saved, *inputs)
+            return z, *saved
+        return run(*inputs)
 
     # As torch.library.register_autograd does it, without looking up the schema's defaults, of which there are none, at
     # every call: that takes the host longer than all checks of the arguments.
-    def run_below_autograd(keys: Any, inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
-        with torch._C._AutoDispatchBelowAutograd():
-            output: tuple[Tensor, ...] = operator.redispatch(keys & torch._C._after_autograd_keyset, *inputs)
-        return output
-
     def autograd(keys: Any, *inputs: Any) -> tuple[Tensor, ...]:
         if forward_ad._current_level >= 0:
             _refuse_forward_mode(inputs)
-        if torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs):
-            if torch._C._are_functorch_transforms_active():
-                raise NotImplementedError(
-                    "FusedAIF's kernels have no derivative by torch.func (grad, vjp, vmap over a backward); "
-                    "use FusedAIF(backend='eager'), which has, or torch.autograd"
-                )
-            outputs: tuple[Tensor, ...] = Differentiated.apply(keys, *inputs)
-            return outputs
-        return run_below_autograd(keys, inputs)
+        if (
+            torch._C._are_functorch_transforms_active()
+            and torch.is_grad_enabled()
+            and torch._C._any_requires_grad(*inputs)
+        ):
+            raise NotImplementedError(
+                "FusedAIF's kernels have no derivative by torch.func (grad, vjp, vmap over a backward); "
+                "use FusedAIF(backend='eager'), which has, or torch.autograd"
+            )
+
+        def below(*inputs: Any) -> tuple[Tensor, ...]:
+            with torch._C._AutoDispatchBelowAutograd():
+                output: tuple[Tensor, ...] = operator.redispatch(keys & torch._C._after_autograd_keyset, *inputs)
+            return output
+
+        return differentiated(below, inputs)
+
+    def call(*inputs: Any) -> Tensor:
+        if _unobserved(inputs[:tensors]):
+            return differentiated(forward, inputs)[0]
+        return operator(*inputs)[0]
 
     inputs, outputs = ", ".join(_INPUTS), ", ".join(["Tensor"] * len(_SAVED))
     library.define(f"{name}({inputs}, {', '.join(settings + forward_settings)}) -> ({outputs})")
@@ -159,7 +206,8 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes, forward_set
     torch.library.register_fake(f"{NAMESPACE}::{name}_backward", backward_fake, lib=library)
     library.impl(name, autograd, "Autograd", with_keyset=True)
     torch.library.register_autograd(f"{NAMESPACE}::{name}_backward", _refuse_double_backward, lib=library)
+    return call
 
 
-_register("aif", ("str fuse", "str activation"), full_passes, ("ScalarType products",))
-_register("aif_token", ("int token", "str fuse", "str activation"), token_passes)
+aif = _register("aif", ("str fuse", "str activation"), full_passes, ("ScalarType products",))
+aif_token = _register("aif_token", ("int token", "str fuse", "str activation"), token_passes)

@@ -9,7 +9,7 @@ call leaves none, as batches of ever new sizes would pay for what they never use
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import accumulate, chain, count
 from operator import itemgetter
@@ -23,7 +23,7 @@ from . import environment
 from .autotune import tuning_waits
 from .call import Call, Settings, cdiv
 from .launches import Launch, overrides, run_in_order
-from .operands import Operands
+from .operands import Inputs, Operands
 from .results import BackwardResult, ForwardResult
 
 # Triton compiles for whether pointers are multiples of that many bytes.
@@ -42,8 +42,12 @@ class Step(NamedTuple):
 
 
 class Replay(NamedTuple):
-    """The launches of a pass, their arguments among (*pointers of its tensors, *pointers of buffers, *constants)."""
+    """The launches of a pass, their arguments among (*pointers of its tensors, *pointers of buffers, *constants).
 
+    Its tensors are the operands and the results. Where `as_given` the operands lie where the inputs do: none is a copy.
+    """
+
+    as_given: bool
     steps: list[Step]
     buffer_offsets: list[int]  # bytes from the beginning of their allocation
     buffer_bytes: int
@@ -62,14 +66,20 @@ class Replay(NamedTuple):
 _replays: dict[tuple[Any, ...], Replay | None] = {}  # by kind of call; None of a kind seen once
 
 
+def _pointers(tensors: Iterable[Tensor | None]) -> list[int]:
+    """Where tensors begin; 0 for those of no element, and for None."""
+    return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+
+
 def _replay_of(
-    launches: list[Launch], compiled: list[Any], tensors: list[Tensor | None], pointers: list[int]
+    launches: list[Launch], compiled: list[Any], tensors: list[Tensor | None], as_given: bool
 ) -> Replay | None:
-    """What makes these launches again, given what of each is `compiled`; `tensors` begin at `pointers`, 0 where empty.
+    """What makes these launches again, given what of each is `compiled`, and the `tensors` of the pass.
 
     None where one call does not tell how: two tensors that begin at the same place may be apart in the next, and what
     lies within one of them is neither that tensor nor a buffer.
     """
+    pointers = _pointers(tensors)
     places = {pointer: index for index, pointer in enumerate(pointers) if pointer}
     if len(places) < sum(map(bool, pointers)) or None in compiled:
         return None
@@ -100,71 +110,80 @@ def _replay_of(
             indices.append(len(pointers) + len(buffers) + len(constants))
             constants.append(value)
         steps.append(Step(code[(*launch.grid, 1, 1)], itemgetter(*indices)))
-    return Replay(steps, offsets, end, constants)
+    return Replay(as_given, steps, offsets, end, constants)
 
 
-def _key(stages: Callable[..., None], operands: Operands, settings: Settings, pointers: list[int]) -> tuple[Any, ...]:
-    """All that launches follow from, but for where tensors lie."""
-    x, y, dz, mask, cu_seqlens, squeeze_weight, squeeze_bias, *_ = operands
+def _key(stages: Callable[..., None], inputs: Inputs, settings: Settings, pointers: list[int]) -> tuple[Any, ...]:
+    """All that launches follow from, but for where tensors lie; `pointers` are all that they begin at."""
+    last, lower, dz, mask, cu_seqlens, weights = inputs
     low_bits = 0
     for pointer in pointers:
         low_bits |= pointer
     return (
-        stages, settings, overrides(), environment.autotune(), x.device,
-        x.dtype, operands.rows, x.shape[1:], None if cu_seqlens is None else cu_seqlens.shape,
-        x.stride(), None if y is None else y.stride(), None if dz is None else dz.stride(),
+        stages, settings, overrides(), environment.autotune(), last.device,
+        last.dtype, last.shape if cu_seqlens is None else (inputs.rows, last.shape[1], cu_seqlens.shape), last.stride(),
+        None if lower is None else lower.stride(), None if dz is None else dz.stride(),
         None if mask is None else mask.dtype,
-        squeeze_weight.shape, squeeze_bias.dtype,
+        weights.local_squeeze_weight.shape, weights.local_squeeze_weight.dtype,
+        all(tensor is None or tensor.is_contiguous() for tensor in (mask, cu_seqlens, *weights)),
         low_bits % POINTER_ALIGNMENT == 0 or tuple(pointer % POINTER_ALIGNMENT == 0 for pointer in pointers),
     )  # fmt: skip
 
 
 def _on(device: torch.device) -> AbstractContextManager[object]:
     """Make the tensors' device the current one, which is where Triton launches."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-def _launch(
-    stages: Callable[..., None],
-    operands: Operands,
-    settings: Settings,
-    results: tuple[ForwardResult | BackwardResult, ...],
-) -> tuple[list[Launch], list[Any]]:
-    """Let the stages work out their launches, and make them; with what `run_in_order` returned."""
-    call = Call(operands, settings)
-    stages(call, *results)
-    return call.launches, run_in_order(call.launches, call.device)
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(device)
 
 
 def launch_stages(
-    stages: Callable[..., None], operands: Operands, settings: Settings, *results: ForwardResult | BackwardResult
+    stages: Callable[..., None], inputs: Inputs, settings: Settings, *results: ForwardResult | BackwardResult
 ) -> None:
     """Launch the stages of a pass, which read and fill `results`: as an earlier call did, or by `stages`.
 
     Args:
         stages: (Call, *results) -> None; adds all its launches by `Call.add`.
-        operands: what the pass reads.
+        inputs: what the pass is given.
         settings: its other arguments.
         results: what an earlier pass saved, and what this one fills.
     """
-    device = operands.x.device
+    device = inputs.last.device
+    products = settings.products if settings.token is None else None  # of one token, products are cheap in any dtype
     with _on(device):
         if overrides().recorded is not None or device.type == "meta":
-            _launch(stages, operands, settings, results)
+            _launch(stages, inputs, Operands.of(inputs, products), settings, results)
             return
-        tensors = [*operands, *chain.from_iterable(result.tensors for result in results)]
-        pointers = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
-        key = _key(stages, operands, settings, pointers)
+        filled = [*chain.from_iterable(result.tensors for result in results)]
+        given, others = _pointers(inputs.tensors), _pointers(filled)
+        key = _key(stages, inputs, settings, given + others)
         replay = _replays.get(key)
-        if replay is not None:
-            replay.run(pointers, device)
+        if replay is not None and replay.as_given:
+            replay.run(given + others, device)
             return
-        launches, compiled = _launch(stages, operands, settings, results)
+        operands = Operands.of(inputs, products)
+        if replay is not None:
+            replay.run(_pointers(operands) + others, device)
+            return
+        launches, compiled = _launch(stages, inputs, operands, settings, results)
         if tuning_waits(device):  # later calls of this kind are to have the tuned tiles
             return
         if key in _replays:
-            _replays[key] = _replay_of(launches, compiled, tensors, pointers)
+            _replays[key] = _replay_of(launches, compiled, [*operands, *filled], given == _pointers(operands))
             return
         if len(_replays) >= MAX_CALLS:
             _replays.clear()
         _replays[key] = None
+
+
+def _launch(
+    stages: Callable[..., None],
+    inputs: Inputs,
+    operands: Operands,
+    settings: Settings,
+    results: tuple[ForwardResult | BackwardResult, ...],
+) -> tuple[list[Launch], list[Any]]:
+    """Let the stages work out their launches, and make them; with what `run_in_order` returned."""
+    call = Call(inputs, operands, settings)
+    stages(call, *results)
+    return call.launches, run_in_order(call.launches, call.device)

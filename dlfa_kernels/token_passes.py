@@ -16,7 +16,7 @@ from .kernels.token import (
     token_parts_kernel,
     token_reduce_kernel,
 )
-from .operands import Operands, sequence_count
+from .operands import Inputs, sequence_count
 from .replays import launch_stages
 from .results import BackwardResult, ForwardResult, empty_backward
 from .shared_stages import add_context, add_forward_context, add_weights
@@ -61,11 +61,11 @@ def forward(
     Args:
         last, lower, weights, mask, cu_seqlens, token, fuse, activation: as `fused_aif` takes them, checked.
     """
-    operands = Operands.of(last, lower, None, weights, mask, cu_seqlens)
+    inputs = Inputs(last, lower, None, mask, cu_seqlens, weights)
     result = empty_forward(last, weights, cu_seqlens)
-    if operands.empty:
+    if last.numel() == 0:
         return ForwardResult._make(tensor.zero_() for tensor in result)
-    launch_stages(_forward_stages, operands, Settings(fuse, activation, last.dtype, token=token), result)
+    launch_stages(_forward_stages, inputs, Settings(fuse, activation, last.dtype, token=token), result)
     return result
 
 
@@ -118,14 +118,14 @@ def backward(
         saved: what the forward returned; its z is not read.
         needs_dx: whether dx and dy are made; the parameters' gradients always are.
     """
-    operands = Operands.of(last, lower, dz, weights, mask, cu_seqlens)
+    inputs = Inputs(last, lower, dz, mask, cu_seqlens, weights)
     result = empty_backward(last, weights, fuse, needs_dx)
-    if operands.empty:
+    if last.numel() == 0:
         for gradient in result.weights:
             gradient.zero_()
         return result
     settings = Settings(fuse, activation, last.dtype, token=token, needs_dx=needs_dx)
-    launch_stages(_backward_stages, operands, settings, saved, result)
+    launch_stages(_backward_stages, inputs, settings, saved, result)
     return result
 
 

@@ -10,6 +10,8 @@ import pytest
 import torch
 from aif_cases import GRADIENTS, LIMITS, Case, Inputs, make_inputs, relative_error, run
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from dlfa_kernels import FusedAIF, fused_aif
@@ -209,6 +211,89 @@ def module_and_inputs(backend: str, device: torch.device) -> tuple[FusedAIF, Ten
     inputs = make_inputs(Case(batch=2, length=5, embed_dim=16), device)
     aif = FusedAIF(16, kernel_size=3, fuse="select", backend=backend, device=device)
     return aif, inputs.last.requires_grad_(), inputs.lower.requires_grad_(), inputs
+
+
+class Noting(TorchDispatchMode):
+    """Notes the operators of `dlfa` that are called inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func.namespace == "dlfa":
+            self.names.append(func._opname)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("token", "name"), [(None, "aif"), (1, "aif_token")])
+def test_modes_and_the_profiler_see_the_operators(token: int | None, name: str, device: torch.device) -> None:
+    aif, last, lower, inputs = module_and_inputs("triton", device)
+    leaves = [last, lower, *aif.parameters()]
+
+    def step() -> list[Tensor]:
+        z = aif(last, lower, inputs.mask, token=token)
+        return [z, *torch.autograd.grad(z.sum(), leaves)]
+
+    expected = step()
+    with Noting() as mode:
+        seen_by_mode = step()
+    assert mode.names == [name, f"{name}_backward"]
+    with torch.profiler.profile() as profile:
+        seen_by_profiler = step()
+    assert {f"dlfa::{name}", f"dlfa::{name}_backward"} <= {event.key for event in profile.key_averages()}
+    for value, by_mode, by_profiler in zip(expected, seen_by_mode, seen_by_profiler, strict=True):
+        assert torch.equal(by_mode, value)
+        assert torch.equal(by_profiler, value)
+
+
+@pytest.mark.parametrize("pre_dispatch", [False, True])
+def test_tracers_see_the_operators(pre_dispatch: bool, device: torch.device) -> None:
+    aif, last, lower, inputs = module_and_inputs("triton", device)
+
+    def fused(last: Tensor, lower: Tensor) -> Tensor:
+        return aif(last, lower, inputs.mask)
+
+    states = last.detach(), lower.detach()
+    with torch.no_grad():
+        traced = make_fx(fused, tracing_mode="real", pre_dispatch=pre_dispatch)(*states)
+        assert "dlfa.aif" in traced.code
+        other = states[1], states[0] * 2
+        assert torch.equal(traced(*other), fused(*other))
+
+
+def negated(tensor: Tensor) -> Tensor:
+    """Equal to `tensor`, whose negative is what lies in memory."""
+    lazy = torch.complex(torch.zeros_like(tensor), -tensor.detach()).conj().imag
+    assert lazy.is_neg()
+    return lazy
+
+
+@pytest.mark.parametrize("token", [None, 1])
+def test_lazy_negations_are_made(token: int | None, device: torch.device) -> None:
+    case = Case(batch=2, length=5, embed_dim=16, fuse="select", token=token)
+    inputs = make_inputs(case, device)
+    expected = run(fused_aif, inputs, **case.options, backend="triton")
+    inputs.last, inputs.dz, inputs.dz_token = negated(inputs.last), negated(inputs.dz), negated(inputs.dz_token)
+    inputs.weights = inputs.weights._replace(local_expand_weight=negated(inputs.weights.local_expand_weight))
+    plain = {"last": inputs.last, "lower": inputs.lower, **inputs.weights._asdict()}
+    z = fused_aif(*plain.values(), inputs.mask, **case.options, backend="triton")
+    assert torch.equal(z, expected["z"])
+    lower = inputs.lower.clone().requires_grad_()
+    z = fused_aif(inputs.last, lower, *inputs.weights, inputs.mask, **case.options, backend="triton")
+    z.backward(inputs.dz if token is None else inputs.dz_token)
+    torch.testing.assert_close(lower.grad, expected["lower"])
+
+
+@pytest.mark.parametrize("token", [None, 1])
+def test_a_gradient_of_zeros_not_written(token: int | None, device: torch.device) -> None:
+    aif, last, lower, inputs = module_and_inputs("triton", device)
+    z = aif(last, lower, inputs.mask, token=token)
+    zeros = torch._efficientzerotensor(z.shape, dtype=z.dtype, device=device)
+    for gradient in torch.autograd.grad(z, [last, lower, *aif.parameters()], zeros):
+        assert gradient.eq(0).all()
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])

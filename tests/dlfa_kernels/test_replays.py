@@ -223,6 +223,24 @@ def test_other_layouts_are_not_taken_for_it(layout: Callable[[Tensor], Tensor], 
     assert not launched
 
 
+@pytest.mark.parametrize("name", ["global_squeeze_weight", "local_expand_weight"])
+def test_copies_are_replayed_where_they_lie(name: str, launched: list[Launched]) -> None:
+    case = Case()
+    for _ in range(2):
+        forward(case, make_inputs(case))
+    columns = make_inputs(case)
+    weight = getattr(columns.weights, name)
+    columns.weights = columns.weights._replace(**{name: weight.transpose(0, 1).contiguous().transpose(0, 1)})
+    for _ in range(2):
+        forward(case, columns)
+    assert not launched
+    forward(case, columns)
+    with record_launches() as expected:
+        forward(case, columns)
+    given = getattr(columns.weights, name).data_ptr()
+    assert given not in assert_same_launches(launched, expected)
+
+
 def test_equal_strides_are_not_taken_for_equal_shapes(launched: list[Launched]) -> None:
     inputs = make_inputs(Case(lower=False, mask="none"))
     for shape in ((4, 6, -1), (4, 6, -1), (6, 4, -1)):
