@@ -29,7 +29,7 @@ from benchmarks.cases import BASE_SHAPE, core_case
 from benchmarks.gpu_session import Part, Step
 from benchmarks.hardware import ROOT, commit, header, measure_ceilings
 from benchmarks.problems import Problem
-from benchmarks.processes import run_limited
+from benchmarks.processes import cuda_tool, run_limited
 from benchmarks.timing import CapturedCall, Stopwatch, summarise
 from dlfa_kernels.launches import overrides
 from dlfa_kernels.tiles import with_fewer_tokens
@@ -115,6 +115,18 @@ def program(path: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PATH", f"{path}{os.pathsep}{os.environ['PATH']}")
 
 
+def test_tools_of_the_cuda_toolkit_are_found_off_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "cuda"))
+    with pytest.raises(ValueError, match="ncu, of the CUDA toolkit, must be on the PATH or below CUDA_HOME"):
+        cuda_tool("ncu")
+    ncu_path = tmp_path / "cuda" / "bin" / "ncu"
+    ncu_path.parent.mkdir(parents=True)
+    ncu_path.write_text("#!/bin/sh\n")
+    ncu_path.chmod(0o755)
+    assert cuda_tool("ncu") == str(ncu_path)
+
+
 def test_counters_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = ncu_log(KERNELS)
     program(
@@ -177,7 +189,7 @@ def test_sanitizer_runs(
     text: str, errors: int | None, status: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program(tmp_path, "compute-sanitizer", text, monkeypatch)
-    row = sanitize.run_tool("memcheck", 2.0)
+    (row,) = sanitize.run_together(["memcheck"], 2.0)
     assert (row["errors"], row["status"]) == (errors, status)
     assert bool(row["report"])
 
@@ -185,30 +197,46 @@ def test_sanitizer_runs(
 def test_sanitizer_says_what_was_found_before_its_time_was_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    calls = list(map(str, sanitize.small_calls()))
     said = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
     said += "print('the first call', flush=True); print('========= Invalid __global__ read', flush=True)\n"
-    said += "for number in range(99): print('call', number, flush=True)\ntime.sleep(60)"
+    said += f"for call in {calls[:20]}: print(call, flush=True)\ntime.sleep(60)"
     program(tmp_path, "compute-sanitizer", said, monkeypatch)
-    row = sanitize.run_tool("racecheck", 2.0)
-    assert (row["errors"], row["status"]) == (None, None)
+    (row,) = sanitize.run_together(["racecheck"], 2.0)
+    assert (row["errors"], row["status"], row["calls"]) == (None, None, 20)
     assert row["report"][0] == "========= Invalid __global__ read"
-    assert row["report"][-1] == "call 98"
+    assert row["report"][-1] == calls[19]
     assert len(row["report"]) == 1 + sanitize.LINES_KEPT
+    assert len(calls) == len(set(calls))
 
 
 def test_calls_without_a_tool_come_first_and_tools_share_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: dict[str, float] = {}
+    given: list[tuple[list[str], float]] = []
 
-    def note(tool: str, seconds: float) -> dict[str, object]:
-        given[tool] = seconds
+    def note(tools: list[str], seconds: float) -> list[dict[str, object]]:
+        given.append((tools, seconds))
         time.sleep(0.5)
-        return {}
+        return [{}] * len(tools)
 
-    monkeypatch.setattr(sanitize, "run_tool", note)
+    monkeypatch.setattr(sanitize, "run_together", note)
     seconds = 10.0 + sanitize.GRACE_SECONDS
     assert len(list(sanitize.run_tools(["memcheck", "racecheck"], seconds))) == 3
-    assert list(given) == [sanitize.NO_TOOL, "memcheck", "racecheck"]
-    assert list(given.values()) == pytest.approx([5.0, 4.75, 9.0], abs=0.2)
+    assert [tools for tools, _ in given] == [[sanitize.NO_TOOL], ["memcheck", "racecheck"]]
+    assert [seconds for _, seconds in given] == pytest.approx([5.0, 9.5], abs=0.2)
+
+
+def test_tools_run_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is kept as it ends, and what one is asked for is not asked of others."""
+    waits = "import time\nprint(*sys.argv[1:])\ntime.sleep(60 if 'racecheck' in sys.argv else 2)\n"
+    program(tmp_path, "compute-sanitizer", f"{waits}print('========= ERROR SUMMARY: 0 errors')", monkeypatch)
+    start = time.monotonic()
+    rows = list(sanitize.run_together(["racecheck", "memcheck", "synccheck"], 5.0))
+    assert time.monotonic() - start < 12
+    assert [row["tool"] for row in rows][2] == "racecheck"
+    assert {row["tool"]: row["errors"] for row in rows} == {"memcheck": 0, "synccheck": 0, "racecheck": None}
+    assert all(row["seconds"] < 5 for row in rows[:2])
+    options = {tool: " ".join(sanitize.command_line(tool)) for tool in sanitize.TOOLS}
+    assert [tool for tool in sanitize.TOOLS if "--report-api-errors no" in options[tool]] == ["memcheck"]
 
 
 def test_calls_without_a_tool_are_a_check_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +244,7 @@ def test_calls_without_a_tool_are_a_check_too(tmp_path: Path, monkeypatch: pytes
     for ending, errors in (("0", 0), ("1", None)):
         (tmp_path / "python").write_text(f"#!/bin/sh\necho given $*\nexit {ending}\n")
         (tmp_path / "python").chmod(0o755)
-        row = sanitize.run_tool(sanitize.NO_TOOL, 5.0)
+        (row,) = sanitize.run_together([sanitize.NO_TOOL], 5.0)
         assert (row["errors"], row["status"]) == (errors, int(ending))
     assert row["report"][0].startswith("given -u -m benchmarks.sanitize --call ")
 
