@@ -31,7 +31,7 @@ MEASURED_KEYS = (
 )  # fmt: skip
 ROW_KEYS = CASE_KEYS + MEASURED_KEYS
 # The suites, in the order in which they are run.
-SUITES = ("aif", "launch", "step", "memory", "padding", "token", "schedule")
+SUITES = ("memory", "step", "padding", "token", "schedule", "launch", "aif")
 
 
 def case_keys(suite: str, pass_: str, case: Case, provider: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from .timing import Stopwatch, Timing
 GUESSES = {
     providers.COMPILE: 15.0,
     providers.COMPILE_GRAPHS: 15.0,
-    providers.COMPILE_TUNED: 45.0,
+    providers.COMPILE_TUNED: 75.0,
     providers.COMPILE_TUNED_GRAPHS: 30.0,
 }
 GUESS = 3.0

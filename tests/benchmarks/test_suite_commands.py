@@ -120,7 +120,7 @@ COMMANDS = {
     "all": (),
     "ncu": (),
     "sanitize": (),
-    "gpu_session": ("--out", "unused"),
+    "gpu_session": ("--out", "unused", "--part", "checks"),
 }
 
 

@@ -427,38 +427,55 @@ def test_session_goes_on_and_keeps_what_there_is(tmp_path: Path) -> None:
 def test_session_without_time(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     planned = [Step("late", (sys.executable, "-c", "raise SystemExit(0)"), 1.0)]
-    assert gpu_session.run_session(planned, tmp_path / "work", tmp_path / "out", 1.0) == {"late": None}
-    assert "late: no time left" in (tmp_path / "out" / "session.txt").read_text()
+    assert gpu_session.run_session(planned, tmp_path / "work", tmp_path / "out", 1.0, "checks") == {"late": None}
+    assert "late: no time left" in (tmp_path / "out" / "checks.txt").read_text()
 
 
 def test_session_steps_name_files_and_modules_that_exist(tmp_path: Path) -> None:
-    checks = ["tests", "sanitizer", "traffic", "traffic of groups"]
-    for part, names in ((Part.CHECKS, checks), (Part.SUITES, ["suites"]), (None, [*checks, "suites"])):
-        assert [step.name for step in gpu_session.steps(tmp_path, part)] == names
-    for step in gpu_session.steps(tmp_path):
-        assert step.command[:2] == (sys.executable, "-m")
-        module = step.command[2]
-        assert module == "pytest" or (ROOT / f"{module.replace('.', '/')}.py").is_file()
-        assert module == "pytest" or gpu_session.BUDGET in step.command
-    assert (ROOT / gpu_session.kernel_tests()[3]).is_dir()
+    names = {Part.CHECKS: ["tests", "sanitizer", "traffic of groups"], Part.SUITES: ["traffic", "suites"]}
+    for part in Part:
+        planned = gpu_session.steps(tmp_path, part)
+        assert [step.name for step in planned] == names[part]
+        for step in planned:
+            assert step.command[:2] == (sys.executable, "-m")
+            module = step.command[2]
+            assert module == "pytest" or (ROOT / f"{module.replace('.', '/')}.py").is_file()
+            assert module == "pytest" or gpu_session.BUDGET in step.command
+    files = [Path(word) for word in gpu_session.kernel_tests() if word.endswith(".py")]
+    assert [path.name for path in files[:2]] == list(gpu_session.FIRST_TESTS)
+    assert {path.name for path in files} | {*gpu_session.TESTS_WITHOUT_GPU} == {
+        path.name for path in (ROOT / "tests" / "dlfa_kernels").glob("test_*.py")
+    }
 
 
-def test_a_part_is_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_part_has_a_budget_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
 
     def note(planned: list[Step], work: Path, out: Path, seconds: float, name: str) -> dict[str, int]:
-        ran.append((name, [step.name for step in planned], seconds))
+        ran.append((name, len(planned), seconds))
         return {}
 
     monkeypatch.setattr(gpu_session, "choose_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr(gpu_session, "run_session", note)
     app = typer.Typer()
     app.command()(gpu_session.command)
-    for options in (("--part", "suites", "--budget-seconds", "570"), ("--part", "checks"), ()):
+    for options in (("--part", "suites", "--budget-seconds", "570"), ("--part", "suites"), ("--part", "checks")):
         assert CliRunner().invoke(app, ["--out", str(tmp_path), *options]).exit_code == 0
-    assert ran[0] == ("suites", ["suites"], 570)
-    assert [(name, len(steps)) for name, steps, _ in ran[1:]] == [("checks", 4), ("session", 5)]
-    assert CliRunner().invoke(app, ["--out", str(tmp_path), "--part", "lunch"]).exit_code == 2
+    checks, suites = (gpu_session.PART_SECONDS[part] for part in (Part.CHECKS, Part.SUITES))
+    assert ran == [("suites", 2, 570), ("suites", 2, suites), ("checks", 3, checks)]
+    assert checks + suites + 2 * gpu_session.START_SECONDS <= 13 * 60
+    for options in (("--part", "lunch"), ()):
+        assert CliRunner().invoke(app, ["--out", str(tmp_path), *options]).exit_code == 2
+
+
+def test_every_step_has_time_to_work_though_those_before_it_take_all_of_theirs(tmp_path: Path) -> None:
+    for part, least in ((Part.CHECKS, {"tests": 110, "sanitizer": 70}), (Part.SUITES, {"traffic": 20, "suites": 400})):
+        planned = gpu_session.steps(tmp_path, part)
+        remaining = gpu_session.PART_SECONDS[part] - gpu_session.RESERVE_SECONDS
+        for index, step in enumerate(planned):
+            limit = remaining * step.weight / sum(later.weight for later in planned[index:])
+            assert limit - step.grace - gpu_session.START_SECONDS >= least.get(step.name, -999), step.name
+            remaining -= limit
 
 
 def test_session_leaves_out_the_tests_without_a_gpu_alone() -> None:
@@ -470,10 +487,8 @@ def test_session_leaves_out_the_tests_without_a_gpu_alone() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("xdist") is None, reason="needs pytest-xdist")
 def test_tests_that_are_cut_short_name_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tests = tmp_path / "tests" / "dlfa_kernels"
-    tests.mkdir(parents=True)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow:\n gpu:\n")
-    (tests / "test_some.py").write_text(
+    (tmp_path / "test_some.py").write_text(
         "import os, signal, time, pytest\n"
         "def test_fails(): assert 1 == 2\n"
         "@pytest.mark.slow\n@pytest.mark.gpu\ndef test_slow_on_a_gpu(): pass\n"
@@ -483,12 +498,12 @@ def test_tests_that_are_cut_short_name_what_failed(tmp_path: Path, monkeypatch: 
         "    os.killpg(os.getpgid(0), signal.SIGINT)  # as all are interrupted when the time is over\n"
         "    time.sleep(60)\n"
     )
-    command = [word.replace(f"={gpu_session.HANGING_SECONDS}", "=2") for word in gpu_session.kernel_tests()]
+    command = [word.replace(f"={gpu_session.HANGING_SECONDS}", "=2") for word in gpu_session.kernel_tests(tmp_path)]
     with (tmp_path / "log").open("w+") as log:
         assert run_limited(command, 120.0, cwd=tmp_path, log=log) is not None  # it ended by itself, interrupted
         log.seek(0)
         said = log.read()
-    for named in ("FAILED tests/dlfa_kernels/test_some.py::test_fails - assert 1 == 2", "PASSED", "in test_hangs"):
+    for named in ("FAILED test_some.py::test_fails - assert 1 == 2", "PASSED", "in test_hangs"):
         assert named in said
     assert "test_slow_on_a_gpu" in said
     assert "test_slow " not in said
