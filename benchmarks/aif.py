@@ -56,7 +56,7 @@ def tasks(session: Session) -> Iterator[Task]:
 
 def measure(session: Session, work: Work) -> dict[str, Any]:
     """Device time of a pass, and launches where they are ours."""
-    measured: dict[str, Any] = {"timing": device_time(session, work)}
+    measured = device_time(session, work)
     if work.provider in (providers.OURS, *providers.SCHEDULES):
         measured["launches"] = count_pass(work.pass_, work.call, work.problem, count_recorded)
     return measured

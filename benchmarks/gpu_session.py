@@ -46,6 +46,8 @@ OUTER_GRACE_SECONDS = 2 * GRACE_SECONDS
 TESTS_GRACE_SECONDS = 20.0
 ARCHIVE_EVERY_SECONDS = 15.0
 LOG_LINES = 40
+# So that a log holds all that was said, though the command is killed.
+UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 LOG_WIDTH = 180
 BUDGET = "{seconds}"
 KERNEL_TESTS = ROOT / "tests" / "dlfa_kernels"
@@ -189,7 +191,9 @@ def run_session(planned: Sequence[Step], work: Path, out: Path, seconds: float, 
         number = index + 1
         with (work / f"{number}-{step.name}.log").open("w", encoding="utf-8") as log:
             try:
-                statuses[step.name] = run_limited(command, allowed, cwd=ROOT, log=log, grace=step.grace)
+                statuses[step.name] = run_limited(
+                    command, allowed, cwd=ROOT, log=log, environment=UNBUFFERED, grace=step.grace
+                )
                 outcome = f"exit status {statuses[step.name]}"
             except OSError as error:
                 statuses[step.name], outcome = 127, str(error)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import csv
 import datetime
-import json
 import re
 import subprocess
 import sys
@@ -31,11 +30,9 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from dlfa.atomic import write_text
-
 from .cases import BASE_SHAPE, core_case
 from .hardware import ROOT, choose_device, commit, folder_name
-from .output import print_table
+from .output import print_table, write_rows
 from .processes import cuda_tool, run_limited
 from .targets import TRAFFIC_FILE
 
@@ -198,9 +195,8 @@ def measure(folder: Path, seconds: float, l2_share: float | None = None) -> list
         "dtype": case.dtype, "replays": max(map(int, re.findall(r" - (\d+) pass", text + said)), default=None),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }  # fmt: skip
-    lines = ",".join(f"\n{json.dumps(row)}" for row in rows)
     name = TRAFFIC_FILE if l2_share is None else TRAFFIC_FILE.replace(".", f"-l2-{round(100 * l2_share)}.")
-    write_text(folder / name, f'{{"header": {json.dumps(header)},\n"rows": [{lines}]}}\n')
+    write_rows(folder / name, header, rows)
     return rows
 
 

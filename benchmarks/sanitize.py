@@ -15,7 +15,6 @@ errors or the calls came to no end.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -32,14 +31,13 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import typer
 
-from dlfa.atomic import write_text
 from dlfa_kernels.device import device_architecture
 from dlfa_kernels.launches import using_tiles
 from dlfa_kernels.tiles import choose_tiles
 
 from .cases import DTYPES, Case
 from .hardware import ROOT, choose_device, commit, folder_name
-from .output import print_table
+from .output import print_table, write_rows
 from .problems import make_problem
 from .processes import GRACE_SECONDS, cuda_tool, started
 from .providers import OURS, build, results
@@ -227,8 +225,7 @@ def command(
     rows: list[dict[str, Any]] = []
     for row in run_tools(tool, seconds):
         rows.append(row)
-        lines = ",".join(f"\n{json.dumps(row)}" for row in rows)
-        write_text(path, f'{{"header": {json.dumps(header)},\n"rows": [{lines}]}}\n')
+        write_rows(path, header, rows)
     columns = ("tool", "errors", "calls", "status", "seconds")
     print_table("compute-sanitizer", columns, (([row[c] for c in columns], row["errors"] != 0) for row in rows))
     for row in rows:

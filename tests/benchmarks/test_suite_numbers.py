@@ -375,7 +375,7 @@ def test_a_wrong_provider_gets_no_time(
     assert all(row["reason"].startswith("wrong: ") for row in running.results.skipped)
     assert not running.ours_failed
     running.save()
-    monkeypatch.setattr(suite.providers, "ours", lambda _: "eager")
+    monkeypatch.setattr(suite.providers, "is_ours", lambda _: True)
     suite.run_tasks(running, [TASK], never)
     assert running.ours_failed
 
