@@ -35,13 +35,13 @@ from .hardware import ROOT, choose_device, commit, folder_name
 from .output import print_table, write_rows
 from .processes import cuda_tool, run_limited
 from .targets import TRAFFIC_FILE
+from .timing import FLUSHED_CACHES
 
 READ_METRIC, WRITE_METRIC = "dram__bytes_read.sum", "dram__bytes_write.sum"
 # The kernel that reads the buffer; one of ours has the same name without a namespace.
 FLUSH_KERNEL = "at::native::reduce_kernel"
 PASSES = ("forward", "backward")
 UNITS = {"byte": 1, "Kbyte": 10**3, "Mbyte": 10**6, "Gbyte": 10**9}
-FLUSHED_CACHES = 5
 DEFAULT_SECONDS = 150.0
 
 

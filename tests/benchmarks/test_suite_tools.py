@@ -469,7 +469,7 @@ def test_each_part_has_a_budget_of_its_own(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_every_step_has_time_to_work_though_those_before_it_take_all_of_theirs(tmp_path: Path) -> None:
-    for part, least in ((Part.CHECKS, {"tests": 110, "sanitizer": 70}), (Part.SUITES, {"traffic": 20, "suites": 400})):
+    for part, least in ((Part.CHECKS, {"tests": 110, "sanitizer": 70}), (Part.SUITES, {"traffic": 35, "suites": 400})):
         planned = gpu_session.steps(tmp_path, part)
         remaining = gpu_session.PART_SECONDS[part] - gpu_session.RESERVE_SECONDS
         for index, step in enumerate(planned):
