@@ -2,7 +2,7 @@
 
 Of speed and memory, on a GPU: the suites aif, launch, step, memory, padding, token and schedule. `suite` has what they
 share, `all` runs them, `targets` and `report` read their results. `ncu` and `sanitize` run NVIDIA's tools;
-`gpu_session` runs everything in one go.
+`gpu_session` runs everything in two commands.
 Of the kernels, without a GPU: `codegen`, `execution` (by `ptx_machine`), `host` (by `host_driver`), `traffic`.
 Of quality: `evidence`, which makes RESULTS.md and docs/evidence. `workbench` times training and evaluation.
 """

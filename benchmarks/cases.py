@@ -14,6 +14,8 @@ REDUCTIONS = (4, 16)
 FUSES = ("gate", "select")
 KERNEL_SIZES = (1, 3)
 
+Shape = tuple[int, int, int]  # (B, T, E)
+
 # Fine-tuning's usual size, which launches bound; every other size is bound by memory or arithmetic.
 SMALL_SHAPE = (32, 128, 768)
 BASE_SHAPE = (256, 128, 768)
@@ -29,7 +31,7 @@ class Case:
     `packed` gives the real tokens alone, (N, E) with `cu_seqlens`; `token` asks for that token's state only.
     """
 
-    shape: tuple[int, int, int]
+    shape: Shape
     squeeze_dim: int
     kernel_size: int = 1
     fuse: str = "gate"
@@ -59,17 +61,17 @@ class Case:
         return f"{size} H={self.squeeze_dim} {self.fuse} k={self.kernel_size} {self.dtype} fill={self.fill:g}{form}"
 
 
-def shapes(device: torch.device) -> tuple[tuple[int, int, int], ...]:
+def shapes(device: torch.device) -> tuple[Shape, ...]:
     """The sizes of a device, core size by core size."""
     return SHAPES if device.type == "cuda" else CPU_SHAPES
 
 
-def core_case(shape: tuple[int, int, int]) -> Case:
+def core_case(shape: Shape) -> Case:
     """bfloat16, gate, kernel size 1, H = E/4."""
     return Case(shape, default_squeeze_dim(shape[-1], REDUCTIONS[0]))
 
 
-def variations(shape: tuple[int, int, int]) -> list[Case]:
+def variations(shape: Shape) -> list[Case]:
     """`core_case` with one setting changed at a time."""
     core = core_case(shape)
     changed = [

@@ -144,15 +144,19 @@ def kernel_name(item: Launch) -> str:
     return str(item.kernel.__name__).removesuffix("_kernel")
 
 
+def code_key(item: Launch) -> str:
+    """What a launch's code follows from on one chip: launches of one key compile to the same."""
+    arguments = [specialised(value) for value in item.arguments.values()]
+    return str((kernel_name(item), arguments, item.constants, item.options))
+
+
 def distinct_jobs(setting: Setting, kernels: list[str], calls: list[str]) -> list[Job]:
     """The launches of `calls` at one size that compile to different code; only of the named kernels, if any."""
     jobs: dict[str, Job] = {}
     for call in calls:
         for index, (_, item) in enumerate(recorded_launches(setting, VARIANTS[call])):
             if not kernels or kernel_name(item) in kernels:
-                arguments = [specialised(value) for value in item.arguments.values()]
-                key = str((kernel_name(item), arguments, item.constants, item.options))
-                jobs.setdefault(key, Job(setting, call, index))
+                jobs.setdefault(code_key(item), Job(setting, call, index))
     return list(jobs.values())
 
 

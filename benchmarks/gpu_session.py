@@ -1,15 +1,16 @@
-"""All that wants a GPU, in commands that are over in time and keep what they have: for machines lent by the minute.
+"""All that wants a GPU, in two commands that are over in time and keep what they have: for machines lent by the minute.
 
-    python -m benchmarks.gpu_session --out DIR [--part checks|suites] [--budget-seconds S]
+    python -m benchmarks.gpu_session --part checks|suites --out DIR [--budget-seconds S]
 
-Part "checks": the kernels' tests on CUDA tensors, small shapes below compute-sanitizer, and DRAM traffic through Nsight
-Compute, as shipped and in groups of sequences that fill half of L2. Part "suites": every suite of `benchmarks.all`,
-which can use ten minutes by itself. Without --part both, in this order, in one budget.
+"checks": the kernels' tests on CUDA tensors, and small shapes below compute-sanitizer; then, if time is left, DRAM
+traffic in groups of sequences that fill half of L2. "suites": DRAM traffic as shipped, through Nsight Compute, then all
+of `benchmarks.all`, whose table of targets so has all of its figures. By default both are over in 13 minutes, imports
+included.
 
 Each step has a time limit; what one leaves over goes to those after it, and none stops the others. DIR gets two files,
-replaced as a whole while the session goes on: NAME.tar.gz with every result, plot and log, and NAME.txt with the steps'
-statuses and the ends of their logs; NAME is the part's, or "session". To keep the results, unpack the archives'
-`results/` into benchmarks/results/GPU. Set BENCHMARK_COMMIT where the tree has come without its history.
+replaced as a whole while the session goes on: PART.tar.gz with every result, plot and log, and PART.txt with the steps'
+statuses and the ends of their logs. To keep the results, unpack the archives' `results/` into benchmarks/results/GPU.
+Set BENCHMARK_COMMIT where the tree has come without its history.
 
 Exit status: 0; 1 where a step failed or ran over its time; 2 without a GPU.
 """
@@ -36,7 +37,6 @@ from dlfa.atomic import temporary, write_text
 from .hardware import ROOT, choose_device
 from .processes import GRACE_SECONDS, run_limited
 
-DEFAULT_SECONDS = 540.0
 # Kept for the last archive.
 RESERVE_SECONDS = 8.0
 # What a command takes before its own time begins: imports, and finding the GPU.
@@ -46,8 +46,13 @@ OUTER_GRACE_SECONDS = 2 * GRACE_SECONDS
 TESTS_GRACE_SECONDS = 20.0
 ARCHIVE_EVERY_SECONDS = 15.0
 LOG_LINES = 40
+# So that a log holds all that was said, though the command is killed.
+UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 LOG_WIDTH = 180
 BUDGET = "{seconds}"
+KERNEL_TESTS = ROOT / "tests" / "dlfa_kernels"
+# Numbers come first, then graphs and synchronisation: compiling what all tests launch can take all of their time.
+FIRST_TESTS = ("test_kernels.py", "test_operators.py")
 # Tests of the kernels' package that run nothing on a GPU.
 TESTS_WITHOUT_GPU = ("test_compiled.py", "test_distributed.py", "test_launches.py", "test_replays.py")
 # After that long pytest writes down where a test stands.
@@ -59,6 +64,10 @@ class Part(str, Enum):
 
     CHECKS = "checks"
     SUITES = "suites"
+
+
+# Of fifteen minutes, two go to a machine's start and some to what lies between the commands.
+PART_SECONDS = {Part.CHECKS: 250.0, Part.SUITES: 490.0}
 
 
 @dataclass(frozen=True)
@@ -78,31 +87,32 @@ class Step:
     grace: float = OUTER_GRACE_SECONDS
 
 
-def kernel_tests() -> tuple[str, ...]:
+def kernel_tests(folder: Path = KERNEL_TESTS) -> tuple[str, ...]:
     """The kernels' tests, as many at once as there are cores; every outcome is logged as it comes."""
-    command = [sys.executable, "-m", "pytest", "tests/dlfa_kernels", "-v", "--tb", "short", "-m", "not slow or gpu"]
+    files = sorted(set(folder.glob("test_*.py")) - {folder / name for name in TESTS_WITHOUT_GPU})
+    files.sort(key=lambda path: path.name not in FIRST_TESTS)
+    command = [sys.executable, "-m", "pytest", *map(str, files), "-v", "--tb", "short", "-m", "not slow or gpu"]
     command += ["-p", "no:cacheprovider", "-o", f"faulthandler_timeout={HANGING_SECONDS}"]
-    for name in TESTS_WITHOUT_GPU:
-        command += ["--ignore", f"tests/dlfa_kernels/{name}"]
     if importlib.util.find_spec("xdist") is not None:
         command += ["-n", str(os.cpu_count() or 1)]
     return tuple(command)
 
 
-def steps(results: Path, part: Part | None = None) -> list[Step]:
-    """The steps of a part, or of both, which write to `results`."""
+def steps(results: Path, part: Part) -> list[Step]:
+    """The steps of a part, which write to `results`."""
     module = (sys.executable, "-m")
     out = ("--out", str(results))
-    tools = ("--tool", "memcheck", "--tool", "racecheck")
     traffic = (*module, "benchmarks.ncu", *out, "--seconds", BUDGET)
-    checks = [
-        Step("tests", kernel_tests(), 3.0, TESTS_GRACE_SECONDS),
-        Step("sanitizer", (*module, "benchmarks.sanitize", *out, *tools, "--seconds", BUDGET), 2.0),
-        Step("traffic", traffic, 1.2),
-        Step("traffic of groups", (*traffic, "--l2-share", "0.5"), 0.8),
+    if part is Part.CHECKS:
+        return [
+            Step("tests", kernel_tests(), 3.0, TESTS_GRACE_SECONDS),
+            Step("sanitizer", (*module, "benchmarks.sanitize", *out, "--seconds", BUDGET), 2.0),
+            Step("traffic of groups", (*traffic, "--l2-share", "0.5"), 0.1),
+        ]
+    return [
+        Step("traffic", traffic, 1.4),
+        Step("suites", (*module, "benchmarks.all", *out, "--budget-seconds", BUDGET), 10.0),
     ]
-    suites = [Step("suites", (*module, "benchmarks.all", *out, "--budget-seconds", BUDGET), 5.0)]
-    return {Part.CHECKS: checks, Part.SUITES: suites, None: [*checks, *suites]}[part]
 
 
 class Archive:
@@ -150,9 +160,7 @@ class Archive:
         self.write()
 
 
-def run_session(
-    planned: Sequence[Step], work: Path, out: Path, seconds: float, name: str = "session"
-) -> dict[str, int | None]:
+def run_session(planned: Sequence[Step], work: Path, out: Path, seconds: float, name: str) -> dict[str, int | None]:
     """Run the steps one after the other.
 
     Args:
@@ -183,7 +191,9 @@ def run_session(
         number = index + 1
         with (work / f"{number}-{step.name}.log").open("w", encoding="utf-8") as log:
             try:
-                statuses[step.name] = run_limited(command, allowed, cwd=ROOT, log=log, grace=step.grace)
+                statuses[step.name] = run_limited(
+                    command, allowed, cwd=ROOT, log=log, environment=UNBUFFERED, grace=step.grace
+                )
                 outcome = f"exit status {statuses[step.name]}"
             except OSError as error:
                 statuses[step.name], outcome = 127, str(error)
@@ -201,8 +211,10 @@ def run_session(
 
 def command(
     out: Annotated[Path, typer.Option(help="Folder of the archive and the summary.")],
-    part: Annotated[Part | None, typer.Option(help="Only this part.")] = None,
-    budget_seconds: Annotated[float, typer.Option(min=30, help="For all that it does.")] = DEFAULT_SECONDS,
+    part: Annotated[Part, typer.Option(help="What to do.")],
+    budget_seconds: Annotated[
+        float | None, typer.Option(min=30, help="For all of it; by default 250 for checks, 490 for suites.")
+    ] = None,
 ) -> None:
     """Tests, sanitizer, suites and hardware counters on a GPU, within a time limit."""
     try:
@@ -214,8 +226,8 @@ def command(
         work = Path(folder)
         results = work / "results"
         results.mkdir()
-        name = "session" if part is None else part.value
-        statuses = run_session(steps(results, part), work, out, budget_seconds, name)
+        seconds = PART_SECONDS[part] if budget_seconds is None else budget_seconds
+        statuses = run_session(steps(results, part), work, out, seconds, part.value)
     raise typer.Exit(1 if any(status != 0 for status in statuses.values()) else 0)
 
 

@@ -19,9 +19,7 @@ from __future__ import annotations
 
 import csv
 import datetime
-import json
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,20 +30,18 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from dlfa.atomic import write_text
-
-from .cases import BASE_SHAPE, DTYPES, core_case
+from .cases import BASE_SHAPE, core_case
 from .hardware import ROOT, choose_device, commit, folder_name
-from .output import print_table
-from .processes import run_limited
+from .output import print_table, write_rows
+from .processes import cuda_tool, run_limited
 from .targets import TRAFFIC_FILE
+from .timing import FLUSHED_CACHES
 
 READ_METRIC, WRITE_METRIC = "dram__bytes_read.sum", "dram__bytes_write.sum"
 # The kernel that reads the buffer; one of ours has the same name without a namespace.
 FLUSH_KERNEL = "at::native::reduce_kernel"
 PASSES = ("forward", "backward")
 UNITS = {"byte": 1, "Kbyte": 10**3, "Mbyte": 10**6, "Gbyte": 10**9}
-FLUSHED_CACHES = 5
 DEFAULT_SECONDS = 150.0
 
 
@@ -159,8 +155,9 @@ def command_line(log: Path, l2_share: float | None = None) -> list[str]:
     """`ncu` over `launch_passes`, writing its table to `log`."""
     share = () if l2_share is None else ("--l2-share", str(l2_share))
     return [
-        "ncu", "--csv", "--page", "details", "--print-units", "base", "--log-file", str(log), "--force-overwrite",
-        "--metrics", f"{READ_METRIC},{WRITE_METRIC}", "--clock-control", "none", "--cache-control", "none",
+        cuda_tool("ncu"), "--csv", "--page", "details", "--print-units", "base", "--log-file", str(log),
+        "--force-overwrite", "--metrics", f"{READ_METRIC},{WRITE_METRIC}",
+        "--clock-control", "none", "--cache-control", "none",
         "--profile-from-start", "off", "--print-kernel-base", "demangled",
         sys.executable, "-m", "benchmarks.ncu", "--launch", *share,
     ]  # fmt: skip
@@ -175,7 +172,7 @@ def measure(folder: Path, seconds: float, l2_share: float | None = None) -> list
         l2_share: schedule by groups that fill this share of L2; None is what the shipped tiles say.
 
     Raises:
-        ValueError: it gave no figures; the message says what it said.
+        ValueError: there is no `ncu`, or it gave no figures; the message says what it said.
     """
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "ncu.csv"
@@ -198,10 +195,8 @@ def measure(folder: Path, seconds: float, l2_share: float | None = None) -> list
         "dtype": case.dtype, "replays": max(map(int, re.findall(r" - (\d+) pass", text + said)), default=None),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }  # fmt: skip
-    assert case.dtype in DTYPES
-    lines = ",".join(f"\n{json.dumps(row)}" for row in rows)
     name = TRAFFIC_FILE if l2_share is None else TRAFFIC_FILE.replace(".", f"-l2-{round(100 * l2_share)}.")
-    write_text(folder / name, f'{{"header": {json.dumps(header)},\n"rows": [{lines}]}}\n')
+    write_rows(folder / name, header, rows)
     return rows
 
 
@@ -219,8 +214,6 @@ def command(
         return
     try:
         device = choose_device("cuda")
-        if shutil.which("ncu") is None:
-            raise ValueError("ncu, of Nsight Compute, must be on the PATH")
         rows = measure(out or ROOT / "benchmarks" / "results" / folder_name(device), seconds, l2_share)
     except (ValueError, OSError, subprocess.SubprocessError) as error:
         typer.echo(f"error: {error}", err=True)

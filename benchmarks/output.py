@@ -27,6 +27,16 @@ def write_json(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_text(path, f"[\n{lines}\n]\n")
 
 
+def write_rows(path: Path, header: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+    """Write {"header": header, "rows": rows} as JSON, one row a line, to `path`, which is replaced as a whole.
+
+    Raises:
+        OSError: the folder cannot be made or written to.
+    """
+    lines = ",".join(f"\n{json.dumps(row)}" for row in rows)
+    write_text(path, f'{{"header": {json.dumps(header)},\n"rows": [{lines}]}}\n')
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[tuple[Sequence[object], bool]]) -> None:
     """Print rows of cells; a row whose second entry is true stands out."""
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)

@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from . import providers
-from .cases import core_case, shapes
+from .cases import core_case
 from .plots import Bars, size
-from .suite import Session, Suite, Task, Work, device_time, main, run_tasks
+from .suite import Session, Suite, Task, device_time, main, run_tasks
 
 FILLS = (1.0, 0.3, 0.6)
 SIZES = ((64, 512, 768), (256, 128, 768), (128, 512, 1024))
@@ -25,9 +25,7 @@ PASSES = ("forward", "both")
 def tasks(session: Session) -> Iterator[Task]:
     """What to measure, the important first."""
     ours = providers.ours(session.device)
-    chosen = shapes(session.device)
-    if session.device.type == "cuda" and not session.full:
-        chosen = SIZES
+    chosen = session.shapes(SIZES)
     for shape in chosen:
         for fill in FILLS[:2]:  # what `benchmarks.targets` asks for
             yield Task(replace(core_case(shape), fill=fill), (ours,), PASSES)
@@ -41,14 +39,9 @@ def tasks(session: Session) -> Iterator[Task]:
             yield Task(replace(core_case(shape), fill=fill), (providers.COMPILE,), PASSES)
 
 
-def measure(session: Session, work: Work) -> dict[str, Any]:
-    """Device time of a pass."""
-    return {"timing": device_time(session, work)}
-
-
 def run(session: Session) -> None:
     """Measure all tasks."""
-    run_tasks(session, tasks(session), measure)
+    run_tasks(session, tasks(session), device_time)
 
 
 def setting(row: dict[str, Any]) -> str:

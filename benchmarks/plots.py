@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlfa.atomic import write_bytes
 
-from .cases import DTYPES, Case
+from .cases import Case
 from .floors import operations, tensors_moved
 from .results import Results
 
@@ -35,6 +35,11 @@ class Bars:
 def size(row: dict[str, Any]) -> str:
     """The shape of a row, as 32x128x768."""
     return "x".join(map(str, row["shape"]))
+
+
+def pass_and_size(row: dict[str, Any]) -> str:
+    """The pass and shape of a row, as "forward 32x128x768"."""
+    return f"{row['pass']} {size(row)}"
 
 
 def draw(suite: str, bars: Bars, results: Results, folder: Path) -> list[Path]:
@@ -120,7 +125,6 @@ def case_of(row: dict[str, Any]) -> Case:
     """The case of a row that is neither packed nor of one token."""
     batch, length, embed_dim = row["shape"]
     settings = {key: row[key] for key in ("squeeze_dim", "kernel_size", "fuse", "dtype", "fill")}
-    assert row["dtype"] in DTYPES
     return Case((batch, length, embed_dim), **settings)
 
 

@@ -182,3 +182,8 @@ def limit(name: str, dtype: torch.dtype, ours: bool) -> float:
     """
     forward, gradient = (LIMITS if ours else BASELINE_LIMITS)[dtype]
     return forward if name == "z" else gradient
+
+
+def beyond_limits(errors: Mapping[str, float], dtype: torch.dtype, ours: bool) -> dict[str, float]:
+    """Of relative errors by name, those over their `limit`."""
+    return {name: error for name, error in errors.items() if error > limit(name, dtype, ours)}

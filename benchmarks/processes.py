@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,27 +35,24 @@ def _prepare(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run_limited(
+@contextmanager
+def started(
     command: Sequence[str],
-    seconds: float,
     *,
     cwd: Path,
     log: IO[str] | None = None,
     environment: Mapping[str, str] | None = None,
     grace: float = GRACE_SECONDS,
-) -> int | None:
-    """Run a command with all that it starts for at most `seconds` and `grace`. It is killed when we are.
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that runs inside, and of which nothing is left running afterwards, nor when we are killed.
 
     Args:
         command: program and arguments.
-        seconds: after them, it and its children are interrupted.
         cwd: where it runs.
         log: takes its output, errors too; None leaves both where ours go.
         environment: variables on top of ours.
-        grace: seconds that it then has to end; what is left of it and its children is killed.
-
-    Returns:
-        Its exit status, or None where it ran over its time.
+        grace: seconds that it has to end, if it has not yet, when it and its children are interrupted in the end; what
+            is left of them is killed.
 
     Raises:
         OSError: it cannot be started.
@@ -70,9 +68,7 @@ def run_limited(
         preexec_fn=lambda: _prepare(ours),
     )
     try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return None
+        yield process
     finally:
         try:
             if process.poll() is None:
@@ -83,3 +79,37 @@ def run_limited(
             with suppress(ProcessLookupError):  # nothing of it is left
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def run_limited(command: Sequence[str], seconds: float, **how: Any) -> int | None:
+    """Run a command for at most `seconds` and its grace.
+
+    Args:
+        command: program and arguments.
+        seconds: after them, it and its children are interrupted.
+        how: keywords of `started`.
+
+    Returns:
+        Its exit status, or None where it ran over its time.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    with started(command, **how) as process:
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+
+def cuda_tool(name: str) -> str:
+    """The path of a tool of the CUDA toolkit, whose folder is not on the PATH everywhere.
+
+    Raises:
+        ValueError: it is nowhere.
+    """
+    folders = [os.environ.get("PATH", os.defpath), f"{os.environ.get('CUDA_HOME', '/usr/local/cuda')}/bin"]
+    path = shutil.which(name, path=os.pathsep.join(folders))
+    if path is None:
+        raise ValueError(f"{name}, of the CUDA toolkit, must be on the PATH or below CUDA_HOME")
+    return path

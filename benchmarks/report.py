@@ -23,7 +23,7 @@ from .cases import SHAPES, core_case
 from .floors import PASSES
 from .hardware import ROOT
 from .readme_sections import PERFORMANCE, replace_section
-from .results import Results, load_folder
+from .results import Results, load_folder, rows_of
 from .targets import load_traffic, targets
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -91,15 +91,7 @@ def _speed(results: Results) -> list[str]:
     for shape in SHAPES:
         case = core_case(shape)
         for pass_ in PASSES:
-            found = {
-                row["provider"]: row
-                for row in results.rows
-                if row["median_us"] is not None
-                and row["shape"] == list(shape)
-                and row["pass"] == pass_
-                and (row["squeeze_dim"], row["kernel_size"], row["fuse"], row["dtype"], row["fill"])
-                == (case.squeeze_dim, case.kernel_size, case.fuse, case.dtype, case.fill)
-            }
+            found = {row["provider"]: row for row in rows_of(results.rows, case, pass_) if row["median_us"] is not None}
             if providers.OURS in found:
                 rows.append([f"{plots.size(found[providers.OURS])}, {pass_}", *_ratios(found)])
     if not rows:

@@ -15,7 +15,7 @@ and in "+graph" where the call is replayed from a captured CUDA graph.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ MEASURED_KEYS = (
 )  # fmt: skip
 ROW_KEYS = CASE_KEYS + MEASURED_KEYS
 # The suites, in the order in which they are run.
-SUITES = ("aif", "launch", "step", "memory", "padding", "token", "schedule")
+SUITES = ("memory", "step", "padding", "token", "schedule", "launch", "aif")
 
 
 def case_keys(suite: str, pass_: str, case: Case, provider: str) -> dict[str, Any]:
@@ -47,6 +47,12 @@ def case_keys(suite: str, pass_: str, case: Case, provider: str) -> dict[str, An
         "fill": case.fill,
         "provider": f"{provider}-packed" if case.packed else provider,
     }
+
+
+def rows_of(rows: Iterable[dict[str, Any]], case: Case, pass_: str) -> list[dict[str, Any]]:
+    """The rows of a case and pass, whoever the provider."""
+    keys = case_keys("", pass_, case, "")
+    return [row for row in rows if all(row[key] == keys[key] for key in CASE_KEYS[1:-1])]
 
 
 @dataclass

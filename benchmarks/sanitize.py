@@ -6,24 +6,23 @@ Small, uneven shapes of every input form, forward and backward, with torch's cac
 tensor's end is the end of an allocation. One shape takes the tiles that large batches take. Each call is made three
 times: the third one is a replay (`dlfa_kernels.replays`), whose buffers are one allocation. All are made without a tool
 first, by several processes, in half of the time at most: so the compiler's work is done in parallel and kept on disk,
-which alone would take minutes below a tool. Then each tool gets an equal part of what is left.
+which alone would take minutes below a tool. Then all tools run at the same time.
 
-Rows of DIR/sanitizer.json: {"tool", "errors", "status", "seconds", "report"}, the first of them of no tool; `errors` is
-null where the calls came to no end. Exit status: 1 where a tool found errors or the calls came to no end.
+Rows of DIR/sanitizer.json: {"tool", "errors", "calls", "status", "seconds", "report"}, the first of them of no tool;
+`calls` is how many of them began, and `errors` is null where they came to no end. Exit status: 1 where a tool found
+errors or the calls came to no end.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,16 +31,15 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import typer
 
-from dlfa.atomic import write_text
 from dlfa_kernels.device import device_architecture
 from dlfa_kernels.launches import using_tiles
 from dlfa_kernels.tiles import choose_tiles
 
 from .cases import DTYPES, Case
 from .hardware import ROOT, choose_device, commit, folder_name
-from .output import print_table
+from .output import print_table, write_rows
 from .problems import make_problem
-from .processes import GRACE_SECONDS, run_limited
+from .processes import GRACE_SECONDS, cuda_tool, started
 from .providers import OURS, build, results
 
 NO_TOOL = "none"
@@ -56,6 +54,7 @@ SHAPES = (((3, 77, 40), 24), ((2, 128, 64), 16))
 WIDE_SHAPE = ((2, 200, 768), 192)
 DEFAULT_SECONDS = 360.0
 LINES_KEPT = 12
+POLL_SECONDS = 0.1
 # Of one kind, the last of which is a replay.
 CALLS = 3
 # Processes that call without a tool: each takes seconds to begin.
@@ -125,19 +124,22 @@ def error_count(text: str) -> int | None:
     return sum(int(errors or hazards) for errors, hazards in found) if found else None
 
 
-def run_tool(tool: str, seconds: float) -> dict[str, Any]:
-    """The row of one tool, or of `NO_TOOL`."""
-    processes = 1
-    prefix = ["compute-sanitizer", "--tool", tool, "--print-limit", "20"]
+def command_line(tool: str) -> list[str]:
+    """All small calls below a tool, or, of `NO_TOOL`, by several processes.
+
+    Raises:
+        ValueError: there is no compute-sanitizer.
+    """
+    ours = [sys.executable, "-u", "-m", "benchmarks.sanitize", "--call"]
     if tool == NO_TOOL:
-        prefix, processes = [], min(MOST_PROCESSES, os.cpu_count() or 1)
-    command = [*prefix, sys.executable, "-u", "-m", "benchmarks.sanitize", "--call", str(processes)]
-    start = time.monotonic()
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-        status = run_limited(command, seconds, cwd=ROOT, log=output, environment=environment)
-        output.seek(0)
-        text = output.read()
+        return [*ours, str(min(MOST_PROCESSES, os.cpu_count() or 1))]
+    # Calls of the driver that fail are none of the kernels' errors: torch and Triton ask it for what it may not have.
+    options = ["--report-api-errors", "no"] if tool == "memcheck" else []
+    return [cuda_tool("compute-sanitizer"), "--tool", tool, "--print-limit", "20", *options, *ours, "1"]
+
+
+def make_row(tool: str, status: int | None, seconds: float, text: str) -> dict[str, Any]:
+    """The row of a tool, or of `NO_TOOL`, by its exit status, None where it ran over its time, and what it said."""
     errors = None if status is None else 0 if tool == NO_TOOL else error_count(text)
     if errors == 0 and status != 0:
         errors = None  # the program itself failed
@@ -145,18 +147,54 @@ def run_tool(tool: str, seconds: float) -> dict[str, Any]:
     report = [line for line in lines if line.startswith("=========")][:LINES_KEPT]
     if errors is None:  # what was found until then, and where it stopped
         report += [line for line in lines if line not in report][-LINES_KEPT:]
+    calls = len({str(call) for call in small_calls()} & {*lines})
     return {
-        "tool": tool, "errors": errors, "status": status, "seconds": round(time.monotonic() - start, 1),
+        "tool": tool, "errors": errors, "calls": calls, "status": status, "seconds": round(seconds, 1),
         "report": report,
     }  # fmt: skip
 
 
+def run_together(tools: list[str], seconds: float) -> Iterator[dict[str, Any]]:
+    """The rows of tools that run at the same time for at most `seconds`, each as it ends."""
+    begin = time.monotonic()
+    with ExitStack() as files:
+        logs = {
+            tool: files.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace"))
+            for tool in tools
+        }
+
+        def row(tool: str, status: int | None) -> dict[str, Any]:
+            logs[tool].seek(0)
+            return make_row(tool, status, time.monotonic() - begin, logs[tool].read())
+
+        with ExitStack() as commands:
+            running = {
+                tool: commands.enter_context(
+                    started(
+                        command_line(tool),
+                        cwd=ROOT,
+                        log=log,
+                        environment={"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
+                        grace=GRACE_SECONDS / len(tools),  # they are ended one after the other
+                    )
+                )
+                for tool, log in logs.items()
+            }
+            while running and time.monotonic() - begin < seconds:
+                for tool, process in list(running.items()):
+                    if (status := process.poll()) is not None:
+                        del running[tool]
+                        yield row(tool, status)
+                time.sleep(POLL_SECONDS)
+        for tool in running:
+            yield row(tool, None)
+
+
 def run_tools(tools: list[str], seconds: float) -> Iterator[dict[str, Any]]:
-    """The rows of `NO_TOOL` and of each tool, in `seconds` together; of what is left, each gets an equal part."""
-    end = time.monotonic() + seconds - GRACE_SECONDS  # the last one's
-    yield run_tool(NO_TOOL, max(1.0, (end - time.monotonic()) / 2))
-    for index, name in enumerate(tools):
-        yield run_tool(name, max(1.0, (end - time.monotonic()) / (len(tools) - index)))
+    """The rows of `NO_TOOL` and then of the tools, in `seconds` together."""
+    end = time.monotonic() + seconds - GRACE_SECONDS  # the last ones'
+    yield from run_together([NO_TOOL], max(1.0, (end - time.monotonic()) / 2))
+    yield from run_together(tools, max(1.0, end - time.monotonic()))
 
 
 def command(
@@ -178,8 +216,7 @@ def command(
         for name in tool:
             if name not in TOOLS:
                 raise ValueError(f"--tool must be one of {', '.join(TOOLS)}, got {name!r}")
-        if shutil.which("compute-sanitizer") is None:
-            raise ValueError("compute-sanitizer, of the CUDA toolkit, must be on the PATH")
+        cuda_tool("compute-sanitizer")
     except ValueError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
@@ -188,9 +225,8 @@ def command(
     rows: list[dict[str, Any]] = []
     for row in run_tools(tool, seconds):
         rows.append(row)
-        lines = ",".join(f"\n{json.dumps(row)}" for row in rows)
-        write_text(path, f'{{"header": {json.dumps(header)},\n"rows": [{lines}]}}\n')
-    columns = ("tool", "errors", "status", "seconds")
+        write_rows(path, header, rows)
+    columns = ("tool", "errors", "calls", "status", "seconds")
     print_table("compute-sanitizer", columns, (([row[c] for c in columns], row["errors"] != 0) for row in rows))
     for row in rows:
         if row["errors"] != 0:

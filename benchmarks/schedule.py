@@ -10,14 +10,13 @@ CPU, where nothing is launched, there is one schedule.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from dlfa_kernels.launches import using_l2_share
 
 from . import aif, providers
-from .cases import core_case, shapes
+from .cases import core_case
 from .floors import PASSES
-from .plots import Bars, size
+from .plots import Bars, pass_and_size
 from .suite import Session, Suite, Task, main, run_tasks
 
 SIZES = ((256, 128, 768), (128, 512, 1024), (16, 4096, 1024))
@@ -26,7 +25,7 @@ SIZES = ((256, 128, 768), (128, 512, 1024), (16, 4096, 1024))
 def tasks(session: Session) -> Iterator[Task]:
     """What to measure, the important first; one schedule a task."""
     on_gpu = session.device.type == "cuda"
-    for shape in SIZES if on_gpu and not session.full else shapes(session.device):
+    for shape in session.shapes(SIZES):
         for provider in (providers.ours(session.device), *(providers.SCHEDULES if on_gpu else ())):
             yield Task(core_case(shape), (provider,), PASSES)
 
@@ -39,16 +38,11 @@ def run(session: Session) -> None:
             run_tasks(session, [task], aif.measure)
 
 
-def setting(row: dict[str, Any]) -> str:
-    """A row's group of bars."""
-    return f"{row['pass']} {size(row)}"
-
-
 SUITE = Suite(
     "schedule",
     "Device time of AIF by schedule",
     run,
-    Bars(lambda row: row["of_floor"], setting, "time over floor"),
+    Bars(lambda row: row["of_floor"], pass_and_size, "time over floor"),
     60,
     (*providers.PROVIDERS, *providers.SCHEDULES),
 )

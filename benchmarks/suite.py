@@ -20,11 +20,11 @@ from torch import Tensor
 
 from . import plots, providers
 from .budget import Budget, OutOfTime, time_limit
-from .cases import Case
+from .cases import DTYPES, Case, Shape, shapes
 from .floors import Ceilings, floor_us
 from .hardware import ROOT, choose_device, folder_name, header, measure_ceilings
 from .output import print_table
-from .problems import Problem, exact, limit, make_problem, relative_errors
+from .problems import Problem, beyond_limits, exact, limit, make_problem, relative_errors
 from .results import Results, case_keys
 from .timing import Stopwatch, Timing
 
@@ -32,7 +32,7 @@ from .timing import Stopwatch, Timing
 GUESSES = {
     providers.COMPILE: 15.0,
     providers.COMPILE_GRAPHS: 15.0,
-    providers.COMPILE_TUNED: 45.0,
+    providers.COMPILE_TUNED: 75.0,
     providers.COMPILE_TUNED_GRAPHS: 30.0,
 }
 GUESS = 3.0
@@ -83,6 +83,10 @@ class Session:
         """Write what there is so far."""
         self.results.save(self.path)
 
+    def shapes(self, of_gpu: tuple[Shape, ...]) -> tuple[Shape, ...]:
+        """The sizes to measure: `of_gpu` on a GPU, but all with `--full`; those of a CPU on a CPU."""
+        return of_gpu if self.device.type == "cuda" and not self.full else shapes(self.device)
+
     def wanted(self, names: Iterable[str]) -> tuple[str, ...]:
         """Of these providers, those that were asked for; all, if none was."""
         return tuple(name for name in names if not self.only or name in self.only)
@@ -119,7 +123,7 @@ class Session:
             reason = "took longer than its time"
         except Exception as error:
             reason = f"{type(error).__name__}: {first_line(error)}"
-            self.ours_failed |= provider.startswith(providers.ours(self.device))
+            self.ours_failed |= providers.is_ours(provider)
         finally:
             if provider.startswith(providers.COMPILE):
                 torch.compiler.reset()  # else it gives up on a module that it has seen in too many shapes
@@ -136,17 +140,15 @@ class Session:
 
     def right(self, keys: dict[str, Any], errors: dict[str, float]) -> bool:
         """Whether results are near float64; wrong ones are recorded with their error and get no time."""
-        limits = {
-            name: limit(name, getattr(torch, keys["dtype"]), providers.is_ours(keys["provider"])) for name in errors
-        }
-        wrong = {name: error for name, error in errors.items() if error > limits[name]}
+        dtype, ours = DTYPES[keys["dtype"]], providers.is_ours(keys["provider"])
+        wrong = beyond_limits(errors, dtype, ours)
         if not wrong:
             return True
         name = max(wrong, key=lambda name: wrong[name])
         finite = wrong[name] != float("inf")
         self.results.add(keys, max_rel_error=round_error(wrong[name]) if finite else None)
-        self.skip([keys], f"wrong: {name} is off by {wrong[name]:.1e}, allowed {limits[name]:.0e}")
-        self.ours_failed |= keys["provider"].startswith(providers.ours(self.device))
+        self.skip([keys], f"wrong: {name} is off by {wrong[name]:.1e}, allowed {limit(name, dtype, ours):.0e}")
+        self.ours_failed |= ours
         return False
 
     def add(self, keys: dict[str, Any], case: Case, pass_: str, timing: Timing | None, **measured: Any) -> None:
@@ -262,14 +264,16 @@ def check(
     return errors
 
 
-def device_time(session: Session, work: Work) -> Timing:
+def device_time(session: Session, work: Work) -> dict[str, Any]:
     """Device time of a pass: inference forward, backward of a forward that is not timed, or both in a training step."""
     stopwatch, call, problem = session.stopwatch, work.call, work.problem
     if work.pass_ == "forward":
-        return stopwatch.device_time(lambda _: providers.inference(call), lambda: None)
-    if work.pass_ == "backward":
-        return stopwatch.device_time(lambda z: providers.gradients(z, problem), call)
-    return stopwatch.device_time(lambda _: providers.gradients(call(), problem), lambda: None)
+        timing = stopwatch.device_time(lambda _: providers.inference(call), lambda: None)
+    elif work.pass_ == "backward":
+        timing = stopwatch.device_time(lambda z: providers.gradients(z, problem), call)
+    else:
+        timing = stopwatch.device_time(lambda _: providers.gradients(call(), problem), lambda: None)
+    return {"timing": timing}
 
 
 def first_line(error: BaseException) -> str:

@@ -18,11 +18,11 @@ from typing import Annotated, Any
 import typer
 
 from . import providers
-from .cases import BASE_SHAPE, SHAPES, SMALL_SHAPE, core_case
+from .cases import BASE_SHAPE, SHAPES, SMALL_SHAPE, Case, Shape, core_case
 from .memory import saved_tensors
 from .output import print_table
 from .plots import size
-from .results import Results, load_folder
+from .results import Results, load_folder, rows_of
 from .step import PLAIN_HEAD
 
 LARGE = tuple(shape for shape in SHAPES if shape != SMALL_SHAPE)
@@ -91,12 +91,12 @@ def targets(results: dict[str, Results], traffic: list[dict[str, Any]] | None) -
         return {_name(shape): row["of_floor"] for shape, row in rows.items() if row}
 
     def against(
-        rows: Rows, shapes: Iterable[tuple[int, int, int]], pass_: str, own: str, other: Callable[[str], bool]
+        rows: Rows, shapes: Iterable[Shape], pass_: str, own: str, other: Callable[[str], bool]
     ) -> dict[str, float]:
         ratios = {}
         for shape in shapes:
             mine = _find(rows, core_case(shape), pass_, own)
-            theirs = [row["median_us"] for row in _all(rows, core_case(shape), pass_) if other(row["provider"])]
+            theirs = [row["median_us"] for row in rows_of(rows, core_case(shape), pass_) if other(row["provider"])]
             if mine and theirs:
                 ratios[_name(shape)] = min(theirs) / mine["median_us"]
         return ratios
@@ -146,7 +146,7 @@ def _compiled_without_graphs(provider: str) -> bool:
     return _compiled(provider) and not _compiled_with_graphs(provider)
 
 
-def _name(shape: tuple[int, int, int]) -> str:
+def _name(shape: Shape) -> str:
     return "x".join(map(str, shape))
 
 
@@ -154,16 +154,8 @@ def _rows(results: dict[str, Results], suite: str) -> Rows:
     return [row for row in results[suite].rows if row["median_us"] is not None] if suite in results else []
 
 
-def _all(rows: Rows, case: Any, pass_: str) -> Rows:
-    wanted = {
-        "pass": pass_, "shape": list(case.shape), "squeeze_dim": case.squeeze_dim, "kernel_size": case.kernel_size,
-        "fuse": case.fuse, "dtype": case.dtype, "fill": case.fill,
-    }  # fmt: skip
-    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
-
-
-def _find(rows: Rows, case: Any, pass_: str, provider: str) -> dict[str, Any] | None:
-    return next((row for row in _all(rows, case, pass_) if row["provider"] == provider), None)
+def _find(rows: Rows, case: Case, pass_: str, provider: str) -> dict[str, Any] | None:
+    return next((row for row in rows_of(rows, case, pass_) if row["provider"] == provider), None)
 
 
 def _saved(results: dict[str, Results]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from . import providers
 from .cases import Case, core_case, shapes
 from .floors import PASSES
 from .hardware import choose_device
-from .problems import Problem, exact, limit, make_problem
+from .problems import Problem, beyond_limits, exact, make_problem
 from .suite import check
 from .timing import synchronise
 
@@ -57,8 +57,7 @@ def bound(case: Case, provider: str) -> tuple[Problem, providers.Call, dict[str,
 def test_speed(benchmark: Any, case: Case, provider: str, pass_: str) -> None:
     """Time one pass of one provider, if its results are right."""
     problem, call, errors = bound(case, provider)
-    limits = {name: limit(name, problem.last.dtype, providers.is_ours(provider)) for name in errors[pass_]}
-    wrong = {name: error for name, error in errors[pass_].items() if error > limits[name]}
+    wrong = beyond_limits(errors[pass_], problem.last.dtype, providers.is_ours(provider))
     assert not wrong, f"not timed, as it is wrong: {wrong}"
 
     def forward() -> None:

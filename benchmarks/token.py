@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from . import providers
-from .cases import BASE_SHAPE, SMALL_SHAPE, core_case, shapes
-from .padding import measure
-from .plots import Bars, size
-from .suite import Session, Suite, Task, main, run_tasks
+from .cases import BASE_SHAPE, SMALL_SHAPE, core_case
+from .plots import Bars, pass_and_size
+from .suite import Session, Suite, Task, device_time, main, run_tasks
 
 SIZES = (BASE_SHAPE, (128, 512, 1024), SMALL_SHAPE)
 PASSES = ("forward", "both")
@@ -24,25 +23,22 @@ PASSES = ("forward", "both")
 def tasks(session: Session) -> Iterator[Task]:
     """What to measure, the important first."""
     ours = providers.ours(session.device)
-    chosen = shapes(session.device)
-    if session.device.type == "cuda" and not session.full:
-        chosen = SIZES
     for provider in (ours, providers.EAGER, providers.COMPILE):
-        for shape in chosen:
+        for shape in session.shapes(SIZES):
             for token in (None, 0):
                 yield Task(replace(core_case(shape), token=token), (provider,), PASSES)
 
 
 def run(session: Session) -> None:
     """Measure all tasks."""
-    run_tasks(session, tasks(session), measure)
+    run_tasks(session, tasks(session), device_time)
 
 
 SUITE = Suite(
     "token",
     "Device time of AIF for one token a sequence",
     run,
-    Bars(lambda row: row["median_us"], lambda row: f"{row['pass']} {size(row)}", "microseconds"),
+    Bars(lambda row: row["median_us"], pass_and_size, "microseconds"),
     60,
 )
 

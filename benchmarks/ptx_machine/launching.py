@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from dlfa_kernels.launches import Launch, specialised
+from dlfa_kernels.launches import Launch
 
-from ..codegen import CHIPS, compile_launch
+from ..codegen import CHIPS, code_key, compile_launch
 from .machine import Code, run_grid
 from .memory import ORIGIN, PROCESS, Memory
 from .program import parse
@@ -31,13 +31,12 @@ class Compiled(NamedTuple):
         return parameters + [0] * (len(self.code.program.parameters) - len(parameters))
 
 
-_compiled: dict[str, Compiled] = {}
+_compiled: dict[tuple[str, str], Compiled] = {}  # by architecture and `code_key`
 
 
 def compiled(launch: Launch, architecture: str) -> Compiled:
     """What a launch is compiled to; each kind once."""
-    kinds = [specialised(value) for value in launch.arguments.values()]
-    key = str((architecture, launch.kernel.__name__, kinds, launch.constants, launch.options))
+    key = architecture, code_key(launch)
     if key not in _compiled:
         made, names = compile_launch(launch, CHIPS[architecture])
         _compiled[key] = Compiled(Code(parse(made.asm["ptx"])), names, made.metadata.shared)

@@ -267,10 +267,11 @@ def test_what_targets_need_is_measured_first(tmp_path: Path) -> None:
     order = [(task.case, name) for task in aif.tasks(running) for name in task.providers]
     assert len(order) == len(set(order))
     base, tuned = cases.core_case(cases.BASE_SHAPE), providers.COMPILE_TUNED
-    assert order[:4] == [(base, name) for name in ("ours", "eager", "compile", tuned)]
-    large = {cases.core_case(shape) for shape in targets.LARGE}
-    needed = {(case, name) for case in large for name in ("ours", "eager", "compile")} | {(base, tuned)}
+    assert order[:3] == [(base, name) for name in ("ours", "eager", "compile")]
+    needed = {(cases.core_case(shape), name) for shape in targets.LARGE for name in ("ours", "eager", "compile")}
     assert max(map(order.index, needed)) < len(needed) + 2  # but for ours and eager at the small size
+    assert next(name for _, name in order if name not in ("ours", "eager", "compile")) == tuned
+    assert order.index((base, tuned)) > max(order.index((case, "ours")) for case in cases.variations(base.shape))
     (task,) = launch.tasks(running)
     graphs = ["ours+graph", "eager+graph", "compile+graph", "compile-reduce-overhead", f"{tuned}+graph"]
     assert list(task.providers[:8]) == ["ours", "eager", "compile", *graphs]
@@ -374,7 +375,7 @@ def test_a_wrong_provider_gets_no_time(
     assert all(row["reason"].startswith("wrong: ") for row in running.results.skipped)
     assert not running.ours_failed
     running.save()
-    monkeypatch.setattr(suite.providers, "ours", lambda _: "eager")
+    monkeypatch.setattr(suite.providers, "is_ours", lambda _: True)
     suite.run_tasks(running, [TASK], never)
     assert running.ours_failed
 

@@ -29,7 +29,7 @@ from benchmarks.cases import BASE_SHAPE, core_case
 from benchmarks.gpu_session import Part, Step
 from benchmarks.hardware import ROOT, commit, header, measure_ceilings
 from benchmarks.problems import Problem
-from benchmarks.processes import run_limited
+from benchmarks.processes import cuda_tool, run_limited
 from benchmarks.timing import CapturedCall, Stopwatch, summarise
 from dlfa_kernels.launches import overrides
 from dlfa_kernels.tiles import with_fewer_tokens
@@ -115,6 +115,18 @@ def program(path: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("PATH", f"{path}{os.pathsep}{os.environ['PATH']}")
 
 
+def test_tools_of_the_cuda_toolkit_are_found_off_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "cuda"))
+    with pytest.raises(ValueError, match="ncu, of the CUDA toolkit, must be on the PATH or below CUDA_HOME"):
+        cuda_tool("ncu")
+    ncu_path = tmp_path / "cuda" / "bin" / "ncu"
+    ncu_path.parent.mkdir(parents=True)
+    ncu_path.write_text("#!/bin/sh\n")
+    ncu_path.chmod(0o755)
+    assert cuda_tool("ncu") == str(ncu_path)
+
+
 def test_counters_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = ncu_log(KERNELS)
     program(
@@ -177,7 +189,7 @@ def test_sanitizer_runs(
     text: str, errors: int | None, status: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program(tmp_path, "compute-sanitizer", text, monkeypatch)
-    row = sanitize.run_tool("memcheck", 2.0)
+    (row,) = sanitize.run_together(["memcheck"], 2.0)
     assert (row["errors"], row["status"]) == (errors, status)
     assert bool(row["report"])
 
@@ -185,30 +197,46 @@ def test_sanitizer_runs(
 def test_sanitizer_says_what_was_found_before_its_time_was_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    calls = list(map(str, sanitize.small_calls()))
     said = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
     said += "print('the first call', flush=True); print('========= Invalid __global__ read', flush=True)\n"
-    said += "for number in range(99): print('call', number, flush=True)\ntime.sleep(60)"
+    said += f"for call in {calls[:20]}: print(call, flush=True)\ntime.sleep(60)"
     program(tmp_path, "compute-sanitizer", said, monkeypatch)
-    row = sanitize.run_tool("racecheck", 2.0)
-    assert (row["errors"], row["status"]) == (None, None)
+    (row,) = sanitize.run_together(["racecheck"], 2.0)
+    assert (row["errors"], row["status"], row["calls"]) == (None, None, 20)
     assert row["report"][0] == "========= Invalid __global__ read"
-    assert row["report"][-1] == "call 98"
+    assert row["report"][-1] == calls[19]
     assert len(row["report"]) == 1 + sanitize.LINES_KEPT
+    assert len(calls) == len(set(calls))
 
 
 def test_calls_without_a_tool_come_first_and_tools_share_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: dict[str, float] = {}
+    given: list[tuple[list[str], float]] = []
 
-    def note(tool: str, seconds: float) -> dict[str, object]:
-        given[tool] = seconds
+    def note(tools: list[str], seconds: float) -> list[dict[str, object]]:
+        given.append((tools, seconds))
         time.sleep(0.5)
-        return {}
+        return [{}] * len(tools)
 
-    monkeypatch.setattr(sanitize, "run_tool", note)
+    monkeypatch.setattr(sanitize, "run_together", note)
     seconds = 10.0 + sanitize.GRACE_SECONDS
     assert len(list(sanitize.run_tools(["memcheck", "racecheck"], seconds))) == 3
-    assert list(given) == [sanitize.NO_TOOL, "memcheck", "racecheck"]
-    assert list(given.values()) == pytest.approx([5.0, 4.75, 9.0], abs=0.2)
+    assert [tools for tools, _ in given] == [[sanitize.NO_TOOL], ["memcheck", "racecheck"]]
+    assert [seconds for _, seconds in given] == pytest.approx([5.0, 9.5], abs=0.2)
+
+
+def test_tools_run_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is kept as it ends, and what one is asked for is not asked of others."""
+    waits = "import time\nprint(*sys.argv[1:])\ntime.sleep(60 if 'racecheck' in sys.argv else 2)\n"
+    program(tmp_path, "compute-sanitizer", f"{waits}print('========= ERROR SUMMARY: 0 errors')", monkeypatch)
+    start = time.monotonic()
+    rows = list(sanitize.run_together(["racecheck", "memcheck", "synccheck"], 5.0))
+    assert time.monotonic() - start < 12
+    assert [row["tool"] for row in rows][2] == "racecheck"
+    assert {row["tool"]: row["errors"] for row in rows} == {"memcheck": 0, "synccheck": 0, "racecheck": None}
+    assert all(row["seconds"] < 5 for row in rows[:2])
+    options = {tool: " ".join(sanitize.command_line(tool)) for tool in sanitize.TOOLS}
+    assert [tool for tool in sanitize.TOOLS if "--report-api-errors no" in options[tool]] == ["memcheck"]
 
 
 def test_calls_without_a_tool_are_a_check_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +244,7 @@ def test_calls_without_a_tool_are_a_check_too(tmp_path: Path, monkeypatch: pytes
     for ending, errors in (("0", 0), ("1", None)):
         (tmp_path / "python").write_text(f"#!/bin/sh\necho given $*\nexit {ending}\n")
         (tmp_path / "python").chmod(0o755)
-        row = sanitize.run_tool(sanitize.NO_TOOL, 5.0)
+        (row,) = sanitize.run_together([sanitize.NO_TOOL], 5.0)
         assert (row["errors"], row["status"]) == (errors, int(ending))
     assert row["report"][0].startswith("given -u -m benchmarks.sanitize --call ")
 
@@ -399,38 +427,55 @@ def test_session_goes_on_and_keeps_what_there_is(tmp_path: Path) -> None:
 def test_session_without_time(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     planned = [Step("late", (sys.executable, "-c", "raise SystemExit(0)"), 1.0)]
-    assert gpu_session.run_session(planned, tmp_path / "work", tmp_path / "out", 1.0) == {"late": None}
-    assert "late: no time left" in (tmp_path / "out" / "session.txt").read_text()
+    assert gpu_session.run_session(planned, tmp_path / "work", tmp_path / "out", 1.0, "checks") == {"late": None}
+    assert "late: no time left" in (tmp_path / "out" / "checks.txt").read_text()
 
 
 def test_session_steps_name_files_and_modules_that_exist(tmp_path: Path) -> None:
-    checks = ["tests", "sanitizer", "traffic", "traffic of groups"]
-    for part, names in ((Part.CHECKS, checks), (Part.SUITES, ["suites"]), (None, [*checks, "suites"])):
-        assert [step.name for step in gpu_session.steps(tmp_path, part)] == names
-    for step in gpu_session.steps(tmp_path):
-        assert step.command[:2] == (sys.executable, "-m")
-        module = step.command[2]
-        assert module == "pytest" or (ROOT / f"{module.replace('.', '/')}.py").is_file()
-        assert module == "pytest" or gpu_session.BUDGET in step.command
-    assert (ROOT / gpu_session.kernel_tests()[3]).is_dir()
+    names = {Part.CHECKS: ["tests", "sanitizer", "traffic of groups"], Part.SUITES: ["traffic", "suites"]}
+    for part in Part:
+        planned = gpu_session.steps(tmp_path, part)
+        assert [step.name for step in planned] == names[part]
+        for step in planned:
+            assert step.command[:2] == (sys.executable, "-m")
+            module = step.command[2]
+            assert module == "pytest" or (ROOT / f"{module.replace('.', '/')}.py").is_file()
+            assert module == "pytest" or gpu_session.BUDGET in step.command
+    files = [Path(word) for word in gpu_session.kernel_tests() if word.endswith(".py")]
+    assert [path.name for path in files[:2]] == list(gpu_session.FIRST_TESTS)
+    assert {path.name for path in files} | {*gpu_session.TESTS_WITHOUT_GPU} == {
+        path.name for path in (ROOT / "tests" / "dlfa_kernels").glob("test_*.py")
+    }
 
 
-def test_a_part_is_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_part_has_a_budget_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
 
     def note(planned: list[Step], work: Path, out: Path, seconds: float, name: str) -> dict[str, int]:
-        ran.append((name, [step.name for step in planned], seconds))
+        ran.append((name, len(planned), seconds))
         return {}
 
     monkeypatch.setattr(gpu_session, "choose_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr(gpu_session, "run_session", note)
     app = typer.Typer()
     app.command()(gpu_session.command)
-    for options in (("--part", "suites", "--budget-seconds", "570"), ("--part", "checks"), ()):
+    for options in (("--part", "suites", "--budget-seconds", "570"), ("--part", "suites"), ("--part", "checks")):
         assert CliRunner().invoke(app, ["--out", str(tmp_path), *options]).exit_code == 0
-    assert ran[0] == ("suites", ["suites"], 570)
-    assert [(name, len(steps)) for name, steps, _ in ran[1:]] == [("checks", 4), ("session", 5)]
-    assert CliRunner().invoke(app, ["--out", str(tmp_path), "--part", "lunch"]).exit_code == 2
+    checks, suites = (gpu_session.PART_SECONDS[part] for part in (Part.CHECKS, Part.SUITES))
+    assert ran == [("suites", 2, 570), ("suites", 2, suites), ("checks", 3, checks)]
+    assert checks + suites + 2 * gpu_session.START_SECONDS <= 13 * 60
+    for options in (("--part", "lunch"), ()):
+        assert CliRunner().invoke(app, ["--out", str(tmp_path), *options]).exit_code == 2
+
+
+def test_every_step_has_time_to_work_though_those_before_it_take_all_of_theirs(tmp_path: Path) -> None:
+    for part, least in ((Part.CHECKS, {"tests": 110, "sanitizer": 70}), (Part.SUITES, {"traffic": 35, "suites": 400})):
+        planned = gpu_session.steps(tmp_path, part)
+        remaining = gpu_session.PART_SECONDS[part] - gpu_session.RESERVE_SECONDS
+        for index, step in enumerate(planned):
+            limit = remaining * step.weight / sum(later.weight for later in planned[index:])
+            assert limit - step.grace - gpu_session.START_SECONDS >= least.get(step.name, -999), step.name
+            remaining -= limit
 
 
 def test_session_leaves_out_the_tests_without_a_gpu_alone() -> None:
@@ -442,10 +487,8 @@ def test_session_leaves_out_the_tests_without_a_gpu_alone() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("xdist") is None, reason="needs pytest-xdist")
 def test_tests_that_are_cut_short_name_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tests = tmp_path / "tests" / "dlfa_kernels"
-    tests.mkdir(parents=True)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow:\n gpu:\n")
-    (tests / "test_some.py").write_text(
+    (tmp_path / "test_some.py").write_text(
         "import os, signal, time, pytest\n"
         "def test_fails(): assert 1 == 2\n"
         "@pytest.mark.slow\n@pytest.mark.gpu\ndef test_slow_on_a_gpu(): pass\n"
@@ -455,12 +498,12 @@ def test_tests_that_are_cut_short_name_what_failed(tmp_path: Path, monkeypatch: 
         "    os.killpg(os.getpgid(0), signal.SIGINT)  # as all are interrupted when the time is over\n"
         "    time.sleep(60)\n"
     )
-    command = [word.replace(f"={gpu_session.HANGING_SECONDS}", "=2") for word in gpu_session.kernel_tests()]
+    command = [word.replace(f"={gpu_session.HANGING_SECONDS}", "=2") for word in gpu_session.kernel_tests(tmp_path)]
     with (tmp_path / "log").open("w+") as log:
         assert run_limited(command, 120.0, cwd=tmp_path, log=log) is not None  # it ended by itself, interrupted
         log.seek(0)
         said = log.read()
-    for named in ("FAILED tests/dlfa_kernels/test_some.py::test_fails - assert 1 == 2", "PASSED", "in test_hangs"):
+    for named in ("FAILED test_some.py::test_fails - assert 1 == 2", "PASSED", "in test_hangs"):
         assert named in said
     assert "test_slow_on_a_gpu" in said
     assert "test_slow " not in said
