@@ -114,7 +114,9 @@ def _register(name: str, settings: tuple[str, ...], passes: _Passes, forward_set
             needs_dx = any(needs_states)
             saved = ctx.saved_tensors  # read once: activation checkpointing recomputes it at each reading
             # The operator's own autograd refuses a second derivative, and need be asked with create_graph=True only.
-            below = nullcontext() if torch.is_grad_enabled() else torch._C._AutoDispatchBelowAutograd()
+            # Compiled autograd does not trace what leaves it out.
+            asked = torch.is_grad_enabled() or torch.compiler.is_compiling()
+            below = nullcontext() if asked else torch._C._AutoDispatchBelowAutograd()
             with below:
                 dx, dy, *weights = backward_operator(dz, *saved, *ctx.settings, needs_dx)
             if not needs_dx:
