@@ -132,7 +132,8 @@ def _gate_or_fused(
         result = gate * take(w, chosen)
     else:
         result = gate * take(x, chosen) + (1 - gate) * take(y, chosen)
-    return torch.where(wanted[:, None], result, 0).to(last.dtype).reshape(shape)
+    # reshaped before and not after: FSDP2's hooks are lost on a view that is changed in place
+    return torch.where(wanted.reshape(*shape[:-1], 1), result.reshape(shape), 0).to(last.dtype)
 
 
 def aif_reference(

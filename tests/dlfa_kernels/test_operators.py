@@ -342,6 +342,16 @@ def test_z_may_be_changed_in_place(token: int | None, device: torch.device) -> N
     assert torch.equal(*gradient)
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_z_is_no_view(backend: str, case: Case, device: torch.device) -> None:
+    inputs = make_inputs(case, device)
+    tensors = (inputs.last.requires_grad_(), inputs.lower, *inputs.weights, inputs.mask)
+    z = fused_aif(*tensors, cu_seqlens=inputs.cu_seqlens, **case.options, backend=backend)
+    assert z.is_contiguous()
+    assert not z._is_view()
+
+
 @pytest.mark.parametrize(("backend", "token"), [("eager", None), ("triton", None), ("triton", 1)])
 @pytest.mark.parametrize("learning", [("last",), ("lower", "local_squeeze_weight"), GRADIENTS[2:]])
 def test_frozen_tensors(learning: tuple[str, ...], token: int | None, backend: str, device: torch.device) -> None:
