@@ -21,13 +21,15 @@ from .checks import AIFWeights, check_inputs
 _PHI: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
 
-@torch.compiler.assume_constant_result  # torch 2.11 does not trace the question
 def _knows_autocast(device_type: str) -> bool:
-    return torch.amp.is_autocast_available(device_type)
+    if device_type == "meta":
+        return False
+    # torch 2.11 does not trace the question, and marking it as constant would load the compiler with this package.
+    return torch.compiler.is_compiling() or torch.amp.is_autocast_available(device_type)
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[object]:
-    # Autocast would turn the float32 accumulation below into bfloat16; the meta device knows no autocast.
+    # Autocast would turn the float32 accumulation below into bfloat16.
     if _knows_autocast(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
@@ -132,7 +134,8 @@ def _gate_or_fused(
         result = gate * take(w, chosen)
     else:
         result = gate * take(x, chosen) + (1 - gate) * take(y, chosen)
-    return torch.where(wanted[:, None], result, 0).to(last.dtype).reshape(shape)
+    # reshaped before and not after: FSDP2's hooks are lost on a view that is changed in place
+    return torch.where(wanted.reshape(*shape[:-1], 1), result.reshape(shape), 0).to(last.dtype)
 
 
 def aif_reference(

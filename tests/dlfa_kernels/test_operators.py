@@ -205,6 +205,27 @@ def test_packed_form_compiles(token: int | None, backend: str, device: torch.dev
         torch.testing.assert_close(actual[name], value)
 
 
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("token", [None, 1])
+def test_compiled_autograd(token: int | None, backend: str, device: torch.device) -> None:
+    aif, last, lower, inputs = module_and_inputs(backend, device)
+
+    def backward(loss: Tensor) -> None:
+        loss.backward()
+
+    leaves, gradients = [last, lower, *aif.parameters()], []
+    for call in (backward, torch.compile(backward, backend="aot_eager")):
+        for leaf in leaves:
+            leaf.grad = None
+        loss = aif(last, lower, inputs.mask, token=token).square().sum()
+        with torch._dynamo.config.patch(compiled_autograd=True):
+            call(loss)
+        gradients.append([leaf.grad for leaf in leaves])
+    for plain, compiled in zip(*gradients, strict=True):
+        torch.testing.assert_close(compiled, plain)
+
+
 def module_and_inputs(backend: str, device: torch.device) -> tuple[FusedAIF, Tensor, Tensor, Inputs]:
     """A module, and two leaves that require gradients."""
     torch.manual_seed(0)
@@ -404,6 +425,16 @@ def test_z_may_be_changed_in_place(token: int | None, device: torch.device) -> N
         z = aif(last, lower, inputs.mask, token=token)
         gradient.append(torch.autograd.grad(change(z).sum(), last)[0])
     assert torch.equal(*gradient)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_z_is_no_view(backend: str, case: Case, device: torch.device) -> None:
+    inputs = make_inputs(case, device)
+    tensors = (inputs.last.requires_grad_(), inputs.lower, *inputs.weights, inputs.mask)
+    z = fused_aif(*tensors, cu_seqlens=inputs.cu_seqlens, **case.options, backend=backend)
+    assert z.is_contiguous()
+    assert not z._is_view()
 
 
 @pytest.mark.parametrize(("backend", "token"), [("eager", None), ("triton", None), ("triton", 1)])
