@@ -481,6 +481,12 @@ def test_configurations_differ_in_the_fields_of_either():
     assert differences({"eval_batch_size": 1}, free) == []
 
 
+def test_places_mean_the_same_from_every_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = RunConfig("udpos", "encoder", Path("out"), data_dir=Path("data"), states_cache=Path("states")).to_json()
+    assert (told["data_dir"], told["states_cache"]) == (str(tmp_path / "data"), str(tmp_path / "states"))
+
+
 def test_one_list_says_what_options_are_to_a_run():
     config = RunConfig(task="udpos", model="/places/encoder", output_dir=Path("/places/out"), data_dir=Path("/places"))
     told = public(config)
