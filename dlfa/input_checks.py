@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -66,6 +69,40 @@ def check_vocabulary(input_ids: Tensor, encoder: PreTrainedModel) -> None:
         raise ValueError(
             f"input_ids must be in 0..{rows - 1}, the encoder's vocabulary, got {int(input_ids[wrong][0])}"
         )
+
+
+def check_positions(input_ids: Tensor | None, shape: torch.Size, longest: int | None, padding: int | None) -> None:
+    """Raise ValueError where sequences of `shape` (B, T) are longer than the encoder's table of positions allows.
+
+    Args:
+        input_ids: (B, T); None where embeddings are given, whose positions are counted from the first on.
+        shape: (B, T).
+        longest: `longest_sequence` of an encoder with such a table; None for any other.
+        padding: the id that takes up no position, for RoBERTa and its kin. The ids are then read, where that costs no
+            host sync: on the CPU, or on a GPU under DLFA_VALIDATE=1.
+    """
+    # The length is not compared under torch.compile and torch.export, which would take the limit for the caller's own.
+    if longest is None or torch.compiler.is_compiling() or shape[1] <= longest:
+        return
+    length = shape[1]
+    if input_ids is not None and padding is not None:
+        if not values_can_be_read(input_ids):
+            return
+        length = max((input_ids != padding).sum(dim=1).tolist(), default=0)
+    if length > longest:
+        name = "inputs_embeds" if input_ids is None else "input_ids"
+        raise ValueError(f"{name} must hold at most {longest} tokens a sequence, the encoder's positions, got {length}")
+
+
+def check_keywords(names: Iterable[str], known: Collection[str]) -> None:
+    """Raise TypeError for a name that is nearly one of `known`.
+
+    Most encoders take any keyword, for what transformers hands down to attention, and ignore those that they do not
+    know: a mask under a misspelt name would be lost in silence.
+    """
+    for name in names:
+        if name not in known and (near := get_close_matches(name, known, n=1, cutoff=0.82)):
+            raise TypeError(f"unknown keyword {name!r}; did you mean {near[0]!r}?")
 
 
 def check_classes(labels: Tensor, num_labels: int) -> None:
