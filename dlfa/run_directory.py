@@ -117,6 +117,8 @@ class RunDirectory:
         self.check_is_no_file()
         if Path(model).is_dir() and Path(model).resolve() == self.path.resolve():
             raise ValueError(f"--output-dir must not be the directory of --model, {model}")
+        if self.holds_ensemble() and not self.run_file.exists():
+            raise ValueError(f"--output-dir {self.path} holds an ensemble; give another directory")
         if self.holds_run() and not (overwrite or resume):
             raise ValueError(
                 f"--output-dir {self.path} already holds a run or a model; give --resume to go on with it, "

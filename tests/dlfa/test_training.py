@@ -406,6 +406,18 @@ def test_a_sweeps_directory_is_no_runs(base, tmp_path, option):
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
 
 
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("option", [{}, {"overwrite": True}, {"resume": True}])
+@pytest.mark.parametrize("complete", [False, True])
+def test_an_ensembles_directory_is_no_runs(base, tmp_path, complete, option):
+    files = {"ensemble.json": '{"runs": [], "by": "vote"}', **({"results.json": "{}"} if complete else {})}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match="holds an ensemble; give another directory"):
+        train(dataclasses.replace(base, output_dir=tmp_path), **option)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
 def test_overwrite_replaces_the_run_and_spares_other_files(base, tmp_path):
     config = dataclasses.replace(base, output_dir=tmp_path, epochs=1)
     train(config)
