@@ -13,6 +13,7 @@ from dlfa_kernels.checks import check_mask, is_tensor, values_can_be_read
 
 from .embedding_rows import embedding_table
 from .ignored_label import IGNORED
+from .positions import longest_sequence, position_table
 
 
 def check_tokens(input_ids: Tensor | None, inputs_embeds: Tensor | None, attention_mask: Tensor | None) -> torch.Size:
@@ -71,24 +72,20 @@ def check_vocabulary(input_ids: Tensor, encoder: PreTrainedModel) -> None:
         )
 
 
-def check_positions(input_ids: Tensor | None, shape: torch.Size, longest: int | None, padding: int | None) -> None:
-    """Raise ValueError where sequences of `shape` (B, T) are longer than the encoder's table of positions allows.
+def check_positions(input_ids: Tensor | None, shape: torch.Size, encoder: PreTrainedModel) -> None:
+    """Raise ValueError where sequences of `shape` (B, T) are longer than the position table of `encoder` allows.
 
-    Args:
-        input_ids: (B, T); None where embeddings are given, whose positions are counted from the first on.
-        shape: (B, T).
-        longest: `longest_sequence` of an encoder with such a table; None for any other.
-        padding: the id that takes up no position, for RoBERTa and its kin. The ids are then read, where that costs no
-            host sync: on the CPU, or on a GPU under DLFA_VALIDATE=1.
+    For RoBERTa and its kin padding takes no position. There `input_ids` (B, T) are read where that costs no host sync:
+    on the CPU, or on a GPU under DLFA_VALIDATE=1. Embeddings, where `input_ids` is None, all take one.
     """
-    # The length is not compared under torch.compile and torch.export, which would take the limit for the caller's own.
-    if longest is None or torch.compiler.is_compiling() or shape[1] <= longest:
+    table, longest = position_table(encoder), longest_sequence(encoder)
+    if table is None or longest is None:
         return
     length = shape[1]
-    if input_ids is not None and padding is not None:
+    if input_ids is not None and table.padding_idx is not None:
         if not values_can_be_read(input_ids):
             return
-        length = max((input_ids != padding).sum(dim=1).tolist(), default=0)
+        length = max((input_ids != table.padding_idx).sum(dim=1).tolist(), default=0)
     if length > longest:
         name = "inputs_embeds" if input_ids is None else "input_ids"
         raise ValueError(f"{name} must hold at most {longest} tokens a sequence, the encoder's positions, got {length}")

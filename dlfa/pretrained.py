@@ -23,7 +23,7 @@ from .encoder_states import EncoderStates, keep_block_inputs, run_encoder
 from .error_lines import why_not_found
 from .fusion import ScalarMix, build_fusion
 from .input_checks import check_keywords, check_positions, check_tokens, check_vocabulary
-from .positions import longest_sequence, position_table
+from .positions import longest_sequence
 
 Model = TypeVar("Model", bound="DLFAPreTrainedModel")
 
@@ -66,9 +66,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
         self._encoder_arguments = frozenset(inspect.signature(type(encoder).forward).parameters)
         own = inspect.signature(type(self).forward).parameters
         self._keywords = self._encoder_arguments | frozenset(own) | frozenset(TransformersKwargs.__annotations__)
-        table = position_table(encoder)
-        self._longest = None if table is None else longest_sequence(encoder)
-        self._padding_position = None if table is None else table.padding_idx
+        self._longest = longest_sequence(encoder)
         self._hooked = keep_block_inputs(encoder, config.num_hidden_layers)
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
@@ -174,8 +172,10 @@ class DLFAPreTrainedModel(PreTrainedModel):
         shape = check_tokens(input_ids, inputs_embeds, attention_mask)
         if input_ids is not None:
             check_vocabulary(input_ids, self.encoder)
-        if kwargs.get("position_ids") is None:
-            check_positions(input_ids, shape, self._longest, self._padding_position)
+        # torch.compile and torch.export would take the limit that is compared with for one on their own shapes.
+        counted = kwargs.get("position_ids") is None and not torch.compiler.is_compiling()
+        if counted and self._longest is not None and shape[1] > self._longest:
+            check_positions(input_ids, shape, self.encoder)  # asks the encoder anew, whose table may have grown
         depth = self.config.num_hidden_layers
         wanted = self.config.lower_layers if layers is None else tuple(layers)
         for layer in wanted:

@@ -96,6 +96,16 @@ def test_padding_takes_no_position_where_the_encoder_counts_none_for_it() -> Non
     assert model(ids, (ids != 1).long()).logits.shape[:2] == ids.shape
 
 
+def test_a_table_that_has_grown_takes_longer_sequences() -> None:
+    model = build(DLFAForTokenClassification)
+    embeddings, model.encoder.config.max_position_embeddings = model.encoder.embeddings, 70
+    embeddings.position_embeddings = torch.nn.Embedding(70, WIDTH)
+    embeddings.position_ids, embeddings.token_type_ids = torch.arange(70)[None], torch.zeros(1, 70, dtype=torch.int64)
+    assert model(torch.full((1, 70), 5)).logits.shape[1] == 70
+    with pytest.raises(ValueError, match="input_ids must hold at most 70 tokens"):
+        model(torch.full((1, 71), 5))
+
+
 @pytest.mark.parametrize("family", ["modernbert", "bert"])
 def test_positions_that_are_rotary_or_given_set_no_limit(family: str) -> None:
     ids = torch.full((1, 70), 5)
