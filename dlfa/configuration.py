@@ -11,7 +11,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 from dlfa_kernels.backends import BACKENDS
-from dlfa_kernels.checks import ACTIVATIONS, FUSE_MODES, finite_number, odd_kernel_size, one_of
+from dlfa_kernels.checks import ACTIVATIONS, FUSE_MODES, finite_number, odd_kernel_size, one_of, positive_int
 
 from . import atomic
 
@@ -117,11 +117,14 @@ class DLFAConfig(PreTrainedConfig):
         one_of("label_subword", self.label_subword, LABEL_SUBWORDS)
         one_of("classifier_pooling", self.classifier_pooling, CLASSIFIER_POOLINGS)
         odd_kernel_size(self.kernel_size)
-        for name in ("reduction", "squeeze_dim", "feature_dim"):
-            _positive(name, getattr(self, name))
+        positive_int("reduction", self.reduction)
+        for name in ("squeeze_dim", "feature_dim"):
+            if getattr(self, name) is not None:
+                positive_int(name, getattr(self, name))
         finite_number("gate_bias", self.gate_bias)
         _probability("layer_dropout", self.layer_dropout)
-        _probability("classifier_dropout", self.classifier_dropout)
+        if self.classifier_dropout is not None:
+            _probability("classifier_dropout", self.classifier_dropout)
         self._resolve_fusion()
 
     def _resolve_fusion(self) -> None:
@@ -233,6 +236,8 @@ def _as_config(encoder_config: dict | PreTrainedConfig | None) -> PreTrainedConf
             raise ValueError("encoder_config must name its model_type, got a dictionary without one")
         values = {name: value for name, value in encoder_config.items() if name != "model_type"}
         encoder_config = AutoConfig.for_model(encoder_config["model_type"], **values)
+    if not isinstance(encoder_config, PreTrainedConfig):
+        raise TypeError(f"encoder_config must be a PreTrainedConfig or a dictionary, got {encoder_config!r}")
     if isinstance(encoder_config, DLFAConfig):
         raise ValueError(
             "encoder_config must be that of a plain encoder, got a DLFAConfig; use its encoder_config, or dlfa train "
@@ -254,13 +259,9 @@ def check_family(encoder_config: PreTrainedConfig) -> None:
         raise ValueError(f"encoder must be of a family without a decoder, got one of {encoder_config.model_type!r}")
 
 
-def _positive(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise ValueError(f"{name} must be positive, got {value}")
-
-
-def _probability(name: str, value: float | None) -> None:
-    if value is not None and not 0 <= value < 1:
+def _probability(name: str, value: float) -> None:
+    finite_number(name, value)
+    if not 0 <= value < 1:
         raise ValueError(f"{name} must be in [0, 1), got {value}")
 
 

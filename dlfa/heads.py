@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -180,13 +181,21 @@ class DLFAForSequenceClassification(DLFAPreTrainedModel):
             is_tensor("labels", labels)
             if labels.shape[:1] != shape[:1]:
                 raise ValueError(f"labels must have B = {shape[0]} rows, got {tuple(labels.shape)}")
-            kind = self.config.problem_type
-            if kind == "single_label_classification" or (
-                kind is None and self.num_labels > 1 and not labels.is_floating_point()
-            ):
-                check_classes(labels, self.num_labels)
+            self._check_problem(labels, shape[0])
         if self.config.classifier_pooling == "first":
             _first_token_is_real(mask)
+
+    def _check_problem(self, labels: Tensor, rows: int) -> None:
+        """Raise TypeError or ValueError unless `labels` of `rows` sequences fit the kind of problem."""
+        kind = self.config.problem_type
+        if kind is None and self.num_labels > 1 and not labels.is_floating_point():
+            kind = "single_label_classification"
+        classes = kind == "single_label_classification"
+        form, needed = ("(B,)", (rows,)) if classes or self.num_labels == 1 else ("(B, C)", (rows, self.num_labels))
+        if labels.numel() != math.prod(needed):
+            raise ValueError(f"labels must have shape {form} = {needed}, got {tuple(labels.shape)}")
+        if classes:
+            check_classes(labels, self.num_labels)
 
     def _head(
         self,
@@ -266,7 +275,7 @@ class DLFAForQuestionAnswering(DLFAPreTrainedModel):
             if positions is None:
                 continue
             is_tensor(name, positions)
-            if positions.shape[:1] != shape[:1]:
+            if positions.shape[:1] != shape[:1] or positions.numel() != shape[0]:
                 raise ValueError(f"{name} must have shape (B,) = ({shape[0]},), got {tuple(positions.shape)}")
 
     def _head(

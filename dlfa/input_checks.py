@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -10,6 +13,7 @@ from dlfa_kernels.checks import check_mask, is_tensor, values_can_be_read
 
 from .embedding_rows import embedding_table
 from .ignored_label import IGNORED
+from .positions import longest_sequence, position_table
 
 
 def check_tokens(input_ids: Tensor | None, inputs_embeds: Tensor | None, attention_mask: Tensor | None) -> torch.Size:
@@ -66,6 +70,36 @@ def check_vocabulary(input_ids: Tensor, encoder: PreTrainedModel) -> None:
         raise ValueError(
             f"input_ids must be in 0..{rows - 1}, the encoder's vocabulary, got {int(input_ids[wrong][0])}"
         )
+
+
+def check_positions(input_ids: Tensor | None, shape: torch.Size, encoder: PreTrainedModel) -> None:
+    """Raise ValueError where sequences of `shape` (B, T) are longer than the position table of `encoder` allows.
+
+    For RoBERTa and its kin padding takes no position. There `input_ids` (B, T) are read where that costs no host sync:
+    on the CPU, or on a GPU under DLFA_VALIDATE=1. Embeddings, where `input_ids` is None, all take one.
+    """
+    table, longest = position_table(encoder), longest_sequence(encoder)
+    if table is None or longest is None:
+        return
+    length = shape[1]
+    if input_ids is not None and table.padding_idx is not None:
+        if not values_can_be_read(input_ids):
+            return
+        length = max((input_ids != table.padding_idx).sum(dim=1).tolist(), default=0)
+    if length > longest:
+        name = "inputs_embeds" if input_ids is None else "input_ids"
+        raise ValueError(f"{name} must hold at most {longest} tokens a sequence, the encoder's positions, got {length}")
+
+
+def check_keywords(names: Iterable[str], known: Collection[str]) -> None:
+    """Raise TypeError for a name that is nearly one of `known`.
+
+    Most encoders take any keyword, for what transformers hands down to attention, and ignore those that they do not
+    know: a mask under a misspelt name would be lost in silence.
+    """
+    for name in names:
+        if name not in known and (near := get_close_matches(name, known, n=1, cutoff=0.82)):
+            raise TypeError(f"unknown keyword {name!r}; did you mean {near[0]!r}?")
 
 
 def check_classes(labels: Tensor, num_labels: int) -> None:

@@ -13,8 +13,10 @@ def check_file(option: str, path: Path) -> None:
 
     What a run wrote to its directory is not to be replaced.
     """
-    if RunDirectory(path.parent).wrote(path.name):
-        raise ValueError(f"{option} must not be a file of the run in {path.parent}, got {path}")
+    folder = path.parent.resolve()
+    for run, name in ((folder, path.name), (folder.parent, f"{folder.name}/{path.name}")):
+        if RunDirectory(run).wrote(name):
+            raise ValueError(f"{option} must not be a file of the run in {run}, got {path}")
     if path.exists() and not path.is_file():
         what = "a directory" if path.is_dir() else "a device"
         raise ValueError(f"{option} must be a file, got {what}: {path}")
@@ -22,9 +24,15 @@ def check_file(option: str, path: Path) -> None:
 
 
 def check_folder(option: str, path: Path) -> None:
-    """Raise ValueError unless files can be written to the folder `path` of `option`; it is made if need be."""
+    """Raise ValueError unless files can be written to the folder `path` of `option`; it is made if need be.
+
+    A run's predictions are not to be replaced.
+    """
     if path.exists() and not path.is_dir():
         raise ValueError(f"{option} must be a directory, got a file: {path}")
+    run = RunDirectory(path.resolve().parent)
+    if run.predictions == path.resolve() and (run.run_file.exists() or run.ensemble_file.exists()):
+        raise ValueError(f"{option} must not be the predictions of the run in {run.path}, got {path}")
     _try(option, path, path)
 
 

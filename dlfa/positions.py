@@ -6,6 +6,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 
+def position_table(encoder: PreTrainedModel) -> nn.Embedding | None:
+    """The table of an encoder that learns a vector for each position; None where positions are relative or rotary."""
+    for name, module in encoder.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module
+    return None
+
+
 def longest_sequence(encoder: PreTrainedModel) -> int | None:
     """Tokens of the longest sequence that `encoder` takes; None where its configuration names no limit.
 
@@ -15,9 +23,9 @@ def longest_sequence(encoder: PreTrainedModel) -> int | None:
     positions: int | None = getattr(encoder.config.get_text_config(), "max_position_embeddings", None)
     if positions is None:
         return None
-    for name, module in encoder.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            return module.num_embeddings - module.padding_idx - 1
+    table = position_table(encoder)
+    if table is not None and table.padding_idx is not None:
+        return table.num_embeddings - table.padding_idx - 1
     return positions
 
 

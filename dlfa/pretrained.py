@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
+from transformers.utils.generic import TransformersKwargs
 
 from dlfa_kernels import FusedAIF
 from dlfa_kernels.checks import check_lower, check_mask, is_tensor
@@ -21,7 +22,8 @@ from .configuration import DLFAConfig, check_family
 from .encoder_states import EncoderStates, keep_block_inputs, run_encoder
 from .error_lines import why_not_found
 from .fusion import ScalarMix, build_fusion
-from .input_checks import check_tokens, check_vocabulary
+from .input_checks import check_keywords, check_positions, check_tokens, check_vocabulary
+from .positions import longest_sequence
 
 Model = TypeVar("Model", bound="DLFAPreTrainedModel")
 
@@ -62,6 +64,9 @@ class DLFAPreTrainedModel(PreTrainedModel):
         projected = config.feature_dim is not None and config.feature_dim != config.hidden_size
         self.feature_projection = nn.Linear(config.feature_dim or 0, config.hidden_size) if projected else None
         self._encoder_arguments = frozenset(inspect.signature(type(encoder).forward).parameters)
+        own = inspect.signature(type(self).forward).parameters
+        self._keywords = self._encoder_arguments | frozenset(own) | frozenset(TransformersKwargs.__annotations__)
+        self._longest = longest_sequence(encoder)
         self._hooked = keep_block_inputs(encoder, config.num_hidden_layers)
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
@@ -107,6 +112,8 @@ class DLFAPreTrainedModel(PreTrainedModel):
             OSError: there is no such encoder, or its weights are damaged.
             TypeError: an unknown keyword, or an argument of another type.
         """
+        if not isinstance(encoder, (str, os.PathLike, PreTrainedModel)):
+            raise TypeError(f"encoder must be a Hub id, a directory or a loaded encoder, got {type(encoder).__name__}")
         options = dict(encoder_kwargs or {})
         if "attn_implementation" in config_kwargs:
             options["attn_implementation"] = config_kwargs.pop("attn_implementation")
@@ -161,14 +168,25 @@ class DLFAPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError, TypeError: a layer outside 0..L-1, or an argument that does not fit.
         """
-        check_tokens(input_ids, inputs_embeds, attention_mask)
+        check_keywords(kwargs, self._keywords)
+        shape = check_tokens(input_ids, inputs_embeds, attention_mask)
         if input_ids is not None:
             check_vocabulary(input_ids, self.encoder)
+        # torch.compile and torch.export would take the limit that is compared with for one on their own shapes.
+        counted = kwargs.get("position_ids") is None and not torch.compiler.is_compiling()
+        if counted and self._longest is not None and shape[1] > self._longest:
+            check_positions(input_ids, shape, self.encoder)  # asks the encoder anew, whose table may have grown
         depth = self.config.num_hidden_layers
         wanted = self.config.lower_layers if layers is None else tuple(layers)
         for layer in wanted:
             if not 0 <= layer < depth:
                 raise ValueError(f"layers must be in 0..{depth - 1}, got {layer}")
+        if token_type_ids is not None:
+            is_tensor("token_type_ids", token_type_ids)
+            if token_type_ids.shape != shape:
+                raise ValueError(
+                    f"token_type_ids must have shape (B, T) = {tuple(shape)}, got {tuple(token_type_ids.shape)}"
+                )
         if token_type_ids is not None and "token_type_ids" in self._encoder_arguments:
             kwargs["token_type_ids"] = token_type_ids
         for name in ("output_hidden_states", "output_attentions"):
@@ -234,6 +252,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
         **arguments: Any,
     ) -> Any:
         """Checks, encoder, fusion, head; what the encoder recorded joins the output."""
+        check_keywords(encoder_arguments, self._keywords)
         shape = check_tokens(input_ids, inputs_embeds, attention_mask)
         # What the Trainer adds for the loss is none of the encoder's arguments.
         if "num_items_in_batch" in encoder_arguments:

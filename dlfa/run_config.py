@@ -187,10 +187,13 @@ class RunConfig:
         return dataclasses.replace(self, **values)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; `output_dir` is left out, as a run may be moved."""
+        """As plain JSON values; `output_dir` is left out, as a run may be moved.
+
+        Paths are absolute, so that they mean the same wherever the run is gone on with or evaluated.
+        """
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "output_dir"}
         for name in _PATHS:
-            values[name] = None if values[name] is None else str(values[name])
+            values[name] = None if values[name] is None else str(values[name].absolute())
         for name in _TUPLES:
             values[name] = None if values[name] is None else list(values[name])
         # Layers may be a tuple, which JSON gives back as a list: a run to go on with would not know them again.

@@ -117,6 +117,8 @@ class RunDirectory:
         self.check_is_no_file()
         if Path(model).is_dir() and Path(model).resolve() == self.path.resolve():
             raise ValueError(f"--output-dir must not be the directory of --model, {model}")
+        if self.holds_ensemble() and not self.run_file.exists():
+            raise ValueError(f"--output-dir {self.path} holds an ensemble; give another directory")
         if self.holds_run() and not (overwrite or resume):
             raise ValueError(
                 f"--output-dir {self.path} already holds a run or a model; give --resume to go on with it, "
@@ -193,7 +195,7 @@ class RunDirectory:
     def clear_results(self) -> None:
         """Remove what an evaluation of the test or development data wrote, and nothing else."""
         self._remove_files(_RESULTS)
-        _remove_if_empty(self.predictions)
+        remove_if_empty(self.predictions)
         self.remove_leftovers()
 
     def remove_leftovers(self) -> None:
@@ -208,14 +210,14 @@ class RunDirectory:
         """Remove all checkpoints, and their folder where nothing else lies in it."""
         for checkpoint in checkpoints_in(self.checkpoints):
             remove_checkpoint(checkpoint)
-        _remove_if_empty(self.checkpoints)
+        remove_if_empty(self.checkpoints)
 
     def clear_intermediate(self) -> None:
         """Remove the run on the intermediate task, and its folder where nothing else lies in it."""
         before = RunDirectory(self.intermediate)
         if before.run_file.exists():
             before.clear()
-            _remove_if_empty(before.path)
+            remove_if_empty(before.path)
 
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""
@@ -284,6 +286,7 @@ def remove_checkpoint(checkpoint: Path) -> None:
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def _remove_if_empty(folder: Path) -> None:
+def remove_if_empty(folder: Path) -> None:
+    """Remove `folder` where it is there and nothing lies in it."""
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()

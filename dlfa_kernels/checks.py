@@ -52,6 +52,14 @@ def odd_kernel_size(kernel_size: object) -> None:
         raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
 
 
+def positive_int(name: str, value: object) -> None:
+    """Raise TypeError or ValueError unless `value` is a positive int."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be positive, got {value}")
+
+
 def finite_number(name: str, value: object) -> None:
     """Raise TypeError or ValueError unless `value` is a number that is neither infinite nor NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float):

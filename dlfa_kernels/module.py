@@ -15,6 +15,7 @@ from .checks import (
     finite_number,
     odd_kernel_size,
     one_of,
+    positive_int,
 )
 from .functional import fused_aif
 from .reference import gate_or_fused
@@ -23,13 +24,6 @@ from .reference import gate_or_fused
 def default_squeeze_dim(embed_dim: int, reduction: int) -> int:
     """H = max(16, E // reduction), rounded up to a multiple of 16."""
     return -(-max(16, embed_dim // reduction) // 16) * 16
-
-
-def _positive_int(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be positive, got {value}")
 
 
 _LAYERS = ("local_squeeze", "local_expand", "global_squeeze", "global_expand")
@@ -103,10 +97,10 @@ class FusedAIF(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        _positive_int("embed_dim", embed_dim)
-        _positive_int("reduction", reduction)
+        positive_int("embed_dim", embed_dim)
+        positive_int("reduction", reduction)
         if squeeze_dim is not None:
-            _positive_int("squeeze_dim", squeeze_dim)
+            positive_int("squeeze_dim", squeeze_dim)
         odd_kernel_size(kernel_size)
         one_of("fuse", fuse, FUSE_MODES)
         one_of("activation", activation, ACTIVATIONS)

@@ -14,7 +14,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     Only LF ends a line: other separators of Unicode may be part of a word.
 
     Raises:
-        DataError: a file that cannot be opened, or bytes that are no UTF-8.
+        DataError: a file that cannot be opened, or bytes that are no UTF-8 or NUL, of which no text has any.
     """
     try:
         content = path.read_bytes()
@@ -24,6 +24,8 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     if not lines[-1]:
         lines.pop()
     for number, line in enumerate(lines, start=1):
+        if b"\0" in line:  # UTF-16, or what a crash left of a file
+            raise DataError(f"{path}:{number}: byte {line.index(0) + 1} of the line is NUL; needed is a text in UTF-8")
         try:
             yield number, line.removesuffix(b"\r").decode("utf-8")
         except UnicodeDecodeError as error:

@@ -79,12 +79,17 @@ class Corpus:
 
     def write(self, folder: Path) -> None:
         """Write the tagged sentences in XTREME's layout: train-en.tsv, dev-en.tsv, test-LANGUAGE.tsv."""
-        source = LANGUAGES[0]
-        parts = [(source, "train", self.size.train), (source, "dev", self.size.dev)]
-        for language, part, count in [*parts, *((language, "test", self.size.test) for language in LANGUAGES)]:
-            sentences = self.sentences(language, part, count)
+        for path, (language, part) in corpus_files(folder).items():
+            sentences = self.sentences(language, part, getattr(self.size, part))
             text = "".join("".join(f"{word}\t{tag}\n" for word, tag in words) + "\n" for words in sentences)
-            atomic.write_text(folder / f"{part}-{language.name}.tsv", text)
+            atomic.write_text(path, text)
+
+
+def corpus_files(folder: Path) -> dict[Path, tuple[Language, str]]:
+    """What `Corpus.write` writes to `folder`: language and part by file."""
+    source = LANGUAGES[0]
+    parts = [(source, "train"), (source, "dev"), *((language, "test") for language in LANGUAGES)]
+    return {folder / f"{part}-{language.name}.tsv": (language, part) for language, part in parts}
 
 
 def spelt(word: Word, shared: frozenset[str]) -> str:

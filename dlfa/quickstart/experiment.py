@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .. import atomic
 from ..output_paths import make_folder
-from .comparison import METRIC, TASK, FineTuning, compare, fine_tune, most_frequent_tag
-from .corpus import LANGUAGES, Corpus, CorpusSize
+from ..run_directory import RunDirectory, remove_if_empty
+from .comparison import DLFA, LAST, METRIC, TASK, FineTuning, compare, fine_tune, most_frequent_tag
+from .corpus import LANGUAGES, Corpus, CorpusSize, corpus_files
 from .presentation import comparison_chart, comparison_table
-from .pretraining import Pretraining, pretrain
+from .pretraining import ENCODER_FILES, Pretraining, pretrain
 
 # The settings: written first, so this file marks a directory as a quickstart's; the results are written last.
 MARKER, RESULTS, CHART = "quickstart.json", "results.json", "comparison.png"
@@ -74,7 +74,7 @@ def run(
 
 
 def claim(output_dir: Path, overwrite: bool) -> None:
-    """Make `output_dir` ready: made if need be, and emptied of an earlier quickstart under `overwrite`.
+    """Make `output_dir` ready: made if need be; under `overwrite` emptied of an earlier quickstart, and nothing else.
 
     Raises:
         ValueError: it is a file, holds a quickstart and `overwrite` is not given, or holds something else of the same
@@ -92,10 +92,16 @@ def claim(output_dir: Path, overwrite: bool) -> None:
             "give another directory"
         )
     make_folder("--output-dir", output_dir)
-    for name in (RESULTS, CHART):
-        (output_dir / name).unlink(missing_ok=True)
-    for name in FOLDERS:
-        shutil.rmtree(output_dir / name, ignore_errors=True)
+    data, encoder, runs = (output_dir / name for name in FOLDERS)
+    results, pretrained = (output_dir / RESULTS, output_dir / CHART), (encoder / name for name in ENCODER_FILES)
+    for path in (*results, *corpus_files(data), *pretrained):
+        path.unlink(missing_ok=True)
+    for run in [RunDirectory(path) for name in (LAST, DLFA) for path in runs.glob(f"{name}-seed*")]:
+        if run.run_file.exists():
+            run.clear()
+        remove_if_empty(run.path)
+    for folder in (data, encoder, runs):
+        remove_if_empty(folder)
 
 
 def _measure(output_dir: Path, seed: int, settings: Settings) -> dict[str, Any]:

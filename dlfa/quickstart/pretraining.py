@@ -34,6 +34,12 @@ SPECIAL_TOKENS = {
 }
 
 
+# What `pretrain` saves; some releases of transformers write the last one too.
+ENCODER_FILES = (
+    "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Pretraining:
     """The encoder's size and how long it learns; chosen so that the quickstart takes under two minutes on a CPU."""

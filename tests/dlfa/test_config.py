@@ -5,10 +5,10 @@ import math
 from pathlib import Path
 
 import pytest
-from tiny_encoders import tiny_encoder
+from tiny_encoders import tiny_config, tiny_encoder
 from transformers import AutoConfig, BertConfig
 
-from dlfa import DLFAConfig, DLFAForTokenClassification
+from dlfa import DLFAConfig, DLFAForTokenClassification, DLFAModel
 
 ENCODER = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
 
@@ -88,6 +88,30 @@ def test_fusion_and_layers(
 def test_bad_values_are_named(fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"reduction": "4"}, "reduction must be an int, got '4'"),
+        ({"reduction": None}, "reduction must be an int, got None"),
+        ({"squeeze_dim": 16.0}, r"squeeze_dim must be an int, got 16\.0"),
+        ({"feature_dim": "8"}, "feature_dim must be an int, got '8'"),
+        ({"gate_bias": "a"}, "gate_bias must be a number, got 'a'"),
+        ({"layer_dropout": None}, "layer_dropout must be a number, got None"),
+        ({"classifier_dropout": "0.1"}, "classifier_dropout must be a number, got '0.1'"),
+    ],
+)
+def test_values_of_another_type_are_named(fields: dict, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        config(**fields)
+
+
+def test_an_encoder_that_is_none_is_named() -> None:
+    with pytest.raises(TypeError, match="encoder_config must be a PreTrainedConfig or a dictionary, got 'bert'"):
+        DLFAConfig(encoder_config="bert")
+    with pytest.raises(TypeError, match="encoder must be a Hub id, a directory or a loaded encoder, got BertConfig"):
+        DLFAModel.from_encoder(tiny_config("bert"))
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ def test_only_line_feeds_end_lines(tmp_path):
         ("the\tDET\n\ndog\t\n", 3, ["tag is empty"]),
         ("the\tDET\ndog\tNUON\n", 2, ["unknown tag 'NUON'", "DET, NOUN, VERB"]),
         (b"the\tDET\nd\xffg\tNOUN\n", 2, ["no valid UTF-8", "0xff", "byte 2"]),
+        (b"the\tDET\nd\0g\tNOUN\n", 2, ["byte 2 of the line is NUL", "needed is a text in UTF-8"]),
+        ("the\tDET\n".encode("utf-16-le"), 1, ["byte 2 of the line is NUL"]),
         ("the\tDET\n  \ndog\tNOUN\n", 2, ["expected 2", "got 1"]),
     ],
 )

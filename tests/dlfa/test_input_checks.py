@@ -13,7 +13,7 @@ from dlfa import (
     DLFAForTokenClassification,
 )
 from dlfa.embedding_rows import train_rows
-from dlfa.input_checks import check_vocabulary
+from dlfa.input_checks import check_keywords, check_vocabulary
 
 FUSIONS = [{"fusion_layer": None}, {"fusion_layer": 1, "fusion": "sum"}, {"fusion_layer": 1}]
 IDS = torch.randint(5, 30, (2, 7))
@@ -75,6 +75,67 @@ def test_ids_outside_the_vocabulary(head: type, wrong: int) -> None:
         model(ids)
     with pytest.raises(ValueError, match=message):
         model.encoder_states(ids)
+
+
+@pytest.mark.parametrize(("family", "longest"), [("bert", 64), ("distilbert", 64), ("xlm-roberta", 62)])
+@pytest.mark.parametrize("head", HEADS)
+def test_sequences_longer_than_the_table_of_positions(head: type, family: str, longest: int) -> None:
+    model = build(head, family)
+    ids = torch.full((2, longest + 1), 5)
+    for name, tokens in (("input_ids", ids), ("inputs_embeds", torch.zeros(*ids.shape, WIDTH))):
+        message = f"{name} must hold at most {longest} tokens a sequence, the encoder's positions, got {longest + 1}"
+        with pytest.raises(ValueError, match=message):
+            model(**{name: tokens})
+        model(**{name: tokens[:, 1:]})
+
+
+def test_padding_takes_no_position_where_the_encoder_counts_none_for_it() -> None:
+    ids = torch.full((2, 70), 5)
+    ids[:, 62:] = 1
+    model = build(DLFAForTokenClassification, "xlm-roberta")
+    assert model(ids, (ids != 1).long()).logits.shape[:2] == ids.shape
+
+
+def test_a_table_that_has_grown_takes_longer_sequences() -> None:
+    model = build(DLFAForTokenClassification)
+    embeddings, model.encoder.config.max_position_embeddings = model.encoder.embeddings, 70
+    embeddings.position_embeddings = torch.nn.Embedding(70, WIDTH)
+    embeddings.position_ids, embeddings.token_type_ids = torch.arange(70)[None], torch.zeros(1, 70, dtype=torch.int64)
+    assert model(torch.full((1, 70), 5)).logits.shape[1] == 70
+    with pytest.raises(ValueError, match="input_ids must hold at most 70 tokens"):
+        model(torch.full((1, 71), 5))
+
+
+@pytest.mark.parametrize("family", ["modernbert", "bert"])
+def test_positions_that_are_rotary_or_given_set_no_limit(family: str) -> None:
+    ids = torch.full((1, 70), 5)
+    given = {"position_ids": torch.arange(70)[None] % 64, "token_type_ids": torch.zeros_like(ids)}
+    model = build(DLFAForTokenClassification, family)
+    assert model(ids, **(given if family == "bert" else {})).logits.shape[1] == 70
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_misspelt_keyword_is_not_lost(head: type) -> None:
+    model = without_encoder(build(head))
+    for call in (model, model.encoder_states):
+        with pytest.raises(TypeError, match=r"unknown keyword 'atention_mask'; did you mean 'attention_mask'\?"):
+            call(IDS, atention_mask=torch.ones_like(IDS))
+    with pytest.raises(TypeError, match=r"unknown keyword 'input_id'; did you mean 'input_ids'\?"):
+        model(input_id=IDS)
+
+
+def test_keywords_that_transformers_hands_on() -> None:
+    model = build(DLFAForTokenClassification)
+    others = ["encoder_attention_mask", "global_attention_mask", "head_mask", "past_key_values", "use_cache"]
+    check_keywords(others, model._keywords)
+    output = model(IDS, labels=IDS % 2, num_items_in_batch=14, output_attentions=True, cu_seq_lens_q=None)
+    assert output.loss.isfinite()
+
+
+def test_token_types_that_do_not_fit() -> None:
+    model = without_encoder(build(DLFAForTokenClassification))
+    with pytest.raises(ValueError, match=r"token_type_ids must have shape \(B, T\) = \(2, 7\), got \(2, 5\)"):
+        model(IDS, token_type_ids=IDS[:, :5])
 
 
 def test_the_vocabulary_of_a_table_whose_weight_lies_elsewhere() -> None:

@@ -234,8 +234,26 @@ def test_other_bad_arguments_are_named() -> None:
         build().head_from_states(torch.randn(2, 7, WIDTH - 1), [torch.randn(2, 7, WIDTH - 1)])
     with pytest.raises(ValueError, match="given together, got no end_positions"):
         build(DLFAForQuestionAnswering)(**batch(), start_positions=torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match=r"start_positions must have shape \(B,\) = \(2,\), got \(2, 3\)"):
+        build(DLFAForQuestionAnswering)(**batch(), start_positions=torch.ones(2, 3), end_positions=torch.ones(2))
     with pytest.raises(ValueError, match="labels must have B = 2 rows"):
         build(DLFAForSequenceClassification)(**batch(), labels=torch.tensor([1]))
+
+
+@pytest.mark.parametrize(
+    ("num_labels", "labels", "message"),
+    [
+        (3, torch.zeros(2, 7).long(), r"labels must have shape \(B,\) = \(2,\), got \(2, 7\)"),
+        (3, torch.zeros(2, 2), r"labels must have shape \(B, C\) = \(2, 3\), got \(2, 2\)"),
+        (1, torch.zeros(2, 2), r"labels must have shape \(B,\) = \(2,\), got \(2, 2\)"),
+    ],
+)
+def test_labels_of_sequences_that_do_not_fit_the_problem(num_labels: int, labels: torch.Tensor, message: str) -> None:
+    model = build(DLFAForSequenceClassification, num_labels=num_labels)
+    with pytest.raises(ValueError, match=message):
+        model(**batch(), labels=labels)
+    fitting = labels.new_zeros((2, 3) if num_labels == 3 and labels.is_floating_point() else (2, 1))
+    assert model(**batch(), labels=fitting).loss.isfinite()
 
 
 @pytest.mark.parametrize("fusion", ["lower", "sum", "scalar_mix", "aif"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 
@@ -133,6 +134,22 @@ def test_a_directory_with_a_run_is_refused_or_replaced(finished: Path, tmp_path:
         claim(copy / "notes.txt" / "x", overwrite=True)
     claim(copy, overwrite=True)
     assert sorted(path.name for path in copy.iterdir()) == ["notes.txt", "quickstart.json"]
+
+
+def test_what_lies_beside_a_quickstarts_own_files_is_kept(finished: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    others = ["data/notes.txt", "encoder/notes.txt", "runs/last-seed5/dev.json", "runs/mine/run.json", "notes.txt"]
+    for name in others:
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).touch()
+    claim(copy, overwrite=True)
+    left = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
+    assert left == {"quickstart.json", *others}
+    for name in others:
+        (copy / name).unlink()
+    (copy / "runs/mine").rmdir()
+    claim(copy, overwrite=True)
+    assert [path.name for path in copy.iterdir()] == ["quickstart.json"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -406,6 +406,18 @@ def test_a_sweeps_directory_is_no_runs(base, tmp_path, option):
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
 
 
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize("option", [{}, {"overwrite": True}, {"resume": True}])
+@pytest.mark.parametrize("complete", [False, True])
+def test_an_ensembles_directory_is_no_runs(base, tmp_path, complete, option):
+    files = {"ensemble.json": '{"runs": [], "by": "vote"}', **({"results.json": "{}"} if complete else {})}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match="holds an ensemble; give another directory"):
+        train(dataclasses.replace(base, output_dir=tmp_path), **option)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
 def test_overwrite_replaces_the_run_and_spares_other_files(base, tmp_path):
     config = dataclasses.replace(base, output_dir=tmp_path, epochs=1)
     train(config)
@@ -479,6 +491,12 @@ def test_configurations_differ_in_the_fields_of_either():
     assert differences({"bf16": True, "lora_rank": None}, {}) == ["bf16"]
     free = {"eval_batch_size": 2, "states_cache": "elsewhere", "gradient_checkpointing": True, "data_dir": "moved"}
     assert differences({"eval_batch_size": 1}, free) == []
+
+
+def test_places_mean_the_same_from_every_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = RunConfig("udpos", "encoder", Path("out"), data_dir=Path("data"), states_cache=Path("states")).to_json()
+    assert (told["data_dir"], told["states_cache"]) == (str(tmp_path / "data"), str(tmp_path / "states"))
 
 
 def test_one_list_says_what_options_are_to_a_run():
