@@ -87,8 +87,8 @@ def environment(model: PreTrainedModel, autocast: torch.dtype | None = None) -> 
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": metadata.version("transformers"),
-        "triton": _version("triton"),
-        "dlfa": _version("dlfa"),
+        "triton": installed_version("triton"),
+        "dlfa": installed_version("dlfa"),
         "commit": _commit(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
@@ -108,7 +108,8 @@ def _backend(model: PreTrainedModel, autocast: torch.dtype | None) -> str | None
     return resolve_backend(model.config.aif_backend, states)
 
 
-def _version(distribution: str) -> str | None:
+def installed_version(distribution: str) -> str | None:
+    """The version of an installed distribution; None where it is not installed, as dlfa in a checkout run as it is."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

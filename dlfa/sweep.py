@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from .json_files import read_object
 from .materials import Materials, compute_states, load_data, load_encoder, load_materials
 from .pretrained import no_encoder
 from .processes import check_alone
+from .results import installed_version
 from .run_config import RunConfig, differences
 from .run_directory import SWEEP, RunDirectory
 from .training import fit, prepare
@@ -293,7 +293,7 @@ class _Record:
         content = {
             "config": self.config.to_json(),
             "inputs": self.inputs,
-            "dlfa": metadata.version("dlfa"),
+            "dlfa": installed_version("dlfa"),
             "cells": cells,
             "summary": _summary(cells),
         }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,7 +27,7 @@ from .partial_training import add_adapters, freeze_layers, merge_adapters
 from .positions import check_length
 from .pretrained import no_encoder
 from .processes import process_state
-from .results import summary
+from .results import installed_version, summary
 from .run_config import Role, RunConfig, fields_of
 from .run_directory import RunDirectory
 from .tasks import Feature, Task
@@ -119,7 +118,7 @@ def prepare(
         "config": config.to_json(),
         "processes": process_state().num_processes,
         "data_sha256": data.sha256(),
-        "dlfa": metadata.version("dlfa"),
+        "dlfa": installed_version("dlfa"),
     }
     resumed = resume and directory.run_file.exists()
     if resumed:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,6 +50,20 @@ def base(encoder, data_dir):
 def finished(base, tmp_path_factory):
     config = dataclasses.replace(base, output_dir=tmp_path_factory.mktemp("runs") / "run")
     return config, train(config)
+
+
+def test_a_checkout_that_is_not_installed_trains_and_resumes(base, tmp_path, monkeypatch):
+    def version(name):
+        if name == "dlfa":
+            raise metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    installed = metadata.version
+    monkeypatch.setattr(metadata, "version", version)
+    config = dataclasses.replace(base, output_dir=tmp_path / "run", epochs=1)
+    results = train(config)
+    assert results["environment"]["dlfa"] is None
+    assert train(config, resume=True) == results
 
 
 def test_run_learns_and_leaves_everything(finished):
