@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -232,6 +233,21 @@ def module_and_inputs(backend: str, device: torch.device) -> tuple[FusedAIF, Ten
     inputs = make_inputs(Case(batch=2, length=5, embed_dim=16), device)
     aif = FusedAIF(16, kernel_size=3, fuse="select", backend=backend, device=device)
     return aif, inputs.last.requires_grad_(), inputs.lower.requires_grad_(), inputs
+
+
+@pytest.mark.parametrize("context", [nullcontext, torch.no_grad, torch.inference_mode, "autocast"])
+def test_plain_calls_pass_the_operators_by(context: Any, device: torch.device) -> None:
+    from dlfa_kernels import operators  # which needs triton
+
+    aif, last, lower, inputs = module_and_inputs("triton", device)
+    with torch.autocast(device.type, dtype=torch.bfloat16) if context == "autocast" else context():
+        assert operators._unobserved((last, lower, *aif.weights, inputs.mask, None))
+        assert not operators._unobserved((last.to("meta"),))
+        assert not operators._unobserved((last.as_subclass(Subclass),))
+
+
+class Subclass(Tensor):
+    """A tensor of a class of its own."""
 
 
 class Noting(TorchDispatchMode):
