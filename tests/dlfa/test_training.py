@@ -461,7 +461,7 @@ def test_a_run_is_kept_where_the_new_ones_configuration_cannot_be_written(finish
     config, _ = finished
     before = {path: path.read_bytes() for path in config.output_dir.rglob("*") if path.is_file()}
     # the model takes it, JSON does not
-    options = {**config.model_options, "problem_type": config.output_dir}
+    options = {**config.model_options, "dtype": torch.float32}
     with pytest.raises(TypeError, match="not JSON serializable"):
         train(dataclasses.replace(config, model_options=options), overwrite=True)
     assert {path: path.read_bytes() for path in config.output_dir.rglob("*") if path.is_file()} == before
