@@ -232,6 +232,7 @@ NER_FULL = _ner(
     headline="NER, full fine-tuning",
     question="NER, full fine-tuning: does fusing lower layers help?",
     regime="full",
+    seeds=THREE,
     options={**_TAGGING, **_FULL_2000, "max_eval_examples": 300},
     variants=_modes(6, mix=(None,)),
 )
@@ -295,6 +296,7 @@ NLI_FULL = _nli(
     headline="NLI, full fine-tuning",
     question="NLI (SICK), full fine-tuning: does fusing lower layers help?",
     regime="full",
+    seeds=THREE,
     options={**_TRAINING, **_FULL_2000, "max_eval_examples": 300, "epochs": 3},
     variants=(
         variant("last"),
