@@ -134,7 +134,7 @@ def _check_weights(weights: AIFWeights, last: Tensor) -> None:
             )
         if weight.dtype != dtype:
             raise TypeError(f"{name} must have the dtype of local_squeeze_weight, {dtype}, got {weight.dtype}")
-        if weight.device != device:
+        if weight.device != device:  # asked before the call, which for eight weights shows in a small batch's time
             _same_device(name, weight, last)
     # float32 master weights go with any states, as under autocast; otherwise both have one dtype.
     if dtype != last.dtype and dtype != torch.float32:
