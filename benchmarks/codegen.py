@@ -10,7 +10,8 @@ the chip's limit; and how many instructions of a kind the code holds: `tensor_co
 (16 bytes a thread or more) and `narrow_*` (all other) accesses to global memory. `accesses` tells them apart by
 argument (NVIDIA only), for narrow ones are in place where neighbours are few: masks, sequence starts, counts, biases.
 `loop_instructions` are those of the longest loop, of which `loop_spills` access spilled registers; `per_element` is how
-many a thread executes for each element of the block of tokens and channels that a turn of the loop works on.
+many a thread executes for each element of the blocks of tokens and channels that a turn of the loop works on, one for
+each of the program's `slots`.
 """
 
 from __future__ import annotations
@@ -195,7 +196,7 @@ def compile_job(job: Job) -> dict[str, Any]:
         "shared_bytes": compiled.metadata.shared, "shared_limit": chip.shared_limit,
         **{kind: code.instructions[kind] for kind in ("tensor_core_ops", *ACCESSES)}, "accesses": code.accesses,
         "loop_instructions": code.loop, "loop_spills": code.loop_spills, "per_element": _per_element(item, code.loop),
-        "num_warps": item.num_warps, "num_stages": item.num_stages,
+        "num_warps": item.num_warps, "num_stages": item.num_stages, "slots": item.constants.get("SLOTS", 1),
     }  # fmt: skip
 
 
@@ -203,7 +204,7 @@ def _per_element(item: Launch, instructions: int) -> float | None:
     """Instructions of a loop for each element of a block of the states; None for kernels that have none."""
     if kernel_name(item) not in ("squeeze", "expand", "reduce", "inputs", "taps"):
         return None
-    elements = item.constants["BLOCK_T"] * item.constants["BLOCK_E"]
+    elements = item.constants["BLOCK_T"] * item.constants["BLOCK_E"] * item.constants.get("SLOTS", 1)
     return round(instructions * 32 * item.num_warps / elements, 1)
 
 

@@ -42,14 +42,15 @@ def bucket(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: s
     return f"{architecture} {name} E{power_of_two(embed_dim)} H{squeeze_dim}"
 
 
-def neighbours(tile: Tile) -> Iterator[Tile]:
-    """Tiles that differ from `tile` in one thing: blocks of tokens or channels, warps, registers or stages."""
+def neighbours(tile: Tile, stage: str) -> Iterator[Tile]:
+    """Tiles of a stage that differ from `tile` in one thing: a block, warps, registers, stages or slots."""
     choices = {
         "block_t": (128, 64, 32),
         "block_e": (128, 64, 32),
         "num_warps": (4, 8),
         "registers": (255, 168, 128),
         "num_stages": (2, 3, 4),
+        "slots": (1, 2) if stage == "squeeze" else (1,),
     }
     if torch.version.hip:  # whose compiler is not told of registers: the same tile again
         del choices["registers"]
@@ -84,7 +85,7 @@ def _tune_stage(best: Tiles, name: str, measure: Callable[[Tiles, str], float], 
         return best
     fastest = measure(best, name)
     tried: set[Tile | float] = {start}
-    waiting: list[Tile | float] = list(L2_SHARES if name == "l2_share" else neighbours(start))
+    waiting: list[Tile | float] = list(L2_SHARES if name == "l2_share" else neighbours(start, name))
     while waiting:
         value = waiting.pop(0)
         if value in tried:
@@ -102,7 +103,7 @@ def _tune_stage(best: Tiles, name: str, measure: Callable[[Tiles, str], float], 
         if elapsed < fastest * (1 - LEAST_GAIN):
             best, fastest = trial, elapsed
             if isinstance(value, Tile):
-                waiting += neighbours(value)
+                waiting += neighbours(value, name)
     return best
 
 

@@ -15,7 +15,7 @@ from .device import device_architecture
 from .groups import Group, sequence_groups
 from .launches import Launch, overrides
 from .operands import Inputs, Operands
-from .tiles import Tile, choose_tiles, sized, without_dx
+from .tiles import Tile, choose_tiles, sized, with_one_slot, without_dx
 
 
 def cdiv(a: int, b: int) -> int:
@@ -51,7 +51,10 @@ class Variant(NamedTuple):
 
 @cache
 def _variant(kernel: Any, tile: Tile, flags: Flags, constants: tuple[tuple[str, Any], ...]) -> Variant:
-    blocks = {"BLOCK_T": tile.block_t, "BLOCK_E": tile.block_e, "BLOCK_H": tile.block_h, "CHUNKS": tile.chunks}
+    blocks = {
+        "BLOCK_T": tile.block_t, "BLOCK_E": tile.block_e, "BLOCK_H": tile.block_h, "CHUNKS": tile.chunks,
+        "SLOTS": tile.slots,
+    }  # fmt: skip
     known = {**flags._asdict(), **blocks, **dict(constants)}
     arguments = tuple(name for name in kernel.arg_names if not name.isupper())
     return Variant(arguments, {name: known[name] for name in kernel.arg_names if name.isupper()}, {})
@@ -102,7 +105,9 @@ class Call:
         self.l2_share = 0.0 if self.packed else share
         if overridden.tiles is None:
             state_bytes = self.embed_dim * self.dtype.itemsize
-            self.tiles = sized(self.tiles, self.batch, self.rows, state_bytes, self.l2_share, self.device)
+            self.tiles = sized(self.tiles, self.batch, self.rows, self.packed, state_bytes, self.l2_share, self.device)
+            if self.kernel_size > 1:  # masks of shifted rows leave two slots too few registers
+                self.tiles = with_one_slot(self.tiles)
             if not settings.needs_dx:
                 self.tiles = without_dx(self.tiles, architecture, products)
         divisor = gcd(*(stride for tensor in self._states.values() for stride in tensor.stride()[:-1]))

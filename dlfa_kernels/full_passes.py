@@ -77,19 +77,19 @@ def forward(
 
 def _forward_stages(call: Call, result: ForwardResult) -> None:
     squeeze, expand = call.tiles.squeeze, call.tiles.expand
-    slots = len(call.slots(squeeze.block_t))
+    slots = len(call.slots(squeeze.block_t)) + squeeze.slots - 1  # the last program may have some too many
     sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
     states = call.states("x", "y")
     for group in call.groups(states=1 if call.operands.y is None else 2, squeezed=1):
         tiles = call.slots(squeeze.block_t, group)
         call.add(
             squeeze_kernel,
-            (len(tiles), cdiv(call.squeeze_dim, squeeze.held_h)),
+            (cdiv(len(tiles), squeeze.slots), cdiv(call.squeeze_dim, squeeze.held_h)),
             squeeze,
             states
             | {
                 "weight_ptr": call.operands.squeeze_weight, "bias_ptr": call.operands.squeeze_bias,
-                "squeezed_ptr": result.squeezed, "sums_ptr": sums, "counts_ptr": counts,
+                "squeezed_ptr": result.squeezed, "sums_ptr": sums, "counts_ptr": counts, "end_slot": tiles.stop,
                 "first_slot": tiles.start,
             },
         )  # fmt: skip

@@ -65,7 +65,7 @@ class Trials:
         last, lower, dz = self._states
         arguments = (last, lower, self._weights, None, None)
         state_bytes = self.embed_dim * self.dtype.itemsize
-        tiles = sized(tiles, self.batch, self.batch * LENGTH, state_bytes, tiles.l2_share, self.device)
+        tiles = sized(tiles, self.batch, self.batch * LENGTH, False, state_bytes, tiles.l2_share, self.device)
         with using_tiles(tiles, in_this_thread=True):
             saved = full_passes.forward(*arguments, "gate", "relu", self.products)
 

@@ -19,14 +19,21 @@ MAX_HELD_H = 256
 # Sequences of at most that many tokens on average, real or not, leave half of a tile of 128 tokens empty.
 SHORT = 64
 
+# How long a squeeze program of two slots is taken to last, in programs of one: it moves 1.6 times the bytes from L2 and
+# takes 2.2 times the cycles of shared memory (`python -m benchmarks.execution`, E = 768, H = 192). Not yet timed.
+COST_OF_TWO_SLOTS = 1.8
+# The part of the multiprocessors that such programs must fill.
+MOSTLY_FILLED = 0.9
+
 
 @dataclass(frozen=True)
 class Tile:
     """Launch parameters of one kernel: block sizes in elements, warps a program, software-pipeline stages.
 
     `block_t` counts tokens; in the context, weights and token stages it counts sequences, and in the pool stage tiles.
-    A program holds `chunks` blocks of `block_h` of the squeeze width at once. On NVIDIA a thread may take `registers`:
-    with fewer, more programs share a multiprocessor.
+    A program of the squeeze stage works on `slots` tiles of `block_t` tokens. A program holds `chunks` blocks of
+    `block_h` of the squeeze width at once. On NVIDIA a thread may take `registers`: with fewer, more programs share a
+    multiprocessor.
     """
 
     block_t: int = 64
@@ -36,6 +43,7 @@ class Tile:
     num_warps: int = 4
     num_stages: int = 2
     registers: int = 255
+    slots: int = 1
 
     @property
     def held_h(self) -> int:
@@ -183,6 +191,8 @@ def choose_tiles(
             expand = replace(holding(expand, squeeze_dim, 256), block_e=min(32, widest_e))
             if dtype.itemsize > operand_bytes:  # shared memory, and registers
                 squeeze, reduce = replace(squeeze, block_e=expand.block_e), replace(reduce, block_e=expand.block_e)
+        if chunks == 3 and dtype.itemsize == operand_bytes:  # narrow blocks fit beside what two slots hold
+            squeeze = replace(squeeze, block_e=min(32, widest_e), num_stages=4, slots=2)
     if family == "warp" and operand_bytes == 2 and chunks == 4:  # half of the registers held, and two programs
         inputs = replace(inputs, block_e=min(32, widest_e), num_warps=4)
     if family == "wave" and operand_bytes == 4 and chunks == 4:  # four warps spill here
@@ -227,6 +237,19 @@ def choose_tiles(
     )
 
 
+def one_slot(tile: Tile) -> Tile:
+    """Of a squeeze program of two slots the one of one, which has room for blocks of twice the channels."""
+    if tile.slots == 1:
+        return tile
+    return replace(tile, block_e=min(64, 2 * tile.block_e), num_stages=max(2, tile.num_stages - 1), slots=1)
+
+
+@cache
+def with_one_slot(tiles: Tiles) -> Tiles:
+    """The same tiles, one slot to a program."""
+    return replace(tiles, squeeze=one_slot(tiles.squeeze))
+
+
 @cache
 def with_fewer_tokens(tiles: Tiles) -> Tiles:
     """The same tiles with at most 64 tokens a program: for short sequences, and for few tokens in all.
@@ -237,23 +260,38 @@ def with_fewer_tokens(tiles: Tiles) -> Tiles:
     def short(tile: Tile) -> Tile:
         return one_warpgroup(tile) if tile.block_t > 64 else tile
 
+    tiles = with_one_slot(tiles)
     return replace(tiles, squeeze=short(tiles.squeeze), expand=short(tiles.expand), reduce=short(tiles.reduce))
 
 
-def sized(tiles: Tiles, batch: int, rows: int, state_bytes: int, l2_share: float, device: torch.device) -> Tiles:
+def two_slots_pay(slots: int, multiprocessors: int) -> bool:
+    """Whether programs of two slots fill the device, and take less time, by rounds of programs, than those of one."""
+    programs = -(-slots // 2)
+    rounds, rounds_of_one = -(-programs // multiprocessors), -(-slots // multiprocessors)
+    return programs >= MOSTLY_FILLED * multiprocessors and COST_OF_TWO_SLOTS * rounds <= rounds_of_one
+
+
+def sized(
+    tiles: Tiles, batch: int, rows: int, packed: bool, state_bytes: int, l2_share: float, device: torch.device
+) -> Tiles:
     """Tiles of fewer tokens where sequences are short, or where a launch has too few tokens to fill the device.
 
     Args:
         tiles: of the bucket.
         batch: B.
         rows: tokens of the batch, real or not.
+        packed: whether sequences may end anywhere: then up to half of the slots are empty, and are no pairs.
         state_bytes: of one token's state, E times the bytes of its dtype.
         l2_share: of `Tiles`; where it is not 0, launches work on groups of sequences.
         device: whose multiprocessors and L2.
     """
     together = min(rows, rows_in_share(2 * state_bytes, l2_share, device)) if l2_share else rows
-    few = max(SHORT * batch, 2 * SHORT * multiprocessors(device))
-    return with_fewer_tokens(tiles) if together <= few else tiles
+    if rows <= SHORT * batch or together <= 2 * SHORT * multiprocessors(device):
+        return with_fewer_tokens(tiles)
+    slots = batch * -(-rows // (batch * tiles.squeeze.block_t))
+    if packed or not two_slots_pay(slots * together // rows, multiprocessors(device)):
+        return with_one_slot(tiles)
+    return tiles
 
 
 @cache

@@ -58,7 +58,7 @@ def load_squeeze_weights(
     return chunks
 
 
-@triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot"])
+@triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot", "end_slot"])
 def squeeze_kernel(
     x_ptr,
     y_ptr,
@@ -76,6 +76,7 @@ def squeeze_kernel(
     batch,
     length,
     first_slot,
+    end_slot,
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
     KERNEL_SIZE: tl.constexpr,
@@ -90,74 +91,110 @@ def squeeze_kernel(
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
     CHUNKS: tl.constexpr,
+    SLOTS: tl.constexpr,
 ):
     """a_bt = sum_j W_ls[:, :, j] w_b,t+j-(k-1)/2 + b_ls, and the sum of w over each tile's real tokens.
 
-    Grid (slots of a group, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program, at k = 1:
+    A program works on SLOTS slots that follow each other, so that it reads the weights once for all of their tiles.
+    Grid (cdiv(slots of a group, SLOTS), cdiv(H, CHUNKS BLOCK_H)). With all of H in one program, at k = 1:
     reads   x, y (B, T, E): once; at k > 1 each of the k taps reads its shifted rows again, from cache
             mask (B, T), cu_seqlens (B+1,): once a tile, the mask at k > 1 once more a tap
-            weight (k, H, E), bias (H,): once a tile
+            weight (k, H, E), bias (H,): once a program
     writes  squeezed (rows, H), a or with relu u = phi(a), in the dtype of products: once; 0 at padding
-            sums (slots, E) float32, counts (slots,) int32: once; sums only where the count is not 0
+            sums (slots, E) float32, counts (slots,) int32: once, and zeros for the slots that the last program has too
+            many; sums only where a program's counts are not all 0
     """
-    slot = first_slot + tl.program_id(0)
-    sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
-    slot = slot.to(tl.int64)
     if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
         first_h = 0
     else:
         first_h = tl.program_id(1) * (CHUNKS * BLOCK_H)
     t = tl.arange(0, BLOCK_T)
-    positions = start + t
-    real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)
-    count = tl.sum(real.to(tl.int32), axis=0)
-    if first_h == 0:
-        tl.store(counts_ptr + slot, count)
     product_dtype: tl.constexpr = squeezed_ptr.dtype.element_ty
-    a = zero_chunks(CHUNKS, BLOCK_T, BLOCK_H)
+    places, a = (), ()  # of each slot; `a` in CHUNKS blocks
+    count = 0
+    for index in tl.static_range(SLOTS):
+        place = locate_real_tokens(
+            first_slot + tl.program_id(0) * SLOTS + index, end_slot, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK,
+            PACKED, BLOCK_T,
+        )  # fmt: skip
+        slot_count = tl.sum(place[1].to(tl.int32), axis=0)
+        if first_h == 0:
+            tl.store(counts_ptr + place[0], slot_count)
+        count += slot_count
+        places, a = places + (place,), a + (zero_chunks(CHUNKS, BLOCK_T, BLOCK_H),)
     if count > 0:
-        x_tile = tile_pointer(x_ptr, sequence, start, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
-        y_tile = tile_pointer(y_ptr, sequence, start, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
         # One loop over blocks of E and, within them, taps: so that it is pipelined whatever k is.
         for step in tl.range(0, tl.cdiv(EMBED_DIM, BLOCK_E) * KERNEL_SIZE):
             e = (step // KERNEL_SIZE) * BLOCK_E + tl.arange(0, BLOCK_E)
             inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
             if KERNEL_SIZE == 1:
                 tap = 0
-                seen_t = t
-                seen = real
             else:
                 tap = step % KERNEL_SIZE
-                seen_t = t + (tap - (KERNEL_SIZE - 1) // 2)
-                seen = real_tokens(mask_ptr, sequence, start + seen_t, rows, length, HAS_MASK)
-            x_rows = row_offsets(seen_t, x_row_stride, ALIGN)
-            y_rows = row_offsets(seen_t, y_row_stride, ALIGN)
-            w = load_integrated(
-                x_tile, y_tile, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
-                seen[:, None] & inside_e[None, :], HAS_LOWER,
-            )  # fmt: skip
-            w = round_to(w, product_dtype, INTERPRETED)
-            if tap == (KERNEL_SIZE - 1) // 2:
-                if first_h == 0:
-                    store_column_sums(sums_ptr + slot * EMBED_DIM, w, e, inside_e, PRECISION, INTERPRETED)
-            accumulated = ()
+            weights = ()
             for chunk in tl.static_range(CHUNKS):
                 h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
                 weight = load_squeeze_weight(
                     weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E,
                     CHUNKS * BLOCK_H,
                 )  # fmt: skip
-                accumulated = accumulated + (dot(w, tl.trans(weight), a[chunk], PRECISION, INTERPRETED),)
+                weights = weights + (tl.trans(weight),)
+            accumulated = ()
+            for index in tl.static_range(SLOTS):
+                slot, real, sequence, start, rows, first_row = places[index]
+                x_tile = tile_pointer(x_ptr, sequence, start, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
+                y_tile = tile_pointer(y_ptr, sequence, start, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
+                if KERNEL_SIZE == 1:
+                    seen_t = t
+                    seen = real
+                else:
+                    seen_t = t + (tap - (KERNEL_SIZE - 1) // 2)
+                    seen = real_tokens(mask_ptr, sequence, start + seen_t, rows, length, HAS_MASK)
+                x_rows = row_offsets(seen_t, x_row_stride, ALIGN)
+                y_rows = row_offsets(seen_t, y_row_stride, ALIGN)
+                w = load_integrated(
+                    x_tile, y_tile, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
+                    seen[:, None] & inside_e[None, :], HAS_LOWER,
+                )  # fmt: skip
+                w = round_to(w, product_dtype, INTERPRETED)
+                if tap == (KERNEL_SIZE - 1) // 2:
+                    if first_h == 0:
+                        store_column_sums(sums_ptr + slot * EMBED_DIM, w, e, inside_e, PRECISION, INTERPRETED)
+                chunks = ()
+                for chunk in tl.static_range(CHUNKS):
+                    chunks = chunks + (dot(w, weights[chunk], a[index][chunk], PRECISION, INTERPRETED),)
+                accumulated = accumulated + (chunks,)
             a = accumulated
-    squeezed_tile = squeezed_ptr + (first_row + start) * SQUEEZE_DIM
-    for chunk in tl.static_range(CHUNKS):
-        h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-        inside_h = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
-        squeezed = a[chunk] + load_float32(bias_ptr, h, inside_h)[None, :]
-        if ACTIVATION == "relu":
-            squeezed = activate(squeezed, ACTIVATION)
-        tl.store(
-            squeezed_tile + t[:, None] * SQUEEZE_DIM + h[None, :],
-            round_to(tl.where(real[:, None], squeezed, 0.0), product_dtype, INTERPRETED),
-            mask=(positions < rows)[:, None] & inside_h[None, :],
-        )
+    for index in tl.static_range(SLOTS):
+        _, real, _, start, rows, first_row = places[index]
+        squeezed_tile = squeezed_ptr + (first_row + start) * SQUEEZE_DIM
+        for chunk in tl.static_range(CHUNKS):
+            h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+            inside_h = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
+            squeezed = a[index][chunk] + load_float32(bias_ptr, h, inside_h)[None, :]
+            if ACTIVATION == "relu":
+                squeezed = activate(squeezed, ACTIVATION)
+            tl.store(
+                squeezed_tile + t[:, None] * SQUEEZE_DIM + h[None, :],
+                round_to(tl.where(real[:, None], squeezed, 0.0), product_dtype, INTERPRETED),
+                mask=(start + t < rows)[:, None] & inside_h[None, :],
+            )
+
+
+@triton.jit
+def locate_real_tokens(
+    slot,
+    end_slot,
+    mask_ptr,
+    cu_seqlens_ptr,
+    batch,
+    length,
+    HAS_MASK: tl.constexpr,
+    PACKED: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+):
+    """A slot (int64), which of its BLOCK_T tokens are real, and its `locate_tile`, of no rows from end_slot on."""
+    sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
+    rows = tl.where(slot < end_slot, rows, 0)
+    real = real_tokens(mask_ptr, sequence, start + tl.arange(0, BLOCK_T), rows, length, HAS_MASK)
+    return slot.to(tl.int64), real, sequence, start, rows, first_row

@@ -27,6 +27,8 @@ BIG = {f"{name}_ptr" for name in ("x", "y", "z", "dz", "dx", "dy", "squeezed", "
 # Of a loop's instructions, those that access spilled registers: a few addresses, which a turn reads once. A tile half
 # as wide would take a quarter more of all instructions.
 MOST_SPILLS = 1 / 64
+# The sums of two slots fill three quarters of the registers. Triton 3.6 and 3.7 spill nothing within the loop; 3.9 does.
+MOST_SPILLS_OF_TWO_SLOTS = 1 / 20
 # Blocks of 32 tokens by 16 channels of float32 on 256 threads, 8 bytes each: wider ones spill or take longer.
 NARROW = {("sm_80", "float32", "inputs", "u_ptr"), ("sm_80", "float32", "inputs", "squeezed_gradient_ptr")}
 WITHOUT_PRODUCT = {"pool", "sums", "token_inputs"}
@@ -57,7 +59,8 @@ def complaints(rows: list[Row]) -> list[str]:
     faults = []
     for row in rows:
         kernel = "{kernel} ({pass}, {call}) {arch} {dtype} E={embed_dim} H={squeeze_dim}".format(**row)
-        if row["loop_spills"] > MOST_SPILLS * row["loop_instructions"]:
+        most_spills = MOST_SPILLS if row["slots"] == 1 else MOST_SPILLS_OF_TWO_SLOTS
+        if row["loop_spills"] > most_spills * row["loop_instructions"]:
             share = f"{row['loop_spills']} of {row['loop_instructions']} instructions access spilled registers"
             faults.append(f"{kernel}: {share}, {row['spill_bytes']} bytes at {row['registers']} registers")
         if row["shared_bytes"] > row["shared_limit"]:
@@ -111,7 +114,8 @@ def common_rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 
 def test_common_call_compiles_well(common_rows: list[Row]) -> None:
     assert complaints(common_rows) == []
-    assert all(row["spill_bytes"] == 0 for row in common_rows)
+    assert all(row["spill_bytes"] == 0 for row in common_rows if row["slots"] == 1)
+    assert {row["slots"] for row in common_rows if row["kernel"] == "squeeze" and row["squeeze_dim"] == 192} == {2}
     # 100 with Triton 3.9 and 90 with 3.6; more would take no figure here over a limit, and yet cost time
     assert sum(row["per_element"] for row in common_rows if row["squeeze_dim"] == 192 and row["per_element"]) < 105
     for squeeze_dim in (192, 48):
@@ -186,6 +190,9 @@ def test_instructions_an_element_are_those_of_all_threads(
     blocks = {"BLOCK_T": block_t, "BLOCK_E": block_e}
     launch = Launch(SimpleNamespace(__name__=f"{kernel}_kernel"), (1,), {}, blocks, warps, 1)
     assert codegen._per_element(launch, 320) == expected
+    if expected is not None:
+        of_two_slots = launch._replace(constants={**blocks, "SLOTS": 2})
+        assert codegen._per_element(of_two_slots, 320) == expected / 2
 
 
 def test_unknown_kernel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,8 +152,11 @@ KINDS = [
     Case(lengths=(0, 5, 66), token=0, kernel_size=3, fuse="select"),
     Case(embed_dim=1, activation="relu"),
     HALF_CASE.but(embed_dim=40, squeeze_dim=48, frozen=True),
+    # squeeze programs of two slots, of which the last one here has one; with taps they have one
+    HALF_CASE.but(batch=3, length=100, embed_dim=136, squeeze_dim=192, mask="left"),
+    HALF_CASE.but(batch=3, length=100, embed_dim=72, squeeze_dim=192, kernel_size=3),
 ]
-ENCODER = HALF_CASE.but(batch=3, length=200, embed_dim=768, squeeze_dim=192, mask="right")
+ENCODER = HALF_CASE.but(batch=4, length=200, embed_dim=768, squeeze_dim=192, mask="right")
 ENCODERS = [
     ENCODER,
     ENCODER.but(fuse="select", kernel_size=3, activation="gelu"),
@@ -222,7 +225,8 @@ def test_tiles_of_large_batches(
     if case == ENCODER:
         tile = choose_tiles(case.embed_dim, case.squeeze_dim, case.dtype, device_architecture(device)).squeeze
         (squeeze,) = (launch for launch in launched if launch.kernel.__name__ == "squeeze_kernel")
-        assert (squeeze.constants["BLOCK_T"], squeeze.num_warps) == (tile.block_t, tile.num_warps)
+        assert [squeeze.constants[name] for name in ("BLOCK_T", "SLOTS")] == [tile.block_t, tile.slots]
+        assert squeeze.num_warps == tile.num_warps
 
 
 @pytest.mark.parametrize("case", [*SHAPES, *MODES, *PACKED, *TOKEN, *MASKED, *DTYPES], ids=str)

@@ -26,7 +26,7 @@ from triton.runtime.errors import OutOfResources
 
 from dlfa_kernels import autotune, environment, full_passes, fused_aif, tile_trials
 from dlfa_kernels.autotune import STAGES, bucket, neighbours, tiles_for, tune, tuning_waits
-from dlfa_kernels.device import device_architecture
+from dlfa_kernels.device import device_architecture, l2_bytes, multiprocessors
 from dlfa_kernels.launches import Overrides, overrides, record_launches, using_tiles
 from dlfa_kernels.tile_cache import FORMAT, LIMITS, add_tiles, read_tiles
 from dlfa_kernels.tiles import (
@@ -35,6 +35,7 @@ from dlfa_kernels.tiles import (
     Tile,
     Tiles,
     choose_tiles,
+    sized,
     with_fewer_tokens,
 )
 
@@ -72,12 +73,19 @@ def test_an_unknown_architecture_is_logged(caplog: pytest.LogCaptureFixture) -> 
         {"squeeze": {"block_t": 32}, "reduce": {"block_t": 128}, "inputs": {"block_t": 16, "block_e": 16}},
         {"squeeze": {"block_t": 128, "block_e": 128}, "expand": {"block_t": 32}, "reduce": {"block_e": 16}},
         {"inputs": {"block_t": 128, "block_e": 64}, "taps": {"block_t": 32}, "expand": {"block_e": 128}},
+        {"squeeze": {"block_t": 32, "slots": 2}, "expand": {"block_t": 64}},
         {"context": {"block_t": 32, "block_h": 16}, "weights": {"block_t": 32, "block_h": 16}, "pool": {"block_e": 16}},
     ],
     ids=str,
 )
 @pytest.mark.parametrize(
-    "case", [Case(batch=1, length=70, kernel_size=3, squeeze_dim=80), Case(lengths=(0, 70, 3))], ids=str
+    "case",
+    [
+        Case(batch=1, length=70, kernel_size=3, squeeze_dim=80),
+        Case(lengths=(0, 70, 3)),
+        Case(batch=3, length=70, squeeze_dim=80, mask="left"),
+    ],
+    ids=str,
 )
 def test_other_tiles_give_the_same_numbers(case: Case, sizes: dict[str, dict[str, int]], device: torch.device) -> None:
     tiles = choose_tiles(case.embed_dim, case.squeeze_dim, case.dtype)
@@ -98,6 +106,42 @@ def test_fewer_tokens_halve_the_programs_of_two_warpgroups_alone() -> None:
         assert getattr(few, stage) == replace(tile, block_t=64, num_warps=4)
     assert replace(few, squeeze=wide.squeeze, expand=wide.expand, reduce=wide.reduce) == wide
     assert with_fewer_tokens(few) == few
+
+
+META = torch.device("meta")
+
+
+@pytest.mark.parametrize(
+    ("batch", "length", "slots"),
+    [
+        (256, 128, 2),
+        (64, 512, 2),
+        (128, 200, 2),
+        (32, 128, 1),
+        (140, 128, 1),
+        (300, 128, 1),
+        (1000, 128, 2),
+        (2000, 50, 1),
+    ],
+)
+def test_two_slots_share_the_weights_where_programs_still_fill_the_device(batch: int, length: int, slots: int) -> None:
+    tiles = choose_tiles(768, 192, torch.bfloat16, "sm_90")
+    assert tiles.squeeze.slots == 2
+    chosen = sized(tiles, batch, batch * length, False, 2 * 768, 0, META)
+    assert chosen.squeeze.slots == slots
+    assert (chosen == tiles) == (slots == 2)
+    assert sized(tiles, batch, batch * length, True, 2 * 768, 0, META).squeeze.slots == 1  # packed
+    if slots == 1:
+        assert chosen.squeeze.block_e == 64
+
+
+def test_groups_have_programs_of_two_slots_where_they_are_large_enough() -> None:
+    tiles, batch, state_bytes = choose_tiles(256, 192, torch.bfloat16, "sm_90"), 4096, 2 * 256
+    of_two = 2 * 128 * multiprocessors(META)  # tokens of one round of such programs
+    share = of_two * 2 * state_bytes / l2_bytes(META)
+    for part, slots in ((0.99, 2), (0.7, 1)):
+        chosen = sized(tiles, batch, batch * 128, False, state_bytes, part * share, META).squeeze
+        assert (chosen.block_t, chosen.slots) == (128, slots)
 
 
 def test_the_architecture_of_an_amd_gpu_is_named_without_its_features(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,12 +172,13 @@ def test_tuning_keeps_what_is_fastest() -> None:
 def test_neighbours_differ_in_one_thing(monkeypatch: pytest.MonkeyPatch) -> None:
     tile = Tile(block_t=48, block_e=64, num_warps=8, num_stages=2)
     monkeypatch.setattr(torch.version, "hip", None)
-    several = list(neighbours(tile))
+    several = list(neighbours(tile, "expand"))
     for other in several:
         assert sum(getattr(other, field.name) != getattr(tile, field.name) for field in fields(Tile)) == 1
     assert len(set(several)) == len(several) == 3 + 2 + 1 + 2 + 2
+    assert set(neighbours(tile, "squeeze")) == {*several, replace(tile, slots=2)}
     monkeypatch.setattr(torch.version, "hip", "7.0")
-    assert list(neighbours(tile)) == [other for other in several if other.registers == tile.registers]
+    assert list(neighbours(tile, "expand")) == [other for other in several if other.registers == tile.registers]
 
 
 @pytest.fixture
@@ -444,7 +489,7 @@ NOT_TILES: list[Any] = [
     *(with_tile(**change) for change in (
         {"block_t": 63}, {"block_t": 0}, {"block_e": -64}, {"block_h": 2**20}, {"block_t": 64.0}, {"num_warps": True},
         {"num_warps": None}, {"extra": 1}, {"block_t": 256}, {"num_warps": 32}, {"num_stages": 9}, {"registers": 512},
-        {"chunks": 8, "block_h": 64},
+        {"chunks": 8, "block_h": 64}, {"slots": 3}, {"slots": 0},
     )),
 ]  # fmt: skip
 CUT_OFF = [json.dumps(GOOD).encode()[:length] for length in (0, 1, 12, 30, -40)]
