@@ -27,7 +27,7 @@ BIG = {f"{name}_ptr" for name in ("x", "y", "z", "dz", "dx", "dy", "squeezed", "
 # Of a loop's instructions, those that access spilled registers: a few addresses, which a turn reads once. A tile half
 # as wide would take a quarter more of all instructions.
 MOST_SPILLS = 1 / 64
-# The sums of two slots fill three quarters of the registers. Triton 3.6 and 3.7 spill nothing within the loop; 3.9 does.
+# The sums of two slots fill three quarters of the registers. Triton 3.6 and 3.7 spill none of the rest in the loop.
 MOST_SPILLS_OF_TWO_SLOTS = 1 / 20
 # Blocks of 32 tokens by 16 channels of float32 on 256 threads, 8 bytes each: wider ones spill or take longer.
 NARROW = {("sm_80", "float32", "inputs", "u_ptr"), ("sm_80", "float32", "inputs", "squeezed_gradient_ptr")}
