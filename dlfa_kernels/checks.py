@@ -130,7 +130,8 @@ def _check_weights(weights: AIFWeights, last: Tensor) -> None:
     for name, weight, shape in zip(AIFWeights._fields, weights, shapes, strict=True):
         if weight.shape != shape:
             raise ValueError(
-                f"{name} must have shape {shape} (E = {embed_dim} as last, H = {squeeze_dim}), got {_shape(weight)}"
+                f"{name} must have shape {shape} (E = {embed_dim} as last, H = {squeeze_dim} as local_squeeze_weight), "
+                f"got {_shape(weight)}"
             )
         if weight.dtype != dtype:
             raise TypeError(f"{name} must have the dtype of local_squeeze_weight, {dtype}, got {weight.dtype}")
