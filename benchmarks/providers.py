@@ -15,8 +15,10 @@ from .problems import GRADIENTS, Problem
 OURS = "ours"
 # The module on a machine without a GPU, and the definition that it falls back to there: float32 throughout.
 OURS_EAGER = "ours-eager-backend"
-# The kernels with their launches grouped by a share of L2, which `benchmarks.schedule` sets.
-SCHEDULES = {f"{OURS}-one-group": 0.0, f"{OURS}-l2-25": 0.25, f"{OURS}-l2-50": 0.5, f"{OURS}-l2-75": 0.75}
+# The kernels as `benchmarks.schedule` has them launched: by groups, of a share of L2; by squeeze programs of one slot.
+L2_SHARES = {f"{OURS}-one-group": 0.0, f"{OURS}-l2-25": 0.25, f"{OURS}-l2-50": 0.5, f"{OURS}-l2-75": 0.75}
+ONE_SLOT = f"{OURS}-one-slot"
+SCHEDULES = (ONE_SLOT, *L2_SHARES)
 EAGER = "eager"
 COMPILE = "compile"
 COMPILE_TUNED = "compile-max-autotune-no-cudagraphs"

@@ -12,8 +12,10 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +24,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
-from benchmarks import gpu_session, ncu, sanitize
+from benchmarks import gpu_session, ncu, providers, sanitize, schedule
 from benchmarks import timing as timing_module
 from benchmarks.budget import Budget, OutOfTime, time_limit
 from benchmarks.cases import BASE_SHAPE, core_case
@@ -272,6 +274,25 @@ def test_small_calls_take_the_tiles_of_large_batches_too(monkeypatch: pytest.Mon
     monkeypatch.setattr(sanitize, "results", lambda call, problem: {"dx": torch.tensor(torch.nan)})
     with pytest.raises(ValueError, match="dx is not finite"):
         sanitize.run_call(calls[0], torch.device("cpu"))
+
+
+def test_one_slot_is_timed_where_two_are_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "device_architecture", lambda device: "sm_90")
+    monkeypatch.setattr("dlfa_kernels.tiles.multiprocessors", lambda device: 132)
+    device = torch.device("cuda")
+    session: Any = SimpleNamespace(device=device, shapes=lambda sizes: [(32, 128, 768), *sizes])
+    tasks = list(schedule.tasks(session))
+    assert {task.providers[0] for task in tasks} == {"ours", *providers.SCHEDULES}
+    (case,) = (task.case for task in tasks if task.providers == (providers.ONE_SLOT,))
+    assert case == core_case(BASE_SHAPE)
+    with schedule.schedule(providers.ONE_SLOT, case, device):
+        tiles = overrides().tiles
+    shipped = schedule.shipped_tiles(case, device)
+    assert tiles is not None
+    assert (tiles.squeeze.slots, shipped.squeeze.slots) == (1, 2)
+    assert replace(tiles, squeeze=shipped.squeeze) == shipped
+    with schedule.schedule("ours-l2-50", case, device):
+        assert (overrides().tiles, overrides().l2_share) == (None, 0.5)
 
 
 def test_time_limit() -> None:
