@@ -296,7 +296,7 @@ NLI_FULL = _nli(
     headline="NLI, full fine-tuning",
     question="NLI (SICK), full fine-tuning: does fusing lower layers help?",
     regime="full",
-    seeds=TWO,
+    seeds=THREE,
     options={**_TRAINING, **_FULL_2000, "max_eval_examples": 300, "epochs": 3},
     variants=(
         variant("last"),
