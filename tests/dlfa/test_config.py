@@ -69,7 +69,10 @@ def test_fusion_and_layers(
         ({"fusion": "sum"}, "fusion_layer must be given for fusion='sum'"),
         ({"fusion": "lower", "fusion_layer": [1, 2]}, "fusion_layer must be one layer for fusion='lower'"),
         ({"fusion_layer": [1, 2], "feature_dim": 8}, "fusion_layer must be one layer or None where feature_dim"),
-        ({"fusion": "mean"}, "fusion must be one of 'last', 'lower', 'sum', 'scalar_mix', 'aif', got 'mean'"),
+        (
+            {"fusion": "mean"},
+            "fusion must be one of 'last', 'lower', 'sum', 'scalar_mix', 'residual', 'aif', got 'mean'",
+        ),
         ({"fuse": "add"}, "fuse must be one of 'gate', 'select', got 'add'"),
         ({"activation": "tanh"}, "activation must be one of 'relu', 'gelu', 'silu', got 'tanh'"),
         ({"aif_backend": "cuda"}, "aif_backend must be one of 'auto', 'triton', 'eager', got 'cuda'"),
