@@ -75,10 +75,12 @@ POS_FROZEN = _pos(
         variant("sum", (8, 6, 4), seeds=FIVE),
         variant("aif gate", 6, (8, 6, 4), seeds=FIVE),
         variant("aif select", 6, (8, 6, 4), seeds=FIVE),
+        variant("residual", 6, PAIR, (8, 6, 4), seeds=FIVE),
         variant("lower", 0, 1, 2, 7, 8, 9, 10, 11),
         variant("sum", 2, 3, 4, 5, 6, 7, 8, 10),
         variant("aif gate", 0, 2, 3, 4, 5, 7, 8, 10),
         variant("aif select", 0, 2, 3, 4, 5, 7, 8, 10),
+        variant("residual", 0, 2, 3, 4, 5, 7, 8, 10),
     ),
 )
 
@@ -108,6 +110,8 @@ POS_FROZEN_RATES = _rates(
     variant("aif select", PAIR, learning_rate=5e-4),
     variant("aif select", PAIR, learning_rate=1e-2),
     variant("lower", 4, 5, 6, learning_rate=1e-2),
+    variant("residual", PAIR),
+    variant("residual", PAIR, learning_rate=1e-2),
 )
 
 POS_FROZEN_MODULE = _pos(
@@ -137,6 +141,7 @@ POS_FULL = _pos(
     options={**_TAGGING, **_FULL_2000},
     variants=(
         *_modes(6),
+        variant("residual", PAIR),
         variant("aif gate", 6),
         variant("aif select", 6, (8, 6, 4)),
         variant("scalar_mix"),
@@ -218,14 +223,22 @@ NER_FROZEN = _ner(
     variants=(
         *_modes(6, 7, mix=(None, PAIR), seeds=FIVE),
         variant("aif select", 7, seeds=FIVE),
+        variant("residual", 7, PAIR, seeds=FIVE),
         variant("lower", 2, 4, 5, 8, 10),
         variant("sum", 4, 5, 6, 7, 8),
         variant("aif gate", 4, 5, 6, 7, 8),
         variant("aif select", 2, 4, 5, 6, 8, 10),
+        variant("residual", 4, 5, 6, 8),
     ),
 )
 
-NER_FROZEN_RATES = _rates(NER_FROZEN, *_modes(6, 7), *_modes(6, 7, learning_rate=1e-2))
+NER_FROZEN_RATES = _rates(
+    NER_FROZEN,
+    *_modes(6, 7),
+    variant("residual", PAIR),
+    *_modes(6, 7, learning_rate=1e-2),
+    variant("residual", PAIR, learning_rate=1e-2),
+)
 
 NER_FULL = _ner(
     name="ner-full",
@@ -249,10 +262,12 @@ NLI_FROZEN = _nli(
         variant("sum", 4, seeds=FIVE),
         variant("aif gate", 7, (10, 8), seeds=FIVE),
         variant("aif select", 7, seeds=FIVE),
+        variant("residual", 7, (10, 8), PAIR, seeds=FIVE),
         variant("lower", 2, 4, 6),
         variant("sum", 6, 7, 8, 10, (10, 8)),
         variant("aif gate", 4, 5, 6, 8, 10),
         variant("aif select", 4, 5, 6, 8, 10, (10, 8)),
+        variant("residual", 4, 5, 6, 8, 10),
     ),
 )
 
@@ -260,8 +275,10 @@ NLI_FROZEN_RATES = _rates(
     NLI_FROZEN,
     *_modes(7, 8),
     variant("aif gate", 7),
+    variant("residual", 7, PAIR),
     *_modes(7, 8, learning_rate=1e-2),
     variant("aif gate", 7, learning_rate=1e-2),
+    variant("residual", 7, PAIR, learning_rate=1e-2),
 )
 
 NLI_FROZEN_MEAN = _nli(
@@ -276,10 +293,12 @@ NLI_FROZEN_MEAN = _nli(
         variant("sum", (10, 8), seeds=FIVE),
         variant("aif gate", 8, seeds=FIVE),
         variant("aif select", 6, (10, 8), seeds=FIVE),
+        variant("residual", 6, 8, (10, 8), PAIR, seeds=FIVE),
         variant("lower", 2, 4, 6, 10),
         variant("sum", 6, 8, 10),
         variant("aif gate", 6, 10, (10, 8)),
         variant("aif select", 8, 10),
+        variant("residual", 10),
     ),
 )
 
@@ -287,8 +306,10 @@ NLI_FROZEN_MEAN_RATES = _rates(
     NLI_FROZEN_MEAN,
     *_modes(8, 10),
     variant("aif select", 6),
+    variant("residual", 6, PAIR),
     *_modes(8, 10, learning_rate=1e-2),
     variant("aif select", 6, learning_rate=1e-2),
+    variant("residual", 6, PAIR, learning_rate=1e-2),
 )
 
 NLI_FULL = _nli(
