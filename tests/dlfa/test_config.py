@@ -32,6 +32,7 @@ def config(**fields: object) -> DLFAConfig:
         ({"fusion_layer": (1,), "fusion": "lower"}, "lower", 1, (1,), 1),
         ({"fusion_layer": 1, "fusion": "lower"}, "lower", 1, (1,), 1),
         ({"fusion_layer": [1, 2], "fusion": "sum"}, "sum", [1, 2], (1, 2), 2),
+        ({"fusion": "residual", "fusion_layer": [3, -4]}, "residual", [3, 1], (3, 1), 2),
         ({"fusion": "scalar_mix"}, "scalar_mix", None, (0, 1, 2, 3), 4),
         ({"fusion": "scalar_mix", "fusion_layer": [1, 3]}, "scalar_mix", [1, 3], (1, 3), 2),
         ({"feature_dim": 12}, "aif", None, (), 1),
