@@ -46,6 +46,7 @@ def _modes(
         variant("lower", *single, seeds=seeds, **options),
         variant("sum", PAIR, seeds=seeds, **options),
         variant("aif gate", PAIR, seeds=seeds, **options),
+        variant("residual", PAIR, seeds=seeds, **options),
         variant("scalar_mix", *mix, seeds=seeds, **options),
     )
 
@@ -75,7 +76,7 @@ POS_FROZEN = _pos(
         variant("sum", (8, 6, 4), seeds=FIVE),
         variant("aif gate", 6, (8, 6, 4), seeds=FIVE),
         variant("aif select", 6, (8, 6, 4), seeds=FIVE),
-        variant("residual", 6, PAIR, (8, 6, 4), seeds=FIVE),
+        variant("residual", 6, (8, 6, 4), seeds=FIVE),
         variant("lower", 0, 1, 2, 7, 8, 9, 10, 11),
         variant("sum", 2, 3, 4, 5, 6, 7, 8, 10),
         variant("aif gate", 0, 2, 3, 4, 5, 7, 8, 10),
@@ -110,7 +111,6 @@ POS_FROZEN_RATES = _rates(
     variant("aif select", PAIR, learning_rate=5e-4),
     variant("aif select", PAIR, learning_rate=1e-2),
     variant("lower", 4, 5, 6, learning_rate=1e-2),
-    variant("residual", PAIR),
     variant("residual", PAIR, learning_rate=1e-2),
 )
 
@@ -141,7 +141,6 @@ POS_FULL = _pos(
     options={**_TAGGING, **_FULL_2000},
     variants=(
         *_modes(6),
-        variant("residual", PAIR),
         variant("aif gate", 6),
         variant("aif select", 6, (8, 6, 4)),
         variant("scalar_mix"),
@@ -223,7 +222,7 @@ NER_FROZEN = _ner(
     variants=(
         *_modes(6, 7, mix=(None, PAIR), seeds=FIVE),
         variant("aif select", 7, seeds=FIVE),
-        variant("residual", 7, PAIR, seeds=FIVE),
+        variant("residual", 7, seeds=FIVE),
         variant("lower", 2, 4, 5, 8, 10),
         variant("sum", 4, 5, 6, 7, 8),
         variant("aif gate", 4, 5, 6, 7, 8),
@@ -232,13 +231,7 @@ NER_FROZEN = _ner(
     ),
 )
 
-NER_FROZEN_RATES = _rates(
-    NER_FROZEN,
-    *_modes(6, 7),
-    variant("residual", PAIR),
-    *_modes(6, 7, learning_rate=1e-2),
-    variant("residual", PAIR, learning_rate=1e-2),
-)
+NER_FROZEN_RATES = _rates(NER_FROZEN, *_modes(6, 7), *_modes(6, 7, learning_rate=1e-2))
 
 NER_FULL = _ner(
     name="ner-full",
@@ -262,7 +255,7 @@ NLI_FROZEN = _nli(
         variant("sum", 4, seeds=FIVE),
         variant("aif gate", 7, (10, 8), seeds=FIVE),
         variant("aif select", 7, seeds=FIVE),
-        variant("residual", 7, (10, 8), PAIR, seeds=FIVE),
+        variant("residual", 7, (10, 8), seeds=FIVE),
         variant("lower", 2, 4, 6),
         variant("sum", 6, 7, 8, 10, (10, 8)),
         variant("aif gate", 4, 5, 6, 8, 10),
@@ -275,10 +268,10 @@ NLI_FROZEN_RATES = _rates(
     NLI_FROZEN,
     *_modes(7, 8),
     variant("aif gate", 7),
-    variant("residual", 7, PAIR),
+    variant("residual", 7),
     *_modes(7, 8, learning_rate=1e-2),
     variant("aif gate", 7, learning_rate=1e-2),
-    variant("residual", 7, PAIR, learning_rate=1e-2),
+    variant("residual", 7, learning_rate=1e-2),
 )
 
 NLI_FROZEN_MEAN = _nli(
@@ -293,7 +286,7 @@ NLI_FROZEN_MEAN = _nli(
         variant("sum", (10, 8), seeds=FIVE),
         variant("aif gate", 8, seeds=FIVE),
         variant("aif select", 6, (10, 8), seeds=FIVE),
-        variant("residual", 6, 8, (10, 8), PAIR, seeds=FIVE),
+        variant("residual", 6, 8, (10, 8), seeds=FIVE),
         variant("lower", 2, 4, 6, 10),
         variant("sum", 6, 8, 10),
         variant("aif gate", 6, 10, (10, 8)),
@@ -306,10 +299,10 @@ NLI_FROZEN_MEAN_RATES = _rates(
     NLI_FROZEN_MEAN,
     *_modes(8, 10),
     variant("aif select", 6),
-    variant("residual", 6, PAIR),
+    variant("residual", 6),
     *_modes(8, 10, learning_rate=1e-2),
     variant("aif select", 6, learning_rate=1e-2),
-    variant("residual", 6, PAIR, learning_rate=1e-2),
+    variant("residual", 6, learning_rate=1e-2),
 )
 
 NLI_FULL = _nli(
@@ -328,6 +321,7 @@ NLI_FULL = _nli(
         variant("lower", 8),
         variant("scalar_mix"),
         variant("sum", PAIR),
+        variant("residual", PAIR),
     ),
 )
 
