@@ -112,6 +112,9 @@ POS_FROZEN_RATES = _rates(
     variant("aif select", PAIR, learning_rate=1e-2),
     variant("lower", 4, 5, 6, learning_rate=1e-2),
     variant("residual", PAIR, learning_rate=1e-2),
+    # It learns English fastest, so slower too.
+    variant("residual", PAIR, learning_rate=5e-4),
+    variant("residual", PAIR, learning_rate=2e-4),
 )
 
 POS_FROZEN_MODULE = _pos(
