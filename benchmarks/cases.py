@@ -7,7 +7,7 @@ from itertools import product
 
 import torch
 
-from dlfa_kernels.module import default_squeeze_dim
+from dlfa_kernels.branches import default_squeeze_dim
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 REDUCTIONS = (4, 16)

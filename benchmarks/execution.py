@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from dlfa_kernels.branches import default_squeeze_dim
 from dlfa_kernels.launches import Launch
-from dlfa_kernels.module import default_squeeze_dim
 
 from .codegen import CALLS, VARIANTS, Setting, kernel_name, recorded_launches
 from .kernel_options import Architecture, Dtype, EmbedDim, Reduction, RowsPath, one_of, refuse_interpreter

@@ -28,7 +28,7 @@ from rich.progress import track
 from torch import Tensor
 
 from dlfa_kernels import FusedAIF
-from dlfa_kernels.module import default_squeeze_dim
+from dlfa_kernels.branches import default_squeeze_dim
 
 from .cases import DTYPES
 from .cpu_as_gpu import cpu_as_gpu

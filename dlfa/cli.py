@@ -38,7 +38,7 @@ def train(
         str | None,
         typer.Option(help="Lower layer, 0 (embeddings) to L-1; several as 4,6; none for the last-layer baseline."),
     ] = None,
-    fusion: Annotated[str | None, typer.Option(help="last, lower, sum, scalar_mix or aif (default).")] = None,
+    fusion: Annotated[str | None, typer.Option(help="last, lower, sum, scalar_mix, residual or aif (default).")] = None,
     fuse: Annotated[str | None, typer.Option(help="AIF: gate (default) or select.")] = None,
     seed: Annotated[int, typer.Option(help="Of initialisation, data order and dropout.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --output-dir.")] = False,

@@ -15,7 +15,7 @@ from dlfa_kernels.checks import ACTIVATIONS, FUSE_MODES, finite_number, odd_kern
 
 from . import atomic
 
-FUSIONS = ("last", "lower", "sum", "scalar_mix", "aif")
+FUSIONS = ("last", "lower", "sum", "scalar_mix", "residual", "aif")
 LABEL_SUBWORDS = ("first", "last", "mean")
 CLASSIFIER_POOLINGS = ("first", "mean")
 
@@ -48,14 +48,15 @@ class DLFAConfig(PreTrainedConfig):
             `fusion="scalar_mix"` all layers.
         fusion: "last" (the baseline; `fusion_layer` is ignored and stored as None), "lower" (that layer alone), "sum"
             (last + lower layers), "scalar_mix" (gamma times the softmax-weighted sum of the last and the lower
-            layers), "aif" (attention information fusion; several lower layers are fused in sequence, each by its own
-            module). None stands for "aif" where there is a second input, else for "last".
-        fuse: AIF's "gate" (z = m (x + y)) or "select" (z = m x + (1 - m) y).
+            layers), "residual" (AIF's two branches added to the sum, without a gate: as many parameters as AIF),
+            "aif" (attention information fusion; several lower layers are fused in sequence, each by its own module,
+            in "residual" too). None stands for "aif" where there is a second input, else for "last".
+        fuse: AIF's "gate" (z = m (x + y)) or "select" (z = m x + (1 - m) y); not of "residual".
         reduction: AIF's squeeze width is max(16, E // reduction), rounded up to a multiple of 16.
         squeeze_dim: AIF's squeeze width itself, in place of `reduction`.
         kernel_size: odd width in tokens of AIF's local branch.
         activation: AIF's "relu", "gelu" or "silu".
-        gate_bias: initial bias of AIF's gate before the sigmoid.
+        gate_bias: initial bias of AIF's gate before the sigmoid; not of "residual".
         aif_backend: "auto", "triton" or "eager".
         layer_dropout: scalar mix only: probability, in training, that a layer is left out of the mix.
         scalar_mix_layer_norm: scalar mix only: bring every layer to mean 0 and variance 1, token by token, before.

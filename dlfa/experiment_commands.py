@@ -18,7 +18,8 @@ def sweep(
     fusion_layers: Annotated[str, typer.Option(help="Lower layers, such as 2,4,6, or all.")] = "all",
     seeds: Annotated[str, typer.Option(help="Such as 1,2,3.")] = "1",
     modes: Annotated[
-        str, typer.Option(help="Of last, lower, sum, scalar_mix, aif:gate, aif:select; the first once a seed.")
+        str,
+        typer.Option(help="Of last, lower, sum, scalar_mix, residual, aif:gate, aif:select; the first once a seed."),
     ] = "last,aif:gate",
     keep_models: Annotated[bool, typer.Option("--keep-models", help="Save every cell's model.")] = False,
     processes: Annotated[

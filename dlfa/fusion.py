@@ -6,7 +6,7 @@ optionally the one token that is wanted, and returns (B, T, E), or (B, E) with `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from dlfa_kernels import FusedAIF
 
 from .configuration import DLFAConfig
+from .residual import ResidualBranches
 
 
 class Fusion(nn.Module):
@@ -130,15 +131,49 @@ class ScalarMix(Fusion):
         return f"{self.scalars.numel()}, layer_dropout={self.layer_dropout}, layer_norm={self.layer_norm}"
 
 
-class AIFSequence(Fusion):
-    """AIF over the last layer and the first lower input, over that result and the second, and so on.
+class FusionSequence(Fusion):
+    """A step over the last layer and the first lower input, one over that result and the second, and so on.
 
-    Each step has its own `FusedAIF` in `self.aif`; with one lower input, which is the usual case, there is one.
+    Args:
+        steps: modules that are called as `FusedAIF` is, one a lower input; with one, which is the usual case, there is
+            one. They are kept in `self.aif`, so that AIF and its control have the same names in a state_dict.
     """
 
-    def __init__(self, config: DLFAConfig) -> None:
+    def __init__(self, steps: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.aif = nn.ModuleList(
+        self.aif = nn.ModuleList(steps)
+
+    def forward(
+        self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
+    ) -> Tensor:
+        """The last step's result, (B, T, E) or (B, E); zero at padding."""
+        fused, final = last, len(self.aif) - 1
+        for number, (step, lower) in enumerate(zip(self.aif, lowers, strict=True)):
+            fused = step(fused, lower, mask, token=token if number == final else None)
+        return fused
+
+
+class ResidualSequence(FusionSequence):
+    """AIF's control without a gate: each step is a `ResidualBranches`."""
+
+    def __init__(self, config: DLFAConfig) -> None:
+        super().__init__(
+            ResidualBranches(
+                config.hidden_size,
+                reduction=config.reduction,
+                squeeze_dim=config.squeeze_dim,
+                kernel_size=config.kernel_size,
+                activation=config.activation,
+            )
+            for _ in range(config.num_lower_inputs)
+        )
+
+
+class AIFSequence(FusionSequence):
+    """AIF: each step is a `FusedAIF`."""
+
+    def __init__(self, config: DLFAConfig) -> None:
+        super().__init__(
             FusedAIF(
                 config.hidden_size,
                 reduction=config.reduction,
@@ -151,15 +186,6 @@ class AIFSequence(Fusion):
             )
             for _ in range(config.num_lower_inputs)
         )
-
-    def forward(
-        self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
-    ) -> Tensor:
-        """The last step's result, (B, T, E) or (B, E); zero at padding."""
-        fused, final = last, len(self.aif) - 1
-        for step, (aif, lower) in enumerate(zip(self.aif, lowers, strict=True)):
-            fused = aif(fused, lower, mask, token=token if step == final else None)
-        return fused
 
     def gates(
         self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
@@ -182,6 +208,8 @@ def build_fusion(config: DLFAConfig) -> Fusion:
         return LayerSum()
     if config.fusion == "scalar_mix":
         return ScalarMix(config.num_lower_inputs + 1, config.layer_dropout, config.scalar_mix_layer_norm)
+    if config.fusion == "residual":
+        return ResidualSequence(config)
     if config.fusion == "aif":
         return AIFSequence(config)
     return LastLayer()

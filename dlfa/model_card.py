@@ -62,8 +62,9 @@ def describe_fusion(config: DLFAConfig) -> str:
     if config.fusion in ("last", "lower"):
         return f"{layers[0] if config.fusion == 'lower' else 'the last layer'} alone"
     *first, final = ["the last layer", *layers]
-    how = {"sum": "the sum", "scalar_mix": "a learnt scalar mix", "aif": f"AIF ({config.fuse})"}[str(config.fusion)]
-    return f"{how} of {', '.join(first)} and {final}"
+    how = {"scalar_mix": "a learnt scalar mix", "aif": f"AIF ({config.fuse})"}.get(str(config.fusion), "the sum")
+    beside = ", with AIF's branches added and no gate" if config.fusion == "residual" else ""
+    return f"{how} of {', '.join(first)} and {final}{beside}"
 
 
 def _metadata(folder: Path, config: DLFAConfig, head: str, results: Mapping[str, Any] | None) -> ModelCardData:

@@ -58,7 +58,7 @@ class DLFAModel(DLFAPreTrainedModel):
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, further arguments of the encoder.
 
         Returns:
-            DLFAModelOutput: `last_hidden_state` (B, T, E), in AIF's case zero at padding.
+            DLFAModelOutput: `last_hidden_state` (B, T, E), of AIF and its control zero at padding.
 
         Raises:
             ValueError, TypeError: an argument that does not fit.

@@ -15,7 +15,7 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig,
 from transformers.utils import ModelOutput
 from transformers.utils.generic import TransformersKwargs
 
-from dlfa_kernels import FusedAIF
+from dlfa_kernels.branches import AIFBranches
 from dlfa_kernels.checks import check_lower, check_mask, is_tensor
 
 from .configuration import DLFAConfig, check_family
@@ -71,11 +71,11 @@ class DLFAPreTrainedModel(PreTrainedModel):
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
         # A module of custom code without parameters of its own counts as loaded, and its initialisation is skipped.
-        super()._initialize_weights(module, is_custom_code and not isinstance(module, FusedAIF))
+        super()._initialize_weights(module, is_custom_code and not isinstance(module, AIFBranches))
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, (FusedAIF, ScalarMix)):
+        if isinstance(module, (AIFBranches, ScalarMix)):
             module.reset_parameters()
         else:
             super()._init_weights(module)

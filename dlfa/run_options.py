@@ -42,13 +42,14 @@ def run_fields(
     data_dir: DataDir = None,
     languages: Languages = None,
     kernel_size: Annotated[
-        int | None, typer.Option(help="AIF: odd width of the local branch in tokens; default: 1.")
+        int | None, typer.Option(help="AIF, residual: odd width of the local branch in tokens; default: 1.")
     ] = None,
     reduction: Annotated[
-        int | None, typer.Option(help="AIF: squeeze width is hidden size / reduction, at least 16; default: 4.")
+        int | None,
+        typer.Option(help="AIF, residual: squeeze width is hidden size / reduction, at least 16; default: 4."),
     ] = None,
     gate_bias: Annotated[float | None, typer.Option(help="AIF: initial bias of the gate; default: 0.")] = None,
-    activation: Annotated[str | None, typer.Option(help="AIF: relu (default), gelu or silu.")] = None,
+    activation: Annotated[str | None, typer.Option(help="AIF, residual: relu (default), gelu or silu.")] = None,
     layer_dropout: Annotated[
         float | None, typer.Option(help="Scalar mix: probability, in training, that a layer is left out.")
     ] = None,

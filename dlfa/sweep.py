@@ -38,7 +38,7 @@ from .run_config import RunConfig, differences
 from .run_directory import SWEEP, RunDirectory
 from .training import fit, prepare
 
-MODES = ("last", "lower", "sum", "scalar_mix", "aif:gate", "aif:select")
+MODES = ("last", "lower", "sum", "scalar_mix", "residual", "aif:gate", "aif:select")
 _WITHOUT_LAYER = ("last", "scalar_mix")
 # A process takes as long to start as a few runs over a frozen encoder.
 _RUNS_WORTH_A_PROCESS = 8

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from .checks import AIFWeights, check_inputs
 
+RESIDUAL = "residual"
 _PHI: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
 
@@ -49,7 +50,8 @@ def gate_or_fused(
 ) -> Tensor:
     """The fused states z, or with `gate_alone` the gate m, in the dtype of `last` and the shape of z.
 
-    That is (B, T, E), packed (N, E), or with `token` (B, E). Arguments as in `aif_reference`, already checked.
+    That is (B, T, E), packed (N, E), or with `token` (B, E). Arguments as in `aif_reference`, already checked; beside
+    AIF's values `fuse` may be RESIDUAL, AIF's control without a gate: z_bt = w_bt + g_b + l_bt, 0 at padding.
     """
     with _without_autocast(last.device.type):
         return _gate_or_fused(last, lower, weights, mask, cu_seqlens, token, fuse, activation, gate_alone)
@@ -127,9 +129,12 @@ def _gate_or_fused(
     local = F.linear(phi(squeezed), w_le[:, :, 0], b_le)
 
     # m and z
-    gate = torch.sigmoid(take(g, owner) + local)
+    branches = take(g, owner) + local
+    gate = torch.sigmoid(branches)
     if gate_alone:
         result = gate
+    elif fuse == RESIDUAL:
+        result = take(w, chosen) + branches
     elif fuse == "gate" or y is None:
         result = gate * take(w, chosen)
     else:

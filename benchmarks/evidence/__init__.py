@@ -3,5 +3,6 @@
 `plan` says which `groups` of runs answer which question. `runner` makes them in `directories`, with `shared_materials`
 and the `source` they were made from; `rows` collects them into one CSV file. `group_evidence` draws from it what there
 is of a group, sorted into `comparisons`; `page` shows all of that (`tables`, `pictures`), `document` what RESULTS.md
-and README show of every group (`overview`), both with people's `prose`. `python -m benchmarks.evidence` is `command`.
+and README show of every group (`overview`), both with AIF against its `control` and people's `prose`.
+`python -m benchmarks.evidence` is `command`.
 """

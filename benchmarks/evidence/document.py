@@ -12,9 +12,10 @@ from pathlib import Path
 from dlfa import atomic
 
 from ..readme_sections import EVIDENCE, replace_section
+from .control import control_overview
 from .group_evidence import gather
 from .groups import Group, planned_runs
-from .overview import headline_table, layer_table, overview_table, question_table
+from .overview import headline_table, layer_table, linked, overview_table, question_table
 from .page import PAGES, PICTURES, bullets, joined, titled, write_page
 from .prose import LIMITS, PROTOCOL, SUMMARY, UNDERSTANDING, read_prose
 from .rows import Row, hours
@@ -34,6 +35,10 @@ _LAYERS = """\
 The layer that English development data choose and its zero-shot score, and behind the arrow the best one by test
 average where it is another. Modes that were run with one layer alone, or with options of their own, are on the groups'
 pages."""
+_CONTROL = """\
+*residual* is the sum of the layers with AIF's two branches added: AIF's parameters, trained alike, and no gate. What it
+gains over the sum is what the parameters give; what AIF gains over it, what the gate gives. By each group's most seeds;
+fewer seeds, other layers and other learning rates are on the groups' pages."""
 _COMMANDS = """\
 ```
 python -m benchmarks.evidence --run PATTERN --model ENCODER --data ROOT    # makes what is missing
@@ -60,6 +65,9 @@ def write_document(root: Path, plan: Sequence[Group], rows: Sequence[Row]) -> Pa
         made.unlink()  # of an earlier document
     for evidence in several:
         write_page(root, evidence, _prose(prose, evidence.group.name))
+    controls = control_overview(
+        [(linked(each.group), each.comparables[0]) for each in several if each.group.headline and each.comparables]
+    )
     parts = [
         "# Results",
         f"Made by `python -m benchmarks.evidence --write` from [runs.csv]({FOLDER}/runs.csv), the plan and "
@@ -75,6 +83,7 @@ def write_document(root: Path, plan: Sequence[Group], rows: Sequence[Row]) -> Pa
         _facts(list(used.values())),
         bullets(_unplanned(plan, rows)),
         *titled("## Which layer wins", layer_table(several), _LAYERS),
+        *titled("## Gate or parameters", controls, _CONTROL),
         "## Understanding",
         _prose(prose, UNDERSTANDING),
         "## Limits",

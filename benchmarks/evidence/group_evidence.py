@@ -97,14 +97,17 @@ def _comparables(runs: Sequence[Run], metric: str | None) -> list[ComparableVari
 
 
 def _without_common_options(runs: Sequence[Run]) -> list[Run]:
-    """The runs with options that all of AIF have left out of their variants: they tell none from another."""
+    """The runs with options that all of AIF have left out of their variants: they tell none from another.
+
+    AIF's control has AIF's options.
+    """
     of_aif = [set(run.variant.options) for run in runs if run.variant.fusion == "aif"]
     common = set.intersection(*of_aif) if of_aif else set()
     return [
         replace(
             run, variant=replace(run.variant, options=tuple(item for item in run.variant.options if item not in common))
         )
-        if run.variant.fusion == "aif"
+        if run.variant.fusion in ("aif", "residual")
         else run
         for run in runs
     ]

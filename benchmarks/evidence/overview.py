@@ -17,8 +17,8 @@ from .rows import distinct, hours
 
 # Modes without options of their own, and what the columns of tables call them.
 _MODES = {
-    "single layer": "single layer", "scalar_mix": "scalar mix", "sum": "sum", "aif gate": "AIF gate",
-    "aif select": "AIF select",
+    "single layer": "single layer", "scalar_mix": "scalar mix", "sum": "sum", "residual": "residual",
+    "aif gate": "AIF gate", "aif select": "AIF select",
 }  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def question_table(several: Sequence[GroupEvidence]) -> Table | None:
     """One row a group: what it asks, of how many examples and runs."""
     rows = [
         (
-            _linked(evidence.group),
+            linked(evidence.group),
             evidence.group.question,
             distinct(evidence.rows, "train_examples"),
             distinct(evidence.rows, "eval_examples"),
@@ -52,7 +52,7 @@ def overview_table(several: Sequence[GroupEvidence]) -> Table | None:
             if fused is not None:
                 gains = [gain_with_interval(comparable, fused, reference) for reference in (LAST, single)]
                 cells[2:] = [_named_score(comparable, fused), *gains]
-            rows.append((_linked(group), group.task, group.regime, str(languages), str(seeds), *cells))
+            rows.append((linked(group), group.task, group.regime, str(languages), str(seeds), *cells))
     columns = (
         "group", "task", "regime", "zero-shot languages", "seeds", "last", "single layer", "fusion", "over last",
         "over the single layer",
@@ -68,7 +68,7 @@ def layer_table(several: Sequence[GroupEvidence]) -> Table | None:
             found = {choice.mode: choice for choice in comparable.choices if choice.candidates > 1}
             cells = [_best_layers(comparable, found[mode]) if mode in found else NONE for mode in _MODES]
             if set(cells) != {NONE}:
-                rows.append((_linked(evidence.group), str(len(comparable.comparison.seeds)), *cells))
+                rows.append((linked(evidence.group), str(len(comparable.comparison.seeds)), *cells))
     return Table(("group", "seeds", *_MODES.values()), tuple(rows)) if rows else None
 
 
@@ -76,7 +76,7 @@ def headline_table(several: Sequence[GroupEvidence]) -> Table | None:
     """README's: one row a group that has a headline, one column a mode, each with the layers that dev data choose.
 
     They choose among all layers that were run, by the seeds that these share; the score is over the group's most seeds,
-    which a cell without a score has not had.
+    which a cell without a score has not had. A mode that was not run has an empty cell.
     """
     rows = [row for evidence in several if evidence.group.headline and (row := _headline_row(evidence)) is not None]
     return Table(("", "last layer", *_MODES.values()), tuple(rows)) if rows else None
@@ -91,7 +91,11 @@ def _headline_row(evidence: GroupEvidence) -> tuple[str, ...] | None:
     scores: list[float | None] = []
     for mode in _MODES:
         choice = max((item for item in choices if item.mode == mode), key=lambda item: item.candidates, default=None)
-        if choice is None or choice.chosen is None:
+        if choice is None:
+            cells.append(NONE)
+            scores.append(None)
+            continue
+        if choice.chosen is None:
             return None
         score = scored.score(choice.chosen) if choice.chosen in scored.comparison.runs else None
         scores.append(score)
@@ -104,7 +108,8 @@ def _headline_row(evidence: GroupEvidence) -> tuple[str, ...] | None:
     return (label, percent(scored.score(LAST)), *cells)
 
 
-def _linked(group: Group) -> str:
+def linked(group: Group) -> str:
+    """A group's name with a link to its page."""
     return f"[{group.name}]({PAGES}/{group.name}.md)"
 
 

@@ -13,6 +13,7 @@ from dlfa.report.tables import Table, group_table
 from dlfa.report.variants import Variant
 
 from .comparisons import LAST, ComparableVariants
+from .control import control_table
 from .group_evidence import GroupEvidence
 from .pictures import shrink
 from .rows import distinct, hours
@@ -105,6 +106,7 @@ def _tables(root: Path, comparable: ComparableVariants, name: str) -> list[str]:
         *titled(
             "", mode_table(comparable), "Modes against each other, each with the layer that development data choose."
         ),
+        *titled("", control_table(comparable), "AIF against its control, which has the same parameters and no gate."),
     ]
     file = f"{name}-layers.png"
     curves = _curve_variants(comparable)

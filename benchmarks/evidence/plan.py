@@ -46,6 +46,7 @@ def _modes(
         variant("lower", *single, seeds=seeds, **options),
         variant("sum", PAIR, seeds=seeds, **options),
         variant("aif gate", PAIR, seeds=seeds, **options),
+        variant("residual", PAIR, seeds=seeds, **options),
         variant("scalar_mix", *mix, seeds=seeds, **options),
     )
 
@@ -72,13 +73,15 @@ POS_FROZEN = _pos(
     options={**_TAGGING, **_FROZEN},
     variants=(
         *_modes(3, 4, 5, 6, mix=(None, PAIR), seeds=FIVE),
-        variant("sum", (8, 6, 4), seeds=FIVE),
+        variant("sum", 6, (8, 6, 4), seeds=FIVE),
         variant("aif gate", 6, (8, 6, 4), seeds=FIVE),
         variant("aif select", 6, (8, 6, 4), seeds=FIVE),
+        variant("residual", 6, (8, 6, 4), seeds=FIVE),
         variant("lower", 0, 1, 2, 7, 8, 9, 10, 11),
-        variant("sum", 2, 3, 4, 5, 6, 7, 8, 10),
+        variant("sum", 2, 3, 4, 5, 7, 8, 10),
         variant("aif gate", 0, 2, 3, 4, 5, 7, 8, 10),
         variant("aif select", 0, 2, 3, 4, 5, 7, 8, 10),
+        variant("residual", 0, 2, 3, 4, 5, 7, 8, 10),
     ),
 )
 
@@ -108,6 +111,10 @@ POS_FROZEN_RATES = _rates(
     variant("aif select", PAIR, learning_rate=5e-4),
     variant("aif select", PAIR, learning_rate=1e-2),
     variant("lower", 4, 5, 6, learning_rate=1e-2),
+    variant("residual", PAIR, learning_rate=1e-2),
+    # It learns English fastest, so slower too.
+    variant("residual", PAIR, learning_rate=5e-4),
+    variant("residual", PAIR, learning_rate=2e-4),
 )
 
 POS_FROZEN_MODULE = _pos(
@@ -217,11 +224,15 @@ NER_FROZEN = _ner(
     options={**_TAGGING, **_FROZEN, "max_eval_examples": 300},
     variants=(
         *_modes(6, 7, mix=(None, PAIR), seeds=FIVE),
+        variant("sum", 7, seeds=FIVE),
+        variant("aif gate", 7, seeds=FIVE),
         variant("aif select", 7, seeds=FIVE),
+        variant("residual", 7, seeds=FIVE),
         variant("lower", 2, 4, 5, 8, 10),
-        variant("sum", 4, 5, 6, 7, 8),
-        variant("aif gate", 4, 5, 6, 7, 8),
+        variant("sum", 4, 5, 6, 8),
+        variant("aif gate", 4, 5, 6, 8),
         variant("aif select", 2, 4, 5, 6, 8, 10),
+        variant("residual", 4, 5, 6, 8),
     ),
 )
 
@@ -246,13 +257,15 @@ NLI_FROZEN = _nli(
     options={**_TRAINING, **_FROZEN, "max_eval_examples": 300},
     variants=(
         *_modes(8, 10, mix=(None,), seeds=FIVE),
-        variant("sum", 4, seeds=FIVE),
+        variant("sum", 4, 7, (10, 8), seeds=FIVE),
         variant("aif gate", 7, (10, 8), seeds=FIVE),
-        variant("aif select", 7, seeds=FIVE),
+        variant("aif select", 7, (10, 8), seeds=FIVE),
+        variant("residual", 7, (10, 8), seeds=FIVE),
         variant("lower", 2, 4, 6),
-        variant("sum", 6, 7, 8, 10, (10, 8)),
+        variant("sum", 6, 8, 10),
         variant("aif gate", 4, 5, 6, 8, 10),
-        variant("aif select", 4, 5, 6, 8, 10, (10, 8)),
+        variant("aif select", 4, 5, 6, 8, 10),
+        variant("residual", 4, 5, 6, 8, 10),
     ),
 )
 
@@ -260,8 +273,10 @@ NLI_FROZEN_RATES = _rates(
     NLI_FROZEN,
     *_modes(7, 8),
     variant("aif gate", 7),
+    variant("residual", 7),
     *_modes(7, 8, learning_rate=1e-2),
     variant("aif gate", 7, learning_rate=1e-2),
+    variant("residual", 7, learning_rate=1e-2),
 )
 
 NLI_FROZEN_MEAN = _nli(
@@ -273,13 +288,15 @@ NLI_FROZEN_MEAN = _nli(
     options={**NLI_FROZEN.options, "classifier_pooling": "mean"},
     variants=(
         *_modes(8, mix=(None,), seeds=FIVE),
-        variant("sum", (10, 8), seeds=FIVE),
-        variant("aif gate", 8, seeds=FIVE),
-        variant("aif select", 6, (10, 8), seeds=FIVE),
+        variant("sum", 6, 8, (10, 8), seeds=FIVE),
+        variant("aif gate", 6, 8, (10, 8), seeds=FIVE),
+        variant("aif select", 6, 8, (10, 8), seeds=FIVE),
+        variant("residual", 6, 8, (10, 8), seeds=FIVE),
         variant("lower", 2, 4, 6, 10),
-        variant("sum", 6, 8, 10),
-        variant("aif gate", 6, 10, (10, 8)),
-        variant("aif select", 8, 10),
+        variant("sum", 10),
+        variant("aif gate", 10),
+        variant("aif select", 10),
+        variant("residual", 10),
     ),
 )
 
@@ -287,8 +304,10 @@ NLI_FROZEN_MEAN_RATES = _rates(
     NLI_FROZEN_MEAN,
     *_modes(8, 10),
     variant("aif select", 6),
+    variant("residual", 6),
     *_modes(8, 10, learning_rate=1e-2),
     variant("aif select", 6, learning_rate=1e-2),
+    variant("residual", 6, learning_rate=1e-2),
 )
 
 NLI_FULL = _nli(
@@ -307,6 +326,7 @@ NLI_FULL = _nli(
         variant("lower", 8),
         variant("scalar_mix"),
         variant("sum", PAIR),
+        variant("residual", PAIR),
     ),
 )
 

@@ -53,8 +53,9 @@ _VARIANCE = (
     "is a fixed weight a channel."
 )
 _PARTS = (
-    "The output is a sum of layers, each times a coefficient (the gate m, 1 - m, or a fixed weight). Weight: the mean "
-    "coefficient. Share: the norm of a layer's part over the sum of all parts' norms, mean over tokens."
+    "The output is a sum of layers, each times a coefficient (the gate m, 1 - m, or a fixed weight); branches that are "
+    "added count as one. Weight: the mean coefficient. Share: the norm of a layer's part over the sum of all parts' "
+    "norms, mean over tokens."
 )
 
 

@@ -1,4 +1,7 @@
-"""What each layer adds to the output of a fusion: every fusion is a sum of layers times coefficients."""
+"""What each layer adds to the output of a fusion, which is a sum of layers times coefficients.
+
+AIF's control adds its branches too: they count as a layer more.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ from torch.nn import functional as F
 
 from dlfa_kernels import FusedAIF
 
-from ..fusion import AIFSequence, Fusion, LayerSum, LowerLayer, ScalarMix
+from ..fusion import AIFSequence, Fusion, LayerSum, LowerLayer, ResidualSequence, ScalarMix
 
 LAST = "last"
+BRANCHES = "branches"
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class FusionParts:
     """A fusion's output as a sum.
 
     Attributes:
-        coefficients: by layer ("last", or the lower layer's number), broadcastable to (B, T, E): m, 1 - m, 1, ...
+        coefficients: by layer ("last", the lower layer's number, "branches"), broadcastable to (B, T, E): m, 1, ...
         states: by layer, (B, T, E), what the coefficient multiplies.
         gates: AIF's gates, one a lower input in the order of fusion, (B, T, E).
     """
@@ -57,7 +61,10 @@ def fusion_parts(
         return FusionParts(dict(zip((*names, LAST), shares, strict=True)), states)
     if isinstance(fusion, LowerLayer):
         return FusionParts({names[0]: one}, {names[0]: lowers[0]})
-    if isinstance(fusion, LayerSum):
+    if isinstance(fusion, ResidualSequence):
+        # What the branches of all steps add is what the output has beside the layers.
+        states[BRANCHES] = fusion(last, lowers, mask).float() - sum(state.float() for state in states.values())
+    if isinstance(fusion, (LayerSum, ResidualSequence)):
         return FusionParts(dict.fromkeys(states, one), states)
     return FusionParts({LAST: one}, {LAST: last})
 

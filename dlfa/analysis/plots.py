@@ -9,6 +9,7 @@ import numpy as np
 
 from ..figures import COLOURS, new_figure, write_png
 from .findings import zero_shot_mean
+from .fusion_parts import BRANCHES, LAST
 from .subject import FUSED
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def contribution_plot(findings: dict[str, Any], path: Path) -> bool:
     shades = _shades(len(layers))
     for layer, colour in zip(layers, shades, strict=True):
         shares = np.array([100 * by_language[name][layer]["norm_share"] for name in names])
-        label = "last layer" if layer == "last" else f"layer {layer}"
+        label = {LAST: "last layer", BRANCHES: BRANCHES}.get(layer, f"layer {layer}")
         bars = axes.barh(names, shares, left=left, color=colour, label=label)
         if len(layers) <= 4:
             axes.bar_label(bars, fmt="%.0f", label_type="center", fontsize=7, color="white")

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# What a fusion makes use of; AIF's options are all the others.
-_UNUSED = {"label_subword", "classifier_pooling", "classifier_dropout", "aif_backend", "fusion", "fusion_layer"}
+# Options that say nothing of how a fusion works, or that a variant tells by itself.
+_UNUSED = {"label_subword", "classifier_pooling", "classifier_dropout", "aif_backend", "fusion", "fusion_layer", "fuse"}
 _MIX = {"layer_dropout", "scalar_mix_layer_norm"}
-_ORDER = ("last", "lower", "sum", "scalar_mix", "aif")
+_GATE = {"gate_bias"}
+_ORDER = ("last", "lower", "sum", "scalar_mix", "residual", "aif")
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Variant:
     """A way to fuse.
 
     Attributes:
-        fusion: "last", "lower", "sum", "scalar_mix" or "aif".
+        fusion: "last", "lower", "sum", "scalar_mix", "residual" or "aif".
         layers: the lower layers, in order; none for the last layer alone and for a scalar mix of all.
         fuse: AIF's "gate" or "select", else None.
         options: further options that are not at their default, as JSON by name.
@@ -43,13 +44,7 @@ class Variant:
         compared: Mapping[str, Any] | None = None,
     ) -> Variant:
         """A variant from a run's results; options that the fusion has no use of are dropped, and so are defaults."""
-        used = {
-            name: value
-            for name, value in (options or {}).items()
-            if name not in _UNUSED and name != "fuse" and (name in _MIX) == (fusion == "scalar_mix")
-        }
-        if fusion not in ("aif", "scalar_mix"):
-            used = {}
+        used = {name: value for name, value in (options or {}).items() if _has_option(fusion, name)}
         defaults = _defaults() if used else {}
         changed = {name: value for name, value in used.items() if name not in defaults or defaults[name] != value}
         return cls(
@@ -86,6 +81,15 @@ class Variant:
 
     def _details(self) -> list[str]:
         return [f"{name} {value.strip(chr(34))}" for name, value in (*self.options, *self.compared)]
+
+
+def _has_option(fusion: str, name: str) -> bool:
+    """Whether a fusion makes use of a model's option; AIF of all that are no other's."""
+    if name in _UNUSED:
+        return False
+    if name in _MIX:
+        return fusion == "scalar_mix"
+    return fusion == "aif" or (fusion == "residual" and name not in _GATE)
 
 
 def _frozen(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -70,7 +70,10 @@ def test_patterns_choose_runs_and_ensembles():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: variant("aif"), "mode must be one of last, lower, sum, scalar_mix, aif gate, aif select, got 'aif'"),
+        (
+            lambda: variant("aif"),
+            "mode must be one of last, lower, sum, scalar_mix, residual, aif gate, aif select, got 'aif'",
+        ),
         (lambda: variant("last", 3), "takes no layers"),
         (lambda: variant("sum"), "needs at least one layer"),
         (lambda: variant("last", sqeeze_dim=3), "unknown option sqeeze_dim; valid are activation, "),

@@ -24,6 +24,7 @@ FUSIONS = [
     {"fusion": "sum", "fusion_layer": [0, 2]},
     {"fusion": "scalar_mix", "fusion_layer": None},
     {"fusion": "scalar_mix", "fusion_layer": [1], "scalar_mix_layer_norm": True},
+    {"fusion": "residual", "fusion_layer": [2, 0]},
     {"fusion": "aif", "fusion_layer": 1, "fuse": "gate"},
     {"fusion": "aif", "fusion_layer": 1, "fuse": "select", "kernel_size": 3},
     {"fusion": "aif", "fusion_layer": [2, 0], "fuse": "gate"},

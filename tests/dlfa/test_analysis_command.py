@@ -80,16 +80,24 @@ def test_a_plain_encoder_has_probes_alone(encoder, data_dir, tmp_path):
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["probe-languages.png", "probes.png"]
 
 
-def test_scalar_mix_has_contributions_and_no_gate(encoder, data_dir, tmp_path):
-    labels = TASKS["udpos"].labels
-    model = save(DLFAForTokenClassification, encoder, tmp_path / "mix", labels, fusion="scalar_mix", fusion_layer=None)
+@pytest.mark.parametrize(
+    ("options", "parts", "weight"),
+    [
+        ({"fusion": "scalar_mix", "fusion_layer": None}, {"last", "0", "1"}, 1 / 3),
+        ({"fusion": "residual", "fusion_layer": 1}, {"last", "1", "branches"}, 1),
+    ],
+)
+def test_without_a_gate_there_are_contributions(encoder, data_dir, tmp_path, options, parts, weight):
+    model = save(DLFAForTokenClassification, encoder, tmp_path / "mix", TASKS["udpos"].labels, **options)
     result = invoke(
         model, "--task", "udpos", "--data-dir", data_dir, "--probe-examples", 12, "--output", tmp_path / "out"
     )
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "out" / "analysis.json").read_text())
     assert found["gates"] == []
-    assert found["contributions"]["de"]["last"]["weight"] == pytest.approx(1 / 3)
+    assert set(found["contributions"]["de"]) == parts
+    assert found["contributions"]["de"]["last"]["weight"] == pytest.approx(weight)
+    assert all(f"{part}: weight" in (tmp_path / "out" / "analysis.md").read_text() for part in parts)
 
 
 def test_a_sentence_task_is_probed_on_its_first_token(encoder, tmp_path):

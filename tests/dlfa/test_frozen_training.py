@@ -90,6 +90,7 @@ def test_same_training_as_with_the_encoder_run_at_every_step(base, finished, tmp
 @pytest.mark.parametrize(
     "options",
     [{"fusion_layer": None}, {"fusion": "scalar_mix", "fusion_layer": None}, {"fusion_layer": [0, 1]},
+     {"fusion_layer": [0, 1], "fusion": "residual"},
      {"fusion_layer": 0, "label_subword": "mean"}, {"fusion_layer": 1, "fusion": "lower"}],
 )  # fmt: skip
 def test_every_fusion_trains_on_states(base, tmp_path, options):

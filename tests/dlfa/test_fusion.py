@@ -5,7 +5,16 @@ import torch
 from torch.nn import functional as F
 
 from dlfa import DLFAConfig
-from dlfa.fusion import AIFSequence, Fusion, LastLayer, LayerSum, LowerLayer, ScalarMix, build_fusion
+from dlfa.fusion import (
+    AIFSequence,
+    Fusion,
+    LastLayer,
+    LayerSum,
+    LowerLayer,
+    ResidualSequence,
+    ScalarMix,
+    build_fusion,
+)
 
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 ENCODER = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
@@ -30,6 +39,11 @@ def test_each_mode_builds_its_fusion() -> None:
     assert isinstance(fusion(fusion="lower", fusion_layer=1), LowerLayer)
     assert isinstance(fusion(fusion="sum", fusion_layer=1), LayerSum)
     assert isinstance(fusion(fusion="scalar_mix"), ScalarMix)
+    control = fusion(
+        fusion="residual", fusion_layer=[1, 3], squeeze_dim=20, kernel_size=3, activation="gelu", gate_bias=-2.0,
+    )  # fmt: skip
+    assert isinstance(control, ResidualSequence)
+    assert [(step.squeeze_dim, step.kernel_size, step.activation) for step in control.aif] == [(20, 3, "gelu")] * 2
     aif = fusion(
         fusion_layer=[1, 3], fuse="select", squeeze_dim=20, kernel_size=3, activation="gelu", gate_bias=-2.0,
         aif_backend="eager",
@@ -51,6 +65,8 @@ def test_each_mode_builds_its_fusion() -> None:
         {"fusion": "sum", "fusion_layer": [2, 0]},
         {"fusion": "scalar_mix", "fusion_layer": [2, 0]},
         {"fusion": "scalar_mix", "scalar_mix_layer_norm": True},
+        {"fusion": "residual", "fusion_layer": 2},
+        {"fusion": "residual", "fusion_layer": [2, 0, 1], "kernel_size": 3},
         {"fusion_layer": 2},
         {"fusion_layer": [2, 0, 1], "fuse": "select", "kernel_size": 3},
     ],
@@ -107,15 +123,24 @@ def test_scalar_mix_drops_layers_in_training_alone() -> None:
     torch.testing.assert_close(mix.weights(), torch.full((4,), 0.25))
 
 
-def test_aif_fuses_several_layers_in_sequence() -> None:
+@pytest.mark.parametrize("mode", ["aif", "residual"])
+def test_several_layers_are_fused_in_sequence(mode: str) -> None:
     last, first, second = states(3)
-    sequence = fusion(fusion_layer=[2, 0])
+    sequence = fusion(fusion=mode, fusion_layer=[2, 0])
     step = sequence.aif[0](last, first, MASK)
     torch.testing.assert_close(sequence(last, [first, second], MASK), sequence.aif[1](step, second, MASK))
     # the last step alone is confined to the token, the ones before it feed its pooling
     torch.testing.assert_close(
         sequence(last, [first, second], MASK, token=0), sequence.aif[1](step, second, MASK, token=0)
     )
+    with pytest.raises(ValueError, match="argument"):
+        sequence(last, [first], MASK)
+
+
+def test_gates_are_those_of_each_step() -> None:
+    last, first, second = states(3)
+    sequence = fusion(fusion_layer=[2, 0])
+    step = sequence.aif[0](last, first, MASK)
     gates = sequence.gates(last, [first, second], MASK)
     torch.testing.assert_close(gates[0], sequence.aif[0].gate(last, first, MASK))
     torch.testing.assert_close(gates[1], sequence.aif[1].gate(step, second, MASK))

@@ -73,6 +73,10 @@ def test_card_without_results(tmp_path: Path) -> None:
         ({"fusion_layer": [3, 1, 0], "fusion": "sum"}, "the sum of the last layer, layer 3, layer 1 and layer 0"),
         ({"fusion_layer": [3, 1]}, "AIF (gate) of the last layer, layer 3 and layer 1"),
         ({"feature_dim": 48}, "AIF (gate) of the last layer and external features of 48 channels"),
+        (
+            {"fusion_layer": 3, "fusion": "residual"},
+            "the sum of the last layer and layer 3, with AIF's branches added and no gate",
+        ),
         ({"fusion_layer": [0], "fusion": "scalar_mix"}, "a learnt scalar mix of the last layer and layer 0"),
     ],
 )

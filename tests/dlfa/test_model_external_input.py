@@ -15,7 +15,9 @@ def features(width: int, length: int = 7) -> torch.Tensor:
     return torch.randn(2, length, width, generator=torch.Generator().manual_seed(5))
 
 
-@pytest.mark.parametrize("fields", [{}, {"fuse": "select"}, {"fusion": "sum"}, {"fusion": "scalar_mix"}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"fuse": "select"}, {"fusion": "sum"}, {"fusion": "scalar_mix"}, {"fusion": "residual"}]
+)
 def test_it_takes_the_place_of_the_lower_layer(fields: dict) -> None:
     torch.manual_seed(0)
     model = DLFAForTokenClassification.from_encoder(tiny_encoder("bert"), 1, 5, **fields).eval()

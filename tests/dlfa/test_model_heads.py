@@ -25,6 +25,7 @@ ALL_MODES = [
     {"fusion_layer": 1, "fusion": "lower"},
     {"fusion_layer": [0, 2], "fusion": "sum"},
     {"fusion_layer": None, "fusion": "scalar_mix", "layer_dropout": 0.1},
+    {"fusion_layer": [2, 0], "fusion": "residual", "kernel_size": 3},
     {"fusion_layer": -2, "fuse": "gate"},
     {"fusion_layer": [2, 0], "fuse": "select", "kernel_size": 3},
 ]
@@ -256,7 +257,7 @@ def test_labels_of_sequences_that_do_not_fit_the_problem(num_labels: int, labels
     assert model(**batch(), labels=fitting).loss.isfinite()
 
 
-@pytest.mark.parametrize("fusion", ["lower", "sum", "scalar_mix", "aif"])
+@pytest.mark.parametrize("fusion", ["lower", "sum", "scalar_mix", "residual", "aif"])
 def test_kept_layers_that_do_not_fit_are_named_whatever_fuses_them(fusion: str) -> None:
     model, last = build(fusion=fusion), torch.randn(2, 7, WIDTH)
     with pytest.raises(ValueError, match=r"lowers\[0\] must have the shape of last, \(2, 7, 32\), got \(1, 7, 32\)"):

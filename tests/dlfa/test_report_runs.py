@@ -175,15 +175,17 @@ def test_variants_are_told_by_what_has_a_say(tmp_path):
     assert variant("last", (), kernel_size=3) == Variant("last")
     assert variant("scalar_mix", (), layer_dropout=0.1, kernel_size=3).label == "scalar_mix, layer_dropout 0.1"
     assert variant("lower", (6,), reduction=16).label == "lower 6"
+    assert variant("residual", (6,), reduction=16, gate_bias=2.0).label == "residual 6, reduction 16"
     order = [
         variant("aif", (10,)),
         variant("aif", (2,)),
+        variant("residual", (2,)),
         variant("scalar_mix", ()),
         variant("lower", (3,)),
         Variant("last"),
     ]
     assert [item.label for item in sorted(order, key=lambda item: item.sort_key)] == [
-        "last", "lower 3", "scalar_mix", "aif gate 2", "aif gate 10",
+        "last", "lower 3", "scalar_mix", "residual 2", "aif gate 2", "aif gate 10",
     ]  # fmt: skip
 
 

@@ -135,6 +135,7 @@ def test_task_table_names_every_task():
         ({"fusion": "last", "fusion_layer": None}, "udpos, some/encoder, last layer"),
         ({}, "udpos, some/encoder, aif with layer 6, select"),
         ({"fusion_layer": [4, 6]}, "udpos, some/encoder, aif with layers 4, 6, select"),
+        ({"fusion": "residual"}, "udpos, some/encoder, residual with layer 6"),
         ({"fusion": "scalar_mix", "fusion_layer": None}, "udpos, some/encoder, scalar_mix with all layers"),
         ({"model": None, "fuse": None, "ensemble": {"runs": [{}, {}]}}, "udpos, ensemble of 2 runs"),
     ],

@@ -264,7 +264,10 @@ def test_directory_of_something_else_is_refused(config):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"modes": ("aif",)}, "modes must be of last, lower, sum, scalar_mix, aif:gate, aif:select, got 'aif'"),
+        (
+            {"modes": ("aif",)},
+            "modes must be of last, lower, sum, scalar_mix, residual, aif:gate, aif:select, got 'aif'",
+        ),
         ({"seeds": (1, 1)}, "seeds must name at least one, and none twice"),
         ({"fusion_layers": (2,)}, r"fusion_layer must be in 0\.\.1"),
         ({"fusion_layers": (-2, 1)}, "fusion_layers must name at least one, and none twice, got 1,1"),
@@ -283,7 +286,7 @@ def test_bad_sweeps_are_refused_before_anything_is_written(config, changes, mess
 
 def test_modes_without_a_layer_run_once_a_seed(config):
     every = dataclasses.replace(config, modes=sweep_module.MODES, fusion_layers=None).resolved()
-    assert len(every.cells()) == 2 * (2 + 4 * 2)
+    assert len(every.cells()) == 2 * (2 + 5 * 2)
     assert Cell("scalar_mix", None, 2) in every.cells()
 
 

@@ -179,7 +179,7 @@ def test_gate_is_what_multiplies(token: int | None) -> None:
 
 def test_repr_says_every_setting() -> None:
     aif = FusedAIF(24, squeeze_dim=20, kernel_size=3, fuse="select", activation="gelu", backend="eager")
-    first_line = "embed_dim=24, squeeze_dim=20, kernel_size=3, fuse='select', activation='gelu', backend='eager'"
+    first_line = "embed_dim=24, squeeze_dim=20, kernel_size=3, activation='gelu', fuse='select', backend='eager'"
     assert first_line in repr(aif)
 
 

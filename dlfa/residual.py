@@ -1,0 +1,60 @@
+"""The control that tells AIF's gate from the parameters that make it: the same branches, added and not multiplied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from dlfa_kernels.branches import AIFBranches
+from dlfa_kernels.checks import check_inputs
+from dlfa_kernels.reference import RESIDUAL, gate_or_fused
+
+
+class ResidualBranches(AIFBranches):
+    """z_bt = w_bt + g_b + l_bt at real tokens, 0 at padding, with w = x + y and AIF's branches g and l.
+
+    Parameters, their names, shapes and number are those of `FusedAIF`. Both expand layers start at zero, as adapters
+    do, so that z = w at first: an output that is added has no bound, as a gate has. Theirs are the first gradients;
+    the squeeze layers get some as soon as the expand layers have moved.
+
+    Args:
+        embed_dim: E, channels of the hidden states.
+        **options: `reduction`, `squeeze_dim`, `kernel_size`, `activation`, `device` and `dtype`, as of `FusedAIF`.
+    """
+
+    def __init__(self, embed_dim: int, **options: Any) -> None:
+        super().__init__(embed_dim, **options)
+        self._start_at_the_sum()
+
+    def reset_parameters(self) -> None:
+        """Initialise the squeeze layers as AIF's, the expand layers with zeros."""
+        super().reset_parameters()
+        self._start_at_the_sum()
+
+    def _start_at_the_sum(self) -> None:
+        for expand in (self.local_expand, self.global_expand):
+            nn.init.zeros_(expand.weight)
+            nn.init.zeros_(expand.bias)  # type: ignore[arg-type]
+
+    def forward(
+        self, last: Tensor, lower: Tensor | None = None, mask: Tensor | None = None, *, token: int | None = None
+    ) -> Tensor:
+        """Add `lower` and the branches to `last`, in plain torch.
+
+        Args:
+            last: x, (B, T, E); float32, bfloat16, float16 or float64. Accumulation is float64 for float64, else
+                float32, under autocast too.
+            lower: y, of the shape and dtype of `last`; or None.
+            mask: (B, T), bool or integer 0/1, true at real tokens.
+            token: return only this token of each sequence.
+
+        Returns:
+            z in the shape and dtype of `last`, or (B, E) with `token`; a sequence without a real token gives zeros.
+
+        Raises:
+            ValueError, TypeError: as `FusedAIF.forward`.
+        """
+        weights = self.weights
+        check_inputs(last, lower, weights, mask, None, token, "gate", self.activation)
+        return gate_or_fused(last, lower, weights, mask, None, token, RESIDUAL, self.activation)
