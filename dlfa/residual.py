@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dlfa_kernels.branches import AIFBranches
 from dlfa_kernels.checks import check_inputs
-from dlfa_kernels.reference import RESIDUAL, gate_or_fused
+from dlfa_kernels.reference import aif_output
 
 
 class ResidualBranches(AIFBranches):
@@ -57,4 +57,4 @@ class ResidualBranches(AIFBranches):
         """
         weights = self.weights
         check_inputs(last, lower, weights, mask, None, token, "gate", self.activation)
-        return gate_or_fused(last, lower, weights, mask, None, token, RESIDUAL, self.activation)
+        return aif_output(last, lower, weights, mask, None, token, "gate", self.activation, "residual")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .backends import TRITON_AVAILABLE, resolve_backend
 from .checks import AIFWeights, check_inputs
-from .reference import gate_or_fused
+from .reference import aif_output
 
 if TRITON_AVAILABLE:
     from . import operators
@@ -89,4 +89,4 @@ def fused_aif(
         if token is None:
             return operators.aif(*inputs, fuse, activation, product_dtype(last))
         return operators.aif_token(*inputs, token, fuse, activation)
-    return gate_or_fused(last, lower, weights, mask, cu_seqlens, token, fuse, activation)
+    return aif_output(last, lower, weights, mask, cu_seqlens, token, fuse, activation)

@@ -9,7 +9,7 @@ from .backends import BACKENDS
 from .branches import AIFBranches
 from .checks import FUSE_MODES, check_inputs, one_of
 from .functional import fused_aif
-from .reference import gate_or_fused
+from .reference import aif_output
 
 
 class FusedAIF(AIFBranches):
@@ -115,9 +115,7 @@ class FusedAIF(AIFBranches):
             ValueError, TypeError: as `forward`.
         """
         check_inputs(last, lower, self.weights, mask, cu_seqlens, token, self.fuse, self.activation)
-        return gate_or_fused(
-            last, lower, self.weights, mask, cu_seqlens, token, self.fuse, self.activation, gate_alone=True
-        )
+        return aif_output(last, lower, self.weights, mask, cu_seqlens, token, self.fuse, self.activation, output="gate")
 
     def extra_repr(self) -> str:
         """The settings, for printing."""

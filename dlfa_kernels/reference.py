@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ from torch.nn import functional as F
 
 from .checks import AIFWeights, check_inputs
 
-RESIDUAL = "residual"
+# z; the gate m alone; or AIF's control without a gate, w_bt + g_b + l_bt
+Output = Literal["fused", "gate", "residual"]
 _PHI: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
 
@@ -36,7 +38,7 @@ def _without_autocast(device_type: str) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def gate_or_fused(
+def aif_output(
     last: Tensor,
     lower: Tensor | None,
     weights: AIFWeights,
@@ -45,19 +47,17 @@ def gate_or_fused(
     token: int | None,
     fuse: str,
     activation: str,
-    *,
-    gate_alone: bool = False,
+    output: Output = "fused",
 ) -> Tensor:
-    """The fused states z, or with `gate_alone` the gate m, in the dtype of `last` and the shape of z.
+    """The fused states z, or another `output`, in the dtype of `last` and the shape of z; 0 at padding.
 
-    That is (B, T, E), packed (N, E), or with `token` (B, E). Arguments as in `aif_reference`, already checked; beside
-    AIF's values `fuse` may be RESIDUAL, AIF's control without a gate: z_bt = w_bt + g_b + l_bt, 0 at padding.
+    That is (B, T, E), packed (N, E), or with `token` (B, E). Arguments as in `aif_reference`, already checked.
     """
     with _without_autocast(last.device.type):
-        return _gate_or_fused(last, lower, weights, mask, cu_seqlens, token, fuse, activation, gate_alone)
+        return _aif_output(last, lower, weights, mask, cu_seqlens, token, fuse, activation, output)
 
 
-def _gate_or_fused(
+def _aif_output(
     last: Tensor,
     lower: Tensor | None,
     weights: AIFWeights,
@@ -66,7 +66,7 @@ def _gate_or_fused(
     token: int | None,
     fuse: str,
     activation: str,
-    gate_alone: bool,
+    output: Output,
 ) -> Tensor:
     dtype = torch.promote_types(last.dtype, torch.float32)
     device, embed_dim, phi = last.device, last.shape[-1], _PHI[activation]
@@ -131,9 +131,9 @@ def _gate_or_fused(
     # m and z
     branches = take(g, owner) + local
     gate = torch.sigmoid(branches)
-    if gate_alone:
+    if output == "gate":
         result = gate
-    elif fuse == RESIDUAL:
+    elif output == "residual":
         result = take(w, chosen) + branches
     elif fuse == "gate" or y is None:
         result = gate * take(w, chosen)
@@ -203,4 +203,4 @@ def aif_reference(
         global_squeeze_weight, global_squeeze_bias, global_expand_weight, global_expand_bias,
     )  # fmt: skip
     check_inputs(last, lower, weights, mask, cu_seqlens, token, fuse, activation)
-    return gate_or_fused(last, lower, weights, mask, cu_seqlens, token, fuse, activation)
+    return aif_output(last, lower, weights, mask, cu_seqlens, token, fuse, activation)

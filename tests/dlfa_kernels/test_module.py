@@ -213,12 +213,12 @@ def test_module_function_and_definition_agree_in_float64() -> None:
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which implementation each call ran, in order."""
     calls: list[str] = []
-    eager, kernels = functional.gate_or_fused, functional.operators.aif
+    eager, kernels = functional.aif_output, functional.operators.aif
 
     def note(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *arguments: (calls.append(name), function(*arguments))[1]
 
-    monkeypatch.setattr(functional, "gate_or_fused", note("eager", eager))
+    monkeypatch.setattr(functional, "aif_output", note("eager", eager))
     monkeypatch.setattr(functional.operators, "aif", note("triton", kernels))
     monkeypatch.delenv("DLFA_BACKEND", raising=False)
     return calls
