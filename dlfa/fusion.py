@@ -7,6 +7,7 @@ optionally the one token that is wanted, and returns (B, T, E), or (B, E) with `
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -153,19 +154,17 @@ class FusionSequence(Fusion):
         return fused
 
 
+def _branch_options(config: DLFAConfig) -> dict[str, Any]:
+    """What AIF and its control have in common, and so are comparable by."""
+    return {name: getattr(config, name) for name in ("reduction", "squeeze_dim", "kernel_size", "activation")}
+
+
 class ResidualSequence(FusionSequence):
     """AIF's control without a gate: each step is a `ResidualBranches`."""
 
     def __init__(self, config: DLFAConfig) -> None:
         super().__init__(
-            ResidualBranches(
-                config.hidden_size,
-                reduction=config.reduction,
-                squeeze_dim=config.squeeze_dim,
-                kernel_size=config.kernel_size,
-                activation=config.activation,
-            )
-            for _ in range(config.num_lower_inputs)
+            ResidualBranches(config.hidden_size, **_branch_options(config)) for _ in range(config.num_lower_inputs)
         )
 
 
@@ -176,11 +175,8 @@ class AIFSequence(FusionSequence):
         super().__init__(
             FusedAIF(
                 config.hidden_size,
-                reduction=config.reduction,
-                squeeze_dim=config.squeeze_dim,
-                kernel_size=config.kernel_size,
+                **_branch_options(config),
                 fuse=config.fuse,
-                activation=config.activation,
                 gate_bias=config.gate_bias,
                 backend=config.aif_backend,
             )

@@ -114,8 +114,9 @@ class FusedAIF(AIFBranches):
         Raises:
             ValueError, TypeError: as `forward`.
         """
-        check_inputs(last, lower, self.weights, mask, cu_seqlens, token, self.fuse, self.activation)
-        return aif_output(last, lower, self.weights, mask, cu_seqlens, token, self.fuse, self.activation, output="gate")
+        weights = self.weights
+        check_inputs(last, lower, weights, mask, cu_seqlens, token, self.fuse, self.activation)
+        return aif_output(last, lower, weights, mask, cu_seqlens, token, self.fuse, self.activation, output="gate")
 
     def extra_repr(self) -> str:
         """The settings, for printing."""

@@ -129,16 +129,17 @@ def _aif_output(
     local = F.linear(phi(squeezed), w_le[:, :, 0], b_le)
 
     # m and z
-    branches = take(g, owner) + local
-    gate = torch.sigmoid(branches)
-    if output == "gate":
-        result = gate
-    elif output == "residual":
-        result = take(w, chosen) + branches
-    elif fuse == "gate" or y is None:
-        result = gate * take(w, chosen)
+    logits = take(g, owner) + local
+    if output == "residual":
+        result = take(w, chosen) + logits
     else:
-        result = gate * take(x, chosen) + (1 - gate) * take(y, chosen)
+        gate = torch.sigmoid(logits)
+        if output == "gate":
+            result = gate
+        elif fuse == "gate" or y is None:
+            result = gate * take(w, chosen)
+        else:
+            result = gate * take(x, chosen) + (1 - gate) * take(y, chosen)
     # reshaped before and not after: FSDP2's hooks are lost on a view that is changed in place
     return torch.where(wanted.reshape(*shape[:-1], 1), result.reshape(shape), 0).to(last.dtype)
 
