@@ -237,17 +237,14 @@ def choose_tiles(
     )
 
 
-def one_slot(tile: Tile) -> Tile:
-    """Of a squeeze program of two slots the one of one, which has room for blocks of twice the channels."""
-    if tile.slots == 1:
-        return tile
-    return replace(tile, block_e=min(64, 2 * tile.block_e), num_stages=max(2, tile.num_stages - 1), slots=1)
-
-
 @cache
 def with_one_slot(tiles: Tiles) -> Tiles:
-    """The same tiles, one slot to a program."""
-    return replace(tiles, squeeze=one_slot(tiles.squeeze))
+    """The same tiles, one slot to a squeeze program, which then has room for blocks of twice the channels."""
+    tile = tiles.squeeze
+    if tile.slots == 1:
+        return tiles
+    one = replace(tile, block_e=min(64, 2 * tile.block_e), num_stages=max(2, tile.num_stages - 1), slots=1)
+    return replace(tiles, squeeze=one)
 
 
 @cache

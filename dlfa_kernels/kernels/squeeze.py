@@ -110,7 +110,8 @@ def squeeze_kernel(
         first_h = tl.program_id(1) * (CHUNKS * BLOCK_H)
     t = tl.arange(0, BLOCK_T)
     product_dtype: tl.constexpr = squeezed_ptr.dtype.element_ty
-    places, a = (), ()  # of each slot; `a` in CHUNKS blocks
+    # Of each slot. `place` is not unpacked here: names that the loop below sets anew would be carried through it.
+    places, a = (), ()
     count = 0
     for index in tl.static_range(SLOTS):
         place = locate_real_tokens(
