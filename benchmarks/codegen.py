@@ -11,7 +11,8 @@ the chip's limit; and how many instructions of a kind the code holds: `tensor_co
 argument (NVIDIA only), for narrow ones are in place where neighbours are few: masks, sequence starts, counts, biases.
 `loop_instructions` are those of the longest loop, of which `loop_spills` access spilled registers; `per_element` is how
 many a thread executes for each element of the blocks of tokens and channels that a turn of the loop works on, one for
-each of the program's `slots`.
+each of the program's `slots`. Of the loop's `loop_loads`, wide loads from global memory, `loads_behind` arrive behind
+matrix products (NVIDIA only); a program that has a multiprocessor to itself waits for all others.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ CALLS = list(VARIANTS)
 COLUMNS = (
     "kernel", "pass", "arch", "dtype", "embed_dim", "squeeze_dim", "call", "registers", "spill_bytes", "shared_bytes",
     "tensor_core_ops", "wide_loads", "narrow_loads", "wide_stores", "narrow_stores", "loop_instructions",
-    "loop_spills", "per_element",
+    "loop_spills", "per_element", "loop_loads", "loads_behind",
 )  # fmt: skip
 
 
@@ -196,7 +197,9 @@ def compile_job(job: Job) -> dict[str, Any]:
         "shared_bytes": compiled.metadata.shared, "shared_limit": chip.shared_limit,
         **{kind: code.instructions[kind] for kind in ("tensor_core_ops", *ACCESSES)}, "accesses": code.accesses,
         "loop_instructions": code.loop, "loop_spills": code.loop_spills, "per_element": _per_element(item, code.loop),
+        "loop_loads": code.loop_loads, "loads_behind": code.loads_behind,
         "num_warps": item.num_warps, "num_stages": item.num_stages, "slots": item.constants.get("SLOTS", 1),
+        "ahead": item.constants.get("AHEAD", 0),
     }  # fmt: skip
 
 

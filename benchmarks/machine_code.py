@@ -35,6 +35,8 @@ class MachineCode:
     accesses: dict[str, Counter[str]]  # the same by argument; empty for AMD
     loop: int = 0  # instructions of the longest loop, those of loops inside counted once; 0 without one, and for AMD
     loop_spills: int = 0  # of these, loads and stores of spilled registers
+    loop_loads: int = 0  # of these, loads of 16 bytes or more from global memory, copies to shared memory among them
+    loads_behind: int = 0  # of these, those that arrive behind matrix products, see `_loads_behind`
 
     def narrow(self) -> list[str]:
         """Arguments with any access of less than 16 bytes a thread."""
@@ -70,26 +72,53 @@ def read_nvidia(cubin: bytes, ptx: str, ttir: str, arguments: list[str]) -> Mach
     for access, frames in _ptx_accesses(ptx):
         accesses.setdefault(pointers.get(frames, UNKNOWN), Counter())[access] += 1
     loop = _longest_loop(sass)
-    spills = sum(name in ("LDL", "STL") for name in loop)
+    spills = sum(name in ("LDL", "STL") for name, _ in loop)
     spill_bytes = resources["STACK"] + resources["LOCAL"]
-    return MachineCode(resources["REG"], spill_bytes, instructions, accesses, len(loop), spills)
+    loads, behind = _loads_behind(loop)
+    return MachineCode(resources["REG"], spill_bytes, instructions, accesses, len(loop), spills, loads, behind)
 
 
-def _longest_loop(sass: str) -> list[str]:
-    """Names of the instructions from a label to the last branch back to it, where these are the most."""
-    names: list[str] = []
+def _longest_loop(sass: str) -> list[tuple[str, str]]:
+    """Instructions, name and rest, from a label to the last branch back to it, where these are the most."""
+    instructions: list[tuple[str, str]] = []
     labels: dict[str, int] = {}
-    longest: list[str] = []
+    longest: list[tuple[str, str]] = []
     for line in sass.splitlines():
         if label := re.match(r"(\.L_\w+):", line):
-            labels[label[1]] = len(names)
+            labels[label[1]] = len(instructions)
         elif instruction := re.match(r"\s*/\*[0-9a-f]+\*/\s+(?:@\S+\s+)?([A-Z]\w*)(.*)", line):
-            names.append(instruction[1])
+            instructions.append((instruction[1], instruction[2]))
             target = re.search(r"\.L_\w+", instruction[2]) if instruction[1] == "BRA" else None
-            if target and target[0] in labels and len(names) - labels[target[0]] > len(longest):
-                longest = names[labels[target[0]] :]
+            if target and target[0] in labels and len(instructions) - labels[target[0]] > len(longest):
+                longest = instructions[labels[target[0]] :]
     # an endless loop of one instruction ends the code
     return longest if len(longest) > 1 else []
+
+
+def _loads_behind(loop: list[tuple[str, str]]) -> tuple[int, int]:
+    """Loads of 16 bytes in a loop, and those of them that arrive while matrix products run.
+
+    That is a load into registers with a product between it and the first to read them, and a copy to shared memory
+    where the loop never waits for all copies, but for those of an earlier turn.
+    """
+    waits = [int(groups, 16) for name, rest in loop if name == "DEPBAR" for groups in re.findall(r"SB0, (0x\w+)", rest)]
+    registers = [[int(register) for register in re.findall(r"\bR(\d+)", rest)] for _, rest in loop]
+    loads = behind = 0
+    for place, (name, rest) in enumerate(loop):
+        if name not in ("LDG", "LDGSTS") or ".128" not in rest:
+            continue
+        loads += 1
+        if name == "LDGSTS":
+            behind += min(waits, default=0) > 0
+            continue
+        loaded = set(range(registers[place][0], registers[place][0] + 4))
+        products = 0
+        for later in range(place + 1, len(loop)):
+            if loaded.intersection(registers[later]):
+                break
+            products += loop[later][0].endswith("MMA")
+        behind += products > 0
+    return loads, behind
 
 
 def read_amd(assembly: str) -> MachineCode:

@@ -15,10 +15,12 @@ from .problems import GRADIENTS, Problem
 OURS = "ours"
 # The module on a machine without a GPU, and the definition that it falls back to there: float32 throughout.
 OURS_EAGER = "ours-eager-backend"
-# The kernels as `benchmarks.schedule` has them launched: by groups, of a share of L2; by squeeze programs of one slot.
+# The kernels as `benchmarks.schedule` has them launched: by groups, of a share of L2; by other tiles of one stage.
 L2_SHARES = {f"{OURS}-one-group": 0.0, f"{OURS}-l2-25": 0.25, f"{OURS}-l2-50": 0.5, f"{OURS}-l2-75": 0.75}
-ONE_SLOT = f"{OURS}-one-slot"
-SCHEDULES = (ONE_SLOT, *L2_SHARES)
+ONE_SLOT, WAITING_REDUCE, WAITING_INPUTS = OTHER_TILES = (
+    f"{OURS}-one-slot", f"{OURS}-waiting-reduce", f"{OURS}-waiting-inputs"
+)  # fmt: skip
+SCHEDULES = (*OTHER_TILES, *L2_SHARES)
 EAGER = "eager"
 COMPILE = "compile"
 COMPILE_TUNED = "compile-max-autotune-no-cudagraphs"

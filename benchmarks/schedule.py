@@ -1,17 +1,19 @@
-"""Device time of AIF by schedule: one group of sequences, or groups that fill a part of L2; squeezed by two or by one.
+"""Device time of AIF by schedule: one group of sequences, or groups that fill a part of L2; and by tiles of one stage.
 
     python -m benchmarks.schedule [--device cuda|cpu] [--out DIR] [--budget-seconds S] [--provider NAME ...] [--full]
 
 "ours" is what is shipped; "ours-one-group" and "ours-l2-PERCENT" say `Tiles.l2_share` themselves, see
-`dlfa_kernels.groups`, and "ours-one-slot", where two is shipped, how many tiles a squeeze program works on. Only sizes
-whose states L2 does not hold tell schedules apart. `--full` takes all sizes. On a CPU, where nothing is launched, there
-is one schedule.
+`dlfa_kernels.groups`. Where it is not what is shipped, a squeeze program works on one tile in "ours-one-slot", and a
+program of the reduce stage, or of the input gradients, waits for its loads in "ours-waiting-reduce" and
+"ours-waiting-inputs". Only sizes whose states L2 does not hold tell groups apart. `--full` takes all sizes. On a CPU,
+where nothing is launched, there is one schedule.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import torch
 
@@ -35,22 +37,31 @@ def shipped_tiles(case: Case, device: torch.device) -> Tiles:
     return sized(tiles, batch, batch * length, False, embed_dim * dtype.itemsize, 0.0, device)
 
 
+def other_tiles(provider: str, shipped: Tiles) -> Tiles:
+    """The tiles that `provider`, of `OTHER_TILES`, has in place of the shipped ones, which may be the same."""
+    if provider == providers.ONE_SLOT:
+        return with_one_slot(shipped)
+    if provider == providers.WAITING_INPUTS:
+        return replace(shipped, inputs=replace(shipped.inputs, ahead=0))
+    return replace(shipped, reduce=replace(shipped.reduce, block_e=64, num_stages=2))
+
+
 def tasks(session: Session) -> Iterator[Task]:
     """What to measure, the important first; one schedule a task."""
     for shape in session.shapes(SIZES):
-        case, others = core_case(shape), list(providers.SCHEDULES)
-        if session.device.type != "cuda":
-            others = []
-        elif shipped_tiles(case, session.device).squeeze.slots == 1:
-            others.remove(providers.ONE_SLOT)
+        case, others = core_case(shape), []
+        if session.device.type == "cuda":
+            shipped = shipped_tiles(case, session.device)
+            others = [name for name in providers.OTHER_TILES if other_tiles(name, shipped) != shipped]
+            others += providers.L2_SHARES
         for provider in (providers.ours(session.device), *others):
             yield Task(case, (provider,), PASSES)
 
 
 def schedule(provider: str, case: Case, device: torch.device) -> AbstractContextManager[None]:
     """Launch as `provider` says inside."""
-    if provider == providers.ONE_SLOT:
-        return using_tiles(with_one_slot(shipped_tiles(case, device)))
+    if provider in providers.OTHER_TILES:
+        return using_tiles(other_tiles(provider, shipped_tiles(case, device)))
     return using_l2_share(providers.L2_SHARES.get(provider))
 
 

@@ -43,7 +43,7 @@ def bucket(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: s
 
 
 def neighbours(tile: Tile, stage: str) -> Iterator[Tile]:
-    """Tiles of a stage that differ from `tile` in one thing: a block, warps, registers, stages or slots."""
+    """Tiles of a stage that differ from `tile` in one thing: a block, warps, registers, stages, slots or `ahead`."""
     choices = {
         "block_t": (128, 64, 32),
         "block_e": (128, 64, 32),
@@ -51,6 +51,7 @@ def neighbours(tile: Tile, stage: str) -> Iterator[Tile]:
         "registers": (255, 168, 128),
         "num_stages": (2, 3, 4),
         "slots": (1, 2) if stage == "squeeze" else (1,),
+        "ahead": (0, 1) if stage == "inputs" else (0,),
     }
     if torch.version.hip:  # whose compiler is not told of registers: the same tile again
         del choices["registers"]

@@ -31,9 +31,9 @@ class Tile:
     """Launch parameters of one kernel: block sizes in elements, warps a program, software-pipeline stages.
 
     `block_t` counts tokens; in the context, weights and token stages it counts sequences, and in the pool stage tiles.
-    A program of the squeeze stage works on `slots` tiles of `block_t` tokens. A program holds `chunks` blocks of
-    `block_h` of the squeeze width at once. On NVIDIA a thread may take `registers`: with fewer, more programs share a
-    multiprocessor.
+    A program of the squeeze stage works on `slots` tiles of `block_t` tokens; one of the input gradients loads operands
+    `ahead` tiles, 0 or 1, before it needs them. A program holds `chunks` blocks of `block_h` of the squeeze width at
+    once. On NVIDIA a thread may take `registers`: with fewer, more programs share a multiprocessor.
     """
 
     block_t: int = 64
@@ -44,6 +44,7 @@ class Tile:
     num_stages: int = 2
     registers: int = 255
     slots: int = 1
+    ahead: int = 0
 
     @property
     def held_h(self) -> int:
@@ -189,12 +190,24 @@ def choose_tiles(
         if chunks == 4:  # wide products; and two programs a multiprocessor in the expand stage, by shared memory
             squeeze, reduce = holding(squeeze, squeeze_dim, 256), holding(reduce, squeeze_dim, 128)
             expand = replace(holding(expand, squeeze_dim, 256), block_e=min(32, widest_e))
-            if dtype.itemsize > operand_bytes:  # shared memory, and registers
-                squeeze, reduce = replace(squeeze, block_e=expand.block_e), replace(reduce, block_e=expand.block_e)
-        if chunks == 3 and dtype.itemsize == operand_bytes:  # narrow blocks fit beside what two slots hold
-            squeeze = replace(squeeze, block_e=min(32, widest_e), num_stages=4, slots=2)
-    if family == "warp" and operand_bytes == 2 and chunks == 4:  # half of the registers held, and two programs
-        inputs = replace(inputs, block_e=min(32, widest_e), num_warps=4)
+        if chunks > 2:  # one program a multiprocessor: its loads have to run ahead of its products
+            narrow_e, wide_states = min(32, widest_e), dtype.itemsize > operand_bytes
+            if wide_states:
+                squeeze = replace(squeeze, block_e=narrow_e, num_stages=3)
+            elif chunks == 3:  # narrow blocks fit beside what two slots hold
+                squeeze = replace(squeeze, block_e=narrow_e, num_stages=4, slots=2)
+            if squeeze_dim <= MAX_HELD_H:
+                reduce = replace(reduce, block_e=narrow_e, num_stages=3)
+                inputs = replace(inputs, ahead=int(chunks == 3 or not wide_states))
+            elif wide_states:  # shared memory, and registers
+                reduce = replace(reduce, block_e=narrow_e)
+    if family == "warp" and operand_bytes == 2:
+        if architecture == "sm_80" and chunks > 2:  # as above; others of the family have little shared memory
+            squeeze, expand, reduce = (replace(tile, num_stages=3) for tile in (squeeze, expand, reduce))
+        elif chunks == 3:
+            squeeze, expand = replace(squeeze, num_stages=3), replace(expand, num_stages=3)
+        if chunks == 4:  # half of the registers held, and two programs
+            inputs = replace(inputs, block_e=min(32, widest_e), num_warps=4)
     if family == "wave" and operand_bytes == 4 and chunks == 4:  # four warps spill here
         squeeze = replace(squeeze, block_e=min(32, widest_e), num_warps=8)
     narrow_h = min(32, block_h)

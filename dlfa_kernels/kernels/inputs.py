@@ -72,6 +72,7 @@ def inputs_kernel(
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
     CHUNKS: tl.constexpr,
+    AHEAD: tl.constexpr,
 ):
     """dx = dz m + dw', dy = dz (1-m) + dw' with SELECT; else one gradient dz m + dw' serves both inputs.
 
@@ -80,7 +81,9 @@ def inputs_kernel(
     accumulate in registers, transposed. It walks backwards, as `expand_kernel`: rows that L2 still holds come first.
     Without NEEDS_DX, where the states need no gradient, it makes these alone.
     With EARLY all loads of a tile stand before its first product, but for dz of float32, so that the program waits for
-    memory once; that takes more registers on chips whose products have their operands in registers.
+    memory once; that takes more registers on chips whose products have their operands in registers. With AHEAD too it
+    waits for little: it loads u and da of its next tile behind the input gradients of this one, so that they arrive
+    during the products of the weight gradients, and dz, x and y before the product that waits for u alone.
 
     Grid (cdiv(E, BLOCK_E), splits, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program:
     reads   dz, x, y (B, T, E): once; tiles without real tokens are not read
@@ -107,6 +110,11 @@ def inputs_kernel(
     held: tl.constexpr = SQUEEZE_DIM <= CHUNKS * BLOCK_H and gathered
     early: tl.constexpr = EARLY and gathered
     early_dz: tl.constexpr = early and state_dtype.primitive_bitwidth == 16
+    ahead: tl.constexpr = AHEAD > 0 and held and early
+    # Sums of 256 squeeze channels take the registers and the shared memory; so do states of float32, and so does da as
+    # the operand of one product alone.
+    late_w: tl.constexpr = ahead and CHUNKS * BLOCK_H <= 192
+    da_ahead: tl.constexpr = late_w and early_dz and KERNEL_SIZE == 1 and NEEDS_DX
     if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
         first_h = 0
     else:
@@ -128,11 +136,28 @@ def inputs_kernel(
                 CHUNKS,
             )
 
+    turns, splits = end_slot - first_slot, tl.num_programs(1)
+    if ahead:
+        sequence, start, rows, first_row, real = tile_of_turn(
+            tl.program_id(1), turns, end_slot, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T
+        )
+        row = first_row + start
+        u = load_squeezed_chunks(u_ptr + row * SQUEEZE_DIM, t, real, 0, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+        if da_ahead:
+            da = load_squeezed_chunks(
+                squeezed_gradient_ptr + row * SQUEEZE_DIM, t, real, 0, SQUEEZE_DIM, CHUNKS, BLOCK_H
+            )
     # Without `disable_licm` the addresses of all operands in shared memory are kept in registers, and spill.
-    for turn in tl.range(tl.program_id(1), end_slot - first_slot, tl.num_programs(1), disable_licm=True):
-        slot = end_slot - 1 - turn
-        sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
-        real = real_tokens(mask_ptr, sequence, start + t, rows, length, HAS_MASK)
+    for turn in tl.range(tl.program_id(1), turns, splits, disable_licm=True):
+        if ahead:
+            next_sequence, next_start, next_rows, next_first_row, next_real = tile_of_turn(
+                turn + splits, turns, end_slot, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T
+            )
+            next_row = next_first_row + next_start
+        else:
+            sequence, start, rows, first_row, real = tile_of_turn(
+                turn, turns, end_slot, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T
+            )
         tile_row = first_row + start
         dx_tile = dx_ptr + tile_row * EMBED_DIM
         dy_tile = dy_ptr
@@ -150,8 +175,13 @@ def inputs_kernel(
                 y = load_last(y_tile, row_offsets(t, y_row_stride, ALIGN)[:, None] + e[None, :], inside)
             if early_dz:
                 dz = load_last(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside)
-            if early and KERNEL_SIZE == 1:
+            if early and KERNEL_SIZE == 1 and not da_ahead:
                 da = load_squeezed_chunks(gradient_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+            if early and not ahead:
+                u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+            if ahead:
+                tl.debug_barrier()  # the assembler would move the loads behind the product that they are to hide behind
+                local = held_expand(u, expand_weights, PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
             w = x.to(tl.float32)
             if HAS_LOWER:
                 w += y.to(tl.float32)
@@ -159,9 +189,7 @@ def inputs_kernel(
             gated = w  # what the gate multiplies; rounded, it takes half the registers
             if SELECT:
                 gated = round_to(x.to(tl.float32) - y.to(tl.float32), product_dtype, INTERPRETED)
-            if early:
-                u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
-            if KERNEL_SIZE == 1:
+            if KERNEL_SIZE == 1 and not late_w:
                 if gathered:
                     if not early:
                         da = load_squeezed_chunks(gradient_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
@@ -174,25 +202,22 @@ def inputs_kernel(
             if not early_dz:
                 dz = load_last(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside)
                 dz = dz.to(tl.float32)  # here: later, it takes more registers
-            if gathered and not early:
-                u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
-            if held:
-                local = held_expand(u, expand_weights, PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
-            else:
-                local = local_expand(
-                    u_tile, t, real, expand_weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, "none", PRECISION, INTERPRETED,
-                    BLOCK_T, BLOCK_E, BLOCK_H,
-                )  # fmt: skip
+            if not ahead:
+                if gathered and not early:
+                    u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+                if held:
+                    local = held_expand(u, expand_weights, PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
+                else:
+                    local = local_expand(
+                        u_tile, t, real, expand_weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, "none", PRECISION, INTERPRETED,
+                        BLOCK_T, BLOCK_E, BLOCK_H,
+                    )  # fmt: skip
             context = tl.load(context_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
             m = sigmoid(local + context[None, :], PTX)
             dz = dz.to(tl.float32)
             ds = round_to(gate_gradient(dz, m, gated.to(tl.float32)), product_dtype, INTERPRETED)
-            if gathered:
+            if gathered and not early:  # here: behind the input gradients, registers spill
                 expand_part = add_products(expand_part, u, ds, PRECISION, INTERPRETED, CHUNKS)
-            else:
-                expand_part = add_read_products(
-                    expand_part, u_tile, t, real, first_h, ds, SQUEEZE_DIM, PRECISION, INTERPRETED, CHUNKS, BLOCK_H
-                )
             if NEEDS_DX and first_h == 0:
                 pooled = tl.load(pooled_gradient_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
                 dx = dz * m + pooled[None, :]
@@ -217,6 +242,29 @@ def inputs_kernel(
                 if SELECT:
                     dy = dx + dz * (1 - 2 * m)
                     tl.store(dy_tile + out_offsets, round_to(dy, state_dtype, INTERPRETED), mask=inside)
+            if ahead:
+                next_u = load_squeezed_chunks(
+                    u_ptr + next_row * SQUEEZE_DIM, t, next_real, 0, SQUEEZE_DIM, CHUNKS, BLOCK_H
+                )
+                if da_ahead:
+                    next_da = load_squeezed_chunks(
+                        squeezed_gradient_ptr + next_row * SQUEEZE_DIM, t, next_real, 0, SQUEEZE_DIM, CHUNKS, BLOCK_H
+                    )
+                tl.debug_barrier()  # as above
+            if early:
+                expand_part = add_products(expand_part, u, ds, PRECISION, INTERPRETED, CHUNKS)
+            if not gathered:
+                expand_part = add_read_products(
+                    expand_part, u_tile, t, real, first_h, ds, SQUEEZE_DIM, PRECISION, INTERPRETED, CHUNKS, BLOCK_H
+                )
+            if KERNEL_SIZE == 1 and late_w:
+                squeeze_part = add_products(squeeze_part, da, w, PRECISION, INTERPRETED, CHUNKS)
+        elif ahead:
+            next_u = load_squeezed_chunks(u_ptr + next_row * SQUEEZE_DIM, t, next_real, 0, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+            if da_ahead:
+                next_da = load_squeezed_chunks(
+                    squeezed_gradient_ptr + next_row * SQUEEZE_DIM, t, next_real, 0, SQUEEZE_DIM, CHUNKS, BLOCK_H
+                )
         if NEEDS_DX and first_h == 0:
             padding = (start + t < rows) & ~real
             if tl.sum(padding.to(tl.int32), axis=0) > 0:
@@ -224,15 +272,41 @@ def inputs_kernel(
                 store_zeros(dx_tile, padding, begin, begin + BLOCK_E, EMBED_DIM, BLOCK_T, BLOCK_E)
                 if SELECT:
                     store_zeros(dy_tile, padding, begin, begin + BLOCK_E, EMBED_DIM, BLOCK_T, BLOCK_E)
+        if ahead:
+            u, real = next_u, next_real
+            sequence, start, rows, first_row = next_sequence, next_start, next_rows, next_first_row
+        if da_ahead:
+            da = next_da
 
-    row = tl.program_id(1).to(tl.int64) * SQUEEZE_DIM
+    part_row = tl.program_id(1).to(tl.int64) * SQUEEZE_DIM
     for chunk in tl.static_range(CHUNKS):
         h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-        part_offsets = (row + h)[:, None] * EMBED_DIM + e[None, :]
+        part_offsets = (part_row + h)[:, None] * EMBED_DIM + e[None, :]
         inside = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)[:, None] & inside_e[None, :]
         add_part(expand_parts_ptr + part_offsets, expand_part[chunk], inside, ADD)
         if KERNEL_SIZE == 1:
             add_part(squeeze_parts_ptr + part_offsets, squeeze_part[chunk], inside, ADD)
+
+
+@triton.jit
+def tile_of_turn(
+    turn,
+    turns,
+    end_slot,
+    mask_ptr,
+    cu_seqlens_ptr,
+    batch,
+    length,
+    HAS_MASK: tl.constexpr,
+    PACKED: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+):
+    """What `locate_tile` says of the slot of a turn, and the tile's real tokens; no rows behind the last turn."""
+    slot = end_slot - 1 - tl.minimum(turn, turns - 1)
+    sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
+    rows = tl.where(turn < turns, rows, 0)
+    real = real_tokens(mask_ptr, sequence, start + tl.arange(0, BLOCK_T), rows, length, HAS_MASK)
+    return sequence, start, rows, first_row, real
 
 
 @triton.jit

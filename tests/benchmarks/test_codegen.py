@@ -27,8 +27,9 @@ BIG = {f"{name}_ptr" for name in ("x", "y", "z", "dz", "dx", "dy", "squeezed", "
 # Of a loop's instructions, those that access spilled registers: a few addresses, which a turn reads once. A tile half
 # as wide would take a quarter more of all instructions.
 MOST_SPILLS = 1 / 64
-# The sums of two slots fill three quarters of the registers. Triton 3.6 and 3.7 spill none of the rest in the loop.
-MOST_SPILLS_OF_TWO_SLOTS = 1 / 20
+# The sums of two slots, or weight gradients beside the next tile's operands, fill three quarters of the registers and
+# more. Triton 3.6 and 3.7 spill none of the rest in the loop of the one and 1 % in that of the other, 3.9 up to 5 %.
+MOST_SPILLS_OF_FULL_REGISTERS = 1 / 20
 # Blocks of 32 tokens by 16 channels of float32 on 256 threads, 8 bytes each: wider ones spill or take longer.
 NARROW = {("sm_80", "float32", "inputs", "u_ptr"), ("sm_80", "float32", "inputs", "squeezed_gradient_ptr")}
 WITHOUT_PRODUCT = {"pool", "sums", "token_inputs"}
@@ -54,12 +55,17 @@ def compiled(folder: Path, *options: str) -> list[Row]:
     return rows
 
 
+def fills_registers(row: Row) -> bool:
+    """Whether the tile was chosen although it leaves next to no registers."""
+    return row["slots"] > 1 or (row["kernel"] == "inputs" and row["ahead"] > 0)
+
+
 def complaints(rows: list[Row]) -> list[str]:
     """What is wrong with compiled kernels, one line for each fault."""
     faults = []
     for row in rows:
         kernel = "{kernel} ({pass}, {call}) {arch} {dtype} E={embed_dim} H={squeeze_dim}".format(**row)
-        most_spills = MOST_SPILLS if row["slots"] == 1 else MOST_SPILLS_OF_TWO_SLOTS
+        most_spills = MOST_SPILLS_OF_FULL_REGISTERS if fills_registers(row) else MOST_SPILLS
         if row["loop_spills"] > most_spills * row["loop_instructions"]:
             share = f"{row['loop_spills']} of {row['loop_instructions']} instructions access spilled registers"
             faults.append(f"{kernel}: {share}, {row['spill_bytes']} bytes at {row['registers']} registers")
@@ -114,14 +120,23 @@ def common_rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 
 def test_common_call_compiles_well(common_rows: list[Row]) -> None:
     assert complaints(common_rows) == []
-    assert all(row["spill_bytes"] == 0 for row in common_rows if row["slots"] == 1)
+    assert all(row["spill_bytes"] == 0 for row in common_rows if not fills_registers(row))
     assert {row["slots"] for row in common_rows if row["kernel"] == "squeeze" and row["squeeze_dim"] == 192} == {2}
-    # 100 with Triton 3.9 and 90 with 3.6; more would take no figure here over a limit, and yet cost time
-    assert sum(row["per_element"] for row in common_rows if row["squeeze_dim"] == 192 and row["per_element"]) < 105
+    # 123 with Triton 3.9 and 115 with 3.6, of which the inputs' loads of another tile are 10 and run for a tile without
+    # real tokens alone; more would take no figure here over a limit, and yet cost time
+    assert sum(row["per_element"] for row in common_rows if row["squeeze_dim"] == 192 and row["per_element"]) < 130
     for squeeze_dim in (192, 48):
         rows = [row for row in common_rows if row["squeeze_dim"] == squeeze_dim]
         assert {row["kernel"] for row in rows} == PADDED
         assert sum(row["kernel"] == "context" for row in rows) == 2  # forward and backward
+
+
+def test_programs_alone_on_a_multiprocessor_do_not_wait_for_their_loads(common_rows: list[Row]) -> None:
+    wide = {row["kernel"]: row for row in common_rows if row["squeeze_dim"] == 192 and row["loop_loads"]}
+    for kernel in ("squeeze", "reduce"):
+        assert wide[kernel]["loads_behind"] == wide[kernel]["loop_loads"]
+    # of x, y and dz 12 loads, of the next tile's u and da 24, and as many for tiles without real tokens
+    assert (wide["inputs"]["loads_behind"], wide["inputs"]["loop_loads"]) == (36, 60)
 
 
 def test_big_tensors_are_accessed_by_16_bytes(common_rows: list[Row]) -> None:

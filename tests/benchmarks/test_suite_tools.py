@@ -276,7 +276,7 @@ def test_small_calls_take_the_tiles_of_large_batches_too(monkeypatch: pytest.Mon
         sanitize.run_call(calls[0], torch.device("cpu"))
 
 
-def test_one_slot_is_timed_where_two_are_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_tiles_are_timed_where_they_are_not_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "device_architecture", lambda device: "sm_90")
     monkeypatch.setattr("dlfa_kernels.tiles.multiprocessors", lambda device: 132)
     device = torch.device("cuda")
@@ -285,12 +285,14 @@ def test_one_slot_is_timed_where_two_are_shipped(monkeypatch: pytest.MonkeyPatch
     assert {task.providers[0] for task in tasks} == {"ours", *providers.SCHEDULES}
     (case,) = (task.case for task in tasks if task.providers == (providers.ONE_SLOT,))
     assert case == core_case(BASE_SHAPE)
-    with schedule.schedule(providers.ONE_SLOT, case, device):
-        tiles = overrides().tiles
     shipped = schedule.shipped_tiles(case, device)
-    assert tiles is not None
-    assert (tiles.squeeze.slots, shipped.squeeze.slots) == (1, 2)
-    assert replace(tiles, squeeze=shipped.squeeze) == shipped
+    changed = {"one-slot": "squeeze", "waiting-reduce": "reduce", "waiting-inputs": "inputs"}
+    for name, stage in changed.items():
+        with schedule.schedule(f"ours-{name}", case, device):
+            tiles = overrides().tiles
+        assert tiles is not None
+        assert getattr(tiles, stage) != getattr(shipped, stage)
+        assert replace(tiles, **{stage: getattr(shipped, stage)}) == shipped
     with schedule.schedule("ours-l2-50", case, device):
         assert (overrides().tiles, overrides().l2_share) == (None, 0.5)
 

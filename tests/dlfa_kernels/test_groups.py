@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -56,6 +57,23 @@ def small_l2(monkeypatch: pytest.MonkeyPatch) -> None:
 def first_sequences(launches: list[Launch]) -> list[int]:
     """Where the groups of recorded launches begin."""
     return [item.arguments["first"] for item in launches if item.kernel.__name__ == "context_kernel"]
+
+
+@pytest.mark.usefixtures("small_l2")
+def test_programs_without_a_tile_in_the_last_group_load_none_ahead(device: torch.device) -> None:
+    # groups of 2 + 2 + 1 sequences
+    case = Case(batch=5, length=4, embed_dim=8, squeeze_dim=8, lower=False, mask="none", dtype=torch.float16)
+    inputs, results = make_inputs(case, device), []
+    for ahead in (0, 1):
+        tiles = choose_tiles(case.embed_dim, case.squeeze_dim, case.dtype)
+        tiles = replace(tiles, inputs=replace(tiles.inputs, block_t=64, num_warps=4, ahead=ahead))
+        with using_tiles(tiles), using_l2_share(1.0), record_launches() as launches:
+            results.append(run(triton_aif, inputs, **case.options))
+        walks = [item for item in launches if item.kernel.__name__ == "inputs_kernel"]
+        assert [item.grid[1] for item in walks] == [2, 2, 2]
+        assert [item.arguments["end_slot"] - item.arguments["first_slot"] for item in walks] == [2, 2, 1]
+    for name, expected in results[0].items():
+        assert torch.equal(results[1][name], expected), name
 
 
 @pytest.mark.usefixtures("small_l2")

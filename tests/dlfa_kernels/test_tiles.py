@@ -63,7 +63,7 @@ def test_an_unknown_architecture_is_logged(caplog: pytest.LogCaptureFixture) -> 
     with caplog.at_level(logging.INFO, logger="dlfa_kernels.tiles"):
         tiles = choose_tiles(768, 192, torch.bfloat16, "sm_42")
     assert "sm_42" in caplog.text
-    assert tiles == choose_tiles(768, 192, torch.bfloat16, "sm_80")
+    assert tiles == choose_tiles(768, 192, torch.bfloat16, "sm_86")  # of the least shared memory
 
 
 @pytest.mark.usefixtures("poisoned_memory")
@@ -95,6 +95,48 @@ def test_other_tiles_give_the_same_numbers(case: Case, sizes: dict[str, dict[str
         actual = run(fused_aif, inputs, **case.options, backend="triton")
     errors = relative_errors(actual, exact(inputs, case))
     assert max(errors.values()) <= 2e-5, errors
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(batch=3, length=260, mask="islands", squeeze_dim=80),  # tiles without real tokens between others
+        Case(batch=3, length=260, mask="right", fuse="select", dtype=torch.bfloat16),
+        Case(batch=3, length=70, mask="empty", kernel_size=3),
+        Case(batch=2, length=130, mask="all_empty"),
+        Case(batch=2, length=130, mask="none", lower=False, frozen=True),
+        Case(lengths=(0, 200, 3, 0, 65), squeeze_dim=80),
+    ],
+    ids=str,
+)
+def test_operands_loaded_a_tile_ahead_give_the_same_bits(case: Case, device: torch.device) -> None:
+    case = case.but(dtype=case.dtype if case.dtype == torch.bfloat16 else torch.float16)
+    tiles = choose_tiles(case.embed_dim, case.squeeze_dim, case.dtype)
+    inputs, results = make_inputs(case, device), []
+    for ahead in (0, 1):
+        tile = replace(tiles.inputs, block_t=64, ahead=ahead)
+        with using_tiles(replace(tiles, inputs=tile)):
+            results.append(run(fused_aif, inputs, **case.options, backend="triton"))
+    for name, expected in results[0].items():
+        assert torch.equal(results[1][name], expected), name
+
+
+def test_operands_are_loaded_ahead_where_a_program_has_a_multiprocessor_to_itself() -> None:
+    for dtype, squeeze_dims in ((torch.bfloat16, {192, 256}), (torch.float32, {192})):
+        for squeeze_dim in (48, 128, 192, 256, 640):
+            tiles = choose_tiles(2560, squeeze_dim, dtype, "sm_90", torch.bfloat16)
+            assert tiles.inputs.ahead == (squeeze_dim in squeeze_dims)
+            assert (tiles.reduce.num_stages > 2) == (squeeze_dim in (192, 256))
+            assert (tiles.squeeze.num_stages > 2) == (squeeze_dim > 128 or dtype == torch.bfloat16)
+    assert choose_tiles(768, 192, torch.bfloat16, "sm_80").inputs.ahead == 0
+    for architecture, squeeze_dim, stages in (
+        ("sm_80", 256, 3),
+        ("sm_80", 192, 3),
+        ("sm_86", 192, 2),
+        ("sm_80", 48, 2),
+    ):
+        assert choose_tiles(768, squeeze_dim, torch.bfloat16, architecture).reduce.num_stages == stages
 
 
 def test_fewer_tokens_halve_the_programs_of_two_warpgroups_alone() -> None:
