@@ -86,7 +86,10 @@ def power_of_two(value: int) -> int:
 
 @dataclass(frozen=True)
 class Caps:
-    """The largest tile of each stage, for one family of architectures and widths of states and operands."""
+    """Tiles of the four big stages: at first the largest, for a family of architectures, widths of states and operands.
+
+    `choose_tiles` makes them fit E and H.
+    """
 
     squeeze: Tile
     expand: Tile
@@ -154,6 +157,55 @@ def one_warpgroup(tile: Tile) -> Tile:
     return replace(tile, block_t=tile.block_t // 2, num_warps=max(4, tile.num_warps // 2))
 
 
+def _on_warpgroups(stages: Caps, squeeze_dim: int, narrow_e: int, wide_states: bool) -> Caps:
+    """Tiles for warpgroups and operands of 16 bits; `wide_states` are of float32, `narrow_e` channels a small block."""
+    squeeze, expand, reduce, inputs = stages.squeeze, stages.expand, stages.reduce, stages.inputs
+    if squeeze_dim <= 128:  # three programs a multiprocessor
+        return replace(stages, expand=replace(expand, registers=168), reduce=replace(reduce, registers=168))
+    # One program a multiprocessor, but in the expand stage: its loads have to run ahead of its products.
+    if squeeze_dim > 192:  # wide products; and two programs a multiprocessor in the expand stage, by shared memory
+        squeeze, reduce = holding(squeeze, squeeze_dim, 256), holding(reduce, squeeze_dim, 128)
+        expand = replace(holding(expand, squeeze_dim, 256), block_e=narrow_e)
+    if wide_states:
+        squeeze = replace(squeeze, block_e=narrow_e, num_stages=3)
+    elif squeeze_dim <= 192:  # narrow blocks fit beside what two slots hold
+        squeeze = replace(squeeze, block_e=narrow_e, num_stages=4, slots=2)
+    if squeeze_dim <= MAX_HELD_H:
+        reduce = replace(reduce, block_e=narrow_e, num_stages=3)
+        inputs = replace(inputs, ahead=int(squeeze_dim <= 192 or not wide_states))
+    elif wide_states:  # shared memory, and registers
+        reduce = replace(reduce, block_e=narrow_e)
+    return Caps(squeeze=squeeze, expand=expand, reduce=reduce, inputs=inputs)
+
+
+def _on_warps(stages: Caps, architecture: str, squeeze_dim: int, narrow_e: int) -> Caps:
+    """Tiles for warps and operands of 16 bits."""
+    deep: tuple[str, ...] = ()  # whose loads run ahead, as above; sm_80 alone has shared memory for all
+    if squeeze_dim > 128 and architecture == "sm_80":
+        deep = ("squeeze", "expand", "reduce")
+    elif 128 < squeeze_dim <= 192:
+        deep = ("squeeze", "expand")
+    stages = replace(stages, **{name: replace(getattr(stages, name), num_stages=3) for name in deep})
+    if squeeze_dim > 192:  # half of the registers held, and two programs
+        return replace(stages, inputs=replace(stages.inputs, block_e=narrow_e, num_warps=4))
+    return stages
+
+
+def _with_float32_products(stages: Caps, family: str, squeeze_dim: int, narrow_e: int) -> Caps:
+    """Tiles for operands of float32."""
+    squeeze, inputs = stages.squeeze, stages.inputs
+    if family == "wave" and squeeze_dim > 192:  # four warps spill here
+        squeeze = replace(squeeze, block_e=narrow_e, num_warps=8)
+    if family in ("warp", "warpgroup"):
+        inputs = holding(inputs, squeeze_dim, 16 if family == "warp" and squeeze_dim > 128 else 32)
+        if squeeze_dim <= 64:  # little is held: two programs a multiprocessor
+            inputs = replace(inputs, num_warps=4)
+    elif squeeze_dim <= (128 if family == "wave" else 64):
+        # one block of 64 alone is unrolled, and spills
+        inputs = holding(inputs, squeeze_dim, min(32, inputs.block_h))
+    return replace(stages, squeeze=squeeze, inputs=inputs)
+
+
 @cache
 def choose_tiles(
     embed_dim: int,
@@ -182,52 +234,29 @@ def choose_tiles(
             return tile
         return one_warpgroup(tile) if tile.block_t == 128 else replace(tile, num_warps=4)
 
-    squeeze, expand, reduce = narrow(caps.squeeze), narrow(caps.expand), narrow(caps.reduce)
-    inputs = narrow(caps.inputs) if caps.inputs.block_t == 128 else fitted(caps.inputs)
-    if family == "warpgroup" and operand_bytes == 2:
-        if chunks <= 2:  # three programs a multiprocessor
-            expand, reduce = replace(expand, registers=168), replace(reduce, registers=168)
-        if chunks == 4:  # wide products; and two programs a multiprocessor in the expand stage, by shared memory
-            squeeze, reduce = holding(squeeze, squeeze_dim, 256), holding(reduce, squeeze_dim, 128)
-            expand = replace(holding(expand, squeeze_dim, 256), block_e=min(32, widest_e))
-        if chunks > 2:  # one program a multiprocessor: its loads have to run ahead of its products
-            narrow_e, wide_states = min(32, widest_e), dtype.itemsize > operand_bytes
-            if wide_states:
-                squeeze = replace(squeeze, block_e=narrow_e, num_stages=3)
-            elif chunks == 3:  # narrow blocks fit beside what two slots hold
-                squeeze = replace(squeeze, block_e=narrow_e, num_stages=4, slots=2)
-            if squeeze_dim <= MAX_HELD_H:
-                reduce = replace(reduce, block_e=narrow_e, num_stages=3)
-                inputs = replace(inputs, ahead=int(chunks == 3 or not wide_states))
-            elif wide_states:  # shared memory, and registers
-                reduce = replace(reduce, block_e=narrow_e)
-    if family == "warp" and operand_bytes == 2:
-        if architecture == "sm_80" and chunks > 2:  # as above; others of the family have little shared memory
-            squeeze, expand, reduce = (replace(tile, num_stages=3) for tile in (squeeze, expand, reduce))
-        elif chunks == 3:
-            squeeze, expand = replace(squeeze, num_stages=3), replace(expand, num_stages=3)
-        if chunks == 4:  # half of the registers held, and two programs
-            inputs = replace(inputs, block_e=min(32, widest_e), num_warps=4)
-    if family == "wave" and operand_bytes == 4 and chunks == 4:  # four warps spill here
-        squeeze = replace(squeeze, block_e=min(32, widest_e), num_warps=8)
-    narrow_h = min(32, block_h)
-    if operand_bytes == 4 and family in ("warp", "warpgroup"):
-        inputs = holding(inputs, squeeze_dim, 16 if family == "warp" and squeeze_dim > 128 else 32)
-        if squeeze_dim <= 64:  # little is held: two programs a multiprocessor
-            inputs = replace(inputs, num_warps=4)
-    elif operand_bytes == 4 and squeeze_dim <= (128 if family == "wave" else 64):
-        inputs = holding(inputs, squeeze_dim, narrow_h)  # one block of 64 alone is unrolled, and spills
-    if family == "wave" and operand_bytes < dtype.itemsize:
-        inputs = replace(inputs, block_h=narrow_h, chunks=min(4, -(-squeeze_dim // narrow_h)))
+    stages = Caps(
+        squeeze=narrow(caps.squeeze),
+        expand=narrow(caps.expand),
+        reduce=narrow(caps.reduce),
+        inputs=narrow(caps.inputs) if caps.inputs.block_t == 128 else fitted(caps.inputs),
+    )
+    narrow_e, wide_states = min(32, widest_e), dtype.itemsize > operand_bytes
+    if operand_bytes == 4:
+        stages = _with_float32_products(stages, family, squeeze_dim, narrow_e)
+    elif family == "warpgroup":
+        stages = _on_warpgroups(stages, squeeze_dim, narrow_e, wide_states)
+    elif family == "warp":
+        stages = _on_warps(stages, architecture, squeeze_dim, narrow_e)
+    elif family == "wave" and wide_states:
+        narrow_h = min(32, block_h)
+        inputs = replace(stages.inputs, block_h=narrow_h, chunks=min(4, -(-squeeze_dim // narrow_h)))
+        stages = replace(stages, inputs=inputs)
     block_e = min(64, widest_e)
     context_stages = {"warpgroup": 3, "warp": 2}.get(family, 1)
     if family == "warp" and chunks > (3 if operand_bytes == 2 else 2):  # pipelined, it would spill
         context_stages = 1
     return Tiles(
-        squeeze=squeeze,
-        expand=expand,
-        reduce=reduce,
-        inputs=inputs,
+        **vars(stages),
         taps=Tile(block_t=64, block_e=min(caps.expand.block_e, widest_e), block_h=block_h, num_warps=4),
         pool=Tile(block_t=32, block_e=128),
         context=Tile(
