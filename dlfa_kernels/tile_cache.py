@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from .tiles import MAX_HELD_H, Tile, Tiles
+from .tiles import MAX_HELD_H, MAX_PART_H, Tile, Tiles
 
 FORMAT = "dlfa-tiles-6"
 BEGINNING = '{"format":"dlfa-tiles-'  # of a file of ours of any version, blanks left out
@@ -33,8 +33,8 @@ def _tile(value: Any) -> Tile:
     if any(number & (number - 1) for number in blocks):
         raise ValueError(f"blocks and warps must be powers of two, got {value!r}")
     tile = Tile(**value)
-    if tile.held_h > MAX_HELD_H:
-        raise ValueError(f"chunks of block_h may hold {MAX_HELD_H} channels, got {tile.chunks} of {tile.block_h}")
+    if tile.held_h > MAX_PART_H:
+        raise ValueError(f"chunks of block_h may hold {MAX_PART_H} channels, got {tile.chunks} of {tile.block_h}")
     return tile
 
 

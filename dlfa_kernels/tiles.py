@@ -13,8 +13,11 @@ from .groups import rows_in_share
 
 logger = logging.getLogger(__name__)
 
-# Squeeze channels a program holds at most: two float32 blocks of 64 x 256 fill half of the registers.
+# Squeeze channels a program holds at most of all: two float32 blocks of 64 x 256 fill half of the registers.
 MAX_HELD_H = 256
+# And of a part of them, on warpgroups, in the squeeze and reduce stages: a part less, each of which reads the states
+# again, and in reduce recomputes the gate, is worth some registers spilled.
+MAX_PART_H = 320
 
 # Sequences of at most that many tokens on average, real or not, leave half of a tile of 128 tokens empty.
 SHORT = 64
@@ -163,6 +166,8 @@ def _on_warpgroups(stages: Caps, squeeze_dim: int, narrow_e: int, wide_states: b
     if squeeze_dim <= 128:  # three programs a multiprocessor
         return replace(stages, expand=replace(expand, registers=168), reduce=replace(reduce, registers=168))
     # One program a multiprocessor, but in the expand stage: its loads have to run ahead of its products.
+    if squeeze_dim > MAX_HELD_H:
+        return _in_parts(stages, squeeze_dim, narrow_e, wide_states)
     if squeeze_dim > 192:  # wide products; and two programs a multiprocessor in the expand stage, by shared memory
         squeeze, reduce = holding(squeeze, squeeze_dim, 256), holding(reduce, squeeze_dim, 128)
         expand = replace(holding(expand, squeeze_dim, 256), block_e=narrow_e)
@@ -170,12 +175,26 @@ def _on_warpgroups(stages: Caps, squeeze_dim: int, narrow_e: int, wide_states: b
         squeeze = replace(squeeze, block_e=narrow_e, num_stages=3)
     elif squeeze_dim <= 192:  # narrow blocks fit beside what two slots hold
         squeeze = replace(squeeze, block_e=narrow_e, num_stages=4, slots=2)
-    if squeeze_dim <= MAX_HELD_H:
-        reduce = replace(reduce, block_e=narrow_e, num_stages=3)
-        inputs = replace(inputs, ahead=int(squeeze_dim <= 192 or not wide_states))
-    elif wide_states:  # shared memory, and registers
-        reduce = replace(reduce, block_e=narrow_e)
+    reduce = replace(reduce, block_e=narrow_e, num_stages=3)
+    inputs = replace(inputs, ahead=int(squeeze_dim <= 192 or not wide_states))
     return Caps(squeeze=squeeze, expand=expand, reduce=reduce, inputs=inputs)
+
+
+def _in_parts(stages: Caps, squeeze_dim: int, narrow_e: int, wide_states: bool) -> Caps:
+    """Tiles for warpgroups where programs hold a part of H each, of equal size, and read u block by block."""
+
+    def part(tile: Tile, most: int) -> Tile:
+        blocks = -(-squeeze_dim // 64)
+        parts = max(2, -(-blocks // (most // 64)))
+        return replace(tile, block_h=64, chunks=-(-blocks // parts), num_stages=3)
+
+    squeeze, reduce = part(stages.squeeze, MAX_PART_H), part(stages.reduce, MAX_PART_H)
+    if wide_states:
+        squeeze, reduce = replace(squeeze, block_e=narrow_e), replace(reduce, block_e=narrow_e)
+    # u is read once a block of channels: blocks as wide as registers allow, and more stages
+    wide_e = (2 if wide_states else 4) * narrow_e
+    expand = replace(stages.expand, block_e=wide_e, block_h=64, num_stages=4, registers=255)
+    return Caps(squeeze=squeeze, expand=expand, reduce=reduce, inputs=part(stages.inputs, MAX_HELD_H))
 
 
 def _on_warps(stages: Caps, architecture: str, squeeze_dim: int, narrow_e: int) -> Caps:

@@ -230,7 +230,9 @@ def inputs_kernel(
                         tap = step // blocks_h
                         h = (step % blocks_h) * BLOCK_H + tl.arange(0, BLOCK_H)
                         seer = t - (tap - (KERNEL_SIZE - 1) // 2)
-                        seeing = real_tokens(mask_ptr, sequence, start + seer, rows, length, HAS_MASK)
+                        seeing = real
+                        if KERNEL_SIZE > 1:
+                            seeing = real_tokens(mask_ptr, sequence, start + seer, rows, length, HAS_MASK)
                         weight = load_squeeze_weight(
                             squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E,
                             BLOCK_H,

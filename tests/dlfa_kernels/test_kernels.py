@@ -163,6 +163,8 @@ ENCODERS = [
     ENCODER.but(squeeze_dim=48, weight_dtype=torch.float32),
     ENCODER.but(dtype=torch.float16, weight_dtype=torch.float16),
     ENCODER.but(embed_dim=1024, squeeze_dim=256, lower=False),
+    ENCODER.but(embed_dim=320, squeeze_dim=640, fuse="select"),  # programs hold parts of H
+    ENCODER.but(embed_dim=320, squeeze_dim=384, kernel_size=3),
     ENCODER.but(lengths=(0, 200, 5, 300)),
     ENCODER.but(token=0),
     ENCODER.but(batch=9, length=40),  # tiles of 64 tokens

@@ -32,6 +32,7 @@ from dlfa_kernels.tile_cache import FORMAT, LIMITS, add_tiles, read_tiles
 from dlfa_kernels.tiles import (
     FAMILIES,
     MAX_HELD_H,
+    MAX_PART_H,
     Tile,
     Tiles,
     choose_tiles,
@@ -54,7 +55,7 @@ def test_shipped_tiles_fit_every_size(architecture: str, dtype: torch.dtype) -> 
                 for size in (tile.block_t, tile.block_e, tile.block_h, tile.num_warps):
                     assert size & (size - 1) == 0, (stage, tile)
                 assert min(tile.block_t, tile.block_e, tile.block_h) >= 16
-                assert tile.held_h <= MAX_HELD_H
+                assert tile.held_h <= MAX_PART_H
                 assert all(lowest <= getattr(tile, name) <= highest for name, (lowest, highest) in LIMITS.items())
             assert tiles.squeeze.held_h >= min(squeeze_dim, MAX_HELD_H - 64)
 
@@ -127,7 +128,7 @@ def test_operands_are_loaded_ahead_where_a_program_has_a_multiprocessor_to_itsel
         for squeeze_dim in (48, 128, 192, 256, 640):
             tiles = choose_tiles(2560, squeeze_dim, dtype, "sm_90", torch.bfloat16)
             assert tiles.inputs.ahead == (squeeze_dim in squeeze_dims)
-            assert (tiles.reduce.num_stages > 2) == (squeeze_dim in (192, 256))
+            assert (tiles.reduce.num_stages > 2) == (squeeze_dim > 128)
             assert (tiles.squeeze.num_stages > 2) == (squeeze_dim > 128 or dtype == torch.bfloat16)
     assert choose_tiles(768, 192, torch.bfloat16, "sm_80").inputs.ahead == 0
     for architecture, squeeze_dim, stages in (
@@ -137,6 +138,16 @@ def test_operands_are_loaded_ahead_where_a_program_has_a_multiprocessor_to_itsel
         ("sm_80", 48, 2),
     ):
         assert choose_tiles(768, squeeze_dim, torch.bfloat16, architecture).reduce.num_stages == stages
+
+
+def test_parts_of_a_wide_squeeze_are_of_equal_size() -> None:
+    for squeeze_dim, parts, parts_of_inputs in ((257, 2, 2), (320, 2, 2), (384, 2, 2), (640, 2, 3), (3072, 10, 12)):
+        tiles = choose_tiles(2560, squeeze_dim, torch.bfloat16, "sm_90")
+        assert tiles.expand.block_e == 128
+        for tile, expected in ((tiles.squeeze, parts), (tiles.reduce, parts), (tiles.inputs, parts_of_inputs)):
+            assert tile.held_h < squeeze_dim  # what is held as a whole has no parts
+            assert -(-squeeze_dim // tile.held_h) == expected
+            assert squeeze_dim > (expected - 1) * tile.held_h
 
 
 def test_fewer_tokens_halve_the_programs_of_two_warpgroups_alone() -> None:
