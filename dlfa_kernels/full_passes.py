@@ -57,7 +57,9 @@ def forward(
     activation: str,
     products: torch.dtype,
 ) -> ForwardResult:
-    """z of the padded or packed form in three launches a group, four where sequences are long or packed.
+    """z of the padded or packed form in three launches a group.
+
+    One more where sequences are long or packed, and one where E H is large (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`).
 
     Args:
         last, lower, weights, mask, cu_seqlens, fuse, activation: as `fused_aif` takes them, checked.
@@ -123,7 +125,7 @@ def backward(
 ) -> BackwardResult:
     """All gradients in three launches a group and one at the end.
 
-    One more a group where sequences are long or packed, and one more for kernel sizes over 1.
+    One more a group where sequences are long or packed, one more where E H is large, and one for kernel sizes over 1.
 
     Args:
         dz: gradient of z, in its shape and dtype.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -12,9 +13,13 @@ from .kernels.context import context_kernel
 from .kernels.pool import pool_kernel
 from .kernels.weights import weights_kernel
 from .results import BackwardResult, ForwardResult
+from .tiles import Tile
 
 # Sequences of more tiles than this are pooled by a launch of their own before the context.
 TILES_POOLED_BY_CONTEXT = 4
+# Of weights of more elements than this, E H, the context takes its two products in a launch each: in one, every program
+# would read all of the first, which takes longer than a launch.
+WEIGHTS_OF_ONE_LAUNCH = 1 << 18
 
 
 def add_pooling(
@@ -60,12 +65,35 @@ def add_context(call: Call, group: Group, arguments: dict[str, Any], *, backward
 
     Where `context_ptr` is None, `hidden_gradient_ptr` alone is filled.
     """
-    choice, operands = call.tiles.context, call.operands
-    expand = arguments["context_ptr"] is not None
+    both = call.tiles.context
+    one = replace(both, chunks=1)  # of one product: as many programs as blocks of H, or blocks of its weights under way
+    if arguments["context_ptr"] is None:
+        _add_products(call, group, arguments, one, backward, pooled, squeeze=True)
+    elif call.embed_dim * call.squeeze_dim <= WEIGHTS_OF_ONE_LAUNCH:
+        _add_products(call, group, arguments, both, backward, pooled, squeeze=True, expand=True)
+    else:
+        _add_products(call, group, arguments, one, backward, pooled, squeeze=True)
+        _add_products(call, group, arguments | {"tiles": 0}, one, backward, True, expand=True)
+
+
+def _add_products(
+    call: Call,
+    group: Group,
+    arguments: dict[str, Any],
+    tile: Tile,
+    backward: bool,
+    pooled: bool,
+    *,
+    squeeze: bool = False,
+    expand: bool = False,
+) -> None:
+    """Add a launch of the context kernel, for one of its products or both."""
+    operands = call.operands
+    widths = (call.embed_dim, tile.block_e) if expand else (call.squeeze_dim, tile.held_h)
     call.add(
         context_kernel,
-        (cdiv(group.end - group.first, choice.block_t), cdiv(call.embed_dim, choice.block_e) if expand else 1),
-        choice,
+        (cdiv(group.end - group.first, tile.block_t), cdiv(*widths)),
+        tile,
         arguments
         | {
             "squeeze_weight_ptr": operands.global_squeeze_weight,
@@ -77,10 +105,11 @@ def add_context(call: Call, group: Group, arguments: dict[str, Any], *, backward
             "end": group.end,
         },
         BACKWARD=backward,
+        SQUEEZE=squeeze,
         EXPAND=expand,
         POOLED=pooled,
         MAX_TILES=1 if pooled else 1 << (arguments["tiles"] - 1).bit_length(),
-        BLOCK_B=choice.block_t,
+        BLOCK_B=tile.block_t,
     )
 
 

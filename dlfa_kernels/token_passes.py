@@ -56,7 +56,7 @@ def forward(
     fuse: str,
     activation: str,
 ) -> ForwardResult:
-    """z (B, E) of one token a sequence in three launches, four where sequences are long or packed.
+    """z (B, E) of one token a sequence in three launches, one more where sequences are long or packed or E H is large.
 
     Args:
         last, lower, weights, mask, cu_seqlens, token, fuse, activation: as `fused_aif` takes them, checked.

@@ -28,6 +28,7 @@ def context_kernel(
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
     BACKWARD: tl.constexpr,
+    SQUEEZE: tl.constexpr,
     EXPAND: tl.constexpr,
     POOLED: tl.constexpr,
     MAX_TILES: tl.constexpr,
@@ -44,19 +45,23 @@ def context_kernel(
     Backward: dp_b / |V_b| = W_gs^T (phi' * (W_ge^T dg_b)) / |V_b|.
 
     Both squeeze E to H, act, and expand H to E: the backward with the transposed weights of the other layer and no
-    bias, and only with EXPAND, that is where dp is needed. Grid (cdiv(end - first, BLOCK_B), cdiv(E, BLOCK_E)), without
-    EXPAND (cdiv(end - first, BLOCK_B), 1), over the sequences first .. end - 1: each program squeezes anew, which is
-    cheaper than a launch. With ROW_PARTS > 0 a program reads what it squeezes twice, for the upper and the lower part
-    of each number; where H is wider than CHUNKS BLOCK_H, once more for each such part of H.
-    reads   POOLED: pooled (B, E) float32, p or dg: by every program of its sequences
-            else: sums (B * tiles, E) float32, counts (B * tiles,) int32 alike, of at most MAX_TILES tiles a sequence
-            weights (H, E) and (E, H): the first product's wholly by every program, with EXPAND a block of E of the
-            second's
-            forward: squeeze_bias (H,), expand_bias and local_bias (E,) alike
-            backward: hidden (B, H) float32, with EXPAND tokens (B,) int32: once a block of E
-    writes  EXPAND: context (B, E) float32, g + b_le or dp / |V|: once
-            not POOLED: pooled (B, E) float32; forward also tokens (B,) int32: once
-            forward: hidden (B, H) float32, before the activation; backward: hidden_gradient (B, H) float32: once
+    bias. A launch does both products, with SQUEEZE and EXPAND, or one of them: only the first where dp is not needed,
+    one after the other where the weights are large. The sequences are first .. end - 1. Grid with EXPAND
+    (cdiv(end - first, BLOCK_B), cdiv(E, BLOCK_E)): with SQUEEZE each program squeezes anew, which is cheaper than a
+    launch; without EXPAND (cdiv(end - first, BLOCK_B), cdiv(H, CHUNKS BLOCK_H)).
+    With ROW_PARTS > 0 a program reads what it squeezes twice, for the upper and the lower part of each number; where H
+    is wider than CHUNKS BLOCK_H, and with EXPAND, once more for each such part of H.
+    reads   SQUEEZE: POOLED: pooled (B, E) float32, p or dg: by every program of its sequences
+                     else: sums (B * tiles, E) float32, counts (B * tiles,) int32 alike, of at most MAX_TILES tiles a
+                     sequence
+                     the first product's weight, wholly by every program, without EXPAND a part of H
+                     forward: squeeze_bias (H,) alike; backward: hidden (B, H) float32
+            EXPAND:  a block of E of the second product's weight: once a program
+                     forward: expand_bias and local_bias (E,) alike; backward: tokens (B,) int32
+                     without SQUEEZE what it writes, hidden or hidden_gradient: once a block of E
+    writes  SQUEEZE: forward hidden (B, H) float32, before the activation; backward hidden_gradient (B, H) float32: once
+                     not POOLED: pooled (B, E) float32; forward also tokens (B,) int32: once
+            EXPAND:  context (B, E) float32, g + b_le or dp / |V|: once
     """
     first_sequence = first + tl.program_id(0).to(tl.int64) * BLOCK_B
     # With parts, each row is held twice, once for its upper and once for its lower part: one product takes both.
@@ -88,7 +93,12 @@ def context_kernel(
     early: tl.constexpr = in_block < BLOCK_E and EXPAND
     # Channels are rows here and sequences columns: products of 64 rows take their first operand as it is loaded.
     context = tl.zeros((BLOCK_E, BLOCK_B), dtype=tl.float32)
-    for first_h in range(0, SQUEEZE_DIM, CHUNKS * BLOCK_H):
+    if EXPAND:
+        begin_h, end_h = 0, SQUEEZE_DIM
+    else:
+        begin_h = tl.program_id(1) * (CHUNKS * BLOCK_H)
+        end_h = begin_h + CHUNKS * BLOCK_H
+    for first_h in range(begin_h, end_h, CHUNKS * BLOCK_H):
         if early:
             out_weights = ()
             for chunk in tl.static_range(CHUNKS):
@@ -100,55 +110,62 @@ def context_kernel(
                         BACKWARD,
                     ),
                 )  # fmt: skip
-        squeezed = zero_chunks(CHUNKS, BLOCK_H, copies * BLOCK_B)
-        for block_e in range(0, EMBED_DIM, in_block):
-            e = block_e + tl.arange(0, in_block)
-            inside_e = inside_dim(e, EMBED_DIM, in_block)
-            row_offsets = row_sequences[:, None] * EMBED_DIM + e[None, :]
-            if POOLED:
-                p = tl.load(pooled_ptr + row_offsets, mask=row_present[:, None] & inside_e[None, :], other=0.0)
-            else:
-                p = tl.zeros((copies * BLOCK_B, in_block), dtype=tl.float32)
-                for tile in tl.static_range(MAX_TILES):
-                    sums = sums_ptr + (slots + tile)[:, None] * EMBED_DIM + e[None, :]
-                    p += tl.load(sums, mask=filled[tile][:, None] & inside_e[None, :], other=0.0)
-                if not BACKWARD:
-                    p = p * mean_share[:, None]
-                if first_program:
-                    if first_h == 0:
-                        stored = (row_present & (row < BLOCK_B))[:, None] & inside_e[None, :]
-                        tl.store(pooled_ptr + row_offsets, p, mask=stored)
-            if ROW_PARTS > 0:
-                upper = round_to(p, tl.bfloat16, INTERPRETED).to(tl.float32)
-                p = round_to(tl.where(row[:, None] < BLOCK_B, upper, p - upper), tl.bfloat16, INTERPRETED)
-            accumulated = ()
-            for chunk in tl.static_range(CHUNKS):
-                h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-                inside_h = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
-                if BACKWARD:
-                    weight = load_transposed(expand_weight_ptr, h, e, inside_h, inside_e, SQUEEZE_DIM)
+        if SQUEEZE:
+            squeezed = zero_chunks(CHUNKS, BLOCK_H, copies * BLOCK_B)
+            for block_e in range(0, EMBED_DIM, in_block):
+                e = block_e + tl.arange(0, in_block)
+                inside_e = inside_dim(e, EMBED_DIM, in_block)
+                row_offsets = row_sequences[:, None] * EMBED_DIM + e[None, :]
+                if POOLED:
+                    p = tl.load(pooled_ptr + row_offsets, mask=row_present[:, None] & inside_e[None, :], other=0.0)
                 else:
-                    weight = load_matrix(squeeze_weight_ptr, h, e, inside_h, inside_e, EMBED_DIM)
-                accumulated = accumulated + (
-                    weight_dot(weight, tl.trans(p), squeezed[chunk], ROW_PARTS, PRECISION, INTERPRETED),
-                )
-            squeezed = accumulated
+                    p = tl.zeros((copies * BLOCK_B, in_block), dtype=tl.float32)
+                    for tile in tl.static_range(MAX_TILES):
+                        sums = sums_ptr + (slots + tile)[:, None] * EMBED_DIM + e[None, :]
+                        p += tl.load(sums, mask=filled[tile][:, None] & inside_e[None, :], other=0.0)
+                    if not BACKWARD:
+                        p = p * mean_share[:, None]
+                    if first_program:
+                        if first_h == 0:
+                            stored = (row_present & (row < BLOCK_B))[:, None] & inside_e[None, :]
+                            tl.store(pooled_ptr + row_offsets, p, mask=stored)
+                if ROW_PARTS > 0:
+                    upper = round_to(p, tl.bfloat16, INTERPRETED).to(tl.float32)
+                    p = round_to(tl.where(row[:, None] < BLOCK_B, upper, p - upper), tl.bfloat16, INTERPRETED)
+                accumulated = ()
+                for chunk in tl.static_range(CHUNKS):
+                    h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+                    inside_h = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
+                    if BACKWARD:
+                        weight = load_transposed(expand_weight_ptr, h, e, inside_h, inside_e, SQUEEZE_DIM)
+                    else:
+                        weight = load_matrix(squeeze_weight_ptr, h, e, inside_h, inside_e, EMBED_DIM)
+                    accumulated = accumulated + (
+                        weight_dot(weight, tl.trans(p), squeezed[chunk], ROW_PARTS, PRECISION, INTERPRETED),
+                    )
+                squeezed = accumulated
 
         for chunk in tl.static_range(CHUNKS):
             h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
             inside_h = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
             hidden_offsets = sequences[None, :] * SQUEEZE_DIM + h[:, None]
             hidden_inside = inside_h[:, None] & present[None, :]
-            inner = tl.sum(tl.reshape(squeezed[chunk], (BLOCK_H, copies, BLOCK_B)), axis=1)
-            if BACKWARD:
-                hidden = tl.load(hidden_ptr + hidden_offsets, mask=hidden_inside, other=0.0)
-                inner = inner * activation_slope(hidden, ACTIVATION)
-                if first_program:
-                    tl.store(hidden_gradient_ptr + hidden_offsets, inner, mask=hidden_inside)
+            if SQUEEZE:
+                inner = tl.sum(tl.reshape(squeezed[chunk], (BLOCK_H, copies, BLOCK_B)), axis=1)
+                if BACKWARD:
+                    hidden = tl.load(hidden_ptr + hidden_offsets, mask=hidden_inside, other=0.0)
+                    inner = inner * activation_slope(hidden, ACTIVATION)
+                    if first_program or not EXPAND:
+                        tl.store(hidden_gradient_ptr + hidden_offsets, inner, mask=hidden_inside)
+                else:
+                    inner = inner + load_float32(squeeze_bias_ptr, h, inside_h)[:, None]
+                    if first_program or not EXPAND:
+                        tl.store(hidden_ptr + hidden_offsets, inner, mask=hidden_inside)
+            elif BACKWARD:
+                inner = tl.load(hidden_gradient_ptr + hidden_offsets, mask=hidden_inside, other=0.0)
             else:
-                inner = inner + load_float32(squeeze_bias_ptr, h, inside_h)[:, None]
-                if first_program:
-                    tl.store(hidden_ptr + hidden_offsets, inner, mask=hidden_inside)
+                inner = tl.load(hidden_ptr + hidden_offsets, mask=hidden_inside, other=0.0)
+            if not BACKWARD:
                 inner = activate(inner, ACTIVATION)
             if EXPAND:
                 if early:

@@ -163,7 +163,7 @@ ENCODERS = [
     ENCODER.but(squeeze_dim=48, weight_dtype=torch.float32),
     ENCODER.but(dtype=torch.float16, weight_dtype=torch.float16),
     ENCODER.but(embed_dim=1024, squeeze_dim=256, lower=False),
-    ENCODER.but(embed_dim=320, squeeze_dim=640, fuse="select"),  # programs hold parts of H
+    ENCODER.but(embed_dim=448, squeeze_dim=640, fuse="select"),  # programs hold parts of H, two launches the context
     ENCODER.but(embed_dim=320, squeeze_dim=384, kernel_size=3),
     ENCODER.but(lengths=(0, 200, 5, 300)),
     ENCODER.but(token=0),
@@ -277,6 +277,31 @@ def test_number_of_launches_at_the_small_size(token: int | None, expected: tuple
     with record_launches() as frozen:
         passes.backward(torch.empty_like(saved.z), *arguments, saved, *chosen, "gate", "relu", needs_dx=False)
     assert (len(forward), len(backward), len(frozen)) == expected
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(batch=19, squeeze_dim=80),
+        Case(batch=2, length=400, embed_dim=136, dtype=torch.bfloat16),  # pooled by a launch of its own
+        Case(lengths=(0, 70, 3), fuse="select"),
+        HALF_CASE.but(token=1),
+        Case(frozen=True, squeeze_dim=80),
+    ],
+    ids=str,
+)
+def test_the_context_of_large_weights_takes_a_launch_for_each_product(
+    case: Case, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, results, counts = make_inputs(case, device), [], []
+    for limit in (case.embed_dim * case.squeeze_dim, case.embed_dim * case.squeeze_dim - 1):
+        monkeypatch.setattr("dlfa_kernels.shared_stages.WEIGHTS_OF_ONE_LAUNCH", limit)
+        with record_launches() as launches:  # nothing is replayed inside
+            results.append(run(triton_aif, inputs, **case.options))
+        counts.append(sum(launch.kernel.__name__ == "context_kernel" for launch in launches))
+    assert counts == [2, 3 if case.frozen else 4]  # of frozen states' backward the first product alone is needed
+    for name, expected in results[0].items():
+        assert torch.equal(results[1][name], expected), name
 
 
 @pytest.mark.slow
