@@ -170,6 +170,15 @@ def test_ampere_compiles_well(tmp_path: Path) -> None:
     assert {row["kernel"] for row in rows} == PADDED
 
 
+def test_squeezes_wider_than_a_program_holds_fit(tmp_path: Path) -> None:
+    options = ("--arch", "sm_90", "--dtype", "bfloat16", "--embed-dim", "2560", "--reduction", "4")
+    rows = compiled(tmp_path, *options, "--call", "gate k=1 padded")
+    assert all(row["shared_bytes"] <= row["shared_limit"] for row in rows)
+    # Worth a part of H less: Triton 3.6 and 3.7 spill in 6 % of reduce's instructions, 3.9 in 14 % of the squeeze's.
+    assert all(row["loop_spills"] <= row["loop_instructions"] / 6 for row in rows)
+    assert sum(row["kernel"] == "context" for row in rows) == 4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
