@@ -18,7 +18,7 @@ from .rows import (
     STRIDES,
     inside_dim,
     load_last,
-    locate_tile,
+    locate_real_tokens,
     real_tokens,
     row_offsets,
     store_zeros,
@@ -136,27 +136,28 @@ def inputs_kernel(
                 CHUNKS,
             )
 
-    turns, splits = end_slot - first_slot, tl.num_programs(1)
+    turns, splits, last_slot = end_slot - first_slot, tl.num_programs(1), end_slot - 1
     if ahead:
-        sequence, start, rows, first_row, real = tile_of_turn(
-            tl.program_id(1), turns, end_slot, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T
+        turn = tl.program_id(1)
+        _, real, sequence, start, rows, first_row = locate_real_tokens(
+            last_slot - tl.minimum(turn, turns - 1), turn < turns, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK,
+            PACKED, BLOCK_T,
+        )  # fmt: skip
+        operands = load_operands(
+            u_ptr, squeezed_gradient_ptr, first_row + start, t, real, SQUEEZE_DIM, CHUNKS, BLOCK_H, da_ahead
         )
-        row = first_row + start
-        u = load_squeezed_chunks(u_ptr + row * SQUEEZE_DIM, t, real, 0, SQUEEZE_DIM, CHUNKS, BLOCK_H)
-        if da_ahead:
-            da = load_squeezed_chunks(
-                squeezed_gradient_ptr + row * SQUEEZE_DIM, t, real, 0, SQUEEZE_DIM, CHUNKS, BLOCK_H
-            )
     # Without `disable_licm` the addresses of all operands in shared memory are kept in registers, and spill.
     for turn in tl.range(tl.program_id(1), turns, splits, disable_licm=True):
         if ahead:
-            next_sequence, next_start, next_rows, next_first_row, next_real = tile_of_turn(
-                turn + splits, turns, end_slot, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T
-            )
+            next_turn = turn + splits
+            _, next_real, next_sequence, next_start, next_rows, next_first_row = locate_real_tokens(
+                last_slot - tl.minimum(next_turn, turns - 1), next_turn < turns, mask_ptr, cu_seqlens_ptr, batch,
+                length, HAS_MASK, PACKED, BLOCK_T,
+            )  # fmt: skip
             next_row = next_first_row + next_start
         else:
-            sequence, start, rows, first_row, real = tile_of_turn(
-                turn, turns, end_slot, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T
+            _, real, sequence, start, rows, first_row = locate_real_tokens(
+                last_slot - turn, True, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T
             )
         tile_row = first_row + start
         dx_tile = dx_ptr + tile_row * EMBED_DIM
@@ -175,11 +176,14 @@ def inputs_kernel(
                 y = load_last(y_tile, row_offsets(t, y_row_stride, ALIGN)[:, None] + e[None, :], inside)
             if early_dz:
                 dz = load_last(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside)
-            if early and KERNEL_SIZE == 1 and not da_ahead:
+            if da_ahead:
+                da = operands[1]
+            elif early and KERNEL_SIZE == 1:
                 da = load_squeezed_chunks(gradient_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
             if early and not ahead:
                 u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
             if ahead:
+                u = operands[0]
                 tl.debug_barrier()  # the assembler would move the loads behind the product that they are to hide behind
                 local = held_expand(u, expand_weights, PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
             w = x.to(tl.float32)
@@ -245,13 +249,9 @@ def inputs_kernel(
                     dy = dx + dz * (1 - 2 * m)
                     tl.store(dy_tile + out_offsets, round_to(dy, state_dtype, INTERPRETED), mask=inside)
             if ahead:
-                next_u = load_squeezed_chunks(
-                    u_ptr + next_row * SQUEEZE_DIM, t, next_real, 0, SQUEEZE_DIM, CHUNKS, BLOCK_H
+                next_operands = load_operands(
+                    u_ptr, squeezed_gradient_ptr, next_row, t, next_real, SQUEEZE_DIM, CHUNKS, BLOCK_H, da_ahead
                 )
-                if da_ahead:
-                    next_da = load_squeezed_chunks(
-                        squeezed_gradient_ptr + next_row * SQUEEZE_DIM, t, next_real, 0, SQUEEZE_DIM, CHUNKS, BLOCK_H
-                    )
                 tl.debug_barrier()  # as above
             if early:
                 expand_part = add_products(expand_part, u, ds, PRECISION, INTERPRETED, CHUNKS)
@@ -262,11 +262,9 @@ def inputs_kernel(
             if KERNEL_SIZE == 1 and late_w:
                 squeeze_part = add_products(squeeze_part, da, w, PRECISION, INTERPRETED, CHUNKS)
         elif ahead:
-            next_u = load_squeezed_chunks(u_ptr + next_row * SQUEEZE_DIM, t, next_real, 0, SQUEEZE_DIM, CHUNKS, BLOCK_H)
-            if da_ahead:
-                next_da = load_squeezed_chunks(
-                    squeezed_gradient_ptr + next_row * SQUEEZE_DIM, t, next_real, 0, SQUEEZE_DIM, CHUNKS, BLOCK_H
-                )
+            next_operands = load_operands(
+                u_ptr, squeezed_gradient_ptr, next_row, t, next_real, SQUEEZE_DIM, CHUNKS, BLOCK_H, da_ahead
+            )
         if NEEDS_DX and first_h == 0:
             padding = (start + t < rows) & ~real
             if tl.sum(padding.to(tl.int32), axis=0) > 0:
@@ -275,10 +273,8 @@ def inputs_kernel(
                 if SELECT:
                     store_zeros(dy_tile, padding, begin, begin + BLOCK_E, EMBED_DIM, BLOCK_T, BLOCK_E)
         if ahead:
-            u, real = next_u, next_real
+            operands, real = next_operands, next_real
             sequence, start, rows, first_row = next_sequence, next_start, next_rows, next_first_row
-        if da_ahead:
-            da = next_da
 
     part_row = tl.program_id(1).to(tl.int64) * SQUEEZE_DIM
     for chunk in tl.static_range(CHUNKS):
@@ -291,24 +287,23 @@ def inputs_kernel(
 
 
 @triton.jit
-def tile_of_turn(
-    turn,
-    turns,
-    end_slot,
-    mask_ptr,
-    cu_seqlens_ptr,
-    batch,
-    length,
-    HAS_MASK: tl.constexpr,
-    PACKED: tl.constexpr,
-    BLOCK_T: tl.constexpr,
+def load_operands(
+    u_ptr,
+    gradient_ptr,
+    row,
+    t,
+    real,
+    SQUEEZE_DIM: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    DA: tl.constexpr,
 ):
-    """What `locate_tile` says of the slot of a turn, and the tile's real tokens; no rows behind the last turn."""
-    slot = end_slot - 1 - tl.minimum(turn, turns - 1)
-    sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
-    rows = tl.where(turn < turns, rows, 0)
-    real = real_tokens(mask_ptr, sequence, start + tl.arange(0, BLOCK_T), rows, length, HAS_MASK)
-    return sequence, start, rows, first_row, real
+    """The blocks of u of the tile that begins at `row` and, with DA, those of da: one or two tuples."""
+    operands = (load_squeezed_chunks(u_ptr + row * SQUEEZE_DIM, t, real, 0, SQUEEZE_DIM, CHUNKS, BLOCK_H),)
+    if DA:
+        da = load_squeezed_chunks(gradient_ptr + row * SQUEEZE_DIM, t, real, 0, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+        operands = operands + (da,)
+    return operands
 
 
 @triton.jit

@@ -61,6 +61,25 @@ def real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK: tl.conste
 
 
 @triton.jit
+def locate_real_tokens(
+    slot,
+    present,
+    mask_ptr,
+    cu_seqlens_ptr,
+    batch,
+    length,
+    HAS_MASK: tl.constexpr,
+    PACKED: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+):
+    """A slot (int64), which of its BLOCK_T tokens are real, and its `locate_tile`, of no rows where not `present`."""
+    sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
+    rows = tl.where(present, rows, 0)
+    real = real_tokens(mask_ptr, sequence, start + tl.arange(0, BLOCK_T), rows, length, HAS_MASK)
+    return slot.to(tl.int64), real, sequence, start, rows, first_row
+
+
+@triton.jit
 def aligned(stride, ALIGN: tl.constexpr):
     """The stride, which ALIGN divides, said so that the compiler knows: it forgets a hint about an argument."""
     return stride // ALIGN * ALIGN

@@ -10,7 +10,7 @@ from .rows import (
     inside_dim,
     load_float32,
     load_integrated,
-    locate_tile,
+    locate_real_tokens,
     real_tokens,
     row_offsets,
     tile_pointer,
@@ -114,10 +114,10 @@ def squeeze_kernel(
     places, a = (), ()
     count = 0
     for index in tl.static_range(SLOTS):
+        place_slot = first_slot + tl.program_id(0) * SLOTS + index
         place = locate_real_tokens(
-            first_slot + tl.program_id(0) * SLOTS + index, end_slot, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK,
-            PACKED, BLOCK_T,
-        )  # fmt: skip
+            place_slot, place_slot < end_slot, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T
+        )
         slot_count = tl.sum(place[1].to(tl.int32), axis=0)
         if first_h == 0:
             tl.store(counts_ptr + place[0], slot_count)
@@ -180,22 +180,3 @@ def squeeze_kernel(
                 round_to(tl.where(real[:, None], squeezed, 0.0), product_dtype, INTERPRETED),
                 mask=(start + t < rows)[:, None] & inside_h[None, :],
             )
-
-
-@triton.jit
-def locate_real_tokens(
-    slot,
-    end_slot,
-    mask_ptr,
-    cu_seqlens_ptr,
-    batch,
-    length,
-    HAS_MASK: tl.constexpr,
-    PACKED: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-):
-    """A slot (int64), which of its BLOCK_T tokens are real, and its `locate_tile`, of no rows from end_slot on."""
-    sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
-    rows = tl.where(slot < end_slot, rows, 0)
-    real = real_tokens(mask_ptr, sequence, start + tl.arange(0, BLOCK_T), rows, length, HAS_MASK)
-    return slot.to(tl.int64), real, sequence, start, rows, first_row
