@@ -175,6 +175,8 @@ def _on_warpgroups(stages: Caps, squeeze_dim: int, narrow_e: int, wide_states: b
         squeeze = replace(squeeze, block_e=narrow_e, num_stages=3)
     elif squeeze_dim <= 192:  # narrow blocks fit beside what two slots hold
         squeeze = replace(squeeze, block_e=narrow_e, num_stages=4, slots=2)
+    if squeeze_dim <= 192:  # 128 and 64: two products read each operand from shared memory, not three
+        inputs = holding(inputs, squeeze_dim, 128)
     reduce = replace(reduce, block_e=narrow_e, num_stages=3)
     inputs = replace(inputs, ahead=int(squeeze_dim <= 192 or not wide_states))
     return Caps(squeeze=squeeze, expand=expand, reduce=reduce, inputs=inputs)

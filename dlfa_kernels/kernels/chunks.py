@@ -14,18 +14,34 @@ from .rows import inside_dim
 
 
 @triton.jit
-def zero_chunks(CHUNKS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """A tuple of CHUNKS zero blocks (ROWS, COLUMNS), float32."""
+def chunk_channels(
+    first_h, CHUNK: tl.constexpr, SQUEEZE_DIM: tl.constexpr, CHUNKS: tl.constexpr, BLOCK_H: tl.constexpr
+):
+    """Squeeze channels of a block of those that a program holds from first_h on, and which of them exist.
+
+    There are BLOCK_H to a block, but 64 in the last where that is enough for what is left of H.
+    """
+    before: tl.constexpr = (CHUNKS - 1) * BLOCK_H
+    last: tl.constexpr = 64 if BLOCK_H > 64 and before + 64 >= SQUEEZE_DIM else BLOCK_H
+    width: tl.constexpr = last if CHUNK == CHUNKS - 1 else BLOCK_H
+    h = first_h + CHUNK * BLOCK_H + tl.arange(0, width)
+    return h, inside_dim(h, SQUEEZE_DIM, before + last)
+
+
+@triton.jit
+def zero_chunks(ROWS: tl.constexpr, SQUEEZE_DIM: tl.constexpr, CHUNKS: tl.constexpr, BLOCK_H: tl.constexpr):
+    """A tuple of CHUNKS zero blocks (ROWS, BLOCK_H), float32."""
     chunks = ()
-    for _ in tl.static_range(CHUNKS):
-        chunks = chunks + (tl.zeros((ROWS, COLUMNS), dtype=tl.float32),)
+    for chunk in tl.static_range(CHUNKS):
+        h, _ = chunk_channels(0, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+        chunks = chunks + (tl.zeros((ROWS, h.shape[0]), dtype=tl.float32),)
     return chunks
 
 
 @triton.jit
-def load_squeezed(tile_ptr, t, real, h, SQUEEZE_DIM: tl.constexpr, SPAN_H: tl.constexpr):
+def load_squeezed(tile_ptr, t, real, h, inside_h, SQUEEZE_DIM: tl.constexpr):
     """What `squeezed` or its gradient da hold of a tile's rows t, (BLOCK_T, BLOCK_H) as stored; zero at padding."""
-    inside = real[:, None] & inside_dim(h, SQUEEZE_DIM, SPAN_H)[None, :]
+    inside = real[:, None] & inside_h[None, :]
     return tl.load(tile_ptr + t[:, None] * SQUEEZE_DIM + h[None, :], mask=inside, other=0.0)
 
 
@@ -36,8 +52,8 @@ def load_squeezed_chunks(
     """`load_squeezed` of the channels first_h .. first_h + CHUNKS BLOCK_H - 1, a tuple of (BLOCK_T, BLOCK_H) blocks."""
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
-        h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-        chunks = chunks + (load_squeezed(tile_ptr, t, real, h, SQUEEZE_DIM, CHUNKS * BLOCK_H),)
+        h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+        chunks = chunks + (load_squeezed(tile_ptr, t, real, h, inside_h, SQUEEZE_DIM),)
     return chunks
 
 
@@ -47,16 +63,16 @@ def load_u(
     t,
     real,
     h,
+    inside_h,
     SQUEEZE_DIM: tl.constexpr,
     ACTIVATION: tl.constexpr,
     INTERPRETED: tl.constexpr,
-    SPAN_H: tl.constexpr,
 ):
     """u = phi(a), (BLOCK_T, BLOCK_H) in the dtype of products, that of `squeezed`.
 
     It is read as it is where that is what the tile holds: for "relu", and for "none", which applies no activation.
     """
-    squeezed = load_squeezed(tile_ptr, t, real, h, SQUEEZE_DIM, SPAN_H)
+    squeezed = load_squeezed(tile_ptr, t, real, h, inside_h, SQUEEZE_DIM)
     if ACTIVATION == "relu" or ACTIVATION == "none":
         return squeezed
     else:
@@ -78,8 +94,8 @@ def load_u_chunks(
     """u of the channels first_h .. first_h + CHUNKS BLOCK_H - 1, a tuple of (BLOCK_T, BLOCK_H) blocks."""
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
-        h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-        u = load_u(tile_ptr, t, real, h, SQUEEZE_DIM, ACTIVATION, INTERPRETED, CHUNKS * BLOCK_H)
+        h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+        u = load_u(tile_ptr, t, real, h, inside_h, SQUEEZE_DIM, ACTIVATION, INTERPRETED)
         chunks = chunks + (u,)
     return chunks
 
@@ -88,16 +104,16 @@ def load_u_chunks(
 def load_expand_weight(
     weight_ptr,
     h,
+    inside_h,
     e,
     SQUEEZE_DIM: tl.constexpr,
     EMBED_DIM: tl.constexpr,
     dtype: tl.constexpr,
     INTERPRETED: tl.constexpr,
     BLOCK_E: tl.constexpr,
-    SPAN_H: tl.constexpr,
 ):
     """W_le, an (BLOCK_E, BLOCK_H) block."""
-    inside = inside_dim(e, EMBED_DIM, BLOCK_E)[:, None] & inside_dim(h, SQUEEZE_DIM, SPAN_H)[None, :]
+    inside = inside_dim(e, EMBED_DIM, BLOCK_E)[:, None] & inside_h[None, :]
     weight = tl.load(weight_ptr + e[:, None] * SQUEEZE_DIM + h[None, :], mask=inside, other=0.0)
     return round_to(weight, dtype, INTERPRETED)
 
@@ -118,10 +134,8 @@ def load_expand_weights(
     """W_le of the channels first_h .. first_h + CHUNKS BLOCK_H - 1, a tuple of (BLOCK_E, BLOCK_H) blocks."""
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
-        h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-        weight = load_expand_weight(
-            weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, dtype, INTERPRETED, BLOCK_E, CHUNKS * BLOCK_H
-        )
+        h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+        weight = load_expand_weight(weight_ptr, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, dtype, INTERPRETED, BLOCK_E)
         chunks = chunks + (weight,)
     return chunks
 
@@ -147,8 +161,9 @@ def local_expand(
     local = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
     for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
         h = block_h + tl.arange(0, BLOCK_H)
-        u = load_u(tile_ptr, t, real, h, SQUEEZE_DIM, ACTIVATION, INTERPRETED, BLOCK_H)
-        weight = load_expand_weight(weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, dtype, INTERPRETED, BLOCK_E, BLOCK_H)
+        inside_h = inside_dim(h, SQUEEZE_DIM, BLOCK_H)
+        u = load_u(tile_ptr, t, real, h, inside_h, SQUEEZE_DIM, ACTIVATION, INTERPRETED)
+        weight = load_expand_weight(weight_ptr, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, dtype, INTERPRETED, BLOCK_E)
         local = dot(u, tl.trans(weight), local, PRECISION, INTERPRETED)
     return local
 

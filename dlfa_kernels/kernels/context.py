@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .arithmetic import activate, activation_slope, round_to, row_dot, weight_dot
-from .chunks import zero_chunks
+from .chunks import chunk_channels, transposed, zero_chunks
 from .rows import inside_dim, load_float32
 
 
@@ -102,8 +102,7 @@ def context_kernel(
         if early:
             out_weights = ()
             for chunk in tl.static_range(CHUNKS):
-                h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-                inside_h = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
+                h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
                 out_weights = out_weights + (
                     load_out_weight(
                         squeeze_weight_ptr, expand_weight_ptr, out_e, h, out_inside, inside_h, EMBED_DIM, SQUEEZE_DIM,
@@ -111,7 +110,7 @@ def context_kernel(
                     ),
                 )  # fmt: skip
         if SQUEEZE:
-            squeezed = zero_chunks(CHUNKS, BLOCK_H, copies * BLOCK_B)
+            squeezed = transposed(zero_chunks(copies * BLOCK_B, SQUEEZE_DIM, CHUNKS, BLOCK_H), CHUNKS)
             for block_e in range(0, EMBED_DIM, in_block):
                 e = block_e + tl.arange(0, in_block)
                 inside_e = inside_dim(e, EMBED_DIM, in_block)
@@ -134,8 +133,7 @@ def context_kernel(
                     p = round_to(tl.where(row[:, None] < BLOCK_B, upper, p - upper), tl.bfloat16, INTERPRETED)
                 accumulated = ()
                 for chunk in tl.static_range(CHUNKS):
-                    h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-                    inside_h = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
+                    h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
                     if BACKWARD:
                         weight = load_transposed(expand_weight_ptr, h, e, inside_h, inside_e, SQUEEZE_DIM)
                     else:
@@ -146,12 +144,11 @@ def context_kernel(
                 squeezed = accumulated
 
         for chunk in tl.static_range(CHUNKS):
-            h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-            inside_h = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
+            h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
             hidden_offsets = sequences[None, :] * SQUEEZE_DIM + h[:, None]
             hidden_inside = inside_h[:, None] & present[None, :]
             if SQUEEZE:
-                inner = tl.sum(tl.reshape(squeezed[chunk], (BLOCK_H, copies, BLOCK_B)), axis=1)
+                inner = tl.sum(tl.reshape(squeezed[chunk], (h.shape[0], copies, BLOCK_B)), axis=1)
                 if BACKWARD:
                     hidden = tl.load(hidden_ptr + hidden_offsets, mask=hidden_inside, other=0.0)
                     inner = inner * activation_slope(hidden, ACTIVATION)

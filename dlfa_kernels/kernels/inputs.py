@@ -5,6 +5,7 @@ import triton.language as tl
 
 from .arithmetic import add_part, dot, round_to
 from .chunks import (
+    chunk_channels,
     held_expand,
     load_expand_weights,
     load_squeezed,
@@ -103,8 +104,8 @@ def inputs_kernel(
     t = tl.arange(0, BLOCK_T)
     state_dtype: tl.constexpr = x_ptr.dtype.element_ty
     product_dtype: tl.constexpr = u_ptr.dtype.element_ty
-    expand_part = zero_chunks(CHUNKS, BLOCK_H, BLOCK_E)
-    squeeze_part = zero_chunks(CHUNKS, BLOCK_H, BLOCK_E)
+    expand_part = transposed(zero_chunks(BLOCK_E, SQUEEZE_DIM, CHUNKS, BLOCK_H), CHUNKS)
+    squeeze_part = expand_part
     # Products of float32 take three of the tensor cores' each: gathered before they start, their operands would spill.
     gathered: tl.constexpr = product_dtype.primitive_bitwidth == 16
     held: tl.constexpr = SQUEEZE_DIM <= CHUNKS * BLOCK_H and gathered
@@ -113,7 +114,7 @@ def inputs_kernel(
     ahead: tl.constexpr = AHEAD > 0 and held and early
     # Sums of 256 squeeze channels take the registers and the shared memory; so do states of float32, and so does da as
     # the operand of one product alone.
-    late_w: tl.constexpr = ahead and CHUNKS * BLOCK_H <= 192
+    late_w: tl.constexpr = ahead and SQUEEZE_DIM <= 192
     da_ahead: tl.constexpr = late_w and early_dz and KERNEL_SIZE == 1 and NEEDS_DX
     if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
         first_h = 0
@@ -229,19 +230,21 @@ def inputs_kernel(
                     for chunk in tl.static_range(CHUNKS):
                         dx = dot(da[chunk], squeeze_weights[chunk], dx, PRECISION, INTERPRETED)
                 else:
-                    blocks_h: tl.constexpr = (SQUEEZE_DIM + BLOCK_H - 1) // BLOCK_H
+                    step_h: tl.constexpr = 64 if BLOCK_H > 64 else BLOCK_H
+                    blocks_h: tl.constexpr = (SQUEEZE_DIM + step_h - 1) // step_h
                     for step in range(0, KERNEL_SIZE * blocks_h):
                         tap = step // blocks_h
-                        h = (step % blocks_h) * BLOCK_H + tl.arange(0, BLOCK_H)
+                        h = (step % blocks_h) * step_h + tl.arange(0, step_h)
                         seer = t - (tap - (KERNEL_SIZE - 1) // 2)
                         seeing = real
                         if KERNEL_SIZE > 1:
                             seeing = real_tokens(mask_ptr, sequence, start + seer, rows, length, HAS_MASK)
+                        inside_h = inside_dim(h, SQUEEZE_DIM, step_h)
                         weight = load_squeeze_weight(
-                            squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E,
-                            BLOCK_H,
+                            squeeze_weight_ptr, tap, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED,
+                            BLOCK_E,
                         )  # fmt: skip
-                        tap_da = load_squeezed(gradient_tile, seer, seeing, h, SQUEEZE_DIM, BLOCK_H)
+                        tap_da = load_squeezed(gradient_tile, seer, seeing, h, inside_h, SQUEEZE_DIM)
                         dx = dot(tap_da, weight, dx, PRECISION, INTERPRETED)
                 out_offsets = t[:, None] * EMBED_DIM + e[None, :]
                 tl.store(dx_tile + out_offsets, round_to(dx, state_dtype, INTERPRETED), mask=inside)
@@ -278,9 +281,9 @@ def inputs_kernel(
 
     part_row = tl.program_id(1).to(tl.int64) * SQUEEZE_DIM
     for chunk in tl.static_range(CHUNKS):
-        h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+        h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
         part_offsets = (part_row + h)[:, None] * EMBED_DIM + e[None, :]
-        inside = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)[:, None] & inside_e[None, :]
+        inside = inside_h[:, None] & inside_e[None, :]
         add_part(expand_parts_ptr + part_offsets, expand_part[chunk], inside, ADD)
         if KERNEL_SIZE == 1:
             add_part(squeeze_parts_ptr + part_offsets, squeeze_part[chunk], inside, ADD)
@@ -332,7 +335,7 @@ def add_read_products(
     """`add_products` of a tile's rows of u or da, each block read when its turn comes: few are held at a time."""
     sums = ()
     for chunk in tl.static_range(CHUNKS):
-        h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-        left = load_squeezed(tile_ptr, t, real, h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
+        h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+        left = load_squeezed(tile_ptr, t, real, h, inside_h, SQUEEZE_DIM)
         sums = sums + (dot(tl.trans(left), right, parts[chunk], PRECISION, INTERPRETED),)
     return sums

@@ -5,6 +5,7 @@ import triton.language as tl
 
 from .arithmetic import activate, activation_slope, dot, round_to, store_column_sums
 from .chunks import (
+    chunk_channels,
     held_expand,
     load_expand_weights,
     load_squeezed,
@@ -93,7 +94,7 @@ def reduce_kernel(
         y_rows = row_offsets(t, y_row_stride, ALIGN)
         if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
             u = load_u_chunks(squeezed_tile, t, real, 0, SQUEEZE_DIM, ACTIVATION, INTERPRETED, CHUNKS, BLOCK_H)
-        du = zero_chunks(CHUNKS, BLOCK_T, BLOCK_H)
+        du = zero_chunks(BLOCK_T, SQUEEZE_DIM, CHUNKS, BLOCK_H)
         for block_e in range(0, EMBED_DIM, BLOCK_E):
             e = block_e + tl.arange(0, BLOCK_E)
             inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
@@ -125,9 +126,8 @@ def reduce_kernel(
             du = accumulated
         gradient_tile = squeezed_gradient_ptr + tile_row * SQUEEZE_DIM
         for chunk in tl.static_range(CHUNKS):
-            h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-            inside_h = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
-            a = load_squeezed(squeezed_tile, t, real, h, SQUEEZE_DIM, CHUNKS * BLOCK_H).to(tl.float32)
+            h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+            a = load_squeezed(squeezed_tile, t, real, h, inside_h, SQUEEZE_DIM).to(tl.float32)
             da = du[chunk] * activation_slope(a, ACTIVATION)
             if ACTIVATION != "relu":
                 tl.store(
@@ -143,6 +143,6 @@ def reduce_kernel(
             )
     else:
         for chunk in tl.static_range(CHUNKS):
-            h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-            nothing = tl.zeros((BLOCK_H,), dtype=tl.float32)
-            tl.store(bias_parts_ptr + slot * SQUEEZE_DIM + h, nothing, mask=h < SQUEEZE_DIM)
+            h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+            nothing = tl.zeros(h.shape, dtype=tl.float32)
+            tl.store(bias_parts_ptr + slot * SQUEEZE_DIM + h, nothing, mask=inside_h)

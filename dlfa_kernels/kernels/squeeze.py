@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .arithmetic import activate, dot, round_to, store_column_sums
-from .chunks import zero_chunks
+from .chunks import chunk_channels, zero_chunks
 from .rows import (
     STRIDES,
     inside_dim,
@@ -22,16 +22,16 @@ def load_squeeze_weight(
     weight_ptr,
     tap,
     h,
+    inside_h,
     e,
     SQUEEZE_DIM: tl.constexpr,
     EMBED_DIM: tl.constexpr,
     dtype: tl.constexpr,
     INTERPRETED: tl.constexpr,
     BLOCK_E: tl.constexpr,
-    SPAN_H: tl.constexpr,
 ):
     """W_ls[:, :, tap] from its (k, H, E) form, a (BLOCK_H, BLOCK_E) block."""
-    inside = inside_dim(h, SQUEEZE_DIM, SPAN_H)[:, None] & inside_dim(e, EMBED_DIM, BLOCK_E)[None, :]
+    inside = inside_h[:, None] & inside_dim(e, EMBED_DIM, BLOCK_E)[None, :]
     offsets = (tap * SQUEEZE_DIM + h[:, None]) * EMBED_DIM + e[None, :]
     return round_to(tl.load(weight_ptr + offsets, mask=inside, other=0.0), dtype, INTERPRETED)
 
@@ -51,8 +51,8 @@ def load_squeeze_weights(
     """W_ls^T of kernel size 1, where CHUNKS BLOCK_H channels are all of H, a tuple of (BLOCK_E, BLOCK_H) blocks."""
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
-        h = chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-        inside = inside_dim(e, EMBED_DIM, BLOCK_E)[:, None] & inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)[None, :]
+        h, inside_h = chunk_channels(0, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+        inside = inside_dim(e, EMBED_DIM, BLOCK_E)[:, None] & inside_h[None, :]
         weight = tl.load(weight_ptr + h[None, :] * EMBED_DIM + e[:, None], mask=inside, other=0.0)
         chunks = chunks + (round_to(weight, dtype, INTERPRETED),)
     return chunks
@@ -122,7 +122,7 @@ def squeeze_kernel(
         if first_h == 0:
             tl.store(counts_ptr + place[0], slot_count)
         count += slot_count
-        places, a = places + (place,), a + (zero_chunks(CHUNKS, BLOCK_T, BLOCK_H),)
+        places, a = places + (place,), a + (zero_chunks(BLOCK_T, SQUEEZE_DIM, CHUNKS, BLOCK_H),)
     if count > 0:
         # One loop over blocks of E and, within them, taps: so that it is pipelined whatever k is.
         for step in tl.range(0, tl.cdiv(EMBED_DIM, BLOCK_E) * KERNEL_SIZE):
@@ -134,11 +134,10 @@ def squeeze_kernel(
                 tap = step % KERNEL_SIZE
             weights = ()
             for chunk in tl.static_range(CHUNKS):
-                h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+                h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
                 weight = load_squeeze_weight(
-                    weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E,
-                    CHUNKS * BLOCK_H,
-                )  # fmt: skip
+                    weight_ptr, tap, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E
+                )
                 weights = weights + (tl.trans(weight),)
             accumulated = ()
             for index in tl.static_range(SLOTS):
@@ -170,8 +169,7 @@ def squeeze_kernel(
         _, real, _, start, rows, first_row = places[index]
         squeezed_tile = squeezed_ptr + (first_row + start) * SQUEEZE_DIM
         for chunk in tl.static_range(CHUNKS):
-            h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-            inside_h = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
+            h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
             squeezed = a[index][chunk] + load_float32(bias_ptr, h, inside_h)[None, :]
             if ACTIVATION == "relu":
                 squeezed = activate(squeezed, ACTIVATION)

@@ -50,6 +50,7 @@ def taps_kernel(
     h = (tl.program_id(0) // blocks_e) * BLOCK_H + tl.arange(0, BLOCK_H)
     tap = tl.program_id(2)
     inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
+    inside_h = inside_dim(h, SQUEEZE_DIM, BLOCK_H)
     t = tl.arange(0, BLOCK_T)
     seer = t - (tap - (KERNEL_SIZE - 1) // 2)
     product_dtype: tl.constexpr = squeezed_gradient_ptr.dtype.element_ty
@@ -68,8 +69,8 @@ def taps_kernel(
             )  # fmt: skip
             gradient_tile = squeezed_gradient_ptr + (first_row + start) * SQUEEZE_DIM
             seeing = real_tokens(mask_ptr, sequence, start + seer, rows, length, HAS_MASK)
-            da = load_squeezed(gradient_tile, seer, seeing, h, SQUEEZE_DIM, BLOCK_H)
+            da = load_squeezed(gradient_tile, seer, seeing, h, inside_h, SQUEEZE_DIM)
             part = dot(tl.trans(da), round_to(w, product_dtype, INTERPRETED), part, PRECISION, INTERPRETED)
     row = (tl.program_id(1).to(tl.int64) * KERNEL_SIZE + tap) * SQUEEZE_DIM + h
-    inside = inside_dim(h, SQUEEZE_DIM, BLOCK_H)[:, None] & inside_e[None, :]
+    inside = inside_h[:, None] & inside_e[None, :]
     add_part(squeeze_parts_ptr + row[:, None] * EMBED_DIM + e[None, :], part, inside, ADD)

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from .arithmetic import activate, activation_slope, dot, round_to
-from .chunks import held_expand, load_expand_weight, load_expand_weights, transposed, zero_chunks
+from .chunks import chunk_channels, held_expand, load_expand_weight, load_expand_weights, transposed, zero_chunks
 from .gate import gate_gradient, sigmoid
 from .rows import (
     STRIDES,
@@ -151,7 +151,7 @@ def token_expand_kernel(
     )
     local = tl.zeros((BLOCK_B, BLOCK_E), dtype=tl.float32)
     for first_h in range(0, SQUEEZE_DIM, CHUNKS * BLOCK_H):
-        a = zero_chunks(CHUNKS, BLOCK_B, BLOCK_H)
+        a = zero_chunks(BLOCK_B, SQUEEZE_DIM, CHUNKS, BLOCK_H)
         # `disable_licm` keeps the loop from being unrolled, which spills.
         for step in tl.range(0, tl.cdiv(EMBED_DIM, BLOCK_E) * KERNEL_SIZE, disable_licm=True):
             e = (step // KERNEL_SIZE) * BLOCK_E + tl.arange(0, BLOCK_E)
@@ -174,16 +174,14 @@ def token_expand_kernel(
             w = round_to(w, state_dtype, INTERPRETED)
             accumulated = ()
             for chunk in tl.static_range(CHUNKS):
-                h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+                h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
                 weight = load_squeeze_weight(
-                    squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E,
-                    CHUNKS * BLOCK_H,
-                )  # fmt: skip
+                    squeeze_weight_ptr, tap, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E
+                )
                 accumulated = accumulated + (dot(w, tl.trans(weight), a[chunk], PRECISION, INTERPRETED),)
             a = accumulated
         for chunk in tl.static_range(CHUNKS):
-            h = first_h + chunk * BLOCK_H + tl.arange(0, BLOCK_H)
-            inside_h = inside_dim(h, SQUEEZE_DIM, CHUNKS * BLOCK_H)
+            h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
             squeezed = a[chunk] + load_float32(squeeze_bias_ptr, h, inside_h)[None, :]
             if tl.program_id(1) == 0:
                 tl.store(
@@ -193,7 +191,7 @@ def token_expand_kernel(
                 )
             u = round_to(activate(squeezed, ACTIVATION), state_dtype, INTERPRETED)
             weight = load_expand_weight(
-                expand_weight_ptr, h, out_e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E, CHUNKS * BLOCK_H
+                expand_weight_ptr, h, inside_h, out_e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E
             )
             local = dot(u, tl.trans(weight), local, PRECISION, INTERPRETED)
 
@@ -220,14 +218,14 @@ def load_token_u(
     sequences,
     present,
     h,
+    inside_h,
     SQUEEZE_DIM: tl.constexpr,
     ACTIVATION: tl.constexpr,
     dtype: tl.constexpr,
     INTERPRETED: tl.constexpr,
-    SPAN_H: tl.constexpr,
 ):
     """u of a block of sequences, (BLOCK_B, BLOCK_H)."""
-    inside = present[:, None] & inside_dim(h, SQUEEZE_DIM, SPAN_H)[None, :]
+    inside = present[:, None] & inside_h[None, :]
     a = load_float32(squeezed_ptr, sequences[:, None] * SQUEEZE_DIM + h[None, :], inside)
     return round_to(activate(a, ACTIVATION), dtype, INTERPRETED)
 
@@ -279,6 +277,7 @@ def token_reduce_kernel(
     sequences = tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
     present = sequences < batch
     own_h = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
+    own_inside_h = inside_dim(own_h, SQUEEZE_DIM, BLOCK_H)
     state_dtype: tl.constexpr = x_ptr.dtype.element_ty
     first_rows, positions, wanted = token_positions(
         mask_ptr, cu_seqlens_ptr, sequences, token, 0, batch, length, HAS_MASK, PACKED
@@ -289,9 +288,9 @@ def token_reduce_kernel(
     if held:
         u = ()
         for chunk in tl.static_range(CHUNKS):
-            h = chunk * BLOCK_H + tl.arange(0, BLOCK_H)
+            h, inside_h = chunk_channels(0, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
             chunk_u = load_token_u(
-                squeezed_ptr, sequences, present, h, SQUEEZE_DIM, ACTIVATION, state_dtype, INTERPRETED, CHUNKS * BLOCK_H
+                squeezed_ptr, sequences, present, h, inside_h, SQUEEZE_DIM, ACTIVATION, state_dtype, INTERPRETED
             )
             u = u + (chunk_u,)
     du = tl.zeros((BLOCK_B, BLOCK_H), dtype=tl.float32)
@@ -306,11 +305,12 @@ def token_reduce_kernel(
             local = tl.zeros((BLOCK_B, BLOCK_E), dtype=tl.float32)
             for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
                 h = block_h + tl.arange(0, BLOCK_H)
+                inside_h = inside_dim(h, SQUEEZE_DIM, BLOCK_H)
                 block_u = load_token_u(
-                    squeezed_ptr, sequences, present, h, SQUEEZE_DIM, ACTIVATION, state_dtype, INTERPRETED, BLOCK_H
+                    squeezed_ptr, sequences, present, h, inside_h, SQUEEZE_DIM, ACTIVATION, state_dtype, INTERPRETED
                 )
                 weight = load_expand_weight(
-                    expand_weight_ptr, h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E, BLOCK_H
+                    expand_weight_ptr, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E
                 )
                 local = dot(block_u, tl.trans(weight), local, PRECISION, INTERPRETED)
         out_offsets = sequences[:, None] * EMBED_DIM + e[None, :]
@@ -328,11 +328,11 @@ def token_reduce_kernel(
             tl.store(gate_ptr + out_offsets, m, mask=out_inside)
             tl.store(context_gradient_ptr + out_offsets, ds, mask=out_inside)
         weight = load_expand_weight(
-            expand_weight_ptr, own_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E, BLOCK_H
+            expand_weight_ptr, own_h, own_inside_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E
         )
         du = dot(round_to(ds, state_dtype, INTERPRETED), weight, du, PRECISION, INTERPRETED)
     own_offsets = sequences[:, None] * SQUEEZE_DIM + own_h[None, :]
-    own_inside = present[:, None] & (own_h < SQUEEZE_DIM)[None, :]
+    own_inside = present[:, None] & own_inside_h[None, :]
     a = load_float32(squeezed_ptr, own_offsets, own_inside)
     tl.store(squeezed_gradient_ptr + own_offsets, du * activation_slope(a, ACTIVATION), mask=own_inside)
 
@@ -365,12 +365,12 @@ def token_branch_kernel(
     branch = tl.zeros((BLOCK_B, BLOCK_E), dtype=tl.float32)
     for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
         h = block_h + tl.arange(0, BLOCK_H)
+        inside_h = inside_dim(h, SQUEEZE_DIM, BLOCK_H)
         da = load_float32(
-            squeezed_gradient_ptr, sequences[:, None] * SQUEEZE_DIM + h[None, :],
-            present[:, None] & (h < SQUEEZE_DIM)[None, :],
-        )  # fmt: skip
+            squeezed_gradient_ptr, sequences[:, None] * SQUEEZE_DIM + h[None, :], present[:, None] & inside_h[None, :]
+        )
         weight = load_squeeze_weight(
-            squeeze_weight_ptr, tap, h, e, SQUEEZE_DIM, EMBED_DIM, tl.float32, INTERPRETED, BLOCK_E, BLOCK_H
+            squeeze_weight_ptr, tap, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, tl.float32, INTERPRETED, BLOCK_E
         )
         branch = dot(da, weight, branch, PRECISION, INTERPRETED)
     tl.store(
