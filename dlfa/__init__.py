@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from . import registration
 
 if TYPE_CHECKING:
+    from dlfa_kernels import __version__ as __version__
+
     from .configuration import DLFAConfig
     from .modeling import (
         DLFAForQuestionAnswering,
@@ -32,6 +34,8 @@ registration.register_when_transformers_loads()
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("dlfa_kernels").__version__
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(".configuration" if name == "DLFAConfig" else ".modeling", __name__)

@@ -11,11 +11,18 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 from dlfa_kernels.backends import BACKENDS
-from dlfa_kernels.checks import ACTIVATIONS, FUSE_MODES, finite_number, odd_kernel_size, one_of, positive_int
+from dlfa_kernels.checks import (
+    ACTIVATIONS,
+    FUSE_MODES,
+    check_finite,
+    check_kernel_size,
+    check_one_of,
+    check_positive_int,
+)
 
 from . import atomic
+from .fusion_names import FUSIONS
 
-FUSIONS = ("last", "lower", "sum", "scalar_mix", "residual", "aif")
 LABEL_SUBWORDS = ("first", "last", "mean")
 CLASSIFIER_POOLINGS = ("first", "mean")
 
@@ -112,17 +119,17 @@ class DLFAConfig(PreTrainedConfig):
         Raises:
             ValueError, TypeError: a value outside its set or range.
         """
-        one_of("fuse", self.fuse, FUSE_MODES)
-        one_of("activation", self.activation, ACTIVATIONS)
-        one_of("aif_backend", self.aif_backend, BACKENDS)
-        one_of("label_subword", self.label_subword, LABEL_SUBWORDS)
-        one_of("classifier_pooling", self.classifier_pooling, CLASSIFIER_POOLINGS)
-        odd_kernel_size(self.kernel_size)
-        positive_int("reduction", self.reduction)
+        check_one_of("fuse", self.fuse, FUSE_MODES)
+        check_one_of("activation", self.activation, ACTIVATIONS)
+        check_one_of("aif_backend", self.aif_backend, BACKENDS)
+        check_one_of("label_subword", self.label_subword, LABEL_SUBWORDS)
+        check_one_of("classifier_pooling", self.classifier_pooling, CLASSIFIER_POOLINGS)
+        check_kernel_size(self.kernel_size)
+        check_positive_int("reduction", self.reduction)
         for name in ("squeeze_dim", "feature_dim"):
             if getattr(self, name) is not None:
-                positive_int(name, getattr(self, name))
-        finite_number("gate_bias", self.gate_bias)
+                check_positive_int(name, getattr(self, name))
+        check_finite("gate_bias", self.gate_bias)
         _probability("layer_dropout", self.layer_dropout)
         if self.classifier_dropout is not None:
             _probability("classifier_dropout", self.classifier_dropout)
@@ -132,7 +139,7 @@ class DLFAConfig(PreTrainedConfig):
         second_input = self.fusion_layer is not None or self.feature_dim is not None
         if self.fusion is None:
             self.fusion = "aif" if second_input else "last"
-        one_of("fusion", self.fusion, FUSIONS)
+        check_one_of("fusion", self.fusion, FUSIONS)
         if self.fusion == "last":
             self.fusion_layer = None
             return
@@ -261,7 +268,7 @@ def check_family(encoder_config: PreTrainedConfig) -> None:
 
 
 def _probability(name: str, value: float) -> None:
-    finite_number(name, value)
+    check_finite(name, value)
     if not 0 <= value < 1:
         raise ValueError(f"{name} must be in [0, 1), got {value}")
 

@@ -19,11 +19,16 @@ def sweep(
     seeds: Annotated[str, typer.Option(help="Such as 1,2,3.")] = "1",
     modes: Annotated[
         str,
-        typer.Option(help="Of last, lower, sum, scalar_mix, residual, aif:gate, aif:select; the first once a seed."),
+        typer.Option(
+            help="Of last, lower, sum, scalar_mix, residual, aif:gate, aif:select; last and scalar_mix run once a seed."
+        ),
     ] = "last,aif:gate",
     keep_models: Annotated[bool, typer.Option("--keep-models", help="Save every cell's model.")] = False,
     processes: Annotated[
-        int | None, typer.Option(help="Runs at a time; default: one a GPU; over a frozen encoder on a CPU one a core.")
+        int | None,
+        typer.Option(
+            help="Runs at a time; default: one a GPU; on a CPU one, over a frozen encoder one for every 8 runs."
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:

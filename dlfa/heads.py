@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
-from dlfa_kernels.checks import is_tensor, values_can_be_read
+from dlfa_kernels.checks import check_tensor, values_can_be_read
 
 from .configuration import DLFAConfig
 from .input_checks import check_classes
@@ -90,7 +90,7 @@ class DLFAForTokenClassification(DLFAPreTrainedModel):
     ) -> None:
         super()._check_arguments(shape, mask, **arguments)
         if labels is not None:
-            is_tensor("labels", labels)
+            check_tensor("labels", labels)
         if word_index is None:
             if labels is not None and labels.shape != shape:
                 raise ValueError(f"labels must have shape (B, T) = {tuple(shape)}, got {tuple(labels.shape)}")
@@ -178,7 +178,7 @@ class DLFAForSequenceClassification(DLFAPreTrainedModel):
     ) -> None:
         super()._check_arguments(shape, mask, **arguments)
         if labels is not None:
-            is_tensor("labels", labels)
+            check_tensor("labels", labels)
             if labels.shape[:1] != shape[:1]:
                 raise ValueError(f"labels must have B = {shape[0]} rows, got {tuple(labels.shape)}")
             self._check_problem(labels, shape[0])
@@ -244,8 +244,9 @@ class DLFAForQuestionAnswering(DLFAPreTrainedModel):
             attention_mask: (B, T), bool or integer 0/1, true at real tokens; None means all real.
             token_type_ids: (B, T) int64.
             inputs_embeds: (B, T, E), in place of `input_ids`.
-            start_positions: (B,) int64, the answer's first token; T or more is not learnt. Given with `end_positions`.
-            end_positions: (B,) int64, the answer's last token.
+            start_positions: (B,) int64, the answer's first token, not negative; T or more is not learnt. Given with
+                `end_positions`.
+            end_positions: (B,) int64, the answer's last token, alike.
             lower_states: (B, T, E or feature_dim), an external second input in place of the lower layer.
             output_gate: return AIF's gates too.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, further arguments of the encoder.
@@ -274,9 +275,13 @@ class DLFAForQuestionAnswering(DLFAPreTrainedModel):
         for name, positions in (("start_positions", start_positions), ("end_positions", end_positions)):
             if positions is None:
                 continue
-            is_tensor(name, positions)
+            check_tensor(name, positions)
+            if positions.dtype != torch.int64:
+                raise TypeError(f"{name} must be int64, got {positions.dtype}")
             if positions.shape[:1] != shape[:1] or positions.numel() != shape[0]:
                 raise ValueError(f"{name} must have shape (B,) = ({shape[0]},), got {tuple(positions.shape)}")
+            if values_can_be_read(positions) and bool((positions < 0).any()):
+                raise ValueError(f"{name} must not be negative, got {int(positions[positions < 0][0])}")
 
     def _head(
         self,

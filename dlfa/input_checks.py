@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from dlfa_kernels.checks import check_mask, is_tensor, values_can_be_read
+from dlfa_kernels.checks import check_mask, check_tensor, values_can_be_read
 
 from .embedding_rows import embedding_table
 from .ignored_label import IGNORED
@@ -34,14 +34,14 @@ def check_tokens(input_ids: Tensor | None, inputs_embeds: Tensor | None, attenti
     if (input_ids is None) == (inputs_embeds is None):
         raise ValueError("exactly one of input_ids and inputs_embeds must be given")
     if input_ids is not None:
-        is_tensor("input_ids", input_ids)
+        check_tensor("input_ids", input_ids)
         if input_ids.dtype not in (torch.int64, torch.int32):
             raise TypeError(f"input_ids must be int64 or int32, got {input_ids.dtype}")
         if input_ids.dim() != 2:
             raise ValueError(f"input_ids must have shape (B, T), got {tuple(input_ids.shape)}")
         tokens = input_ids
     if inputs_embeds is not None:
-        is_tensor("inputs_embeds", inputs_embeds)
+        check_tensor("inputs_embeds", inputs_embeds)
         if not inputs_embeds.is_floating_point():
             raise TypeError(f"inputs_embeds must be floating point, got {inputs_embeds.dtype}")
         if inputs_embeds.dim() != 3:

@@ -16,7 +16,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import TransformersKwargs
 
 from dlfa_kernels.branches import AIFBranches
-from dlfa_kernels.checks import check_lower, check_mask, is_tensor
+from dlfa_kernels.checks import check_lower, check_mask, check_tensor
 
 from .configuration import DLFAConfig, check_family
 from .encoder_states import EncoderStates, keep_block_inputs, run_encoder
@@ -182,7 +182,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
             if not 0 <= layer < depth:
                 raise ValueError(f"layers must be in 0..{depth - 1}, got {layer}")
         if token_type_ids is not None:
-            is_tensor("token_type_ids", token_type_ids)
+            check_tensor("token_type_ids", token_type_ids)
             if token_type_ids.shape != shape:
                 raise ValueError(
                     f"token_type_ids must have shape (B, T) = {tuple(shape)}, got {tuple(token_type_ids.shape)}"
@@ -227,7 +227,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError, TypeError: an argument that does not fit, or that the head does not take.
         """
-        is_tensor("last", last)
+        check_tensor("last", last)
         if last.dim() != 3 or last.shape[-1] != self.config.hidden_size:
             raise ValueError(
                 f"last must have shape (B, T, E) with E = {self.config.hidden_size}, got {tuple(last.shape)}"
@@ -302,7 +302,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
                 f"lower_states stands for one lower layer; this model (fusion={config.fusion!r}) takes "
                 f"{config.num_lower_inputs}"
             )
-        is_tensor("lower_states", lower_states)
+        check_tensor("lower_states", lower_states)
         expected = (*shape, config.feature_dim or config.hidden_size)
         if tuple(lower_states.shape) != expected:
             raise ValueError(

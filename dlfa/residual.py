@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import torch
 from torch import Tensor, nn
 
 from dlfa_kernels.branches import AIFBranches
@@ -20,11 +19,27 @@ class ResidualBranches(AIFBranches):
 
     Args:
         embed_dim: E, channels of the hidden states.
-        **options: `reduction`, `squeeze_dim`, `kernel_size`, `activation`, `device` and `dtype`, as of `FusedAIF`.
+        reduction, squeeze_dim, kernel_size, activation, device, dtype: as of `FusedAIF`.
+
+    Raises:
+        TypeError, ValueError: an argument out of its set, named in the message.
     """
 
-    def __init__(self, embed_dim: int, **options: Any) -> None:
-        super().__init__(embed_dim, **options)
+    def __init__(
+        self,
+        embed_dim: int,
+        *,
+        reduction: int = 4,
+        squeeze_dim: int | None = None,
+        kernel_size: int = 1,
+        activation: str = "relu",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            embed_dim, reduction=reduction, squeeze_dim=squeeze_dim, kernel_size=kernel_size, activation=activation,
+            device=device, dtype=dtype,
+        )  # fmt: skip
         self._start_at_the_sum()
 
     def reset_parameters(self) -> None:

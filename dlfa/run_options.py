@@ -64,10 +64,11 @@ def run_fields(
         typer.Option("--freeze-encoder", help="Train fusion and head alone, on hidden states computed once and kept."),
     ] = False,
     states_cache: Annotated[
-        Path | None, output_path("Where they are kept; default: $DLFA_CACHE, else the user's cache.")
+        Path | None,
+        output_path("Folder for a frozen encoder's hidden states; default: $DLFA_CACHE, else the user's cache."),
     ] = None,
     states_dtype: Annotated[
-        str, typer.Option(help="As float32, exactly, or as float16, in half the space.")
+        str, typer.Option(help="Dtype of the hidden states on disk: float32, or float16 for half the space.")
     ] = "float32",
     freeze_layers: Annotated[
         int | None, typer.Option(help="Keep the embeddings and the encoder's first N blocks as they are.")
@@ -75,7 +76,9 @@ def run_fields(
     lora_rank: Annotated[
         int | None, typer.Option(help="Train LoRA adapters of this rank in the encoder; merged when saved.")
     ] = None,
-    lora_alpha: Annotated[int | None, typer.Option(help="Default: twice the rank.")] = None,
+    lora_alpha: Annotated[
+        int | None, typer.Option(help="Adapters are scaled by alpha / rank; default: twice the rank.")
+    ] = None,
     lora_targets: Annotated[
         str | None, typer.Option(help="Linear layers, such as query,value; default: all of the encoder.")
     ] = None,
@@ -96,7 +99,9 @@ def run_fields(
     weight_decay: Annotated[float, typer.Option(help="Of weights, not of biases and norms.")] = 0.0,
     warmup_steps: Annotated[int | None, typer.Option(help="Default: XTREME's, which is 0 but for QA.")] = None,
     max_train_examples: Annotated[int | None, typer.Option(help="A fixed random subset of the training data.")] = None,
-    max_eval_examples: Annotated[int | None, typer.Option(help="Likewise of the dev set and of each test set.")] = None,
+    max_eval_examples: Annotated[
+        int | None, typer.Option(help="A fixed random subset of the dev set and of each test set.")
+    ] = None,
     save_steps: Annotated[
         int | None, typer.Option(help="Steps between checkpoints and dev evaluations; default: once an epoch.")
     ] = None,

@@ -24,10 +24,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers import AutoConfig
 
+from dlfa_kernels.checks import FUSE_MODES
+
 from . import atomic
 from .configuration import DLFAConfig
 from .directory_lock import LOCK, exclusive
 from .frozen.fingerprints import weights_fingerprint
+from .fusion_names import FUSIONS
 from .intermediate import Predecessor
 from .json_files import read_object
 from .materials import Materials, compute_states, load_data, load_encoder, load_materials
@@ -36,9 +39,10 @@ from .processes import check_alone
 from .results import installed_version
 from .run_config import RunConfig, differences
 from .run_directory import SWEEP, RunDirectory
+from .terminal import quiet_libraries
 from .training import fit, prepare
 
-MODES = ("last", "lower", "sum", "scalar_mix", "residual", "aif:gate", "aif:select")
+MODES = (*(fusion for fusion in FUSIONS if fusion != "aif"), *(f"aif:{fuse}" for fuse in FUSE_MODES))
 _WITHOUT_LAYER = ("last", "scalar_mix")
 # A process takes as long to start as a few runs over a frozen encoder.
 _RUNS_WORTH_A_PROCESS = 8
@@ -415,10 +419,7 @@ def _start_worker(numbers: Any, processes: int, gpus: int) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[number % gpus]
     elif gpus == 0:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    quiet_libraries()
 
 
 def _end_with_parent() -> None:

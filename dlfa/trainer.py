@@ -67,13 +67,11 @@ def task_trainer(prepared: Prepared) -> TaskTrainer:
         prepared,
         learner,
         record,
-        model=learner,
         args=arguments,
         data_collator=materials.inputs.batches(prepared.features, prepared.model.config),
         train_dataset=range(len(prepared.features)),
         eval_dataset=materials.data.dev,
         processing_class=materials.tokenizer,
-        callbacks=[record],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -85,7 +83,7 @@ class TaskTrainer(Trainer):
     def __init__(
         self, prepared: Prepared, learner: PreTrainedModel | StatesHead, record: TrainingRecord, **arguments: Any
     ) -> None:
-        super().__init__(**arguments)
+        super().__init__(model=learner, callbacks=[record], **arguments)
         self.prepared = prepared
         self.learner = learner
         self.record = record
@@ -159,6 +157,7 @@ class TrainingRecord(TrainerCallback):
     def __init__(self, checkpoint: Path | None) -> None:
         self.seconds_before = 0.0 if checkpoint is None else float(complete_facts(checkpoint)["seconds"])
         self.start = time.monotonic()
+        self._finished = self.seconds_before
 
     @property
     def seconds(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlfa_kernels.checks import is_tensor, values_can_be_read
+from dlfa_kernels.checks import check_tensor, values_can_be_read
 
 
 def check_word_index(word_index: Tensor, shape: torch.Size, num_words: int | None) -> None:
@@ -13,7 +13,7 @@ def check_word_index(word_index: Tensor, shape: torch.Size, num_words: int | Non
 
     Its values are read where that costs no host sync: on the CPU, or on a GPU under DLFA_VALIDATE=1.
     """
-    is_tensor("word_index", word_index)
+    check_tensor("word_index", word_index)
     if word_index.dtype != torch.int64:
         raise TypeError(f"word_index must be int64, got {word_index.dtype}")
     if word_index.shape != shape:

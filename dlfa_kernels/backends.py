@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import environment
-from .checks import one_of
+from .checks import check_one_of
 
 BACKENDS = ("auto", "triton", "eager")
 try:
@@ -38,13 +38,13 @@ def resolve_backend(backend: str, last: Tensor) -> str:
         RuntimeError: "triton" where it cannot run: Triton missing, or tensors on the CPU without TRITON_INTERPRET=1.
         TypeError: "triton" for float64, which only the eager path accumulates.
     """
-    one_of("backend", backend, BACKENDS)
+    check_one_of("backend", backend, BACKENDS)
     asked = "backend='triton'"
     if backend == "auto":
         override = environment.backend()
         if override is None or override == "auto":
             return "triton" if last.is_cuda and TRITON_AVAILABLE and last.dtype != torch.float64 else "eager"
-        one_of("DLFA_BACKEND", override, BACKENDS)
+        check_one_of("DLFA_BACKEND", override, BACKENDS)
         backend, asked = override, "DLFA_BACKEND=triton"
     if backend == "eager":
         return "eager"

@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .checks import ACTIVATIONS, STATE_DTYPES, AIFWeights, finite_number, odd_kernel_size, one_of, positive_int
+from .checks import (
+    ACTIVATIONS,
+    STATE_DTYPES,
+    AIFWeights,
+    check_finite,
+    check_kernel_size,
+    check_one_of,
+    check_positive_int,
+)
 
 
 def default_squeeze_dim(embed_dim: int, reduction: int) -> int:
@@ -68,13 +76,13 @@ class AIFBranches(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        positive_int("embed_dim", embed_dim)
-        positive_int("reduction", reduction)
+        check_positive_int("embed_dim", embed_dim)
+        check_positive_int("reduction", reduction)
         if squeeze_dim is not None:
-            positive_int("squeeze_dim", squeeze_dim)
-        odd_kernel_size(kernel_size)
-        one_of("activation", activation, ACTIVATIONS)
-        finite_number("gate_bias", gate_bias)
+            check_positive_int("squeeze_dim", squeeze_dim)
+        check_kernel_size(kernel_size)
+        check_one_of("activation", activation, ACTIVATIONS)
+        check_finite("gate_bias", gate_bias)
         if dtype is not None and dtype not in STATE_DTYPES:
             raise TypeError(f"dtype must be float32, bfloat16, float16 or float64, got {dtype}")
         self.embed_dim = embed_dim

@@ -38,13 +38,13 @@ def weight_shapes(embed_dim: int, squeeze_dim: int, kernel_size: int) -> tuple[t
     return (h, e, kernel_size), (h,), (e, h, 1), (e,), (h, e), (h,), (e, h), (e,)
 
 
-def one_of(name: str, value: object, valid: tuple[str, ...]) -> None:
+def check_one_of(name: str, value: object, valid: tuple[str, ...]) -> None:
     """Raise ValueError unless `value` is one of the strings `valid`."""
     if value not in valid:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, valid))}, got {value!r}")
 
 
-def odd_kernel_size(kernel_size: object) -> None:
+def check_kernel_size(kernel_size: object) -> None:
     """Raise TypeError or ValueError unless `kernel_size` is an odd positive int."""
     if isinstance(kernel_size, bool) or not isinstance(kernel_size, int):
         raise TypeError(f"kernel_size must be an int, got {kernel_size!r}")
@@ -52,7 +52,7 @@ def odd_kernel_size(kernel_size: object) -> None:
         raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
 
 
-def positive_int(name: str, value: object) -> None:
+def check_positive_int(name: str, value: object) -> None:
     """Raise TypeError or ValueError unless `value` is a positive int."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, got {value!r}")
@@ -60,7 +60,7 @@ def positive_int(name: str, value: object) -> None:
         raise ValueError(f"{name} must be positive, got {value}")
 
 
-def finite_number(name: str, value: object) -> None:
+def check_finite(name: str, value: object) -> None:
     """Raise TypeError or ValueError unless `value` is a number that is neither infinite nor NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number, got {value!r}")
@@ -72,7 +72,7 @@ def _shape(tensor: Tensor) -> str:
     return "(" + ", ".join(map(str, tensor.shape)) + ")"
 
 
-def is_tensor(name: str, value: object) -> None:
+def check_tensor(name: str, value: object) -> None:
     """Raise TypeError unless `value` is a dense tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
@@ -81,13 +81,13 @@ def is_tensor(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a dense tensor (torch.strided; packed rows come with cu_seqlens), got {kind}")
 
 
-def _same_device(name: str, tensor: Tensor, last: Tensor) -> None:
+def _check_device(name: str, tensor: Tensor, last: Tensor) -> None:
     if tensor.device != last.device:
         raise ValueError(f"{name} must be on the device of last, {last.device}, got {tensor.device}")
 
 
 def _check_states(last: Tensor, lower: Tensor | None, packed: bool) -> None:
-    is_tensor("last", last)
+    check_tensor("last", last)
     rank, form = (2, "(N, E), as cu_seqlens is given") if packed else (3, "(B, T, E)")
     if last.dim() != rank:
         raise ValueError(f"last must have shape {form}, got {_shape(last)}")
@@ -101,17 +101,17 @@ def _check_states(last: Tensor, lower: Tensor | None, packed: bool) -> None:
 
 def check_lower(name: str, lower: Tensor, last: Tensor) -> None:
     """Raise TypeError or ValueError unless `lower` is a tensor of the shape, dtype and device of `last`."""
-    is_tensor(name, lower)
+    check_tensor(name, lower)
     if lower.shape != last.shape:
         raise ValueError(f"{name} must have the shape of last, {_shape(last)}, got {_shape(lower)}")
     if lower.dtype != last.dtype:
         raise TypeError(f"{name} must have the dtype of last, {last.dtype}, got {lower.dtype}")
-    _same_device(name, lower, last)
+    _check_device(name, lower, last)
 
 
 def _check_weights(weights: AIFWeights, last: Tensor) -> None:
     for name, weight in zip(AIFWeights._fields, weights, strict=True):
-        is_tensor(name, weight)
+        check_tensor(name, weight)
     squeeze = weights.local_squeeze_weight
     if squeeze.dim() != 3:
         raise ValueError(f"local_squeeze_weight must have shape (H, E, k), got {_shape(squeeze)}")
@@ -136,7 +136,7 @@ def _check_weights(weights: AIFWeights, last: Tensor) -> None:
         if weight.dtype != dtype:
             raise TypeError(f"{name} must have the dtype of local_squeeze_weight, {dtype}, got {weight.dtype}")
         if weight.device != device:  # asked before the call, which for eight weights shows in a small batch's time
-            _same_device(name, weight, last)
+            _check_device(name, weight, last)
     # float32 master weights go with any states, as under autocast; otherwise both have one dtype.
     if dtype != last.dtype and dtype != torch.float32:
         raise TypeError(f"the parameters must be float32 or have the dtype of last, {last.dtype}, got {dtype}")
@@ -144,7 +144,7 @@ def _check_weights(weights: AIFWeights, last: Tensor) -> None:
 
 def check_mask(name: str, mask: Tensor, shape: torch.Size, device: torch.device) -> None:
     """Raise TypeError or ValueError unless `mask` is bool or integer, of `shape` (B, T) and on `device`."""
-    is_tensor(name, mask)
+    check_tensor(name, mask)
     if mask.dtype not in MASK_DTYPES:
         raise TypeError(f"{name} must be bool or integer 0/1, true at real tokens, got {mask.dtype}")
     if mask.shape != shape:
@@ -164,7 +164,7 @@ def values_can_be_read(tensor: Tensor) -> bool:
 
 
 def _check_cu_seqlens(cu_seqlens: Tensor, last: Tensor) -> None:
-    is_tensor("cu_seqlens", cu_seqlens)
+    check_tensor("cu_seqlens", cu_seqlens)
     if cu_seqlens.dtype != torch.int32:
         raise TypeError(f"cu_seqlens must be int32, got {cu_seqlens.dtype}")
     if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 1:
@@ -174,7 +174,7 @@ def _check_cu_seqlens(cu_seqlens: Tensor, last: Tensor) -> None:
             f"cu_seqlens must have shape (B+1,), with B at least 1 for the N = {last.shape[0]} rows of last, "
             f"got {_shape(cu_seqlens)}"
         )
-    _same_device("cu_seqlens", cu_seqlens, last)
+    _check_device("cu_seqlens", cu_seqlens, last)
     if not values_can_be_read(cu_seqlens):
         return
     values, rows = cu_seqlens.tolist(), last.shape[0]
@@ -219,8 +219,8 @@ def check_inputs(
         TypeError: an argument that is no tensor, or of a dtype that does not fit.
         ValueError: a shape, device, value or combination that does not fit; the message names the argument.
     """
-    one_of("fuse", fuse, FUSE_MODES)
-    one_of("activation", activation, ACTIVATIONS)
+    check_one_of("fuse", fuse, FUSE_MODES)
+    check_one_of("activation", activation, ACTIVATIONS)
     if cu_seqlens is not None and mask is not None:
         raise ValueError("mask and cu_seqlens cannot be given together: packed rows are all real tokens")
     _check_states(last, lower, packed=cu_seqlens is not None)

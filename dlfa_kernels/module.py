@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .backends import BACKENDS
 from .branches import AIFBranches
-from .checks import FUSE_MODES, check_inputs, one_of
+from .checks import FUSE_MODES, check_inputs, check_one_of
 from .functional import fused_aif
 from .reference import aif_output
 
@@ -50,8 +50,8 @@ class FusedAIF(AIFBranches):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        one_of("fuse", fuse, FUSE_MODES)
-        one_of("backend", backend, BACKENDS)
+        check_one_of("fuse", fuse, FUSE_MODES)
+        check_one_of("backend", backend, BACKENDS)
         super().__init__(
             embed_dim, reduction=reduction, squeeze_dim=squeeze_dim, kernel_size=kernel_size, activation=activation,
             gate_bias=gate_bias, device=device, dtype=dtype,

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..fusion_names import FUSIONS
+
 # Options that say nothing of how a fusion works, or that a variant tells by itself.
 _UNUSED = {"label_subword", "classifier_pooling", "classifier_dropout", "aif_backend", "fusion", "fusion_layer", "fuse"}
 _MIX = {"layer_dropout", "scalar_mix_layer_norm"}
 _GATE = {"gate_bias"}
-_ORDER = ("last", "lower", "sum", "scalar_mix", "residual", "aif")
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Variant:
     @property
     def sort_key(self) -> tuple[Any, ...]:
         """Baselines first, then by mode and layer."""
-        known = _ORDER.index(self.fusion) if self.fusion in _ORDER else len(_ORDER)
+        known = FUSIONS.index(self.fusion) if self.fusion in FUSIONS else len(FUSIONS)
         return known, self.fuse or "", len(self.options), self.options, self.compared, self.layers
 
     def with_fusion_last(self) -> Variant:

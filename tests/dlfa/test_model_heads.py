@@ -236,7 +236,14 @@ def test_other_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="given together, got no end_positions"):
         build(DLFAForQuestionAnswering)(**batch(), start_positions=torch.tensor([0, 1]))
     with pytest.raises(ValueError, match=r"start_positions must have shape \(B,\) = \(2,\), got \(2, 3\)"):
-        build(DLFAForQuestionAnswering)(**batch(), start_positions=torch.ones(2, 3), end_positions=torch.ones(2))
+        wrong = torch.ones(2, 3, dtype=torch.int64)
+        build(DLFAForQuestionAnswering)(**batch(), start_positions=wrong, end_positions=wrong[:, 0])
+    with pytest.raises(ValueError, match="end_positions must not be negative, got -5"):
+        build(DLFAForQuestionAnswering)(
+            **batch(), start_positions=torch.tensor([0, 1]), end_positions=torch.tensor([1, -5])
+        )
+    with pytest.raises(TypeError, match=r"start_positions must be int64, got torch\.float32"):
+        build(DLFAForQuestionAnswering)(**batch(), start_positions=torch.ones(2), end_positions=torch.ones(2))
     with pytest.raises(ValueError, match="labels must have B = 2 rows"):
         build(DLFAForSequenceClassification)(**batch(), labels=torch.tensor([1]))
 
