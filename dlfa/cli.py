@@ -148,18 +148,20 @@ def predict(
         check_alone("dlfa predict is one process")
         run = _load_run(model_dir, task, max_length)
         from . import atomic
+        from .data.lines import STANDARD_INPUT
         from .output_paths import check_file
         from .prediction import predict as predict_examples
         from .prediction import read_input
 
-        examples = read_input(run.task, Path("/dev/stdin" if input_file == "-" else input_file), input_format)
+        examples = read_input(run.task, STANDARD_INPUT if input_file == "-" else Path(input_file), input_format)
         if output is not None:
             check_file("--output", output)
         text = predict_examples(run, examples, batch_size)
         if output is not None:
             atomic.write_text(output, text)
-    if output is None:
-        sys.stdout.write(text)
+        else:  # as files are, in UTF-8, whatever the terminal's encoding
+            sys.stdout.buffer.write(text.encode("utf-8"))
+            sys.stdout.flush()
 
 
 @app.command()

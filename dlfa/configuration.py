@@ -25,6 +25,7 @@ from .fusion_names import FUSIONS
 
 LABEL_SUBWORDS = ("first", "last", "mean")
 CLASSIFIER_POOLINGS = ("first", "mean")
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 _LOADER = "modeling_dlfa"
 _AUTO_CLASSES = {
@@ -53,7 +54,7 @@ class DLFAConfig(PreTrainedConfig):
         encoder_config: the encoder's configuration, or its dictionary; BERT's by default.
         fusion_layer: the lower layer or layers, int or list (or tuple) of int; None for the plain last layer, and for
             `fusion="scalar_mix"` all layers.
-        fusion: "last" (the baseline; `fusion_layer` is ignored and stored as None), "lower" (that layer alone), "sum"
+        fusion: "last" (the baseline; `fusion_layer` is not used, and stored as None), "lower" (that layer alone), "sum"
             (last + lower layers), "scalar_mix" (gamma times the softmax-weighted sum of the last and the lower
             layers), "residual" (AIF's two branches added to the sum, without a gate: as many parameters as AIF),
             "aif" (attention information fusion; several lower layers are fused in sequence, each by its own module,
@@ -108,6 +109,10 @@ class DLFAConfig(PreTrainedConfig):
         # The setter in the base class writes its value, None included, into the encoder's configuration too.
         kwargs.setdefault("attn_implementation", self.encoder_config._attn_implementation)
         super().__post_init__(**kwargs)
+        if not self.num_labels:
+            raise ValueError(f"num_labels must be positive, got {self.num_labels}")
+        if self.problem_type is not None:
+            check_one_of("problem_type", self.problem_type, PROBLEM_TYPES)
         # Whoever holds a DLFAConfig may ask an Auto class for its model: the models register themselves on import.
         importlib.import_module("dlfa.modeling")
 
@@ -140,10 +145,7 @@ class DLFAConfig(PreTrainedConfig):
         if self.fusion is None:
             self.fusion = "aif" if second_input else "last"
         check_one_of("fusion", self.fusion, FUSIONS)
-        if self.fusion == "last":
-            self.fusion_layer = None
-            return
-        if not second_input and self.fusion != "scalar_mix":
+        if not second_input and self.fusion not in ("last", "scalar_mix"):
             raise ValueError(
                 f"fusion_layer must be given for fusion={self.fusion!r} (0..{self.num_hidden_layers - 1}, or a "
                 "feature_dim for an external second input), got None; the plain last layer is fusion='last'"
@@ -157,6 +159,8 @@ class DLFAConfig(PreTrainedConfig):
             self.fusion_layer = layers[0] if len(layers) == 1 else layers
         elif self.fusion_layer is not None:
             self.fusion_layer = self._normalised(self.fusion_layer)
+        if self.fusion == "last":
+            self.fusion_layer = None
         if self.fusion == "lower" and isinstance(self.fusion_layer, list):
             raise ValueError(f"fusion_layer must be one layer for fusion='lower', got {self.fusion_layer}")
         if self.feature_dim is not None and isinstance(self.fusion_layer, list):

@@ -16,7 +16,7 @@ def read_object(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: needed a JSON object, got {type(values).__name__}")

@@ -26,8 +26,9 @@ _COMPLETE = "complete.json"
 _RESULTS = ("results.json", "languages.png", "predictions/test-*", "predictions/dev-*")
 # What a run alone leaves; run.json is the last that is removed, so that a directory half cleared still tells of a run.
 _MODEL = (
-    "README.md", "modeling_dlfa.py", "config.json", "model*.safetensors", "model.safetensors.index.json",
-    "training.json", "special_tokens_map.json", "tokenizer*.json", "run.json",
+    "README.md", "modeling_dlfa.py", "config.json", "model.safetensors", "model-?????-of-?????.safetensors",
+    "model.safetensors.index.json", "training.json", "special_tokens_map.json", "tokenizer.json",
+    "tokenizer_config.json", "run.json",
 )  # fmt: skip
 _PARTIAL = re.compile(
     atomic.TEMPORARY
@@ -37,7 +38,7 @@ _PARTIAL = re.compile(
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The output directory of one run."""
+    """The output directory of one run, or of an ensemble of runs."""
 
     path: Path
 
@@ -127,8 +128,9 @@ class RunDirectory:
         if not self.holds_run():
             self.check_no_sweep()
             self.check_no_others((*_RESULTS, *_MODEL, "checkpoints/checkpoint-*"), "the run")
-        if resume and self.holds_run() and not self.run_file.exists():
-            raise ValueError(f"--resume: {self.path} holds a model but no run.json, so there is no run to go on with")
+        if self.holds_run() and not self.run_file.exists():
+            option, aim = ("--resume", "go on with") if resume else ("--overwrite", "replace")
+            raise ValueError(f"{option}: {self.path} holds a model or results but no run.json: no run to {aim}")
 
     def check_same_run(self, now: dict[str, Any]) -> None:
         """Raise ValueError unless `now`, what `run_file` would hold, describes the run that lies here."""

@@ -16,11 +16,26 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Bad input ends the command with one line on standard error and status 2."""
+    """Bad input, or a file that cannot be read or written, ends the command with one line on standard error, status 2.
+
+    A pipe that nobody reads any more ends it in silence, as it does other programs.
+    """
     try:
         yield
+    except BrokenPipeError:
+        raise
     except (ValueError, TypeError, OSError) as error:
         fail(" ".join(str(error).split()), status=2)
+    except Exception as error:
+        if not _is_from_safetensors(error):
+            raise
+        fail(" ".join(str(error).split()), status=2)
+
+
+def _is_from_safetensors(error: Exception) -> bool:
+    """Whether that library, whose error for a full disk is no OSError, raised it; asked without importing it."""
+    library = sys.modules.get("safetensors")
+    return library is not None and isinstance(error, library.SafetensorError)
 
 
 def is_first_process() -> bool:

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from .examples import DataError
+
+# Stands for standard input. Opened by this name a file would be read from its beginning again, and a socket not at all.
+STANDARD_INPUT = Path("/dev/stdin")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, or what is left of standard input for `STANDARD_INPUT`.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return sys.stdin.buffer.read() if path == STANDARD_INPUT else path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -16,11 +32,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         DataError: a file that cannot be opened, or bytes that are no UTF-8 or NUL, of which no text has any.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    lines = read_bytes(path).removeprefix(b"\xef\xbb\xbf").split(b"\n")
     if not lines[-1]:
         lines.pop()
     for number, line in enumerate(lines, start=1):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .examples import DataError, Question
+from .lines import read_bytes
 
 
 def read_squad_file(path: Path, need_answers: bool = True) -> list[Question]:
@@ -24,17 +25,18 @@ def read_squad_file(path: Path, need_answers: bool = True) -> list[Question]:
         DataError: names the file and the line (no JSON) or the place in it (a missing or ill-typed field, an answer
             that starts outside its passage), a question id that comes twice, a file without a question.
     """
+    content = read_bytes(path).removeprefix(b"\xef\xbb\xbf")
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        parsed = json.loads(content.decode("utf-8"))
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        line = content[: error.start].count(b"\n") + 1
         raise DataError(f"{path}:{line}: byte 0x{error.object[error.start]:02x} is no valid UTF-8") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: no valid JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: no SQuAD file: JSON nested too deeply to be read") from error
     questions: dict[str, Question] = {}
-    for place, article in _items(path, "", content, "data"):
+    for place, article in _items(path, "", parsed, "data"):
         for paragraph_place, paragraph in _items(path, place, article, "paragraphs"):
             context = _field(path, paragraph_place, paragraph, "context", str)
             for qa_place, qa in _items(path, paragraph_place, paragraph, "qas"):
@@ -70,7 +72,19 @@ def _field(path: Path, place: str, item: Any, name: str, kind: type) -> Any:
         raise DataError(f"{where}: missing field {name!r}")
     if not isinstance(item[name], kind) or isinstance(item[name], bool):
         raise DataError(f"{where}: {name} must be {kind.__name__}, got {item[name]!r}"[:300])
+    if kind is str:
+        _check_text(where, name, item[name])
     return item[name]
+
+
+def _check_text(where: str, name: str, text: str) -> None:
+    """Raise DataError for half a surrogate pair, which JSON can hold and no file in UTF-8 nor tokenizer can."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: {name} holds {text[error.start]!a} at character {error.start}, half of a surrogate pair"
+        ) from error
 
 
 def _items(path: Path, place: str, item: Any, name: str) -> list[tuple[str, Any]]:

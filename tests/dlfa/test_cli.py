@@ -149,6 +149,30 @@ def test_predict_tags_text_and_tokens(run, tmp_path, via):
     assert tags == [block.split("\n") for block in written]
 
 
+def test_predict_reads_what_is_left_of_standard_input_and_writes_utf8(run, tmp_path):
+    out, _ = run
+    (tmp_path / "input.txt").write_text("read already\nder Hund läuft\n", encoding="utf-8")
+    with (tmp_path / "input.txt").open("rb", buffering=0) as file:
+        file.seek(len("read already\n"))
+        done = subprocess.run(
+            [sys.executable, "-m", "dlfa", "predict", str(out), "--input", "-"],
+            stdin=file, capture_output=True, cwd=ROOT, check=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        )  # fmt: skip
+    words = [line.split("\t")[0] for line in done.stdout.decode("utf-8").strip().split("\n")]
+    assert words == ["der", "Hund", "läuft"]
+
+
+def test_output_that_cannot_be_written_is_one_line(run, tmp_path):
+    out, _ = run
+    (tmp_path / "input.txt").write_text("der Hund\n")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "dlfa", "predict", str(out), "--input", str(tmp_path / "input.txt")],
+            stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "dlfa: error: [Errno 28] No space left on device\n")
+
+
 def test_quickstart_is_wired(monkeypatch, tmp_path):
     seen = []
     module = pytest.importorskip("dlfa.quickstart")

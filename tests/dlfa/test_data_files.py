@@ -141,10 +141,10 @@ def test_csv_quoting_is_undone_only_where_csv_wrote_it(field, text):
     assert unquoted(field) == text
 
 
-def squad(answers: object = None) -> dict:
+def squad(answers: object = None, id: str = "q1", question: str = "Who?") -> dict:
     qa = {
-        "id": "q1",
-        "question": "Who?",
+        "id": id,
+        "question": question,
         "answers": [{"text": "Ann", "answer_start": 0}] if answers is None else answers,
     }
     return {"version": "1.1", "data": [{"title": "t", "paragraphs": [{"context": "Ann ran.", "qas": [qa]}]}]}
@@ -185,6 +185,9 @@ def test_squad_file_without_answers_can_be_predicted_only(tmp_path):
             for start in (-5, -1, 8, 99999)
         ),
         (b'{"data":\n "\xff"}', ["a.json:2: byte 0xff"]),
+        ("[" * 100_000, ["nested too deeply"]),
+        (json.dumps(squad(id="x\ud83d")), ["qas[0]: id holds '\\ud83d' at character 1, half of a surrogate pair"]),
+        (json.dumps(squad(question="\udc00?")), ["qas[0]: question holds '\\udc00' at character 0"]),
         (json.dumps({"data": squad()["data"] * 2}), ["'q1' comes twice"]),
     ],
 )

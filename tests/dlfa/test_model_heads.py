@@ -235,8 +235,8 @@ def test_other_bad_arguments_are_named() -> None:
         build().head_from_states(torch.randn(2, 7, WIDTH - 1), [torch.randn(2, 7, WIDTH - 1)])
     with pytest.raises(ValueError, match="given together, got no end_positions"):
         build(DLFAForQuestionAnswering)(**batch(), start_positions=torch.tensor([0, 1]))
+    wrong = torch.ones(2, 3, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"start_positions must have shape \(B,\) = \(2,\), got \(2, 3\)"):
-        wrong = torch.ones(2, 3, dtype=torch.int64)
         build(DLFAForQuestionAnswering)(**batch(), start_positions=wrong, end_positions=wrong[:, 0])
     with pytest.raises(ValueError, match="end_positions must not be negative, got -5"):
         build(DLFAForQuestionAnswering)(
@@ -262,6 +262,14 @@ def test_labels_of_sequences_that_do_not_fit_the_problem(num_labels: int, labels
         model(**batch(), labels=labels)
     fitting = labels.new_zeros((2, 3) if num_labels == 3 and labels.is_floating_point() else (2, 1))
     assert model(**batch(), labels=fitting).loss.isfinite()
+
+
+@pytest.mark.parametrize(("num_labels", "shape"), [(1, (2,)), (3, (2, 3))])
+def test_integer_labels_where_numbers_are_needed_are_named(num_labels: int, shape: tuple[int, ...]) -> None:
+    kind = "regression" if num_labels == 1 else "multi_label_classification"
+    model = build(DLFAForSequenceClassification, num_labels=num_labels, problem_type=kind)
+    with pytest.raises(TypeError, match=rf"labels must be floating point for problem_type '{kind}', got torch\.int64"):
+        model(**batch(), labels=torch.zeros(shape).long())
 
 
 @pytest.mark.parametrize("fusion", ["lower", "sum", "scalar_mix", "residual", "aif"])

@@ -395,8 +395,11 @@ def test_directory_of_a_model_and_the_encoders_own_are_refused(base, encoder, tm
         train(dataclasses.replace(base, output_dir=other))
     with pytest.raises(ValueError, match="must not be the directory of --model"):
         train(dataclasses.replace(base, output_dir=encoder), overwrite=True)
-    with pytest.raises(ValueError, match=r"no run.json"):
-        train(dataclasses.replace(base, output_dir=other), resume=True)
+    before = {path: path.read_bytes() for path in other.iterdir()}
+    for option, aim in (("resume", "go on with"), ("overwrite", "replace")):
+        with pytest.raises(ValueError, match=f"--{option}: .*no run.json: no run to {aim}"):
+            train(dataclasses.replace(base, output_dir=other), **{option: True})
+    assert {path: path.read_bytes() for path in other.iterdir()} == before
     assert (encoder / "model.safetensors").exists()
 
 
@@ -437,7 +440,8 @@ def test_overwrite_replaces_the_run_and_spares_other_files(base, tmp_path):
     config = dataclasses.replace(base, output_dir=tmp_path, epochs=1)
     train(config)
     others = ("notes.txt", "predictions/mine.tsv", "intermediate/mine.txt", "checkpoints/mine.txt",
-              "checkpoints/checkpoint-mine/complete.json")  # fmt: skip
+              "checkpoints/checkpoint-mine/complete.json", "model-backup.safetensors",
+              "tokenizer_mine.json")  # fmt: skip
     for name in others:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("mine")
