@@ -26,6 +26,36 @@ _LAYER_TYPES = (nn.Conv1d, nn.Linear)
 _OWN_PARAMETERS = {"weight", "bias"}
 
 
+def weights_of(module: nn.Module) -> AIFWeights:
+    """The parameters of the four layers of a module, in the order of `fused_aif`.
+
+    Raises:
+        TypeError: another module stands in place of one of the layers, whose forward would never be called, or a
+            layer's weight is made of other parameters by a hook, which would not run.
+    """
+    weights: list[Tensor] = []
+    for name in _LAYERS:
+        layer = module._modules[name]
+        if not isinstance(layer, _LAYER_TYPES):
+            got = f"{type(layer).__module__}.{type(layer).__qualname__}"
+            raise TypeError(
+                f"{name} must be torch.nn's own layer, whose parameters are read, got {got}; wrap the whole "
+                f"{type(module).__name__}, with PEFT by modules_to_save, or leave it out of a quantization"
+            )
+        parameters = layer._parameters
+        if parameters.keys() == _OWN_PARAMETERS:  # as attributes they take a tenth of a small batch's forward
+            weights += parameters["weight"], parameters["bias"]  # type: ignore[arg-type]
+        elif parameters.keys() < _OWN_PARAMETERS:  # the others are computed, by torch.nn.utils.parametrize
+            weights += layer.weight, layer.bias  # type: ignore[arg-type]
+        else:
+            made_of = ", ".join(sorted(parameters.keys() - _OWN_PARAMETERS))
+            raise TypeError(
+                f"{name}.weight must be a parameter, got one that a hook makes of {made_of} (pruning, weight_norm, "
+                "spectral_norm), which would not run; use torch.nn.utils.parametrizations"
+            )
+    return AIFWeights._make(weights)
+
+
 class _LocalExpand(nn.Conv1d):
     """A convolution whose bias starts at 0."""
 
@@ -104,31 +134,9 @@ class AIFBranches(nn.Module):
         """The eight parameters in the order of `fused_aif`.
 
         Raises:
-            TypeError: another module stands in place of one of the layers, whose forward would never be called, or a
-                layer's weight is made of other parameters by a hook, which would not run.
+            TypeError: as `weights_of`.
         """
-        weights: list[Tensor] = []
-        for name in _LAYERS:
-            layer = self._modules[name]
-            if not isinstance(layer, _LAYER_TYPES):
-                got = f"{type(layer).__module__}.{type(layer).__qualname__}"
-                raise TypeError(
-                    f"{name} must be torch.nn's own layer, whose parameters are read, got {got}; "
-                    f"wrap the whole {type(self).__name__}, with PEFT by modules_to_save, or leave it out of a "
-                    "quantization"
-                )
-            parameters = layer._parameters
-            if parameters.keys() == _OWN_PARAMETERS:  # as attributes they take a tenth of a small batch's forward
-                weights += parameters["weight"], parameters["bias"]  # type: ignore[arg-type]
-            elif parameters.keys() < _OWN_PARAMETERS:  # the others are computed, by torch.nn.utils.parametrize
-                weights += layer.weight, layer.bias  # type: ignore[arg-type]
-            else:
-                made_of = ", ".join(sorted(parameters.keys() - _OWN_PARAMETERS))
-                raise TypeError(
-                    f"{name}.weight must be a parameter, got one that a hook makes of {made_of} (pruning, "
-                    "weight_norm, spectral_norm), which would not run; use torch.nn.utils.parametrizations"
-                )
-        return AIFWeights._make(weights)
+        return weights_of(self)
 
     def extra_repr(self) -> str:
         """The settings, for printing."""

@@ -139,7 +139,10 @@ def _check_weights(weights: AIFWeights, last: Tensor) -> None:
             _check_device(name, weight, last)
     # float32 master weights go with any states, as under autocast; otherwise both have one dtype.
     if dtype != last.dtype and dtype != torch.float32:
-        raise TypeError(f"the parameters must be float32 or have the dtype of last, {last.dtype}, got {dtype}")
+        raise TypeError(
+            f"local_squeeze_weight and the other parameters must be float32 or have the dtype of last, {last.dtype}, "
+            f"got {dtype}"
+        )
 
 
 def check_mask(name: str, mask: Tensor, shape: torch.Size, device: torch.device) -> None:
@@ -175,9 +178,14 @@ def _check_cu_seqlens(cu_seqlens: Tensor, last: Tensor) -> None:
             f"got {_shape(cu_seqlens)}"
         )
     _check_device("cu_seqlens", cu_seqlens, last)
+    rows = last.shape[0]
+    if torch.compiler.is_compiling() and (cu_seqlens.device.type == "cpu" or environment.validate()):
+        # a graph cannot depend on values, but it can stop at them
+        right = (cu_seqlens[0] == 0) & (cu_seqlens[-1] == rows) & (cu_seqlens.diff() >= 0).all()
+        torch._assert_async(right, "cu_seqlens must start at 0, end at N, the rows of last, and not decrease")
     if not values_can_be_read(cu_seqlens):
         return
-    values, rows = cu_seqlens.tolist(), last.shape[0]
+    values = cu_seqlens.tolist()
     if values[0] != 0:
         raise ValueError(f"cu_seqlens must start at 0, got {values[0]}")
     if values[-1] != rows:
@@ -192,7 +200,7 @@ def _is_fake(tensor: Tensor) -> bool:
 
 
 def _check_token(token: int, last: Tensor, packed: bool) -> None:
-    if isinstance(token, bool) or not isinstance(token, int):
+    if isinstance(token, bool) or not isinstance(token, int | torch.SymInt):
         raise TypeError(f"token must be an int, got {token!r}")
     if token < 0:
         raise ValueError(f"token must not be negative, got {token}")

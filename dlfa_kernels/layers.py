@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .checks import AIFWeights
+from .branches import weights_of
 from .functional import fused_aif
 
 
@@ -39,9 +39,7 @@ class FusedAIF(nn.Module):
         token: int | None = None,
     ) -> Tensor:
         """Fuse `last` (B, T, E) with `lower`; arguments, result and errors of `dlfa_kernels.FusedAIF.forward`."""
-        layers = (self.local_squeeze, self.local_expand, self.global_squeeze, self.global_expand)
-        weights = AIFWeights._make(tensor for layer in layers for tensor in (layer.weight, layer.bias))
         return fused_aif(
-            last, lower, *weights, mask,
+            last, lower, *weights_of(self), mask,
             cu_seqlens=cu_seqlens, token=token, fuse=self.fuse, activation=self.activation,
         )  # fmt: skip

@@ -23,6 +23,7 @@ from torch.autograd import forward_ad
 from . import full_passes, token_passes
 from .backends import resolve_backend
 from .checks import AIFWeights
+from .flop_counts import register_flop_counts
 from .results import BackwardResult, ForwardResult, empty_backward
 
 _INPUTS = ("Tensor last", "Tensor? lower", *(f"Tensor {name}" for name in AIFWeights._fields),
@@ -75,9 +76,9 @@ _USUAL_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.BackendSelect) | torc
 def _unobserved(tensors: Sequence[Tensor | None]) -> bool:
     """Whether an operator called on these tensors comes to its implementation with nothing before it but autograd.
 
-    Modes, transforms, tracers, the profiler and subclasses of tensors are to see the operator, and a negation or zeros
-    not yet written are made before it. Without any, to call the implementation itself saves the host the dispatch: a
-    seventh of a training step on a small batch.
+    Dispatch modes, transforms, tracers, the profiler and subclasses of tensors are to see the operator, and a negation
+    or zeros not yet written are made before it. Without any, to call the implementation itself saves the host the
+    dispatch: a seventh of a training step on a small batch.
     """
     if (
         torch.compiler.is_compiling()
@@ -207,8 +208,9 @@ def _register(
     torch.library.register_fake(f"{NAMESPACE}::{name}_backward", backward_fake, lib=library)
     library.impl(name, autograd, "Autograd", with_keyset=True)
     torch.library.register_autograd(f"{NAMESPACE}::{name}_backward", _refuse_double_backward, lib=library)
+    register_flop_counts(getattr(ops, name), getattr(ops, f"{name}_backward"), token=passes is token_passes)
     return call
 
 
 aif = _register("aif", ("str fuse", "str activation"), full_passes, ("ScalarType products",))
-aif_token = _register("aif_token", ("int token", "str fuse", "str activation"), token_passes)
+aif_token = _register("aif_token", ("SymInt token", "str fuse", "str activation"), token_passes)

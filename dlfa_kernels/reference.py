@@ -176,8 +176,8 @@ def aif_reference(
         z_bt = 0 at padding; a sequence without a real token gives zeros
 
     Args:
-        last: x, the last layer's states, (B, T, E), or (N, E) with `cu_seqlens`; any floating dtype. Accumulation is
-            float64 for float64, else float32.
+        last: x, the last layer's states, (B, T, E), or (N, E) with `cu_seqlens`; float32, bfloat16, float16 or float64.
+            Accumulation is float64 for float64, else float32.
         lower: y, a lower layer's states, of the shape and dtype of `last`; or None.
         local_squeeze_weight: W_ls (H, E, k).
         local_squeeze_bias: b_ls (H,).

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
 import dlfa_kernels
@@ -51,6 +52,17 @@ def test_the_layer_refuses_an_activation_module_by_name() -> None:
     model.activation = nn.ReLU()
     with pytest.raises(ValueError, match=r"activation must be one of 'relu', 'gelu', 'silu', got ReLU\(\)"):
         dlfa_kernels.layers.FusedAIF.forward(model, torch.ones(1, 2, 16))
+
+
+def test_the_layer_refuses_what_stands_in_place_of_a_layer() -> None:
+    forward = dlfa_kernels.layers.FusedAIF.forward
+    wrapped, pruned = dlfa_kernels.FusedAIF(16), dlfa_kernels.FusedAIF(16)
+    wrapped.global_expand = nn.Sequential(wrapped.global_expand)
+    with pytest.raises(TypeError, match=r"global_expand must be torch\.nn's own layer, whose parameters are read, got"):
+        forward(wrapped, torch.ones(1, 2, 16))
+    nn.utils.prune.l1_unstructured(pruned.local_squeeze, "weight", 0.5)
+    with pytest.raises(TypeError, match=r"local_squeeze\.weight must be a parameter"):
+        forward(pruned, torch.ones(1, 2, 16))
 
 
 def test_the_layout_holds_the_package_for_every_backend(layout: Path) -> None:

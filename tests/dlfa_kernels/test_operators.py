@@ -11,9 +11,11 @@ import pytest
 import torch
 from aif_cases import GRADIENTS, LIMITS, Case, Inputs, make_inputs, relative_error, run
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from dlfa_kernels import FusedAIF, fused_aif
 from dlfa_kernels.launches import record_launches
@@ -648,3 +650,68 @@ def test_the_device_of_the_tensors_counts() -> None:
     eager.backend = "eager"
     expected = eager(last.cpu(), lower.cpu(), inputs.mask.cpu())
     assert relative_error(z.cpu(), expected) <= LIMITS[z.dtype][0]
+
+
+@pytest.mark.parametrize("values", [[0, 9, 5], [1, 3, 5], [0, 3, 6], [0, 3, 4]])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_compiled_call_stops_at_wrong_cu_seqlens(backend: str, values: list[int], device: torch.device) -> None:
+    if device.type != "cpu":
+        pytest.skip("on a GPU values are not read, and under DLFA_VALIDATE=1 the failure would end its use")
+    aif = torch.compile(FusedAIF(16, backend=backend), fullgraph=True, backend="aot_eager")
+    states = torch.randn(5, 16)
+    assert aif(states, cu_seqlens=torch.tensor([0, 3, 5], dtype=torch.int32)).shape == states.shape
+    with pytest.raises(RuntimeError, match="cu_seqlens must start at 0, end at N, the rows of last, and not decrease"):
+        aif(states, cu_seqlens=torch.tensor(values, dtype=torch.int32))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_another_token_is_no_other_graph(backend: str, device: torch.device) -> None:
+    counter = CompileCounterWithBackend("aot_eager")
+    aif = FusedAIF(16, backend=backend).to(device)
+    compiled = torch.compile(aif, fullgraph=True, backend=counter)
+    states, mask = padded(2, 9, device)
+    for token in range(9):
+        torch.testing.assert_close(compiled(states, mask=mask, token=token), aif(states, mask=mask, token=token))
+    assert counter.frame_count <= 3  # 0, 1, and all others
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_export_with_any_token(backend: str, strict: bool, device: torch.device) -> None:
+    class OneToken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.aif = FusedAIF(16, backend=backend)
+
+        def forward(self, states: Tensor, token: int) -> Tensor:
+            return self.aif(states, token=token)
+
+    model = OneToken().to(device)
+    states, _ = padded(2, 9, device)
+    program = torch.export.export(model, (states, 2), dynamic_shapes=(None, torch.export.Dim.DYNAMIC), strict=strict)
+    for token in (2, 3, 8):
+        torch.testing.assert_close(program.module()(states, token), model(states, token))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_operations_are_counted(case: Case, frozen: bool, device: torch.device) -> None:
+    def operations(backend: str) -> tuple[int, int]:
+        inputs = make_inputs(case, device)
+        leaves = [tensor.requires_grad_() for tensor in inputs.weights]
+        states = [inputs.last, inputs.lower]
+        if not frozen:
+            states = [None if tensor is None else tensor.requires_grad_() for tensor in states]
+        with FlopCounterMode(display=False) as forward:
+            z = fused_aif(*states, *leaves, inputs.mask, cu_seqlens=inputs.cu_seqlens, **case.options, backend=backend)
+        with FlopCounterMode(display=False) as backward:
+            z.backward(inputs.dz if case.token is None else inputs.dz_token)
+        return forward.get_total_flops(), backward.get_total_flops()
+
+    (ours, ours_back), (eager, eager_back) = operations("triton"), operations("eager")
+    assert ours == eager
+    # beside what autograd multiplies, the gate is computed again
+    sequences = len(case.lengths or ()) or case.batch
+    tokens = sequences if case.token is not None else sum(case.lengths or (case.batch * case.length,))
+    again = (2 if case.token is None else 1) * 2 * tokens * case.embed_dim * case.squeeze_dim
+    assert ours_back == eager_back + again

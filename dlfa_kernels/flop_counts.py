@@ -1,0 +1,44 @@
+"""Operations of the operators' matrix products, which `torch.utils.flop_counter.FlopCounterMode` asks for.
+
+Counted is what the kernels multiply, as torch counts its own: padding with the rest, and in the backward what is
+computed again. B sequences, N = B T tokens or rows, or with `token` N = B; an addition is an operation too.
+
+    forward   2 N E H (k + 1) local, 4 B E H global
+    backward  2 N E H (R + 2 + k + k') local, 2 B E H (3 + 1') global; R = 2 times the gate is computed again, once with
+              `token`; k' = k and 1' = 1 with a gradient of the states, else 0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from torch.utils.flop_counter import register_flop_formula
+
+_SQUEEZE_WEIGHT, _CU_SEQLENS = 2, 11  # of the operators' inputs
+
+
+def _sizes(inputs: Sequence[Any], token: bool) -> tuple[int, int, int, int]:
+    """N, B, E H and k of the shapes of an operator's inputs."""
+    last, cu_seqlens = inputs[0], inputs[_CU_SEQLENS]
+    squeeze_dim, embed_dim, kernel_size = inputs[_SQUEEZE_WEIGHT]
+    batch = last[0] if cu_seqlens is None else cu_seqlens[0] - 1
+    return batch if token else prod(last[:-1]), batch, embed_dim * squeeze_dim, kernel_size
+
+
+def register_flop_counts(forward: Any, backward: Any, token: bool) -> None:
+    """Tell torch the operations of the operators `forward` and `backward` of an input form, with `token` or without."""
+
+    def forward_flops(*inputs: Any, **_: Any) -> int:
+        tokens, batch, weight, kernel_size = _sizes(inputs, token)
+        return 2 * tokens * weight * (kernel_size + 1) + 4 * batch * weight
+
+    def backward_flops(dz: Any, *inputs: Any, **_: Any) -> int:
+        tokens, batch, weight, kernel_size = _sizes(inputs, token)
+        needs_dx = int(inputs[-1])
+        local = (1 if token else 2) + 2 + kernel_size * (1 + needs_dx)
+        return 2 * tokens * weight * local + 2 * batch * weight * (3 + needs_dx)
+
+    register_flop_formula(forward)(forward_flops)
+    register_flop_formula(backward)(backward_flops)
