@@ -46,7 +46,8 @@ _IDENTITY, _VARIANT, _PLACE, _SPEED = ({"role": role} for role in (Role.IDENTITY
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What `training.train` needs. A hyper-parameter that is None takes XTREME's value for the task.
+    """What `training.train` needs. A hyper-parameter that is None takes the task's preset, XTREME's
+    for its tasks.
 
     A field's metadata tell its `Role`; one without is part of the protocol.
 

@@ -13,9 +13,10 @@ from triton import TritonError
 
 from . import environment
 from .device import device_architecture
+from .rounding import power_of_two
 from .tile_cache import add_tiles, read_tiles
 from .tile_trials import Trials
-from .tiles import Tile, Tiles, choose_tiles, power_of_two
+from .tiles import Tile, Tiles, choose_tiles, one_warpgroup
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,10 @@ def bucket(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: s
 
 
 def neighbours(tile: Tile, stage: str) -> Iterator[Tile]:
-    """Tiles of a stage that differ from `tile` in one thing: a block, warps, registers, stages, slots or `ahead`."""
+    """Tiles of a stage that differ from `tile` in one thing: a block, warps, registers, stages, slots or `ahead`.
+
+    Half a program of two warpgroups, of half the tokens, counts as one thing.
+    """
     choices = {
         "block_t": (128, 64, 32),
         "block_e": (128, 64, 32),
@@ -59,6 +63,8 @@ def neighbours(tile: Tile, stage: str) -> Iterator[Tile]:
         for value in values:
             if value != getattr(tile, name):
                 yield replace(tile, **{name: value})
+    if tile.block_t > 64 and tile.num_warps > 4:
+        yield one_warpgroup(tile)
 
 
 def tune(default: Tiles, measure: Callable[[Tiles, str], float], seconds: float) -> Tiles:

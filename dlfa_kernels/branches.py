@@ -14,11 +14,12 @@ from .checks import (
     check_one_of,
     check_positive_int,
 )
+from .rounding import cdiv
 
 
 def default_squeeze_dim(embed_dim: int, reduction: int) -> int:
     """H = max(16, E // reduction), rounded up to a multiple of 16."""
-    return -(-max(16, embed_dim // reduction) // 16) * 16
+    return cdiv(max(16, embed_dim // reduction), 16) * 16
 
 
 _LAYERS = ("local_squeeze", "local_expand", "global_squeeze", "global_expand")

@@ -15,12 +15,8 @@ from .device import device_architecture
 from .groups import Group, sequence_groups
 from .launches import Launch, overrides
 from .operands import Inputs, Operands
+from .rounding import cdiv
 from .tiles import Tile, choose_tiles, sized, with_one_slot, without_dx
-
-
-def cdiv(a: int, b: int) -> int:
-    """a / b, rounded up."""
-    return -(-a // b)
 
 
 class Flags(NamedTuple):

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from .call import Call, Settings, cdiv
+from .call import Call, Settings
 from .checks import AIFWeights
 from .device import multiprocessors
 from .kernels.expand import expand_kernel
@@ -22,6 +22,7 @@ from .kernels.taps import taps_kernel
 from .operands import Inputs, sequence_count
 from .replays import launch_stages
 from .results import BackwardResult, ForwardResult, empty_backward
+from .rounding import cdiv
 from .shared_stages import add_context, add_forward_context, add_pooling, add_weights
 
 
@@ -71,8 +72,7 @@ def forward(
     inputs = Inputs(last, lower, None, mask, cu_seqlens, weights)
     result = empty_forward(last, weights, cu_seqlens, products)
     if last.numel() == 0:
-        return result._replace(hidden=result.hidden.zero_(), pooled=result.pooled.zero_(),
-                               context=result.context.zero_(), tokens=result.tokens.zero_())  # fmt: skip
+        return result.zero_()
     launch_stages(_forward_stages, inputs, Settings(fuse, activation, products), result)
     return result
 
@@ -136,9 +136,7 @@ def backward(
     inputs = Inputs(last, lower, dz, mask, cu_seqlens, weights)
     result = empty_backward(last, weights, fuse, needs_dx)
     if last.numel() == 0:
-        for gradient in result.weights:
-            gradient.zero_()
-        return result
+        return result.zero_()
     settings = Settings(fuse, activation, saved.squeezed.dtype, needs_dx=needs_dx)
     launch_stages(_backward_stages, inputs, settings, saved, result)
     return result

@@ -30,6 +30,7 @@ from typing import NamedTuple
 import torch
 
 from .device import l2_bytes
+from .rounding import cdiv
 
 
 class Group(NamedTuple):
@@ -56,6 +57,6 @@ def sequence_groups(batch: int, sequence_bytes: int, share: float, device: torch
     if share == 0 or batch * sequence_bytes <= l2_bytes(device):
         return [Group(0, batch)]
     fitting = max(1, rows_in_share(sequence_bytes, share, device))
-    groups = -(-batch // fitting)
-    size = -(-batch // groups)
+    groups = cdiv(batch, fitting)
+    size = cdiv(batch, groups)
     return [Group(first, min(first + size, batch)) for first in range(0, batch, size)]

@@ -55,7 +55,7 @@ class Launch(NamedTuple):
         return options if self.maxnreg is None else {**options, "maxnreg": self.maxnreg}
 
     def kind(self, device: torch.device) -> tuple[Any, ...] | None:
-        """What the compiler's work on `device` is found by in `compiled`; None where it is not kept."""
+        """The key in `compiled` of the code for these arguments on `device`; None where compiled code is not kept."""
         return None if self.compiled is None else (device, *map(specialised, self.arguments.values()))
 
     def run(self, kind: tuple[Any, ...] | None = None) -> Any:
@@ -104,8 +104,8 @@ class _OfThread(threading.local):
     overrides: Overrides | None = None
 
 
-# They hold in every thread, as autograd runs a backward pass on a GPU in a thread of its own; but for a thread that has
-# its own, where nothing else does.
+# Overrides hold in all threads, as autograd runs the backward on a GPU in a thread of its own. A thread with overrides
+# of its own has those alone, and no other thread sees them.
 _overrides = Overrides()
 _of_thread = _OfThread()
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .checks import AIFWeights
+from .rounding import cdiv
 
 # Elements from a token to the next: kernels take offsets within a tile in 32 bits.
 MAX_ROW_STRIDE = 1 << 23
@@ -62,7 +63,7 @@ class Inputs(NamedTuple):
     def rows(self) -> int:
         """Tokens, real or not, that launches are made for: B T, or the next multiple of PACKED_ROWS from N on."""
         rows = math.prod(self.last.shape[:-1])
-        return -(-rows // PACKED_ROWS) * PACKED_ROWS if self.packed else rows
+        return cdiv(rows, PACKED_ROWS) * PACKED_ROWS if self.packed else rows
 
 
 class Operands(NamedTuple):

@@ -7,8 +7,8 @@ A copy of the package under another name, as Hugging Face's `kernels` loads it, 
     dlfa::aif_backward, dlfa::aif_token_backward
                      (dz, the tensors above, the six outputs, the settings, needs_dx) -> (dx, dy, eight gradients)
 
-Arguments are taken as checked; `fused_aif` is the public entry. It calls `aif` and `aif_token` of this module, which
-come to the operators only where something is to see them.
+Arguments are taken as checked; `fused_aif` is the public entry. It calls `aif` and `aif_token` of this module, which go
+through the registered operator only where a mode, transform, tracer or profiler has to see it.
 """
 
 from __future__ import annotations

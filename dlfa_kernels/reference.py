@@ -1,6 +1,6 @@
 """The definition of AIF (attention information fusion) in plain differentiable torch.
 
-Every other implementation in this package is tested against the two functions here; nothing else restates the
+Every other implementation in this package is tested against the two functions here; nothing else in it restates the
 mathematics. Structure: SENet's squeeze and expand with a global and a local branch, as in MS-CAM (arXiv 2009.14082),
 applied to two layers of one encoder (arXiv 2205.08497).
 

@@ -21,10 +21,11 @@ from triton.runtime import driver
 
 from . import environment
 from .autotune import tuning_waits
-from .call import Call, Settings, cdiv
+from .call import Call, Settings
 from .launches import Launch, overrides, run_in_order
 from .operands import Inputs, Operands
 from .results import BackwardResult, ForwardResult
+from .rounding import cdiv
 
 # Triton compiles for whether pointers are multiples of that many bytes.
 POINTER_ALIGNMENT = 16

@@ -25,6 +25,12 @@ class ForwardResult(NamedTuple):
         """All six, of the shapes above, in the order of the forward operators."""
         return tuple(self)
 
+    def zero_(self) -> ForwardResult:
+        """Fill all of it with zeros: the result for a batch without a row."""
+        for tensor in self.tensors:
+            tensor.zero_()
+        return self
+
 
 class BackwardResult(NamedTuple):
     """The gradients of a pass."""
@@ -37,6 +43,12 @@ class BackwardResult(NamedTuple):
     def tensors(self) -> tuple[Tensor, ...]:
         """All ten, of the shapes above, in the order of the backward operators."""
         return self.dx, self.dy, *self.weights
+
+    def zero_(self) -> BackwardResult:
+        """Fill all of it with zeros: the gradients of a batch without a row."""
+        for tensor in self.tensors:
+            tensor.zero_()
+        return self
 
 
 def empty_backward(last: Tensor, weights: AIFWeights, fuse: str, needs_dx: bool) -> BackwardResult:

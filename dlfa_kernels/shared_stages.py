@@ -7,12 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from .call import Call, cdiv
+from .call import Call
 from .groups import Group
 from .kernels.context import context_kernel
 from .kernels.pool import pool_kernel
 from .kernels.weights import weights_kernel
 from .results import BackwardResult, ForwardResult
+from .rounding import cdiv
 from .tiles import Tile
 
 # Sequences of more tiles than this are pooled by a launch of their own before the context.

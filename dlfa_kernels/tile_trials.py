@@ -12,8 +12,8 @@ from .launches import using_tiles
 from .tiles import Tiles, sized
 
 LENGTH = 128
-# The norm of what tiles may change in a result, of the result's own: they round otherwise, no more. That of states is
-# taken channel by channel of each sequence, where a wrong tile is a good part: of the norm of all it may be little.
+# Largest relative difference that is accepted, the norm of the difference over the result's. Tiles may change rounding
+# alone. States are compared channel by channel of each sequence: one wrong tile would hardly change the norm of all.
 MOST_DIFFERENCE = 0.05
 
 

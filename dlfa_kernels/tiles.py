@@ -10,6 +10,7 @@ import torch
 
 from .device import DEFAULT_ARCHITECTURE, multiprocessors
 from .groups import rows_in_share
+from .rounding import cdiv, power_of_two
 
 logger = logging.getLogger(__name__)
 
@@ -82,11 +83,6 @@ class Tiles:
         return [field.name for field in fields(cls) if field.name != "l2_share"]
 
 
-def power_of_two(value: int) -> int:
-    """The smallest power of two that is at least `value`, and at least 16, the smallest side of a matrix product."""
-    return max(16, 1 << (value - 1).bit_length())
-
-
 @dataclass(frozen=True)
 class Caps:
     """Tiles of the four big stages: at first the largest, for a family of architectures, widths of states and operands.
@@ -145,14 +141,16 @@ FAMILIES = {
 
 @cache
 def _family(architecture: str) -> str:
-    if architecture not in FAMILIES:
-        logger.info("no tile sizes for %s: the most conservative ones are used", architecture)
-    return FAMILIES.get(architecture, "warp")
+    if architecture in FAMILIES:
+        return FAMILIES[architecture]
+    family = "wave" if architecture.startswith("gfx") else "warp"  # those that ask the least of a chip of either maker
+    logger.warning("no tile sizes for %s: those of the family %r are used", architecture, family)
+    return family
 
 
 def holding(tile: Tile, squeeze_dim: int, block_h: int) -> Tile:
     """A tile that holds as much of the squeeze width as a program may, in blocks of `block_h`."""
-    return replace(tile, block_h=block_h, chunks=min(MAX_HELD_H // block_h, -(-squeeze_dim // block_h)))
+    return replace(tile, block_h=block_h, chunks=min(MAX_HELD_H // block_h, cdiv(squeeze_dim, block_h)))
 
 
 def one_warpgroup(tile: Tile) -> Tile:
@@ -186,9 +184,9 @@ def _in_parts(stages: Caps, squeeze_dim: int, narrow_e: int, wide_states: bool) 
     """Tiles for warpgroups where programs hold a part of H each, of equal size, and read u block by block."""
 
     def part(tile: Tile, most: int) -> Tile:
-        blocks = -(-squeeze_dim // 64)
-        parts = max(2, -(-blocks // (most // 64)))
-        return replace(tile, block_h=64, chunks=-(-blocks // parts), num_stages=3)
+        blocks = cdiv(squeeze_dim, 64)
+        parts = max(2, cdiv(blocks, most // 64))
+        return replace(tile, block_h=64, chunks=cdiv(blocks, parts), num_stages=3)
 
     squeeze, reduce = part(stages.squeeze, MAX_PART_H), part(stages.reduce, MAX_PART_H)
     if wide_states:
@@ -270,7 +268,7 @@ def choose_tiles(
         stages = _on_warps(stages, architecture, squeeze_dim, narrow_e)
     elif family == "wave" and wide_states:
         narrow_h = min(32, block_h)
-        inputs = replace(stages.inputs, block_h=narrow_h, chunks=min(4, -(-squeeze_dim // narrow_h)))
+        inputs = replace(stages.inputs, block_h=narrow_h, chunks=min(4, cdiv(squeeze_dim, narrow_h)))
         stages = replace(stages, inputs=inputs)
     block_e = min(64, widest_e)
     context_stages = {"warpgroup": 3, "warp": 2}.get(family, 1)
@@ -326,8 +324,8 @@ def with_fewer_tokens(tiles: Tiles) -> Tiles:
 
 def two_slots_pay(slots: int, multiprocessors: int) -> bool:
     """Whether programs of two slots fill the device, and take less time, by rounds of programs, than those of one."""
-    programs = -(-slots // 2)
-    rounds, rounds_of_one = -(-programs // multiprocessors), -(-slots // multiprocessors)
+    programs = cdiv(slots, 2)
+    rounds, rounds_of_one = cdiv(programs, multiprocessors), cdiv(slots, multiprocessors)
     return programs >= MOSTLY_FILLED * multiprocessors and COST_OF_TWO_SLOTS * rounds <= rounds_of_one
 
 
@@ -348,7 +346,7 @@ def sized(
     together = min(rows, rows_in_share(2 * state_bytes, l2_share, device)) if l2_share else rows
     if rows <= SHORT * batch or together <= 2 * SHORT * multiprocessors(device):
         return with_fewer_tokens(tiles)
-    slots = batch * -(-rows // (batch * tiles.squeeze.block_t))
+    slots = batch * cdiv(rows, batch * tiles.squeeze.block_t)
     if packed or not two_slots_pay(slots * together // rows, multiprocessors(device)):
         return with_one_slot(tiles)
     return tiles

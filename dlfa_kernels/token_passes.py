@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .call import Call, Settings, cdiv
+from .call import Call, Settings
 from .checks import AIFWeights
 from .groups import Group
 from .kernels.token import (
@@ -19,6 +19,7 @@ from .kernels.token import (
 from .operands import Inputs, sequence_count
 from .replays import launch_stages
 from .results import BackwardResult, ForwardResult, empty_backward
+from .rounding import cdiv
 from .shared_stages import add_context, add_forward_context, add_weights
 
 
@@ -56,7 +57,9 @@ def forward(
     fuse: str,
     activation: str,
 ) -> ForwardResult:
-    """z (B, E) of one token a sequence in three launches, one more where sequences are long or packed or E H is large.
+    """z (B, E) of one token a sequence in three launches.
+
+    One more where sequences are long or packed, and one where E H is large (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`).
 
     Args:
         last, lower, weights, mask, cu_seqlens, token, fuse, activation: as `fused_aif` takes them, checked.
@@ -64,7 +67,7 @@ def forward(
     inputs = Inputs(last, lower, None, mask, cu_seqlens, weights)
     result = empty_forward(last, weights, cu_seqlens)
     if last.numel() == 0:
-        return ForwardResult._make(tensor.zero_() for tensor in result)
+        return result.zero_()
     launch_stages(_forward_stages, inputs, Settings(fuse, activation, last.dtype, token=token), result)
     return result
 
@@ -110,7 +113,7 @@ def backward(
 ) -> BackwardResult:
     """All gradients in six launches; x and y are read at the chosen rows alone, dx (and dy) written once.
 
-    Four launches where dx and dy are not needed.
+    Four launches where dx and dy are not needed; one more where E H is large (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`).
 
     Args:
         dz: (B, E), gradient of z.
@@ -121,9 +124,7 @@ def backward(
     inputs = Inputs(last, lower, dz, mask, cu_seqlens, weights)
     result = empty_backward(last, weights, fuse, needs_dx)
     if last.numel() == 0:
-        for gradient in result.weights:
-            gradient.zero_()
-        return result
+        return result.zero_()
     settings = Settings(fuse, activation, last.dtype, token=token, needs_dx=needs_dx)
     launch_stages(_backward_stages, inputs, settings, saved, result)
     return result

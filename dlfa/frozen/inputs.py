@@ -29,7 +29,7 @@ class StateInputs(ModelInputs):
         self.store = store
 
     def compute(self, examples: Iterable[tuple[Sequence[Example], bool]], layers: Sequence[int]) -> None:
-        """Have the states of lists of examples, with whether they are for training, at hand: one pass a list."""
+        """Compute and keep the states of lists of examples, each with whether it is for training: one pass per list."""
         for part, training in examples:
             if part:
                 self.store.states(self.features(part, training=training), layers)

@@ -1,4 +1,4 @@
-"""Languages of XTREME's tasks, by ISO code, and their names on the Hub."""
+"""Languages of the tasks, by ISO code, and where XTREME names them otherwise on the Hub, those names."""
 
 from __future__ import annotations
 

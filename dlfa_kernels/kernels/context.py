@@ -56,9 +56,9 @@ def context_kernel(
                      sequence
                      the first product's weight, wholly by every program, without EXPAND a part of H
                      forward: squeeze_bias (H,) alike; backward: hidden (B, H) float32
-            EXPAND:  a block of E of the second product's weight: once a program
+            EXPAND:  a block of E of the second product's weight: once per program
                      forward: expand_bias and local_bias (E,) alike; backward: tokens (B,) int32
-                     without SQUEEZE what it writes, hidden or hidden_gradient: once a block of E
+                     without SQUEEZE what it writes, hidden or hidden_gradient: once per block of E
     writes  SQUEEZE: forward hidden (B, H) float32, before the activation; backward hidden_gradient (B, H) float32: once
                      not POOLED: pooled (B, E) float32; forward also tokens (B,) int32: once
             EXPAND:  context (B, E) float32, g + b_le or dp / |V|: once

@@ -10,11 +10,9 @@ from .rows import (
     STRIDES,
     inside_dim,
     load_last,
-    locate_tile,
-    real_tokens,
-    row_offsets,
+    locate_real_tokens,
     store_zeros,
-    tile_pointer,
+    tile_rows,
     widen,
 )
 
@@ -57,16 +55,17 @@ def expand_kernel(
     Grid (slots of a group, splits of E). The slots run backwards, so that the rows which the squeeze saw last, and
     which L2 still holds, come first.
     reads   x, y (B, T, E): once; a tile without a real token is not read
-            squeezed (rows, H): once a split, or once a block of E where H is over 256; mask, cu_seqlens: once a split
-            weight (E, H), context (B, E) float32, g + b_le: once a tile
+            squeezed (rows, H): once per split, or once per block of E where H is over 256
+            mask, cu_seqlens: once per split
+            weight (E, H), context (B, E) float32, g + b_le: once per tile
     writes  z (B, T, E) contiguous: once
     """
     slot = first_slot + tl.num_programs(0) - 1 - tl.program_id(0)
-    sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
+    _, real, sequence, start, rows, first_row = locate_real_tokens(
+        slot, True, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T
+    )
     t = tl.arange(0, BLOCK_T)
-    positions = start + t
-    real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)
-    inside_rows = positions < rows
+    inside_rows = start + t < rows
     tile_row = first_row + start
     squeezed_tile = squeezed_ptr + tile_row * SQUEEZE_DIM
     z_tile = z_ptr + tile_row * EMBED_DIM
@@ -78,10 +77,8 @@ def expand_kernel(
     product_dtype: tl.constexpr = squeezed_ptr.dtype.element_ty
     count = tl.sum(real.to(tl.int32), axis=0)
     if count > 0:
-        x_tile = tile_pointer(x_ptr, sequence, start, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
-        y_tile = tile_pointer(y_ptr, sequence, start, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
-        x_rows = row_offsets(t, x_row_stride, ALIGN)
-        y_rows = row_offsets(t, y_row_stride, ALIGN)
+        x_tile, x_rows = tile_rows(x_ptr, sequence, start, first_row, t, x_batch_stride, x_row_stride, PACKED, ALIGN)
+        y_tile, y_rows = tile_rows(y_ptr, sequence, start, first_row, t, y_batch_stride, y_row_stride, PACKED, ALIGN)
         if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
             u = load_u_chunks(squeezed_tile, t, real, 0, SQUEEZE_DIM, ACTIVATION, INTERPRETED, CHUNKS, BLOCK_H)
         for block_e in range(begin, end, BLOCK_E):

@@ -1,4 +1,4 @@
-"""The gate of a block of tokens and channels, recomputed wherever it is needed and never stored; and its gradient."""
+"""The sigmoid of the gate, and the gradient before it."""
 
 import triton
 import triton.language as tl

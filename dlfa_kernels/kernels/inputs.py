@@ -88,12 +88,12 @@ def inputs_kernel(
 
     Grid (cdiv(E, BLOCK_E), splits, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program:
     reads   dz, x, y (B, T, E): once; tiles without real tokens are not read
-            u (rows, H): once a block of E, twice with products of float32
-            squeezed_gradient (rows, H): k times a block of E, at k = 1 twice with products of float32
-            squeeze_weight (k, H, E), expand_weight (E, H): once a program; squeeze_weight at k > 1, and both with
-            products of float32, once a tile, from cache
-            context, pooled_gradient (B, E) float32: once a tile
-            mask, cu_seqlens: once a tile and block of E, the mask at k > 1 once more a tap
+            u (rows, H): once per block of E, twice with products of float32
+            squeezed_gradient (rows, H): k times per block of E, at k = 1 twice with products of float32
+            squeeze_weight (k, H, E), expand_weight (E, H): once per program; squeeze_weight at k > 1, and both with
+            products of float32, once per tile, from cache
+            context, pooled_gradient (B, E) float32: once per tile
+            mask, cu_seqlens: once per tile and block of E, the mask at k > 1 once more per tap
             without NEEDS_DX neither squeeze_weight nor pooled_gradient, squeezed_gradient once at k = 1 and else not,
             and the mask once
     writes  with NEEDS_DX dx (B, T, E), and dy with SELECT: once

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .rows import first_slot, sequence_rows
+from .rows import sequence_rows, slot_of_sequence
 
 
 @triton.jit
@@ -44,12 +44,12 @@ def pool_kernel(
     """The mean (MEAN, forward: p_b) or the sum (backward: dg_b) over a sequence's real tokens.
 
     Grid (sequences of a group, cdiv(E, BLOCK_E)), from `first` on; TILE is the BLOCK_T of the stage that wrote sums.
-    reads   sums (slots, E) float32: once; counts (slots,) int32, cu_seqlens: once a block of E
+    reads   sums (slots, E) float32: once; counts (slots,) int32, cu_seqlens: once per block of E
     writes  pooled (B, E) float32, tokens (B,) int32: once
     """
     sequence = first + tl.program_id(0)
     first_row, rows = sequence_rows(cu_seqlens_ptr, sequence, length, True, PACKED)
-    slot = first_slot(sequence, first_row, length, TILE, PACKED)
+    slot = slot_of_sequence(sequence, first_row, length, TILE, PACKED)
     e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     tiles = tl.cdiv(rows, TILE).to(tl.int32)
     total, count = tile_sum(sums_ptr, counts_ptr, slot, tiles, e, e < EMBED_DIM, EMBED_DIM, BLOCK_TILES)

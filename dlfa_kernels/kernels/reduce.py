@@ -15,7 +15,7 @@ from .chunks import (
     zero_chunks,
 )
 from .gate import gate_gradient, sigmoid
-from .rows import STRIDES, inside_dim, load_wide, locate_tile, real_tokens, row_offsets, tile_pointer
+from .rows import STRIDES, inside_dim, load_wide, locate_real_tokens, tile_rows
 
 
 @triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot"])
@@ -63,22 +63,20 @@ def reduce_kernel(
     Grid (slots of a group, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program:
     reads   dz, x, y (B, T, E): once
             squeezed (rows, H): twice, for the gate and for the slope of the activation
-            mask, cu_seqlens, weight (E, H), context (B, E) float32: once a tile
+            mask, cu_seqlens, weight (E, H), context (B, E) float32: once per tile
     writes  squeezed_gradient (rows, H) in the dtype of squeezed: real rows only
             u (rows, H) alike, where `squeezed` is not u: once; for the next stage
             bias_parts (slots, H) float32: once
             sums (slots, E) float32, counts (slots,) int32: once; sums only where the count is not 0
     """
-    slot = first_slot + tl.program_id(0)
-    sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
-    slot = slot.to(tl.int64)
+    slot, real, sequence, start, _, first_row = locate_real_tokens(
+        first_slot + tl.program_id(0), True, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T
+    )
     if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
         first_h = 0
     else:
         first_h = tl.program_id(1) * (CHUNKS * BLOCK_H)
     t = tl.arange(0, BLOCK_T)
-    positions = start + t
-    real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)
     count = tl.sum(real.to(tl.int32), axis=0)
     if first_h == 0:
         tl.store(counts_ptr + slot, count)
@@ -86,12 +84,11 @@ def reduce_kernel(
         product_dtype: tl.constexpr = squeezed_ptr.dtype.element_ty
         tile_row = first_row + start
         squeezed_tile = squeezed_ptr + tile_row * SQUEEZE_DIM
-        dz_tile = tile_pointer(dz_ptr, sequence, start, first_row, dz_batch_stride, dz_row_stride, PACKED, ALIGN)
-        x_tile = tile_pointer(x_ptr, sequence, start, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
-        y_tile = tile_pointer(y_ptr, sequence, start, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
-        dz_rows = row_offsets(t, dz_row_stride, ALIGN)
-        x_rows = row_offsets(t, x_row_stride, ALIGN)
-        y_rows = row_offsets(t, y_row_stride, ALIGN)
+        dz_tile, dz_rows = tile_rows(
+            dz_ptr, sequence, start, first_row, t, dz_batch_stride, dz_row_stride, PACKED, ALIGN
+        )
+        x_tile, x_rows = tile_rows(x_ptr, sequence, start, first_row, t, x_batch_stride, x_row_stride, PACKED, ALIGN)
+        y_tile, y_rows = tile_rows(y_ptr, sequence, start, first_row, t, y_batch_stride, y_row_stride, PACKED, ALIGN)
         if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
             u = load_u_chunks(squeezed_tile, t, real, 0, SQUEEZE_DIM, ACTIVATION, INTERPRETED, CHUNKS, BLOCK_H)
         du = zero_chunks(BLOCK_T, SQUEEZE_DIM, CHUNKS, BLOCK_H)

@@ -8,7 +8,7 @@ STRIDES = [f"{name}_{axis}_stride" for name in ("dz", "x", "y") for axis in ("ba
 
 
 @triton.jit
-def first_slot(sequence, first_row, length, BLOCK_T: tl.constexpr, PACKED: tl.constexpr):
+def slot_of_sequence(sequence, first_row, length, BLOCK_T: tl.constexpr, PACKED: tl.constexpr):
     """Slot of the first tile of a sequence.
 
     Padded: every sequence has cdiv(length, BLOCK_T) slots. Packed: first_row // BLOCK_T + sequence, which leaves each
@@ -47,7 +47,7 @@ def locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T: tl.constexpr, PACK
     else:
         sequence = slot // tl.cdiv(length, BLOCK_T)
     first_row, rows = sequence_rows(cu_seqlens_ptr, sequence, length, True, PACKED)
-    tile = slot - first_slot(sequence, first_row, length, BLOCK_T, PACKED)
+    tile = slot - slot_of_sequence(sequence, first_row, length, BLOCK_T, PACKED)
     return sequence.to(tl.int64), tile.to(tl.int64) * BLOCK_T, rows, first_row
 
 
@@ -72,7 +72,10 @@ def locate_real_tokens(
     PACKED: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):
-    """A slot (int64), which of its BLOCK_T tokens are real, and its `locate_tile`, of no rows where not `present`."""
+    """The slot in int64, a mask of its real tokens (BLOCK_T,), and what `locate_tile` returns of it.
+
+    A slot that is not `present` has no rows.
+    """
     sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
     rows = tl.where(present, rows, 0)
     real = real_tokens(mask_ptr, sequence, start + tl.arange(0, BLOCK_T), rows, length, HAS_MASK)
@@ -99,6 +102,13 @@ def tile_pointer(ptr, sequence, start, first_row, batch_stride, row_stride, PACK
 def row_offsets(rows, row_stride, ALIGN: tl.constexpr):
     """Offsets of a tile's rows from its pointer, int32: one register each, where addresses would take two."""
     return rows * aligned(row_stride, ALIGN)
+
+
+@triton.jit
+def tile_rows(ptr, sequence, start, first_row, t, batch_stride, row_stride, PACKED: tl.constexpr, ALIGN: tl.constexpr):
+    """`tile_pointer`, and the `row_offsets` of the tile's rows t from it."""
+    tile_ptr = tile_pointer(ptr, sequence, start, first_row, batch_stride, row_stride, PACKED, ALIGN)
+    return tile_ptr, row_offsets(t, row_stride, ALIGN)
 
 
 @triton.jit

@@ -12,8 +12,7 @@ from .rows import (
     load_integrated,
     locate_real_tokens,
     real_tokens,
-    row_offsets,
-    tile_pointer,
+    tile_rows,
 )
 
 
@@ -98,8 +97,8 @@ def squeeze_kernel(
     A program works on SLOTS slots that follow each other, so that it reads the weights once for all of their tiles.
     Grid (cdiv(slots of a group, SLOTS), cdiv(H, CHUNKS BLOCK_H)). With all of H in one program, at k = 1:
     reads   x, y (B, T, E): once; at k > 1 each of the k taps reads its shifted rows again, from cache
-            mask (B, T), cu_seqlens (B+1,): once a tile, the mask at k > 1 once more a tap
-            weight (k, H, E), bias (H,): once a program
+            mask (B, T), cu_seqlens (B+1,): once per tile, the mask at k > 1 once more per tap
+            weight (k, H, E), bias (H,): once per program
     writes  squeezed (rows, H), a or with relu u = phi(a), in the dtype of products: once; 0 at padding
             sums (slots, E) float32, counts (slots,) int32: once, and zeros for the slots that the last program has too
             many; sums only where a program's counts are not all 0
@@ -142,16 +141,18 @@ def squeeze_kernel(
             accumulated = ()
             for index in tl.static_range(SLOTS):
                 slot, real, sequence, start, rows, first_row = places[index]
-                x_tile = tile_pointer(x_ptr, sequence, start, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
-                y_tile = tile_pointer(y_ptr, sequence, start, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
                 if KERNEL_SIZE == 1:
                     seen_t = t
                     seen = real
                 else:
                     seen_t = t + (tap - (KERNEL_SIZE - 1) // 2)
                     seen = real_tokens(mask_ptr, sequence, start + seen_t, rows, length, HAS_MASK)
-                x_rows = row_offsets(seen_t, x_row_stride, ALIGN)
-                y_rows = row_offsets(seen_t, y_row_stride, ALIGN)
+                x_tile, x_rows = tile_rows(
+                    x_ptr, sequence, start, first_row, seen_t, x_batch_stride, x_row_stride, PACKED, ALIGN
+                )
+                y_tile, y_rows = tile_rows(
+                    y_ptr, sequence, start, first_row, seen_t, y_batch_stride, y_row_stride, PACKED, ALIGN
+                )
                 w = load_integrated(
                     x_tile, y_tile, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
                     seen[:, None] & inside_e[None, :], HAS_LOWER,

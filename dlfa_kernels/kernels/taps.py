@@ -5,7 +5,7 @@ import triton.language as tl
 
 from .arithmetic import add_part, dot, round_to
 from .chunks import load_squeezed
-from .rows import STRIDES, inside_dim, load_integrated, locate_tile, real_tokens, row_offsets, tile_pointer
+from .rows import STRIDES, inside_dim, load_integrated, locate_real_tokens, real_tokens, tile_rows
 
 
 @triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot", "end_slot"])
@@ -41,8 +41,8 @@ def taps_kernel(
     """dW_ls[:, :, j] = sum_bt da_bt w_b,t+j-(k-1)/2^T for k > 1, whose taps do not fit in one program's registers.
 
     Grid (cdiv(E, BLOCK_E) * cdiv(H, BLOCK_H), splits, k).
-    reads   x, y (B, T, E): once a tap and block of H; squeezed_gradient (rows, H): once a tap and block of E
-            mask: twice a tile, tap and block of both; cu_seqlens: once
+    reads   x, y (B, T, E): once per tap and block of H; squeezed_gradient (rows, H): once per tap and block of E
+            mask, cu_seqlens: once per tile, tap, block of E and block of H, the mask twice
     writes  squeeze_parts (splits, k, H, E) float32: once; groups after the first ADD to them
     """
     blocks_e: tl.constexpr = (EMBED_DIM + BLOCK_E - 1) // BLOCK_E
@@ -55,14 +55,17 @@ def taps_kernel(
     seer = t - (tap - (KERNEL_SIZE - 1) // 2)
     product_dtype: tl.constexpr = squeezed_gradient_ptr.dtype.element_ty
     part = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
-    for slot in range(first_slot + tl.program_id(1), end_slot, tl.num_programs(1)):
-        sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
-        real = real_tokens(mask_ptr, sequence, start + t, rows, length, HAS_MASK)
+    for turn in range(tl.program_id(1), end_slot - first_slot, tl.num_programs(1)):
+        _, real, sequence, start, rows, first_row = locate_real_tokens(
+            first_slot + turn, True, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T
+        )
         if tl.sum(real.to(tl.int32), axis=0) > 0:
-            x_tile = tile_pointer(x_ptr, sequence, start, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
-            y_tile = tile_pointer(y_ptr, sequence, start, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
-            x_rows = row_offsets(t, x_row_stride, ALIGN)
-            y_rows = row_offsets(t, y_row_stride, ALIGN)
+            x_tile, x_rows = tile_rows(
+                x_ptr, sequence, start, first_row, t, x_batch_stride, x_row_stride, PACKED, ALIGN
+            )
+            y_tile, y_rows = tile_rows(
+                y_ptr, sequence, start, first_row, t, y_batch_stride, y_row_stride, PACKED, ALIGN
+            )
             w = load_integrated(
                 x_tile, y_tile, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
                 real[:, None] & inside_e[None, :], HAS_LOWER,

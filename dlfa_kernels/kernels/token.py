@@ -16,11 +16,10 @@ from .rows import (
     inside_dim,
     load_float32,
     load_integrated,
-    locate_tile,
+    locate_real_tokens,
     real_tokens,
-    row_offsets,
     sequence_rows,
-    tile_pointer,
+    tile_rows,
 )
 from .squeeze import load_squeeze_weight
 
@@ -50,23 +49,21 @@ def sums_kernel(
     """The sum of w over each tile's real tokens.
 
     Grid (slots, cdiv(E, BLOCK_E)).
-    reads   x, y (B, T, E): once; mask, cu_seqlens: once a tile and block of E
+    reads   x, y (B, T, E): once; mask, cu_seqlens: once per tile and block of E
     writes  sums (slots, E) float32, counts (slots,) int32: once; sums only where the count is not 0
     """
-    slot = tl.program_id(0).to(tl.int64)
-    sequence, start, rows, first_row = locate_tile(tl.program_id(0), cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
+    slot, real, sequence, start, _, first_row = locate_real_tokens(
+        tl.program_id(0), True, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T
+    )
     t = tl.arange(0, BLOCK_T)
-    real = real_tokens(mask_ptr, sequence, start + t, rows, length, HAS_MASK)
     count = tl.sum(real.to(tl.int32), axis=0)
     if tl.program_id(1) == 0:
         tl.store(counts_ptr + slot, count)
     if count > 0:
         e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
         inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
-        x_tile = tile_pointer(x_ptr, sequence, start, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
-        y_tile = tile_pointer(y_ptr, sequence, start, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
-        x_rows = row_offsets(t, x_row_stride, ALIGN)
-        y_rows = row_offsets(t, y_row_stride, ALIGN)
+        x_tile, x_rows = tile_rows(x_ptr, sequence, start, first_row, t, x_batch_stride, x_row_stride, PACKED, ALIGN)
+        y_tile, y_rows = tile_rows(y_ptr, sequence, start, first_row, t, y_batch_stride, y_row_stride, PACKED, ALIGN)
         w = load_integrated(
             x_tile, y_tile, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
             real[:, None] & inside_e[None, :], HAS_LOWER,
@@ -136,9 +133,10 @@ def token_expand_kernel(
 ):
     """Squeeze, expand, gate and fuse of one token a sequence; BLOCK_B sequences a program.
 
-    Grid (cdiv(B, BLOCK_B), cdiv(E, BLOCK_E)): each program squeezes anew, which is cheaper than a launch.
-    reads   x, y: rows token - (k-1)/2 .. token + (k-1)/2 of each sequence, once a program, the chosen one once more
-            squeeze_weight (k, H, E) wholly and expand_weight (E, H) a block of E, once a program
+    Grid (cdiv(B, BLOCK_B), cdiv(E, BLOCK_E)): each program squeezes anew, which is cheaper than a launch. Where H is
+    wider than CHUNKS BLOCK_H, a program reads x, y and mask again for each such part of it; else:
+    reads   x, y: rows token - (k-1)/2 .. token + (k-1)/2 of each sequence, once per program, the chosen one once more
+            squeeze_weight (k, H, E) wholly and expand_weight (E, H) a block of E, once per program
             context (B, E) float32: once; mask, cu_seqlens at these rows: by every program
     writes  squeezed (B, H) float32, before the activation, and z (B, E): once
     """
@@ -270,8 +268,9 @@ def token_reduce_kernel(
     """ds of the chosen rows, which is dg too, and da = phi'(a) * (W_le^T ds).
 
     Grid (cdiv(B, BLOCK_B), cdiv(H, BLOCK_H)).
-    reads   dz (B, E), the chosen rows of x, y and mask, cu_seqlens, context (B, E) float32: once a block of H
-            squeezed (B, H) float32, expand_weight (E, H): all of H once a program, its own block of H once more
+    reads   dz (B, E), the chosen rows of x, y and mask, cu_seqlens, context (B, E) float32: once per block of H
+            squeezed (B, H) float32, expand_weight (E, H): all of H once per program, its own block of H once more;
+            where H is wider than CHUNKS BLOCK_H, all of `squeezed` once per block of E
     writes  gate m, context_gradient ds (B, E), squeezed_gradient da (B, H), float32: once
     """
     sequences = tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
@@ -355,7 +354,7 @@ def token_branch_kernel(
     """branch_bj = W_ls[:, :, j]^T da_b: what the row seen through tap j receives.
 
     Grid (cdiv(B, BLOCK_B), cdiv(E, BLOCK_E), k).
-    reads   squeezed_gradient (B, H) float32: once a tap and block of E; squeeze_weight (k, H, E): once a program
+    reads   squeezed_gradient (B, H) float32: once per tap and block of E; squeeze_weight (k, H, E): once per program
     writes  branch (B, k, E) float32: once
     """
     sequences = tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
@@ -407,13 +406,14 @@ def token_inputs_kernel(
     """dx_bt = dp_b / |V_b| at every real token, + branch_bj at token + j - (k-1)/2, + dz_b m_b at the token itself.
 
     Grid (slots, cdiv(E, BLOCK_E)). dy has dz (1 - m) in place of dz m with SELECT; else dx serves both inputs.
-    reads   pooled_gradient (B, E) float32: once a tile; mask, cu_seqlens: once a tile and block of E
+    reads   pooled_gradient (B, E) float32: once per tile; mask, cu_seqlens: once per tile and block of E
             gate (B, E), branch (B, k, E) float32, dz (B, E): once, where a tile holds the token or a row its taps see
     writes  dx (B, T, E), and dy with SELECT: once
     """
-    sequence, start, rows, first_row = locate_tile(tl.program_id(0), cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
+    _, real, sequence, start, rows, first_row = locate_real_tokens(
+        tl.program_id(0), True, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T
+    )
     positions = start + tl.arange(0, BLOCK_T)
-    real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)
     e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     inside_e = (e < EMBED_DIM)[None, :]
     inside = real[:, None] & inside_e
@@ -472,10 +472,10 @@ def token_parts_kernel(
     """dW_le = sum_b ds_b phi(a_b)^T, dW_ls[:, :, j] = sum_b da_b w_b,token+j-(k-1)/2^T, db_ls = sum_b da_b.
 
     Grid (cdiv(E, BLOCK_E), cdiv(H, BLOCK_H), k).
-    reads   x, y: rows token - (k-1)/2 .. token + (k-1)/2 of each sequence, once a block of H
+    reads   x, y: rows token - (k-1)/2 .. token + (k-1)/2 of each sequence, once per block of H
             mask, cu_seqlens at these rows: by every program
-            context_gradient (B, E), squeezed (B, H) float32: once a block of the other axis
-            squeezed_gradient (B, H) float32: once a tap and block of E
+            context_gradient (B, E), squeezed (B, H) float32: once per block of the other axis
+            squeezed_gradient (B, H) float32: once per tap and block of E
     writes  expand_parts (1, H, E), squeeze_parts (1, k, H, E), bias_parts (1, H), float32: once
     """
     e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)

@@ -45,7 +45,7 @@ def weights_kernel(
     Grid (cdiv(E, BLOCK_E), cdiv(H, BLOCK_H), 5). The last axis says what a program makes: dW_le; dW_ls; db_ls; dW_ge,
     db_le and db_ge; or dW_gs and db_gs.
     reads   expand_parts (splits, H, E), squeeze_parts (splits, k, H, E), bias_parts (bias_rows, H) float32: once
-            context_gradient, pooled (B, E), hidden, hidden_gradient (B, H) float32: once a block of the other axis
+            context_gradient, pooled (B, E), hidden, hidden_gradient (B, H) float32: once per block of the other axis
     writes  the eight gradients, each in its parameter's shape and dtype: once
     """
     e = tl.program_id(0).to(tl.int64) * BLOCK_E + tl.arange(0, BLOCK_E)

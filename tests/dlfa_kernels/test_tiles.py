@@ -61,7 +61,7 @@ def test_shipped_tiles_fit_every_size(architecture: str, dtype: torch.dtype) -> 
 
 
 def test_an_unknown_architecture_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="dlfa_kernels.tiles"):
+    with caplog.at_level(logging.WARNING, logger="dlfa_kernels.tiles"):
         tiles = choose_tiles(768, 192, torch.bfloat16, "sm_42")
     assert "sm_42" in caplog.text
     assert tiles == choose_tiles(768, 192, torch.bfloat16, "sm_86")  # of the least shared memory
@@ -232,6 +232,7 @@ def test_neighbours_differ_in_one_thing(monkeypatch: pytest.MonkeyPatch) -> None
     assert set(neighbours(tile, "squeeze")) == {*several, replace(tile, slots=2)}
     monkeypatch.setattr(torch.version, "hip", "7.0")
     assert list(neighbours(tile, "expand")) == [other for other in several if other.registers == tile.registers]
+    assert replace(tile, block_t=64, num_warps=4) in set(neighbours(replace(tile, block_t=128), "expand"))
 
 
 @pytest.fixture
