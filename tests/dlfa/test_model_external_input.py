@@ -1,8 +1,6 @@
 """A second input from outside the encoder."""
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -74,27 +72,3 @@ def test_what_does_not_fit_is_named_before_any_work(
     model.encoder.forward = None  # must not be reached
     with pytest.raises(error, match=message):
         model(**batch(), lower_states=given)
-
-
-@pytest.fixture(scope="module")
-def example() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "examples" / "image_patches.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_patches_of_an_image_are_aligned_with_its_words(example: ModuleType) -> None:
-    data = example.captioned_images(3, seed=0)
-    states = example.patch_states(data["images"])
-    assert states.shape == (3, 18, example.PATCH_FEATURES)
-    assert (states[:, [0, -1]] == 0).all()
-    red = states[:, 1:-1, : example.PIXELS**2].mean(-1)  # the first channel of a patch
-    ambiguous = data["input_ids"][:, 1:-1] % 2 == 0
-    assert ((red > 0.5).long() == data["labels"][:, 1:-1])[ambiguous].all()
-
-
-def test_the_example_reads_the_image(example: ModuleType) -> None:
-    assert example.accuracy(with_images=True, steps=60) > 0.95
-    assert example.accuracy(with_images=False, steps=60) < 0.8  # no text tells the colour: 0.75 at best
