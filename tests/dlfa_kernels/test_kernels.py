@@ -155,6 +155,7 @@ KINDS = [
     # squeeze programs of two slots, of which the last one here has one; with taps they have one
     HALF_CASE.but(batch=3, length=100, embed_dim=136, squeeze_dim=192, mask="left"),
     HALF_CASE.but(batch=3, length=100, embed_dim=72, squeeze_dim=192, kernel_size=3),
+    HALF_CASE.but(length=70, embed_dim=72, squeeze_dim=136, fuse="select"),  # a last block of H that is no whole one
 ]
 ENCODER = HALF_CASE.but(batch=4, length=200, embed_dim=768, squeeze_dim=192, mask="right")
 ENCODERS = [
