@@ -18,6 +18,7 @@ from .evaluation import model_for
 from .materials import encode_all, load_data, load_materials
 from .run_config import RunConfig
 from .run_directory import RunDirectory
+from .whole_weights import load_whole
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,12 @@ class Predecessor:
         return [*earlier, {"task": self.config.task, "train": results["train"], "config": results["config"]}]
 
     def hand_over(self, model: PreTrainedModel) -> None:
-        """Put the trained encoder and fusion into `model`; a frozen encoder is the same already."""
-        trained: Any = model_for(self.config.task_object).from_pretrained(self.config.output_dir)
+        """Put the trained encoder and fusion into `model`; a frozen encoder is the same already.
+
+        Raises:
+            ValueError, OSError: the trained model is damaged or lacks weights.
+        """
+        trained = load_whole(model_for(self.config.task_object), self.config.output_dir)
         model.fusion.load_state_dict(trained.fusion.state_dict())  # type: ignore[union-attr]
         if not self.config.freeze_encoder:
             model.encoder = trained.encoder.to(model.device)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
@@ -24,6 +23,7 @@ from .error_lines import why_not_found
 from .fusion import ScalarMix, build_fusion
 from .input_checks import check_keywords, check_positions, check_tokens, check_vocabulary
 from .positions import longest_sequence
+from .whole_weights import load_whole
 
 Model = TypeVar("Model", bound="DLFAPreTrainedModel")
 
@@ -108,7 +108,8 @@ class DLFAPreTrainedModel(PreTrainedModel):
             **config_kwargs: fields of DLFAConfig, `id2label`, `label2id`, `problem_type`, and `attn_implementation`.
 
         Raises:
-            ValueError: a layer out of range, an encoder that does not fit, no labels, or labels that disagree.
+            ValueError: a layer out of range, an encoder that does not fit or lacks weights, no labels, or labels that
+                disagree.
             OSError: there is no such encoder, or its weights are damaged.
             TypeError: an unknown keyword, or an argument of another type.
         """
@@ -130,10 +131,9 @@ class DLFAPreTrainedModel(PreTrainedModel):
             encoder_config = AutoConfig.from_pretrained(encoder, **hub)
             config = DLFAConfig(encoder_config=encoder_config, fusion_layer=fusion_layer, **config_kwargs)
             pooler = _without_pooler(_encoder_class(encoder_config))
-            try:
-                loaded = AutoModel.from_pretrained(encoder, config=encoder_config, dtype=dtype, **pooler, **options)
-            except SafetensorError as error:
-                raise OSError(f"its weights cannot be read: {error}") from error
+            loaded = load_whole(
+                AutoModel, encoder, unused=("pooler",), config=encoder_config, dtype=dtype, **pooler, **options
+            )
             config.encoder_config = loaded.config
             config._attn_implementation = loaded.config._attn_implementation
         for module in loaded.modules():

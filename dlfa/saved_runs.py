@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
@@ -30,6 +29,7 @@ from .run_config import RunConfig
 from .run_directory import RunDirectory
 from .tasks import Task, get_task
 from .training import public
+from .whole_weights import load_whole
 
 _AUTO = {
     "token": AutoModelForTokenClassification,
@@ -72,8 +72,8 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
         max_length: tokens a sequence; None takes the run's, else XTREME's.
 
     Raises:
-        ValueError: no model there or a damaged one, a malformed run.json, a task that cannot be told or is not the
-            run's, labels that are not the task's, a length that the encoder has no positions for.
+        ValueError: no model there, or one that is damaged or lacks weights, a malformed run.json, a task that cannot be
+            told or is not the run's, labels that are not the task's, a length that the encoder has no positions for.
     """
     if not path.is_dir():
         raise ValueError(f"model directory {path} does not exist")
@@ -91,8 +91,8 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
     length = max_length or (config.max_length if config is not None else None) or task.preset.max_length
     tokenizer = load_tokenizer(str(path), length)
     try:
-        model = _AUTO[task.kind].from_pretrained(path)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        model = load_whole(_AUTO[task.kind], path)
+    except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"the model in {path} cannot be loaded for task {task.name}: {first_line(error)}") from error
     _check_labels(task, model, path)
     check_length(model.base_model, str(path), length)

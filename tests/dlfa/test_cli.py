@@ -328,13 +328,18 @@ def test_what_one_process_does_is_refused_under_torchrun(run, tmp_path, monkeypa
     assert not (tmp_path / "new").exists()
 
 
-def huge_states(encoder, folder):
-    """The encoder with states beyond the range of float16."""
-    shutil.copytree(encoder, folder)
-    weights = load_file(folder / "model.safetensors")
-    weights["encoder.layer.1.output.LayerNorm.bias"].fill_(1e5)
+def rewritten(source, folder, change):
+    """A copy of the model in `source` whose weights are `change` of its own."""
+    shutil.copytree(source, folder)
+    weights = change(load_file(folder / "model.safetensors"))
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def huge_states(encoder, folder):
+    """The encoder with states beyond the range of float16."""
+    name = "encoder.layer.1.output.LayerNorm.bias"
+    return rewritten(encoder, folder, lambda own: {**own, name: own[name].fill_(1e5)})
 
 
 def test_a_run_is_kept_until_all_input_is_checked(run, encoder, data_dir, tmp_path):
@@ -410,7 +415,14 @@ def test_hub_failure_is_one_line(encoder, tmp_path):
         (("evaluate", "{run}", "--split", "train"), "--split must be test or dev"),
         (("evaluate", "{run}", "--languages", "xx"), "valid are de, en, fr"),
         (("evaluate", "{encoder}"), "--task must be given"),
-        (("evaluate", "{encoder}", "--task", "udpos"), "labels"),
+        (
+            ("evaluate", "{encoder}", "--task", "udpos"),
+            "lack classifier.bias and 1 more of a BertForTokenClassification",
+        ),
+        (
+            ("predict", "{encoder}", "--task", "xquad", "--input", "{text}", "--max-length", "64"),
+            "lack qa_outputs.bias and 1 more of a BertForQuestionAnswering",
+        ),
         (("evaluate", "{run}", "--batch-size", "0"), "--batch-size must be at least 1"),
         (("evaluate", "{run}", "--max-eval-examples", "-5"), "--max-eval-examples must not be negative, got -5"),
         (("evaluate", "{run}", "--max-length", "2", "--quiet"), "max_length must leave room"),
@@ -460,6 +472,28 @@ def test_damaged_weights_are_named(run, encoder, data_dir, tmp_path):
         arguments = train_arguments(tmp_path / "encoder", data_dir, tmp_path / "out", *more)
         line = one_line_error(invoke(*arguments))
         assert f"no encoder can be loaded from '{tmp_path / 'encoder'}': its weights cannot be read" in line
+
+
+def test_no_missing_weight_is_drawn_at_random(run, encoder, data_dir, tmp_path):
+    renamed = rewritten(
+        encoder, tmp_path / "renamed", lambda own: {f"module.backbone.{name}": value for name, value in own.items()}
+    )
+    new = train_arguments(renamed, data_dir, tmp_path / "out")
+    analysis = ("analyze", renamed, "--task", "udpos", "--data-dir", data_dir, "--quiet")
+    for arguments in (new, (*new, "--freeze-encoder"), analysis):
+        line = one_line_error(invoke(*arguments))
+        assert f"the weights in {renamed} lack embeddings.LayerNorm.bias and 36 more of a BertModel" in line
+    assert not (tmp_path / "out").exists()
+    for part in ("classifier", "fusion", "encoder.encoder.layer.1"):
+        lacking = rewritten(
+            run[0],
+            tmp_path / part,
+            lambda own, part=part: {name: value for name, value in own.items() if not name.startswith(part)},
+        )
+        assert f"the weights in {lacking} lack {part}." in one_line_error(invoke("evaluate", lacking))
+    other = rewritten(run[0], tmp_path / "other", lambda own: {**own, "classifier.bias": own["classifier.bias"][:9]})
+    line = one_line_error(invoke("evaluate", other))
+    assert "hold classifier.bias in shape (9,), config.json asks for (17,)" in line
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_tasks import make_encoder, make_udpos
 
 import dlfa.training as training
@@ -156,3 +157,14 @@ def test_data_of_a_stage_are_checked_before_anything_is_trained(base, tmp_path):
     assert not config.output_dir.exists()
     with pytest.raises(ValueError, match=r"unknown task|task must be"):
         dataclasses.replace(base, intermediate=("sock",))
+
+
+def test_a_stage_that_lost_weights_is_not_handed_on(base, tmp_path):
+    config = dataclasses.replace(base, output_dir=tmp_path / "run")
+    prepared = prepare(config)
+    prepared.predecessor.train()
+    weights_file = tmp_path / "run" / "intermediate" / "model.safetensors"
+    kept = {name: value for name, value in load_file(weights_file).items() if not name.startswith("fusion.")}
+    save_file(kept, weights_file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"the weights in .*intermediate lack fusion\."):
+        fit(prepared)
