@@ -93,19 +93,27 @@ def environment(model: PreTrainedModel, autocast: torch.dtype | None = None) -> 
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "dtype": str(autocast or model.dtype).removeprefix("torch."),
-        "backend": _backend(model, autocast),
+        "backend": backend_of(model, model.device, autocast),
     }
 
 
-def _backend(model: PreTrainedModel, autocast: torch.dtype | None) -> str | None:
+def backend_of(model: PreTrainedModel, device: torch.device, autocast: torch.dtype | None) -> str | None:
+    """What AIF runs on, "triton" or "eager", once `model` is on `device`; None where the model has no AIF.
+
+    Raises:
+        ValueError, TypeError: the backend that the model or DLFA_BACKEND names is unknown, or cannot run there.
+    """
     if getattr(model.config, "fusion", None) != "aif":
         return None
     import torch
 
     from dlfa_kernels.backends import resolve_backend
 
-    states = torch.empty(0, device=model.device, dtype=autocast or model.dtype)
-    return resolve_backend(model.config.aif_backend, states)
+    states = torch.empty(0, device=device, dtype=autocast or model.dtype)
+    try:
+        return resolve_backend(model.config.aif_backend, states)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
 
 
 def installed_version(distribution: str) -> str | None:

@@ -25,6 +25,7 @@ from .json_files import read_object
 from .materials import load_tokenizer
 from .positions import check_length
 from .processes import default_device
+from .results import backend_of
 from .run_config import RunConfig
 from .run_directory import RunDirectory
 from .tasks import Task, get_task
@@ -73,7 +74,8 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
 
     Raises:
         ValueError: no model there, or one that is damaged or lacks weights, a malformed run.json, a task that cannot be
-            told or is not the run's, labels that are not the task's, a length that the encoder has no positions for.
+            told or is not the run's, labels that are not the task's, a length that the encoder has no positions for, a
+            backend that cannot run.
     """
     if not path.is_dir():
         raise ValueError(f"model directory {path} does not exist")
@@ -96,8 +98,9 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
         raise ValueError(f"the model in {path} cannot be loaded for task {task.name}: {first_line(error)}") from error
     _check_labels(task, model, path)
     check_length(model.base_model, str(path), length)
-    model.to(default_device())
-    return SavedRun(task, model.eval(), tokenizer, config, length)
+    device = default_device()
+    backend_of(model, device, None if config is None else config.autocast)  # raises where AIF could not run
+    return SavedRun(task, model.to(device).eval(), tokenizer, config, length)
 
 
 def told_by_run(path: Path, config: RunConfig | None, **changed: Any) -> dict[str, Any]:

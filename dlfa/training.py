@@ -26,8 +26,8 @@ from .modeling import DLFAModel
 from .partial_training import add_adapters, freeze_layers, merge_adapters
 from .positions import check_length
 from .pretrained import no_encoder
-from .processes import process_state
-from .results import installed_version, summary
+from .processes import default_device, process_state
+from .results import backend_of, installed_version, summary
 from .run_config import Role, RunConfig, fields_of
 from .run_directory import RunDirectory
 from .tasks import Feature, Task
@@ -132,6 +132,7 @@ def prepare(
     materials = materials or load_materials(config, data, progress=progress)
     set_seed(config.seed)
     model = new_model(config, task, materials.encoder)
+    backend_of(model, default_device(), config.autocast)  # raises where AIF could not run
     encoder_sha256 = materials.encoder_sha256 or weights_fingerprint(model.base_model)
     if resumed:
         directory.check_same_encoder(encoder_sha256)

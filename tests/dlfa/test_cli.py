@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from tiny_tasks import make_udpos, sentences
 from transformers import MT5Config, MT5EncoderModel
@@ -363,6 +364,36 @@ def test_a_run_is_kept_until_all_input_is_checked(run, encoder, data_dir, tmp_pa
     ):
         assert message in one_line_error(invoke(*train_arguments(model, data_dir, out, *more)))
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [
+        ("foo", "DLFA_BACKEND must be one of 'auto', 'triton', 'eager', got 'foo'"),
+        pytest.param(
+            "triton",
+            "DLFA_BACKEND=triton needs CUDA or ROCm tensors, got a CPU tensor",
+            marks=pytest.mark.skipif(torch.accelerator.is_available(), reason="needs a machine without a GPU"),
+        ),
+    ],
+)
+def test_a_backend_that_cannot_run_is_told_before_anything_is_written(
+    run, encoder, data_dir, tmp_path, monkeypatch, backend, message
+):
+    monkeypatch.setattr("dlfa_kernels.backends.TAKES_CPU_TENSORS", False)
+    monkeypatch.setenv("DLFA_BACKEND", backend)
+    out = shutil.copytree(run[0], tmp_path / "run")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    (tmp_path / "text").write_text("the nab\n")
+    for arguments in (
+        train_arguments(encoder, data_dir, out, "--overwrite"),
+        train_arguments(encoder, data_dir, tmp_path / "new"),
+        ("evaluate", out, "--quiet"),
+        ("predict", out, "--input", tmp_path / "text"),
+    ):
+        assert message in one_line_error(invoke(*arguments))
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_fails_in_training_is_one_line(encoder, data_dir, tmp_path, monkeypatch):
