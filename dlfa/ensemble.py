@@ -85,6 +85,7 @@ def run_ensemble(
 
     Raises:
         ValueError: bad input, or an `output_dir` that another process works in; raised before any model runs.
+        FloatingPointError: a run's scores are NaN or infinite.
     """
     check_alone("an ensemble is evaluated by one process")
     with exclusive(config.output_dir):

@@ -71,6 +71,9 @@ def example_scores(
 
     Returns:
         One entry an example: (words, labels) or (labels,) float32 log probabilities, or the best spans of an answer.
+
+    Raises:
+        FloatingPointError: scores by which nothing can be decided, such as NaN; raised on every process.
     """
     inputs = inputs or ModelInputs(task, tokenizer, encoding_of(model, max_length))
     features = inputs.features(examples, training=False)
@@ -98,6 +101,12 @@ def example_scores(
         model.train(was_training)
     if state.num_processes > 1:
         done = gather_object(done)
+    undecided = sum(score is None for _, score in done)
+    if undecided:
+        raise FloatingPointError(
+            f"the model's scores of {undecided} of {len(features)} sequences are NaN or infinite: its training "
+            "diverged (try a lower learning rate), or its weights are damaged"
+        )
     scores: list[Any] = [None] * len(features)
     for index, score in done:
         scores[index] = score
@@ -127,7 +136,7 @@ def evaluate(
         By language, in the order of `data`: metrics, and the scores and predictions of every example.
 
     Raises:
-        FloatingPointError: as `score_language`.
+        FloatingPointError: as `example_scores` and `score_language`.
     """
     results = {}
     with Progress(console=Console(stderr=True), disable=not (progress and process_state().is_main_process)) as bar:

@@ -56,7 +56,11 @@ class SavedRun:
         return None if self.config is None else self.config.autocast
 
     def scores(self, examples: Sequence[Example], batch_size: int) -> list[Any]:
-        """`example_scores` of examples, encoded and run as the run's own evaluation did."""
+        """`example_scores` of examples, encoded and run as the run's own evaluation did.
+
+        Raises:
+            FloatingPointError: as `example_scores`.
+        """
         return example_scores(
             self.model, self.tokenizer, self.task, examples, max_length=self.max_length, batch_size=batch_size,
             autocast=self.autocast,

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 def one_line_errors() -> Iterator[None]:
     """Bad input, or a file that cannot be read or written, ends the command with one line on standard error, status 2.
 
-    A pipe that nobody reads any more ends it in silence, as it does other programs.
+    A model whose scores are NaN does with status 1. A pipe that nobody reads any more ends it in silence, as it does
+    other programs.
     """
     try:
         yield
     except BrokenPipeError:
         raise
+    except FloatingPointError as error:
+        fail(str(error), status=1)
     except (ValueError, TypeError, OSError) as error:
         fail(" ".join(str(error).split()), status=2)
     except Exception as error:

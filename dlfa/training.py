@@ -72,7 +72,7 @@ def train(
 
     Raises:
         ValueError, TypeError: bad input; raised before any training.
-        FloatingPointError: the loss became NaN or infinite.
+        FloatingPointError: the loss, or scores of the trained model, became NaN or infinite.
     """
     directory = RunDirectory(config.output_dir)
     with exclusive(directory.path):
@@ -205,7 +205,7 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
         keep_model: write the trained model.
 
     Raises:
-        FloatingPointError: the loss became NaN or infinite.
+        FloatingPointError: the loss, or scores of the trained model, became NaN or infinite.
     """
     config, task, model, directory = prepared.config, prepared.task, prepared.model, prepared.directory
     more: dict[str, Any] = {}

@@ -124,7 +124,10 @@ class Task(ABC, Generic[E]):
 
     @abstractmethod
     def feature_scores(self, feature: Feature, outputs: Mapping[str, np.ndarray], row: int) -> Any:
-        """The model's scores for one feature, cut from row `row` of a batch's outputs (float32 arrays)."""
+        """The model's scores for one feature, cut from row `row` of a batch's outputs (float32 arrays).
+
+        None where nothing can be decided by them: see `decides`.
+        """
 
     @abstractmethod
     def example_scores(self, examples: Sequence[E], features: Sequence[Feature], scores: Sequence[Any]) -> list[Any]:
@@ -141,6 +144,16 @@ class Task(ABC, Generic[E]):
     @abstractmethod
     def prediction_text(self, examples: Sequence[E], predictions: Sequence[Any]) -> str:
         """The predictions as XTREME's scorer reads them, one file a language."""
+
+
+def decides(scores: np.ndarray) -> bool:
+    """Whether `scores` (..., candidates) single out a candidate each time: the best one is a finite number.
+
+    A candidate may be ruled out by -inf; one NaN or +inf among them leaves nothing to compare.
+    """
+    import numpy as np
+
+    return not scores.size or bool(np.isfinite(scores.max(axis=-1)).all())
 
 
 def label_name(value: int | str, names: Sequence[str] | None, labels: Sequence[str]) -> str:

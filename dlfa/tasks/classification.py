@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .. import metrics
 from ..data.examples import LabelledText
 from ..data.text_files import read_text_file
-from .base import Encoding, Feature, Task, label_name
+from .base import Encoding, Feature, Task, decides, label_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,9 +72,10 @@ class ClassificationTask(Task[LabelledText]):
             features.append(Feature(inputs, index))
         return features
 
-    def feature_scores(self, feature: Feature, outputs: Mapping[str, np.ndarray], row: int) -> np.ndarray:
+    def feature_scores(self, feature: Feature, outputs: Mapping[str, np.ndarray], row: int) -> np.ndarray | None:
         """(labels,) float32 logits."""
-        return outputs["logits"][row]
+        logits = outputs["logits"][row]
+        return logits if decides(logits) else None
 
     def example_scores(
         self,

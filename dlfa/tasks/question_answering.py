@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..answer_metrics import answer_metrics, mlqa_tokens, squad_tokens
 from ..data.examples import Question
 from ..data.squad_files import read_squad_file
-from .base import Encoding, Feature, Task
+from .base import Encoding, Feature, Task, decides
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,11 +98,13 @@ class QuestionAnsweringTask(Task[Question]):
                 features.append(Feature(inputs, index, (first, characters)))
         return features
 
-    def feature_scores(self, feature: Feature, outputs: Mapping[str, np.ndarray], row: int) -> list[Span]:
+    def feature_scores(self, feature: Feature, outputs: Mapping[str, np.ndarray], row: int) -> list[Span] | None:
         """The best spans of one window, best first."""
         first, characters = feature.target
         starts = outputs["start_logits"][row][first : first + len(characters)]
         ends = outputs["end_logits"][row][first : first + len(characters)]
+        if not (decides(starts) and decides(ends)):
+            return None
         spans = [
             Span(float(starts[begin] + ends[end]), characters[begin][0], characters[end][1])
             for begin in starts.argsort()[::-1][:CANDIDATES]

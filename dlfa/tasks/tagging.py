@@ -12,7 +12,7 @@ from ..data.alignment import special_tokens, windows, word_pieces
 from ..data.examples import TaggedSentence
 from ..data.token_files import read_token_file
 from ..ignored_label import IGNORED
-from .base import Encoding, Feature, Task, label_name
+from .base import Encoding, Feature, Task, decides, label_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,9 +69,10 @@ class TaggingTask(Task[TaggedSentence]):
                 features.append(Feature(inputs, index, (start, positions)))
         return features
 
-    def feature_scores(self, feature: Feature, outputs: Mapping[str, np.ndarray], row: int) -> np.ndarray:
+    def feature_scores(self, feature: Feature, outputs: Mapping[str, np.ndarray], row: int) -> np.ndarray | None:
         """(words of the window, labels) float32 logits."""
-        return outputs["logits"][row][feature.target[1]]
+        logits = outputs["logits"][row][feature.target[1]]
+        return logits if decides(logits) else None
 
     def example_scores(
         self,

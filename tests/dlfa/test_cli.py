@@ -527,6 +527,25 @@ def test_no_missing_weight_is_drawn_at_random(run, encoder, data_dir, tmp_path):
     assert "hold classifier.bias in shape (9,), config.json asks for (17,)" in line
 
 
+def test_scores_that_are_no_numbers_are_no_results(run, encoder, data_dir, tmp_path):
+    sick = rewritten(
+        run[0], tmp_path / "sick", lambda own: {**own, "classifier.bias": own["classifier.bias"].fill_(torch.nan)}
+    )
+    (tmp_path / "text").write_text("the nab\n")
+    results = tmp_path / "again.json"
+    for arguments in (
+        ("evaluate", sick, "--output", results, "--quiet"),
+        ("predict", sick, "--input", tmp_path / "text"),
+        ("ensemble", run[0], sick, "--output-dir", tmp_path / "both", "--quiet"),
+        train_arguments(encoder, data_dir, tmp_path / "new", "--learning-rate", 1e30, "--max-train-examples", 4),
+    ):
+        result = invoke(*arguments)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert len(result.stderr.splitlines()) == 1
+        assert "sequences are NaN or infinite: its training diverged" in result.stderr
+    assert not any(path.exists() for path in (results, tmp_path / "both/results.json", tmp_path / "new/results.json"))
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

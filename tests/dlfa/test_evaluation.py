@@ -168,3 +168,28 @@ def test_score_that_is_no_number_is_an_error(examples):
     object.__setattr__(task, "score", lambda *_: {"f1": float("nan")})
     with pytest.raises(FloatingPointError, match="de: f1 of udpos"):
         score_language(task, "de", examples, [np.zeros((len(e.words), 17)) for e in examples])
+
+
+def test_scores_that_decide_nothing_are_an_error(encoder, tokenizer, examples):
+    model = tagger(encoder)
+    with torch.no_grad():
+        model.classifier.bias[1] = -torch.inf  # a label that is ruled out
+    ruled_out = example_scores(model, tokenizer, UDPOS, examples, max_length=64)
+    assert all((scores[:, 1] == -np.inf).all() and np.isfinite(scores.max(axis=1)).all() for scores in ruled_out)
+    for value in (torch.nan, torch.inf):
+        with torch.no_grad():
+            model.classifier.bias[1] = value
+        for run in (example_scores, lambda *given, **more: evaluate(*given[:3], {"de": given[3]}, **more)):
+            with pytest.raises(FloatingPointError, match="scores of 30 of 30 sequences are NaN or infinite"):
+                run(model, tokenizer, UDPOS, examples, max_length=64)
+
+
+def test_padding_may_be_no_number(encoder, tokenizer, examples):
+    model = tagger(encoder)
+    expected = example_scores(model, tokenizer, UDPOS, examples, max_length=64, batch_size=8)
+
+    def spoil(module, inputs, keywords, output):
+        output.logits = output.logits.masked_fill(keywords["attention_mask"][..., None] == 0, torch.nan)
+
+    model.register_forward_hook(spoil, with_kwargs=True)
+    assert close(expected, example_scores(model, tokenizer, UDPOS, examples, max_length=64, batch_size=8))

@@ -81,6 +81,22 @@ def test_longest_answer_is_xtremes(tokenizer, tokens, found):
     assert best.score == (18 if found else 9)
 
 
+def test_logits_that_are_no_numbers_decide_nothing_in_the_passage_alone(tokenizer):
+    (feature,) = XQUAD.encode([Question("q", "who", "a b c", (("a", 0),))], tokenizer, Encoding(32), training=False)
+    first, size = feature.target[0], len(feature.inputs["input_ids"])
+    for place, value, decided in (
+        (0, np.nan, True),
+        (first + 1, -np.inf, True),
+        (first + 1, np.nan, False),
+        (first + 2, np.inf, False),
+        (slice(first, size), -np.inf, False),
+    ):
+        for name in ("start_logits", "end_logits"):
+            outputs = {each: np.zeros((1, size), dtype=np.float32) for each in ("start_logits", "end_logits")}
+            outputs[name][0, place] = value
+            assert (XQUAD.feature_scores(feature, outputs, 0) is not None) is decided
+
+
 def test_long_question_is_shortened(tokenizer):
     question = Question("q", "x " * 100, "a b", (("a", 0),))
     (feature,) = XQUAD.encode([question], tokenizer, Encoding(384), training=False)
