@@ -19,7 +19,7 @@ from .processes import check_alone
 from .results import summary
 from .run_config import RunConfig
 from .run_directory import RunDirectory
-from .saved_runs import load_run
+from .saved_runs import load_run, told_by_run
 from .tasks.question_answering import Span
 from .training import write_predictions
 
@@ -105,6 +105,7 @@ def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], 
         task, configs, data_dir=config.data_dir, languages=config.languages, split=config.split,
         max_eval_examples=config.max_eval_examples,
     )  # fmt: skip
+    told = {path: told_by_run(path, run) for path, run in zip(config.runs, configs, strict=True)}
     first = load_run(config.runs[0])
     members: list[dict[str, Any]] = []
     environments: list[dict[str, Any]] = []
@@ -118,7 +119,7 @@ def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], 
             evaluations[language] = score_language(task, language, examples, found)
         name, seed = (path.name, None) if run.config is None else (run.config.model, run.config.seed)
         result = summary(
-            task, run.model, name, evaluations, seed=seed, split=config.split, autocast=run.autocast
+            task, run.model, name, evaluations, seed=seed, split=config.split, autocast=run.autocast, **told[path]
         )  # fmt: skip
         environments.append(result["environment"])
         kept = (*_OF_A_MODEL, "seed", "average", "average_zero_shot")

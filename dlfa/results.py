@@ -25,6 +25,7 @@ def summary(
     model: PreTrainedModel,
     model_name: str,
     evaluations: Mapping[str, LanguageEvaluation],
+    /,  # `more` may bring its own "model"
     *,
     seed: int | None,
     split: str = "test",
@@ -45,7 +46,8 @@ def summary(
         seed: of the training run, where known.
         split: "test" or "dev".
         autocast: the dtype that evaluation ran in, where not the model's.
-        more: further fields: `train`, `config`, `intermediate`, `encoder_sha256` (of the weights before training).
+        more: further fields: `train`, `config`, `intermediate`, `encoder_sha256` (of the weights before training), and
+            `model`, the name that a run's own results gave it, which goes before `model_name`.
     """
     languages = {
         language: {**result.metrics, "examples": len(result.examples)} for language, result in evaluations.items()

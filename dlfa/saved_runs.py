@@ -108,7 +108,9 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
 
 
 def told_by_run(path: Path, config: RunConfig | None, **changed: Any) -> dict[str, Any]:
-    """What an evaluation's results.json takes over from the run in `path`: how its model was trained.
+    """What an evaluation's results.json takes over from the run in `path`: its model's name, and how it was trained.
+
+    The name of an encoder's directory depends on where it is asked for; the run's own results.json has what it was.
 
     Args:
         path: of the run.
@@ -119,7 +121,7 @@ def told_by_run(path: Path, config: RunConfig | None, **changed: Any) -> dict[st
         return {}
     results = RunDirectory(path).results_file
     told = read_object(results) if results.exists() else {}
-    fields: dict[str, Any] = {name: told[name] for name in ("encoder_sha256", "intermediate") if name in told}
+    fields: dict[str, Any] = {name: told[name] for name in ("model", "encoder_sha256", "intermediate") if name in told}
     return {**fields, "config": {**(told.get("config") or public(config)), **changed}}
 
 

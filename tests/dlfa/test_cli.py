@@ -83,6 +83,17 @@ def test_evaluation_tells_how_the_model_was_trained(run, tmp_path):
         assert told["encoder_sha256"] == trained["encoder_sha256"]
 
 
+def test_evaluation_names_the_model_as_the_run_did(run, encoder, tmp_path, monkeypatch):
+    out = shutil.copytree(run[0], tmp_path / "run")
+    told = json.loads((out / "run.json").read_text())
+    told["config"]["model"] = f"{encoder.parent.name}/{encoder.name}"  # as from the directory above
+    (out / "run.json").write_text(json.dumps(told))
+    for place in (encoder.parent.parent, tmp_path):
+        monkeypatch.chdir(place)
+        assert invoke("evaluate", out, "--languages", "de", "--output", tmp_path / "de.json", "--quiet").exit_code == 0
+        assert json.loads((tmp_path / "de.json").read_text())["model"] == encoder.name
+
+
 def test_evaluate_takes_the_languages_and_the_subset_of_the_run(encoder, data_dir, tmp_path):
     out, path = tmp_path / "run", tmp_path / "again.json"
     subset = ("--languages", "de", "--max-eval-examples", 3)

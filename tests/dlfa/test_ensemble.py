@@ -98,6 +98,16 @@ def test_the_precision_is_that_of_all_runs(runs, data_dir, tmp_path):
         assert (environment["device"], environment["backend"]) == ("cpu", "eager")
 
 
+def test_the_model_is_named_as_the_runs_named_it(runs, data_dir, tmp_path):
+    members = [shutil.copytree(run, tmp_path / run.name) for run in runs[:2]]
+    for member in members:  # as seen from where the encoder's path leads nowhere
+        told = json.loads((member / "run.json").read_text())
+        told["config"]["model"] = "there/encoder"
+        (member / "run.json").write_text(json.dumps(told))
+    results = run_ensemble(EnsembleConfig(tuple(members), tmp_path / "out", data_dir, languages=("de",)))
+    assert [results["model"], *(member["model"] for member in results["ensemble"]["runs"])] == ["encoder"] * 3
+
+
 def test_command_averages_and_prints(runs, data_dir, tmp_path):
     arguments = ["ensemble", *map(str, runs[:2]), "--data-dir", str(data_dir), "--output-dir", str(tmp_path / "out")]
     result = CliRunner().invoke(app, [*arguments, "--languages", "de,fr", "--quiet"])
