@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from dlfa_kernels.checks import check_mask, check_tensor, values_can_be_read
@@ -69,6 +69,33 @@ def check_vocabulary(input_ids: Tensor, encoder: PreTrainedModel) -> None:
     if bool(wrong.any()):
         raise ValueError(
             f"input_ids must be in 0..{rows - 1}, the encoder's vocabulary, got {int(input_ids[wrong][0])}"
+        )
+
+
+def check_token_types(token_type_ids: Tensor, shape: torch.Size, encoder: PreTrainedModel) -> None:
+    """Check token types, (B, T) int64 or int32, against sequences of `shape` (B, T) and the table of `encoder`.
+
+    Their values are read where that costs no host sync: on the CPU, or on a GPU under DLFA_VALIDATE=1.
+
+    Raises:
+        TypeError: no tensor, or one of another dtype.
+        ValueError: another shape, or a type that the table, where there is one, does not have.
+    """
+    check_tensor("token_type_ids", token_type_ids)
+    if token_type_ids.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"token_type_ids must be int64 or int32, got {token_type_ids.dtype}")
+    if token_type_ids.shape != shape:
+        raise ValueError(f"token_type_ids must have shape (B, T) = {tuple(shape)}, got {tuple(token_type_ids.shape)}")
+    if not values_can_be_read(token_type_ids):
+        return
+    tables = [getattr(part, "token_type_embeddings", None) for part in encoder.children()]
+    types = next((table.num_embeddings for table in tables if isinstance(table, nn.Embedding)), None)
+    if types is None:
+        return
+    wrong = (token_type_ids < 0) | (token_type_ids >= types)
+    if bool(wrong.any()):
+        raise ValueError(
+            f"token_type_ids must be in 0..{types - 1}, the encoder's token types, got {int(token_type_ids[wrong][0])}"
         )
 
 

@@ -21,7 +21,7 @@ from .configuration import DLFAConfig, check_family
 from .encoder_states import EncoderStates, keep_block_inputs, run_encoder
 from .error_lines import why_not_found
 from .fusion import ScalarMix, build_fusion
-from .input_checks import check_keywords, check_positions, check_tokens, check_vocabulary
+from .input_checks import check_keywords, check_positions, check_token_types, check_tokens, check_vocabulary
 from .positions import longest_sequence
 from .whole_weights import load_whole
 
@@ -182,11 +182,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
             if not 0 <= layer < depth:
                 raise ValueError(f"layers must be in 0..{depth - 1}, got {layer}")
         if token_type_ids is not None:
-            check_tensor("token_type_ids", token_type_ids)
-            if token_type_ids.shape != shape:
-                raise ValueError(
-                    f"token_type_ids must have shape (B, T) = {tuple(shape)}, got {tuple(token_type_ids.shape)}"
-                )
+            check_token_types(token_type_ids, shape, self.encoder)
         if token_type_ids is not None and "token_type_ids" in self._encoder_arguments:
             kwargs["token_type_ids"] = token_type_ids
         for name in ("output_hidden_states", "output_attentions"):

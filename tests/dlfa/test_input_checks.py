@@ -136,6 +136,22 @@ def test_token_types_that_do_not_fit() -> None:
     model = without_encoder(build(DLFAForTokenClassification))
     with pytest.raises(ValueError, match=r"token_type_ids must have shape \(B, T\) = \(2, 7\), got \(2, 5\)"):
         model(IDS, token_type_ids=IDS[:, :5])
+    for kind in (torch.float32, torch.bool, torch.uint8):
+        with pytest.raises(TypeError, match=f"token_type_ids must be int64 or int32, got {kind}"):
+            model(IDS, token_type_ids=torch.zeros_like(IDS, dtype=kind))
+
+
+@pytest.mark.parametrize(("family", "types"), [("bert", 2), ("longformer", 2), ("deberta-v2", 0), ("modernbert", 0)])
+def test_token_types_that_the_encoder_has_not(family: str, types: int) -> None:
+    model = build(DLFAForTokenClassification, family)
+    model(IDS, token_type_ids=torch.ones_like(IDS, dtype=torch.int32))
+    if not types:  # there they mean nothing
+        model(IDS, token_type_ids=torch.full_like(IDS, 9))
+        return
+    for wrong in (-1, types):
+        message = rf"token_type_ids must be in 0\.\.{types - 1}, the encoder's token types, got {wrong}"
+        with pytest.raises(ValueError, match=message):
+            without_encoder(model)(IDS, token_type_ids=torch.full_like(IDS, wrong))
 
 
 def test_the_vocabulary_of_a_table_whose_weight_lies_elsewhere() -> None:
