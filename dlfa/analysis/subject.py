@@ -76,6 +76,8 @@ def load_subject(
             label_subword or config.label_subword, None if run.config is None else run.config.data_dir,
         )  # fmt: skip
     if task is None:
+        if not path.exists():
+            raise ValueError(f"there is no directory {model}; for an encoder of the Hub, --task must be given")
         raise ValueError(f"--task must be given: {model} is a plain encoder, which has none")
     chosen = get_task(task)
     length = max_length or chosen.preset.max_length

@@ -147,6 +147,7 @@ def test_too_few_sentences_leave_the_language_probe_out(encoder, data_dir):
             "label_subword must be one of first, last, mean, got 'middle'",
         ),
         (["{data}", "--task", "udpos", "--data-dir", "{data}"], "no encoder can be loaded from"),
+        (["runs/nowhere"], "there is no directory runs/nowhere; for an encoder of the Hub, --task must be given"),
         (["/nowhere", "--task", "udpos", "--data-dir", "{data}"], "model directory /nowhere does not exist"),
         (["{encoder}", "--task", "udpos", "--data-dir", "{data}/absent"], "no such folder"),
     ],
