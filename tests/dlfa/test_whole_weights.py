@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_encoders import FAMILIES, SPECIAL, WIDTH, batch, tiny_config, tiny_encoder
 from torch import Tensor
-from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, BertModel, RobertaModel
+from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, BertModel, IBertConfig, IBertModel, RobertaModel
 
 from dlfa import DLFAModel
 from dlfa.whole_weights import load_whole
@@ -54,16 +54,27 @@ def test_weights_under_other_names_are_said(tmp_path: Path) -> None:
         DLFAModel.from_encoder(tmp_path, 1)
 
 
-def test_a_pooler_and_buffers_may_be_absent(tmp_path: Path) -> None:
-    encoder = BertModel(tiny_config("bert"))
-    encoder.embeddings.register_buffer("position_ids", torch.arange(64)[None])  # kept, as in older releases
-    encoder.save_pretrained(tmp_path)
-    rewrite(tmp_path, lambda own: {name: value for name, value in own.items() if "pool" not in name})
-    rewrite(tmp_path, lambda own: {name: value for name, value in own.items() if "position_ids" not in name})
+def test_a_pooler_may_be_absent_where_it_is_not_used(tmp_path: Path) -> None:
+    BertModel(tiny_config("bert")).save_pretrained(tmp_path)
+    rewrite(tmp_path, lambda own: {name: value for name, value in own.items() if "pooler" not in name})
     loaded = load_whole(BertModel, tmp_path, unused=("pooler",))
     assert loaded.pooler.dense.weight.shape == (WIDTH, WIDTH)
     with pytest.raises(ValueError, match=r"lack pooler\.dense\.bias and 1 more of a BertModel"):
         load_whole(BertModel, tmp_path)
+
+
+def test_buffers_may_be_absent(tmp_path: Path) -> None:
+    config = IBertConfig(
+        vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    encoder = IBertModel(config)
+    encoder.save_pretrained(tmp_path)
+    parameters = dict(encoder.named_parameters())
+    assert len(parameters) < len(load_file(tmp_path / "model.safetensors"))
+    rewrite(tmp_path, lambda own: {name: value for name, value in own.items() if name in parameters})
+    loaded = dict(DLFAModel.from_encoder(tmp_path, 1).encoder.named_parameters())
+    assert all(torch.equal(value, parameters[name]) for name, value in loaded.items())
 
 
 def test_other_shapes_are_an_error_unless_they_are_to_be_ignored(tmp_path: Path) -> None:
