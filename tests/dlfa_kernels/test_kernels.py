@@ -69,9 +69,15 @@ def assert_equal_bits(actual: dict[str, Tensor], expected: dict[str, Tensor]) ->
 
 
 def assert_equal_to_rounding(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Float32 results of kernels that were compiled anew, for other arguments, and may add up in another order."""
-    errors = relative_errors(actual, expected)
-    assert max(errors.values()) < 1e-6, errors
+    """Results of kernels that were compiled anew, for other arguments, and may add up in another order.
+
+    The interpreter has one order; numbers of 16 bits, where they are rounded otherwise at all, are by one place.
+    """
+    if INTERPRETED:
+        return assert_equal_bits(actual, expected)
+    for name, error in relative_errors(actual, expected).items():
+        places = 8 if actual[name].dtype == torch.float32 else 1
+        assert error < places * torch.finfo(actual[name].dtype).eps, name
 
 
 BASE = Case(length=TILE_T + 6)
@@ -242,7 +248,7 @@ def test_frozen_states(case: Case, device: torch.device, record_property: Record
     inputs = make_inputs(case, device)
     assert_near_exact(inputs, case, record_property)
     every = run(triton_aif, inputs, **case.but(frozen=False).options)
-    assert_equal_bits(every, run(triton_aif, inputs, **case.options))
+    assert_equal_to_rounding(every, run(triton_aif, inputs, **case.options))
 
 
 @pytest.mark.parametrize(
@@ -301,8 +307,7 @@ def test_the_context_of_large_weights_takes_a_launch_for_each_product(
             results.append(run(triton_aif, inputs, **case.options))
         counts.append(sum(launch.kernel.__name__ == "context_kernel" for launch in launches))
     assert counts == [2, 3 if case.frozen else 4]  # of frozen states' backward the first product alone is needed
-    for name, expected in results[0].items():
-        assert torch.equal(results[1][name], expected), name
+    assert_equal_to_rounding(results[1], results[0])
 
 
 @pytest.mark.slow
@@ -399,7 +404,7 @@ def test_strides(first: int, token: int | None, device: torch.device) -> None:
         states = getattr(inputs, name)
         setattr(inputs, name, LAYOUTS[(first + which) % len(LAYOUTS)](states))
         assert torch.equal(getattr(inputs, name), states)
-    assert_equal_bits(run(triton_aif, inputs, **case.options), expected)
+    assert_equal_to_rounding(run(triton_aif, inputs, **case.options), expected)
 
 
 @pytest.mark.parametrize("token", [None, 1])
