@@ -196,7 +196,7 @@ class DLFAForSequenceClassification(DLFAPreTrainedModel):
             raise ValueError(f"labels must have shape {form} = {needed}, got {tuple(labels.shape)}")
         if classes:
             check_classes(labels, self.num_labels)
-        elif not labels.is_floating_point():
+        elif kind == "multi_label_classification" and not labels.is_floating_point():
             raise TypeError(f"labels must be floating point for problem_type {kind!r}, got {labels.dtype}")
 
     def _head(

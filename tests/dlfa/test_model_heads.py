@@ -264,12 +264,10 @@ def test_labels_of_sequences_that_do_not_fit_the_problem(num_labels: int, labels
     assert model(**batch(), labels=fitting).loss.isfinite()
 
 
-@pytest.mark.parametrize(("num_labels", "shape"), [(1, (2,)), (3, (2, 3))])
-def test_integer_labels_where_numbers_are_needed_are_named(num_labels: int, shape: tuple[int, ...]) -> None:
-    kind = "regression" if num_labels == 1 else "multi_label_classification"
-    model = build(DLFAForSequenceClassification, num_labels=num_labels, problem_type=kind)
-    with pytest.raises(TypeError, match=rf"labels must be floating point for problem_type '{kind}', got torch\.int64"):
-        model(**batch(), labels=torch.zeros(shape).long())
+def test_integer_labels_of_several_problems_are_named() -> None:
+    model = build(DLFAForSequenceClassification, num_labels=3, problem_type="multi_label_classification")
+    with pytest.raises(TypeError, match=r"labels must be floating point for problem_type 'multi_.*, got torch\.int64"):
+        model(**batch(), labels=torch.zeros(2, 3).long())
 
 
 @pytest.mark.parametrize("fusion", ["lower", "sum", "scalar_mix", "residual", "aif"])

@@ -243,7 +243,8 @@ def test_what_cannot_be_asked_is_refused_before_a_run_is_replaced(tmp_path, chan
     for name in ("train-en", "test-en", "test-de"):
         squad_file(data / f"{name}.json", [question if name == changed else Question("q", "who", "a b c", (("b", 2),))])
     run.path.mkdir()
-    run.results_file.write_text("{}")
+    for file in (run.run_file, run.results_file):
+        file.write_text("{}")
     config = RunConfig(
         task="xquad", model=str(make_encoder(tmp_path / "encoder")), output_dir=run.path, data_dir=data,
         model_options={"fusion_layer": 0}, max_length=32,
