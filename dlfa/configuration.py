@@ -262,13 +262,25 @@ def _as_config(encoder_config: dict | PreTrainedConfig | None) -> PreTrainedConf
     return encoder_config
 
 
-def check_family(encoder_config: PreTrainedConfig) -> None:
-    """Raise ValueError for the configuration of an encoder whose family has decoders too.
+def has_decoder(encoder_config: PreTrainedConfig) -> bool:
+    """Whether the family of an encoder has decoders too, one of which AutoModel would load beside it.
 
-    Such an encoder says of itself that it has none, but AutoModel would load one beside it.
+    Asked of the family, as such an encoder's own configuration says that there is none.
     """
-    if encoder_config.is_encoder_decoder or getattr(type(encoder_config), "is_encoder_decoder", False):
-        raise ValueError(f"encoder must be of a family without a decoder, got one of {encoder_config.model_type!r}")
+    return bool(encoder_config.is_encoder_decoder or getattr(type(encoder_config), "is_encoder_decoder", False))
+
+
+def check_family(encoder_config: PreTrainedConfig) -> None:
+    """Raise ValueError for a family with decoders of which transformers does not load the encoder alone, as of T5's."""
+    if not has_decoder(encoder_config):
+        return
+    # Here: transformers may be importing that module when this one is imported, to register its configuration.
+    from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING
+
+    if type(encoder_config) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
+        raise ValueError(
+            f"encoder must be of a family without a decoder, or of T5's, got one of {encoder_config.model_type!r}"
+        )
 
 
 def _probability(name: str, value: float) -> None:

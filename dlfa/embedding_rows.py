@@ -72,7 +72,8 @@ def train_rows(model: PreTrainedModel, inputs: Iterable[Sequence[int]]) -> None:
         return
     if table.max_norm is not None or table.scale_grad_by_freq or table.sparse:
         return
-    if sum(module is table for _, module in model.named_modules(remove_duplicate=False)) > 1:
+    modules = (module for _, module in model.named_modules(remove_duplicate=False))
+    if sum(getattr(module, "weight", None) is table.weight for module in modules) > 1:
         return
     ids = {int(index) for sequence in inputs for index in sequence} - {table.padding_idx}
     rows = torch.tensor(sorted(ids), dtype=torch.long, device=table.weight.device)

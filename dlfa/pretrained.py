@@ -10,14 +10,22 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import ModelOutput
 from transformers.utils.generic import TransformersKwargs
 
 from dlfa_kernels.branches import AIFBranches
 from dlfa_kernels.checks import check_lower, check_mask, check_tensor
 
-from .configuration import DLFAConfig, check_family
+from .configuration import DLFAConfig, check_family, has_decoder
 from .encoder_states import EncoderStates, keep_block_inputs, run_encoder
 from .error_lines import why_not_found
 from .fusion import ScalarMix, build_fusion
@@ -58,7 +66,8 @@ class DLFAPreTrainedModel(PreTrainedModel):
         super().__init__(config)
         if encoder is None:
             encoder_config = config.get_text_config()
-            encoder = AutoModel.from_config(encoder_config, **_without_pooler(_encoder_class(encoder_config)))
+            auto, pooler = _auto_class(encoder_config), _without_pooler(_encoder_class(encoder_config))
+            encoder = auto.from_config(encoder_config, **pooler)
         self.encoder = encoder
         self.fusion = build_fusion(config)
         projected = config.feature_dim is not None and config.feature_dim != config.hidden_size
@@ -131,8 +140,9 @@ class DLFAPreTrainedModel(PreTrainedModel):
             encoder_config = AutoConfig.from_pretrained(encoder, **hub)
             config = DLFAConfig(encoder_config=encoder_config, fusion_layer=fusion_layer, **config_kwargs)
             pooler = _without_pooler(_encoder_class(encoder_config))
+            auto = _auto_class(encoder_config)
             loaded = load_whole(
-                AutoModel, encoder, unused=("pooler",), config=encoder_config, dtype=dtype, **pooler, **options
+                auto, encoder, unused=("pooler",), config=encoder_config, dtype=dtype, **pooler, **options
             )
             config.encoder_config = loaded.config
             config._attn_implementation = loaded.config._attn_implementation
@@ -337,11 +347,17 @@ def project(layer: nn.Linear, states: Tensor) -> Tensor:
     return layer(states)
 
 
+def _auto_class(config: PreTrainedConfig) -> type[AutoModel | AutoModelForTextEncoding]:
+    """The Auto class that builds the encoder of `config`, without a decoder."""
+    return AutoModelForTextEncoding if has_decoder(config) else AutoModel
+
+
 def _encoder_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
-    """The class that AutoModel builds for `config`."""
-    if type(config) not in MODEL_MAPPING:
+    """The class that `_auto_class` builds for `config`."""
+    mapping = MODEL_FOR_TEXT_ENCODING_MAPPING if has_decoder(config) else MODEL_MAPPING
+    if type(config) not in mapping:
         raise ValueError(f"the encoder must be one that AutoModel can build, got {config.model_type!r}")
-    chosen: Any = MODEL_MAPPING[type(config)]
+    chosen: Any = mapping[type(config)]
     return chosen[0] if isinstance(chosen, (list, tuple)) else chosen
 
 

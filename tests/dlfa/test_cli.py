@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_tasks import make_udpos, sentences
-from transformers import MT5Config, MT5EncoderModel
+from transformers import BartConfig, BartModel
 from typer.testing import CliRunner
 
 from dlfa.cli import _show, app
@@ -359,17 +359,16 @@ def test_a_run_is_kept_until_all_input_is_checked(run, encoder, data_dir, tmp_pa
     shutil.copytree(run[0], out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     (tmp_path / "file").write_text("")
-    MT5EncoderModel(MT5Config(vocab_size=60, d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2)).save_pretrained(
-        tmp_path / "mt5"
-    )
+    small = {"vocab_size": 60, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1}
+    BartModel(BartConfig(**small)).save_pretrained(tmp_path / "bart")
     for path in encoder.glob("tokenizer*"):
-        shutil.copy(path, tmp_path / "mt5")
+        shutil.copy(path, tmp_path / "bart")
     huge, frozen = huge_states(encoder, tmp_path / "huge"), ("--overwrite", "--freeze-encoder", "--states-cache")
     for model, more, message in (
         (encoder, (*frozen, tmp_path / "file"), "choose another --states-cache"),
         (huge, (*frozen, tmp_path / "cache", "--states-dtype", "float16"), "cannot be kept as float16"),
         (encoder, ("--overwrite", "--max-length", 2), "max_length must leave room"),
-        (tmp_path / "mt5", ("--overwrite",), "encoder must be of a family without a decoder, got one of 'mt5'"),
+        (tmp_path / "bart", ("--overwrite",), "of a family without a decoder, or of T5's, got one of 'bart'"),
         (encoder, ("--overwrite", "--fusion", "last", "--gate-bias", "nan"), "gate_bias must be finite, got nan"),
         (encoder, ("--overwrite", "--intermediate", f"udpos:{data_dir}", "--max-length", 2), "must leave room"),
     ):

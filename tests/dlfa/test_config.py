@@ -133,8 +133,8 @@ def test_bad_types_are_named(fields: dict) -> None:
     ("encoder", "message"),
     [
         ({"hidden_size": 32}, "encoder_config must name its model_type"),
-        ({"model_type": "t5"}, "encoder must be of a family without a decoder, got one of 't5'"),
-        ({"model_type": "mt5", "is_encoder_decoder": False}, "a family without a decoder, got one of 'mt5'"),
+        ({"model_type": "bart"}, "encoder must be of a family without a decoder, or of T5's, got one of 'bart'"),
+        ({"model_type": "bart", "is_encoder_decoder": False}, "a family without a decoder, .* got one of 'bart'"),
         ({"model_type": "clip"}, "encoder_config must have an integer hidden_size, 'clip' has none"),
         (DLFAConfig(), "encoder_config must be that of a plain encoder, got a DLFAConfig"),
     ],
