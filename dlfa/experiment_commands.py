@@ -39,7 +39,8 @@ def sweep(
         numbers, names = _integers("seeds", seeds), split_list("modes", modes)
         quiet_libraries()
         from .run_config import RunConfig
-        from .sweep import SweepConfig, run_sweep
+        from .sweep.config import SweepConfig
+        from .sweep.run import run_sweep
         from .tables import sweep_table
 
         base = RunConfig(output_dir=output_dir, **fields)

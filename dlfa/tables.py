@@ -42,7 +42,7 @@ def sweep_table(sweep: Mapping[str, Any]) -> Table:
     """One row a mode and layer: mean and standard deviation over the seeds, in percent.
 
     Args:
-        sweep: as `dlfa.sweep.run_sweep` returns it.
+        sweep: as `dlfa.sweep.run.run_sweep` returns it.
     """
     from rich.table import Table
 

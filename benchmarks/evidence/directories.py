@@ -20,9 +20,9 @@ import torch
 from dlfa import atomic
 from dlfa.configuration import DLFAConfig
 from dlfa.json_files import read_object
+from dlfa.recorded_runs import error_file
 from dlfa.run_config import Role, RunConfig, fields_of
 from dlfa.run_directory import RunDirectory
-from dlfa.sweep import error_file
 
 from .groups import NOWHERE, PlannedEnsemble, PlannedRun
 from .source import hardware

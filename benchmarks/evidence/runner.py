@@ -16,9 +16,9 @@ from dlfa import atomic
 from dlfa.ensemble import EnsembleConfig, run_ensemble
 from dlfa.json_files import read_object
 from dlfa.materials import Materials
+from dlfa.recorded_runs import error_file, failure_reason, run_recorded
 from dlfa.run_config import RunConfig
 from dlfa.run_directory import RunDirectory
-from dlfa.sweep import error_file, failure_reason, run_recorded
 
 from .directories import DONE, OTHER, RERUNS, begin_attempt, changes, claim, end_attempt, state_of
 from .groups import Places, PlannedEnsemble, PlannedRun

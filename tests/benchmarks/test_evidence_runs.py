@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-import dlfa.sweep
+import dlfa.recorded_runs
 from benchmarks.evidence import command as evidence_command
 from benchmarks.evidence import shared_materials, source
 from benchmarks.evidence.directories import claim, read_record, state_of
@@ -98,17 +98,17 @@ def test_failed_run_is_recorded_and_tried_again(places):
 
 
 def test_interrupted_run_goes_on(places, monkeypatch):
-    plan, original = (group(variant("last")),), dlfa.sweep.fit
+    plan, original = (group(variant("last")),), dlfa.recorded_runs.fit
 
     def stop(prepared, **_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(dlfa.sweep, "fit", stop)
+    monkeypatch.setattr(dlfa.recorded_runs, "fit", stop)
     with pytest.raises(KeyboardInterrupt):
         make_runs(planned_runs(plan)[0], places, print)
     assert states(plan, places) == {"last/seed1": "interrupted"}
     assert collect(places.output_dir) == []
-    monkeypatch.setattr(dlfa.sweep, "fit", original)
+    monkeypatch.setattr(dlfa.recorded_runs, "fit", original)
     assert make_runs(planned_runs(plan)[0], places, print) == {"done": 1}
     attempts = read_record(places.output_dir / "tiny/last/seed1")["attempts"]
     assert [attempt["seconds"] is None for attempt in attempts] == [True, False]

@@ -415,9 +415,7 @@ def test_from_encoder_refuses_what_it_could_not_rebuild(tmp_path: Path) -> None:
     encoder = BartModel(BartConfig(vocab_size=60, d_model=16, encoder_layers=1, decoder_layers=1))
     encoder.save_pretrained(tmp_path)
     for given in (encoder, tmp_path):
-        with pytest.raises(
-            ValueError, match="family without a decoder, or of T5's, got one of 'bart'"
-        ):
+        with pytest.raises(ValueError, match="family without a decoder, or of T5's, got one of 'bart'"):
             DLFAModel.from_encoder(given, fusion_layer=1)
     with pytest.raises(ValueError, match="got a DLFAForTokenClassification; use its `encoder`"):
         DLFAModel.from_encoder(build(), fusion_layer=1)

@@ -14,10 +14,13 @@ from tiny_tasks import make_encoder, make_udpos
 from transformers import BertModel
 from typer.testing import CliRunner
 
-import dlfa.sweep as sweep_module
+from dlfa import recorded_runs
 from dlfa.cli import app
 from dlfa.run_config import RunConfig
-from dlfa.sweep import Cell, SweepConfig, run_sweep
+from dlfa.sweep import cells as sweep_cells
+from dlfa.sweep import run as sweep_run
+from dlfa.sweep.config import MODES, Cell, SweepConfig
+from dlfa.sweep.run import run_sweep
 from dlfa.training import train
 
 
@@ -39,13 +42,13 @@ def config(base, tmp_path):
 def runs(monkeypatch):
     """Names of the cells that are run."""
     seen = []
-    original = sweep_module._run_cell
+    original = sweep_cells._run_cell
 
     def run(config, cell, *more):
         seen.append(cell.name)
         original(config, cell, *more)
 
-    monkeypatch.setattr(sweep_module, "_run_cell", run)
+    monkeypatch.setattr(sweep_cells, "_run_cell", run)
     return seen
 
 
@@ -79,7 +82,7 @@ def test_cells_are_the_runs_that_train_would_make(config, base, tmp_path):
 
 
 def test_finished_cells_are_kept_and_an_interrupted_one_goes_on(config, runs, monkeypatch):
-    original, calls = sweep_module.fit, []
+    original, calls = recorded_runs.fit, []
 
     def stop(prepared, **more):
         calls.append(prepared)
@@ -87,7 +90,7 @@ def test_finished_cells_are_kept_and_an_interrupted_one_goes_on(config, runs, mo
             raise KeyboardInterrupt
         return original(prepared, **more)
 
-    monkeypatch.setattr(sweep_module, "fit", stop)
+    monkeypatch.setattr(recorded_runs, "fit", stop)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(config)
     states = {
@@ -103,21 +106,21 @@ def test_finished_cells_are_kept_and_an_interrupted_one_goes_on(config, runs, mo
 
 
 def test_failed_cell_is_recorded_and_the_rest_goes_on(config, runs, monkeypatch):
-    original = sweep_module.fit
+    original = recorded_runs.fit
 
     def fail(prepared, **more):
         if prepared.directory.path.name == NAMES[1]:
             raise FloatingPointError("the training loss became nan")
         return original(prepared, **more)
 
-    monkeypatch.setattr(sweep_module, "fit", fail)
+    monkeypatch.setattr(recorded_runs, "fit", fail)
     result = run_sweep(config)
     states = [cell["state"] for cell in result["cells"]]
     assert states == ["done", "failed", "done", "done", "done", "done"]
     assert result["cells"][1]["error"] == "FloatingPointError: the training loss became nan"
     assert "Traceback" in (config.output_dir / "cells" / NAMES[1] / "error.txt").read_text()
     assert (result["summary"][1]["done"], result["summary"][1]["of"]) == (1, 2)
-    monkeypatch.setattr(sweep_module, "fit", original)
+    monkeypatch.setattr(recorded_runs, "fit", original)
     runs.clear()
     assert {cell["state"] for cell in run_sweep(config)["cells"]} == {"done"}
     assert runs == [NAMES[1]]
@@ -126,13 +129,13 @@ def test_failed_cell_is_recorded_and_the_rest_goes_on(config, runs, monkeypatch)
 
 def test_a_run_that_failed_starts_anew_and_an_interrupted_one_goes_on(base, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(sweep_module, "prepare", lambda run, materials, **how: asked.append(how))
+    monkeypatch.setattr(recorded_runs, "prepare", lambda run, materials, **how: asked.append(how))
     run = dataclasses.replace(base, output_dir=tmp_path)
-    assert sweep_module.run_recorded(run, lambda: None, keep_model=False)
-    sweep_module.error_file(tmp_path).write_text("Traceback")
-    assert sweep_module.run_recorded(run, lambda: None, keep_model=False)
+    assert recorded_runs.run_recorded(run, lambda: None, keep_model=False)
+    recorded_runs.error_file(tmp_path).write_text("Traceback")
+    assert recorded_runs.run_recorded(run, lambda: None, keep_model=False)
     assert asked == [{"overwrite": False, "resume": True}, {"overwrite": True, "resume": False}]
-    assert not sweep_module.error_file(tmp_path).exists()
+    assert not recorded_runs.error_file(tmp_path).exists()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +172,7 @@ def test_how_many_run_at_a_time(config, monkeypatch, frozen, gpus, runs, expecte
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     chosen = dataclasses.replace(config, base=dataclasses.replace(config.base, freeze_encoder=frozen))
-    assert sweep_module._default_processes(chosen, runs) == expected
+    assert sweep_cells.default_processes(chosen, runs) == expected
 
 
 def start_worker(monkeypatch, number, gpus):
@@ -178,7 +181,7 @@ def start_worker(monkeypatch, number, gpus):
         monkeypatch.setattr(transformers.logging, name, lambda: None)
     numbers = queue.Queue()
     numbers.put(number)
-    sweep_module._start_worker(numbers, 3, gpus)
+    sweep_cells._start_worker(numbers, 3, gpus)
     return numbers
 
 
@@ -198,7 +201,7 @@ def test_data_and_encoder_are_read_once(config, monkeypatch):
         return load(*args, **more)
 
     monkeypatch.setattr(TaggingTask, "encode", counted_encode)
-    monkeypatch.setattr(sweep_module, "load_materials", counted_load)
+    monkeypatch.setattr(sweep_run, "load_materials", counted_load)
     monkeypatch.setattr(training, "load_materials", counted_load)
     run_sweep(config)
     assert calls == {"encode": 5, "load": 1}  # train, dev, three languages
@@ -285,7 +288,7 @@ def test_bad_sweeps_are_refused_before_anything_is_written(config, changes, mess
 
 
 def test_modes_without_a_layer_run_once_a_seed(config):
-    every = dataclasses.replace(config, modes=sweep_module.MODES, fusion_layers=None).resolved()
+    every = dataclasses.replace(config, modes=MODES, fusion_layers=None).resolved()
     assert len(every.cells()) == 2 * (2 + 5 * 2)
     assert Cell("scalar_mix", None, 2) in every.cells()
 
@@ -319,7 +322,7 @@ def test_command_prints_the_table_and_ends_with_one_for_failed_cells(base, tmp_p
     assert bad.exit_code == 2
     assert "--seeds must be integers" in bad.stderr
     (tmp_path / "out" / "cells" / "last-seed1" / "results.json").unlink()
-    monkeypatch.setattr(sweep_module, "fit", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(recorded_runs, "fit", lambda *_, **__: 1 / 0)
     failed = CliRunner().invoke(app, arguments)
     assert failed.exit_code == 1
     assert "1 of 2 runs failed: last-seed1" in failed.stderr

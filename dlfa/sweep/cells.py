@@ -1,0 +1,106 @@
+"""Running the cells of a sweep, one after the other or several at a time, each in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from typing import Any
+
+import torch
+
+from ..materials import Materials, load_data, load_materials
+from ..recorded_runs import run_recorded, write_error
+from ..terminal import quiet_libraries
+from .config import Cell, SweepConfig
+
+# A process takes as long to start as a few runs over a frozen encoder.
+_RUNS_WORTH_A_PROCESS = 8
+
+
+def default_processes(config: SweepConfig, runs: int) -> int:
+    """How many of `runs` runs go on at a time: one a GPU; on a CPU one, over a frozen encoder one for every 8."""
+    if config.base.freeze_encoder and not torch.accelerator.is_available():
+        return max(1, min(torch.get_num_threads(), runs // _RUNS_WORTH_A_PROCESS))
+    return max(1, torch.cuda.device_count())
+
+
+def run_cells(
+    config: SweepConfig,
+    cells: Sequence[Cell],
+    materials: Materials,
+    keep_models: bool,
+    processes: int,
+    started: Callable[[Cell], None],
+) -> Iterator[Cell]:
+    """Run `cells`, yielding each when it is over.
+
+    Args:
+        config: the sweep.
+        cells: those to be run.
+        materials: what they share, for `processes` = 1; several processes read it themselves, each once.
+        keep_models: write each cell's model.
+        processes: how many run at a time.
+        started: called with each cell as it begins, where one runs at a time.
+    """
+    if processes == 1:
+        for cell in cells:
+            started(cell)
+            _run_cell(config, cell, materials, keep_models)
+            yield cell
+        return
+    context = multiprocessing.get_context("spawn")
+    numbers = context.Queue()
+    for number in range(processes):
+        numbers.put(number)
+    shares = (numbers, processes, torch.cuda.device_count())
+    pool = ProcessPoolExecutor(processes, context, initializer=_start_worker, initargs=shares)
+    try:
+        running: dict[Future[None], Cell] = {
+            pool.submit(_run_in_worker, config, cell, keep_models): cell for cell in cells
+        }
+        while running:
+            over, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in over:
+                cell = running.pop(future)
+                if (error := future.exception()) is not None:
+                    write_error(config.run_config(cell).output_dir, error)
+                yield cell
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _run_cell(config: SweepConfig, cell: Cell, materials: Materials, keep_models: bool) -> None:
+    run_recorded(config.run_config(cell), lambda: materials, keep_model=keep_models)
+
+
+_in_worker: dict[str, Materials] = {}
+
+
+def _start_worker(numbers: Any, processes: int, gpus: int) -> None:
+    """Give this process its own GPU, or its share of the cores, before anything touches either."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    number = numbers.get()
+    if gpus > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[number % gpus]
+    elif gpus == 0:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    quiet_libraries()
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, however it went: the same command again is then alone in the cells."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _run_in_worker(config: SweepConfig, cell: Cell, keep_models: bool) -> None:
+    if "materials" not in _in_worker:
+        base = config.base.with_presets()
+        _in_worker["materials"] = load_materials(base, load_data(base))
+    _run_cell(config, cell, _in_worker["materials"], keep_models)

@@ -1,0 +1,116 @@
+"""What a sweep runs: its cells, and the configuration of each."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from dlfa_kernels.checks import FUSE_MODES
+
+from ..configuration import DLFAConfig
+from ..fusion_names import FUSIONS
+from ..pretrained import no_encoder
+from ..run_config import RunConfig
+
+MODES = (*(fusion for fusion in FUSIONS if fusion != "aif"), *(f"aif:{fuse}" for fuse in FUSE_MODES))
+_WITHOUT_LAYER = ("last", "scalar_mix")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep; `fusion_layer` is None for a mode that takes no lower layer, or all of them."""
+
+    mode: str
+    fusion_layer: int | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of the run's directory."""
+        layer = "" if self.fusion_layer is None else f"-layer{self.fusion_layer}"
+        return f"{self.mode.replace(':', '-')}{layer}-seed{self.seed}"
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """The options of the model that tell this cell from others."""
+        fusion, _, fuse = self.mode.partition(":")
+        return {"fusion": fusion, "fusion_layer": self.fusion_layer} | ({"fuse": fuse} if fuse else {})
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """What a sweep runs.
+
+    Args:
+        base: every run's options; its own seed, output directory and choice of fusion are replaced.
+        output_dir: of the sweep.
+        fusion_layers: lower layers, as `hidden_states` counts them; None takes all.
+        seeds: of each combination.
+        modes: of `MODES`; "last", and "scalar_mix", which mixes all layers, run once a seed.
+
+    Raises:
+        ValueError: an unknown mode, something twice, or nothing at all.
+    """
+
+    base: RunConfig
+    output_dir: Path
+    fusion_layers: tuple[int, ...] | None
+    seeds: tuple[int, ...] = (1,)
+    modes: tuple[str, ...] = ("last", "aif:gate")
+
+    def __post_init__(self) -> None:
+        for mode in self.modes:
+            if mode not in MODES:
+                raise ValueError(f"modes must be of {', '.join(MODES)}, got {mode!r}")
+        for name in ("fusion_layers", "seeds", "modes"):
+            values = getattr(self, name)
+            if values is not None and (not values or len(set(values)) < len(values)):
+                raise ValueError(f"{name} must name at least one, and none twice, got {','.join(map(str, values))}")
+
+    def resolved(self) -> SweepConfig:
+        """The same sweep with all layers named as 0..L-1, and every run's options checked against the encoder.
+
+        Raises:
+            ValueError: a layer that the encoder does not have, or twice the same, an option out of its range, or no
+                encoder.
+        """
+        try:
+            encoder = AutoConfig.from_pretrained(self.base.model)
+        except (OSError, ValueError) as error:
+            raise no_encoder(self.base.model, error) from error
+        depth = encoder.num_hidden_layers
+        named = tuple(range(depth)) if self.fusion_layers is None else self.fusion_layers
+        # A negative index and what it stands for are one layer; one that there is not is refused below.
+        layers = tuple(layer + depth + 1 if -depth - 1 <= layer < 0 else layer for layer in named)
+        resolved = dataclasses.replace(self, fusion_layers=layers)
+        for cell in resolved.cells():
+            DLFAConfig(encoder_config=encoder, **self.run_config(cell).model_options)
+        return resolved
+
+    def cells(self) -> list[Cell]:
+        """All runs, seed by seed, so that a sweep that is cut short has something of everything."""
+        return [
+            Cell(mode, layer, seed)
+            for seed in self.seeds
+            for mode in self.modes
+            for layer in ((None,) if mode in _WITHOUT_LAYER else self.fusion_layers or ())
+        ]
+
+    def run_config(self, cell: Cell) -> RunConfig:
+        """The run of a cell."""
+        return dataclasses.replace(
+            self.base,
+            output_dir=self.output_dir / "cells" / cell.name,
+            seed=cell.seed,
+            model_options={**self.base.model_options, **cell.model_options},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values, without the output directory."""
+        shared = {name: value for name, value in self.base.with_presets().to_json().items() if name != "seed"}
+        layers = None if self.fusion_layers is None else list(self.fusion_layers)
+        return {**shared, "fusion_layers": layers, "seeds": list(self.seeds), "modes": list(self.modes)}

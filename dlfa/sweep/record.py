@@ -1,0 +1,108 @@
+"""sweep.json: what the cells of a sweep were made from, their states, and the summary over seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import atomic
+from ..json_files import read_object
+from ..recorded_runs import error_file, failure_reason
+from ..results import installed_version
+from ..run_directory import SWEEP, RunDirectory
+from .config import Cell, SweepConfig
+
+
+class SweepRecord:
+    """sweep.json, drawn from the cells' directories each time, so that it never tells of what is not there."""
+
+    def __init__(self, config: SweepConfig) -> None:
+        self.config = config
+        before = read_object(self.file) if self.file.exists() else {}
+        self.inputs: dict[str, Any] | None = before.get("inputs")
+
+    @property
+    def file(self) -> Path:
+        """sweep.json itself."""
+        return self.config.output_dir / SWEEP
+
+    def check(self, inputs: Mapping[str, Any]) -> None:
+        """Raise ValueError where the cells that are there were made from others than `inputs`."""
+        before = inputs if self.inputs is None else self.inputs
+        if changed := [name for name in inputs if before.get(name) != inputs[name]]:
+            raise ValueError(
+                f"--output-dir {self.config.output_dir} holds a sweep of other data or another encoder (another "
+                f"{', '.join(changed)}); give a new directory"
+            )
+
+    def claim(self, inputs: dict[str, Any]) -> None:
+        """Keep what further cells are made from.
+
+        Raises:
+            ValueError: those that are there were made from something else, or it was not recorded.
+        """
+        if self.inputs is None and self.file.exists():
+            raise ValueError(
+                f"--output-dir {self.config.output_dir} holds a sweep of an earlier release, which did not record its "
+                "data and encoder; give a new directory"
+            )
+        self.check(inputs)
+        self.inputs = inputs
+
+    def _directory(self, cell: Cell) -> RunDirectory:
+        return RunDirectory(self.config.output_dir / "cells" / cell.name)
+
+    def state_of(self, cell: Cell) -> str:
+        """ "done", "failed", "interrupted" or "to do"."""
+        directory = self._directory(cell)
+        if directory.results_file.exists():
+            return "done"
+        if error_file(directory.path).exists():
+            return "failed"
+        return "interrupted" if directory.run_file.exists() else "to do"
+
+    def reason(self, cell: Cell) -> str:
+        """The last line of a failed cell's error."""
+        return failure_reason(self._directory(cell).path)
+
+    def write(self) -> dict[str, Any]:
+        """Write and return it."""
+        cells: list[dict[str, Any]] = []
+        for cell in self.config.cells():
+            entry: dict[str, Any] = {"name": cell.name, **dataclasses.asdict(cell), "state": self.state_of(cell)}
+            if entry["state"] == "done":
+                results = read_object(self._directory(cell).results_file, ("average", "train"))
+                entry |= {name: results[name] for name in ("metric", "average", "average_zero_shot")}
+                entry["seconds"] = results["train"]["seconds"]
+            elif entry["state"] == "failed":
+                entry["error"] = self.reason(cell)
+            cells.append(entry)
+        content = {
+            "config": self.config.to_json(),
+            "inputs": self.inputs,
+            "dlfa": installed_version("dlfa"),
+            "cells": cells,
+            "summary": _summary(cells),
+        }
+        atomic.write_json(self.file, content)
+        return content
+
+
+def _summary(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and sample standard deviation over the seeds of each mode and layer; null where there is none."""
+    groups: dict[tuple[str, int | None], list[dict[str, Any]]] = {}
+    for cell in cells:
+        groups.setdefault((cell["mode"], cell["fusion_layer"]), []).append(cell)
+    rows = []
+    for (mode, layer), members in groups.items():
+        done = [cell for cell in members if cell["state"] == "done"]
+        row: dict[str, Any] = {"mode": mode, "fusion_layer": layer, "done": len(done), "of": len(members)}
+        for name in ("average_zero_shot", "average", "seconds"):
+            values = [cell[name] for cell in done if cell[name] is not None]
+            row[name] = statistics.fmean(values) if values else None
+            row[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
+        rows.append(row)
+    return rows

@@ -1,0 +1,101 @@
+"""A sweep from its configuration to its record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ..directory_lock import LOCK, exclusive
+from ..frozen.fingerprints import weights_fingerprint
+from ..intermediate import Predecessor
+from ..json_files import read_object
+from ..materials import compute_states, load_data, load_encoder, load_materials
+from ..processes import check_alone
+from ..run_config import differences
+from ..run_directory import SWEEP, RunDirectory
+from .cells import default_processes, run_cells
+from .config import Cell, SweepConfig
+from .record import SweepRecord
+
+
+def run_sweep(
+    config: SweepConfig, *, keep_models: bool = False, processes: int | None = None, progress: bool = False
+) -> dict[str, Any]:
+    """Run what is missing of a sweep.
+
+    Cells that are complete are kept, an interrupted one goes on, a failed one is tried again. What several cells need
+    (data, tokenised data, a frozen encoder and its states) is read once by each process.
+
+    Args:
+        config: the sweep.
+        keep_models: write each cell's model.
+        processes: how many run at a time; None takes one for each GPU. Without a GPU it takes one, but over a frozen
+            encoder, whose runs gain nothing from several threads, up to one a thread where there are many runs.
+        progress: show a bar on standard error.
+
+    Returns:
+        The content of sweep.json.
+
+    Raises:
+        ValueError, TypeError: bad input, or a directory that holds another sweep, or one of other data or another
+            encoder of which something is missing; raised before any training.
+    """
+    if processes is not None and processes < 1:
+        raise ValueError(f"processes must be at least 1, got {processes}")
+    check_alone("a sweep starts its own processes, one a GPU")
+    config = config.resolved()
+    with exclusive(config.output_dir):
+        return _run_held(config, keep_models, processes, progress)
+
+
+def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, progress: bool) -> dict[str, Any]:
+    """`run_sweep`, in a directory that no other process works in."""
+    _check_directory(config)
+    record = SweepRecord(config)
+    base = config.base.with_presets()
+    data = load_data(base)
+    data_sha256 = data.sha256()
+    record.check({"data_sha256": data_sha256})
+    todo = [cell for cell in config.cells() if record.state_of(cell) != "done"]
+    for cell in config.cells():
+        if cell not in todo:  # it may have been killed between its results and the removal of its checkpoints
+            RunDirectory(config.run_config(cell).output_dir).remove_leftovers()
+    if todo:
+        # All data are read and checked before the directory is claimed for this configuration.
+        predecessor = Predecessor.of(config.base)
+        stages = [] if predecessor is None else predecessor.check()
+        materials = load_materials(base, data)
+        encoder = materials.encoder_sha256 or weights_fingerprint(load_encoder(base.model).encoder)
+        record.claim({"data_sha256": data_sha256, "encoder_sha256": encoder, "intermediate_data_sha256": stages})
+        record.write()
+        compute_states(materials, ({**config.base.model_options, **cell.model_options} for cell in todo))
+        count = min(processes or default_processes(config, len(todo)), len(todo))
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console, disable=not progress) as bar:
+            done = bar.add_task("sweep", total=len(config.cells()), completed=len(config.cells()) - len(todo))
+            for cell in run_cells(config, todo, materials, keep_models, count, _describer(bar, done)):
+                record.write()
+                bar.advance(done)
+                if record.state_of(cell) == "failed":
+                    console.print(f"{cell.name} failed: {record.reason(cell)}", markup=False, highlight=False)
+    return record.write()
+
+
+def _describer(bar: Progress, task: Any) -> Callable[[Cell], None]:
+    return lambda cell: bar.update(task, description=cell.name)
+
+
+def _check_directory(config: SweepConfig) -> None:
+    """Refuse a directory that holds something else."""
+    path, now = config.output_dir / SWEEP, config.to_json()
+    if path.exists():
+        before = read_object(path, ("config", "cells"))["config"]
+        if changed := differences(before, now):
+            shown = "; ".join(f"{name}: {before.get(name)!r} there, {now.get(name)!r} now" for name in changed)
+            raise ValueError(f"--output-dir {config.output_dir} holds a sweep of another configuration ({shown})")
+    elif any(found.name != LOCK for found in config.output_dir.iterdir()):
+        raise ValueError(f"--output-dir {config.output_dir} holds something else than a sweep; give a new directory")
