@@ -99,9 +99,9 @@ def evaluate(
         from .evaluation import evaluate as evaluate_languages
         from .evaluation_data import evaluation_data, examples_of_each
         from .output_paths import check_file, check_folder
+        from .prediction_files import write_predictions
         from .results import summary
         from .saved_runs import told_by_run
-        from .training import write_predictions
 
         config = run.config
         configs = [] if config is None else [config]

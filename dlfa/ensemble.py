@@ -15,13 +15,13 @@ from .charts import bar_chart
 from .directory_lock import exclusive
 from .evaluation import score_language
 from .evaluation_data import evaluation_data
+from .prediction_files import write_predictions
 from .processes import check_alone
 from .results import summary
 from .run_config import RunConfig
 from .run_directory import RunDirectory
 from .saved_runs import load_run, told_by_run
 from .tasks.question_answering import Span
-from .training import write_predictions
 
 # What results.json tells of one model; of an ensemble where all of its runs agree.
 _OF_A_MODEL = ("model", "fusion", "fusion_layer", "fuse", "label_subword", "classifier_pooling")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .metrics import average
+from .run_config import Role, RunConfig, fields_of
 
 if TYPE_CHECKING:
     import torch
@@ -134,3 +135,10 @@ def _commit() -> str | None:
     command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def recorded_config(config: RunConfig) -> dict[str, Any]:
+    """The configuration for results.json: without the places of this machine, and what stands there elsewhere."""
+    told = fields_of(config.to_json(), Role.VARIANT, Role.PROTOCOL, Role.SPEED)
+    del told["intermediate"]  # it names places, and the results tell its tasks, each with its configuration
+    return told

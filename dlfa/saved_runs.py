@@ -25,11 +25,10 @@ from .json_files import read_object
 from .materials import load_tokenizer
 from .positions import check_length
 from .processes import default_device
-from .results import backend_of
+from .results import backend_of, recorded_config
 from .run_config import RunConfig
 from .run_directory import RunDirectory
 from .tasks import Task, get_task
-from .training import public
 from .whole_weights import load_whole
 
 _AUTO = {
@@ -122,7 +121,7 @@ def told_by_run(path: Path, config: RunConfig | None, **changed: Any) -> dict[st
     results = RunDirectory(path).results_file
     told = read_object(results) if results.exists() else {}
     fields: dict[str, Any] = {name: told[name] for name in ("model", "encoder_sha256", "intermediate") if name in told}
-    return {**fields, "config": {**(told.get("config") or public(config)), **changed}}
+    return {**fields, "config": {**(told.get("config") or recorded_config(config)), **changed}}
 
 
 def _check_labels(task: Task, model: PreTrainedModel, path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +14,7 @@ from . import atomic
 from .charts import bar_chart
 from .directory_lock import exclusive
 from .embedding_rows import merge_rows, train_rows
-from .evaluation import LanguageEvaluation, evaluate, model_for
+from .evaluation import evaluate, model_for
 from .frozen import StatesHead
 from .frozen.fingerprints import weights_fingerprint
 from .intermediate import Predecessor
@@ -25,10 +24,11 @@ from .model_card import write_model_card
 from .modeling import DLFAModel
 from .partial_training import add_adapters, freeze_layers, merge_adapters
 from .positions import check_length
+from .prediction_files import write_predictions
 from .pretrained import no_encoder
 from .processes import default_device, process_state
-from .results import backend_of, installed_version, summary
-from .run_config import Role, RunConfig, fields_of
+from .results import backend_of, installed_version, recorded_config, summary
+from .run_config import RunConfig
 from .run_directory import RunDirectory
 from .tasks import Feature, Task
 from .trainer import task_trainer
@@ -243,7 +243,7 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
         autocast=config.autocast,
         encoder_sha256=prepared.encoder_sha256,
         train=train_facts,
-        config=public(config) | {"processes": process_state().num_processes},
+        config=recorded_config(config) | {"processes": process_state().num_processes},
         **more,
     )
     if process_state().is_main_process:
@@ -274,19 +274,3 @@ def write_model(path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
             atomic.sync(file)
         file.replace(path / file.name)
     partial.rmdir()
-
-
-def write_predictions(
-    path: Path, task: Task, evaluations: Mapping[str, LanguageEvaluation], split: str = "test"
-) -> None:
-    """Write test-XX (or dev-XX) files below `path`, one a language, in the format of XTREME's scorer."""
-    for language, result in evaluations.items():
-        text = task.prediction_text(result.examples, result.predictions)
-        atomic.write_text(path / f"{split}-{language}{task.prediction_suffix}", text)
-
-
-def public(config: RunConfig) -> dict[str, Any]:
-    """The configuration for results.json: without the places of this machine, and what stands there elsewhere."""
-    told = fields_of(config.to_json(), Role.VARIANT, Role.PROTOCOL, Role.SPEED)
-    del told["intermediate"]  # it names places, and the results tell its tasks, each with its configuration
-    return told

@@ -46,3 +46,11 @@ def digest(examples: Iterable[Example]) -> str:
     for example in examples:
         state.update(repr(example).encode("utf-8", "surrogatepass"))
     return state.hexdigest()
+
+
+def gold_labels(example: Example) -> tuple[str, ...]:
+    """The labels of a tagged sentence, one a word, or of a labelled text, the one."""
+    if isinstance(example, TaggedSentence):
+        return example.tags
+    assert isinstance(example, LabelledText)
+    return (str(example.label),)

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from ..data.examples import Example
 from ..data.loading import read_split, subset
+from ..prediction_files import read_predictions
 from ..tasks import TASKS, Task
 from .comparison import Comparison
 from .language_groups import LanguageGroup
 from .runs import Run
-from .sentence_counts import CountedMetric, Counts, counted_metric, read_predictions
+from .sentence_counts import CountedMetric, Counts, counted_metric
 from .significance import CONFIDENCE, Interval
 from .variants import Variant
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.examples import Example, LabelledText, TaggedSentence
+from ..data.examples import Example, gold_labels
 from ..tasks import Task
 
 Counts = NDArray[np.float32]
@@ -43,7 +41,7 @@ class LabelCounts(CountedMetric):
 
     def counts(self, examples: Sequence[Example], predictions: Sequence[Any]) -> Counts:
         """(sentences, 3 labels): for each label how often it is in the gold, was predicted, and was right."""
-        gold = [_labels(example) for example in examples]
+        gold = [gold_labels(example) for example in examples]
         size, lengths = len(self.index), [len(labels) for labels in gold]
         sentence = np.repeat(np.arange(len(gold)), lengths)
         true = self._flat(gold)
@@ -82,7 +80,7 @@ class SpanCounts(CountedMetric):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # seqeval warns of tags that are not BIO, as parts of speech are
             for row, example, prediction in zip(rows, examples, predictions, strict=True):
-                true, guess = set(get_entities(list(_labels(example)))), set(get_entities(list(prediction)))
+                true, guess = set(get_entities(list(gold_labels(example)))), set(get_entities(list(prediction)))
                 row[:] = len(true), len(guess), len(true & guess)
         return rows
 
@@ -128,45 +126,3 @@ def counted_metric(task: Task, metric: str, language: str) -> CountedMetric:
     if task.kind == "token" and metric in ("f1", "precision", "recall", "xtreme_span_f1"):
         return SpanCounts(metric)
     raise ValueError(f"{metric} of {task.name} is no sum over sentences")
-
-
-def read_predictions(task: Task, path: Path, examples: Sequence[Example]) -> list[Any]:
-    """Read a prediction file as `Task.prediction_text` writes it: one prediction for each of `examples`.
-
-    Raises:
-        ValueError: it cannot be read, or does not fit the examples.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    predictions: list[Any]
-    if task.kind == "qa":
-        answers = json.loads(text)
-        missing = [example.id for example in examples if example.id not in answers]  # type: ignore[union-attr]
-        if missing:
-            raise ValueError(f"{path} has no answer to question {missing[0]}")
-        return [answers[example.id] for example in examples]  # type: ignore[union-attr]
-    if task.kind == "token":
-        predictions = [tuple(block.split("\n")) for block in text.removesuffix("\n\n").split("\n\n")]
-    else:
-        predictions = text.removesuffix("\n").split("\n")
-    if len(predictions) != len(examples):
-        raise ValueError(f"{path} holds {len(predictions)} predictions for {len(examples)} examples")
-    known = set(task.labels)
-    for number, (example, prediction) in enumerate(zip(examples, predictions, strict=True), start=1):
-        labels = (prediction,) if isinstance(prediction, str) else prediction
-        if len(labels) != len(_labels(example)):
-            raise ValueError(f"{path}, example {number}: {len(labels)} labels for {len(_labels(example))}")
-        if not known.issuperset(labels):
-            wrong = sorted(set(labels) - known)[0]
-            raise ValueError(f"{path}, example {number}: {wrong!r} is no label of {task.name}")
-    return predictions
-
-
-def _labels(example: Example) -> tuple[str, ...]:
-    """The gold labels: one a word, or one."""
-    if isinstance(example, TaggedSentence):
-        return example.tags
-    assert isinstance(example, LabelledText)
-    return (str(example.label),)

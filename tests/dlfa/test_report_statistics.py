@@ -10,13 +10,14 @@ from made_results import corrupted, make_run
 from scipy import stats
 
 from dlfa.data.examples import LabelledText, Question, TaggedSentence
+from dlfa.prediction_files import read_predictions
 from dlfa.report.bootstrap import _language_differences, paired_bootstrap
 from dlfa.report.comparison import compare
 from dlfa.report.crossed_interval import crossed_interval
 from dlfa.report.findings import find
 from dlfa.report.language_groups import LANGUAGE, all_group, family_groups, groups_of, language_group, zero_shot_group
 from dlfa.report.runs import load_runs
-from dlfa.report.sentence_counts import counted_metric, read_predictions
+from dlfa.report.sentence_counts import counted_metric
 from dlfa.report.significance import Interval, adjusted, interval_text, p_text, percent, t_interval
 from dlfa.report.tables import cost_table, difference_table
 from dlfa.report.variants import Variant

@@ -21,10 +21,11 @@ from transformers import AutoTokenizer, BertModel, TrainerControl, TrainerState,
 from dlfa import DLFAForTokenClassification, atomic
 from dlfa.length_batches import LengthGroupedSampler
 from dlfa.materials import load_tokenizer
+from dlfa.results import recorded_config
 from dlfa.run_config import Role, RunConfig, differences, fields_of
 from dlfa.run_directory import RunDirectory, mark_complete
 from dlfa.trainer import TrainingRecord, parameter_groups, task_trainer
-from dlfa.training import new_model, prepare, public, train, write_model
+from dlfa.training import new_model, prepare, train, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -520,7 +521,7 @@ def test_places_mean_the_same_from_every_folder(tmp_path, monkeypatch):
 
 def test_one_list_says_what_options_are_to_a_run():
     config = RunConfig(task="udpos", model="/places/encoder", output_dir=Path("/places/out"), data_dir=Path("/places"))
-    told = public(config)
+    told = recorded_config(config)
     identity = {"task", "model", "languages", "seed"}
     assert fields_of(config.to_json(), Role.IDENTITY).keys() == identity
     assert told.keys() == config.to_json().keys() - identity - {"data_dir", "states_cache", "intermediate"}
