@@ -7,7 +7,6 @@ tokenizer, predictions/, languages.png, and while it is being trained checkpoint
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -17,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from . import atomic
+from .checkpoints import checkpoints_in, remove_checkpoint
 from .json_files import read_object
 from .run_config import RunConfig, differences
 
 SWEEP = "sweep.json"  # marks the directory of a sweep
 
-_COMPLETE = "complete.json"
 _RESULTS = ("results.json", "languages.png", "predictions/test-*", "predictions/dev-*")
 # What a run alone leaves; run.json is the last that is removed, so that a directory half cleared still tells of a run.
 _MODEL = (
@@ -233,59 +232,6 @@ class RunDirectory:
             for path in self.path.glob(pattern):
                 if not path.is_dir():
                     path.unlink()
-
-    def newest_checkpoint(self) -> Path | None:
-        """The newest checkpoint written to its end; None without one.
-
-        Where the run was moved, the best checkpoint's path that it holds is put right.
-
-        Raises:
-            ValueError: the best checkpoint is gone.
-        """
-        complete = [path for path in checkpoints_in(self.checkpoints) if (path / _COMPLETE).exists()]
-        if not complete:
-            return None
-        newest = max(complete, key=step_of)
-        state_file = newest / "trainer_state.json"
-        state = json.loads(state_file.read_text(encoding="utf-8"))
-        best = state.get("best_model_checkpoint")
-        if best is not None:
-            here = self.checkpoints / Path(best).name
-            if not (here / _COMPLETE).exists():
-                raise ValueError(f"--resume: the run's best checkpoint {here} is gone; start again with --overwrite")
-            if str(here) != best:
-                state["best_model_checkpoint"] = str(here)
-                atomic.write_json(state_file, state)
-        return newest
-
-
-def checkpoints_in(folder: Path) -> list[Path]:
-    """The Trainer's checkpoint folders in `folder`, whole or not."""
-    return [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
-
-
-def step_of(checkpoint: Path) -> int:
-    """The optimiser step of a checkpoint folder."""
-    return int(checkpoint.name.rpartition("-")[2])
-
-
-def mark_complete(checkpoint: Path, facts: dict[str, Any]) -> None:
-    """Mark a checkpoint as written to its end, on the disk too, with facts to be read again on resuming."""
-    for path in checkpoint.rglob("*"):
-        if path.is_file():
-            atomic.sync(path)
-    atomic.write_json(checkpoint / _COMPLETE, facts)
-
-
-def complete_facts(checkpoint: Path) -> dict[str, Any]:
-    """What `mark_complete` wrote."""
-    return read_object(checkpoint / _COMPLETE)
-
-
-def remove_checkpoint(checkpoint: Path) -> None:
-    """Remove a checkpoint; one that is removed half-way no longer counts as complete."""
-    (checkpoint / _COMPLETE).unlink(missing_ok=True)
-    shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def remove_if_empty(folder: Path) -> None:

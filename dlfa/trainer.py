@@ -12,12 +12,12 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from .checkpoints import checkpoints_in, complete_facts, mark_complete, remove_checkpoint, step_of
 from .evaluation import evaluate
 from .frozen import StatesHead
 from .length_batches import LengthGroupedSampler
 from .processes import process_state
 from .run_config import RunConfig
-from .run_directory import checkpoints_in, complete_facts, mark_complete, remove_checkpoint, step_of
 
 if TYPE_CHECKING:
     from .training import Prepared

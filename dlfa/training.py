@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from . import atomic
 from .charts import bar_chart
+from .checkpoints import newest_checkpoint
 from .directory_lock import exclusive
 from .embedding_rows import merge_rows, train_rows
 from .evaluation import evaluate, model_for
@@ -147,7 +148,7 @@ def prepare(
             directory.clear()
         # A run that goes on may do so with its data in another place.
         atomic.write_text(directory.run_file, run_text)
-    checkpoint = directory.newest_checkpoint() if resumed else None
+    checkpoint = newest_checkpoint(directory.checkpoints) if resumed else None
     return Prepared(
         config, task, materials, model, encoder_sha256, features, directory, checkpoint, predecessor, progress
     )

@@ -19,11 +19,12 @@ from tiny_tasks import make_encoder, make_udpos
 from transformers import AutoTokenizer, BertModel, TrainerControl, TrainerState, TrainingArguments
 
 from dlfa import DLFAForTokenClassification, atomic
+from dlfa.checkpoints import mark_complete, newest_checkpoint
 from dlfa.length_batches import LengthGroupedSampler
 from dlfa.materials import load_tokenizer
 from dlfa.results import recorded_config
 from dlfa.run_config import Role, RunConfig, differences, fields_of
-from dlfa.run_directory import RunDirectory, mark_complete
+from dlfa.run_directory import RunDirectory
 from dlfa.trainer import TrainingRecord, parameter_groups, task_trainer
 from dlfa.training import new_model, prepare, train, write_model
 
@@ -588,7 +589,7 @@ def test_resume_with_another_encoder_is_refused(base, tmp_path, frozen):
 
 def test_only_complete_checkpoints_are_resumed(tmp_path):
     directory = RunDirectory(tmp_path)
-    assert directory.newest_checkpoint() is None
+    assert newest_checkpoint(directory.checkpoints) is None
     for step in (9, 10, 20):
         folder = directory.checkpoints / f"checkpoint-{step}"
         folder.mkdir(parents=True)
@@ -596,7 +597,7 @@ def test_only_complete_checkpoints_are_resumed(tmp_path):
         (folder / "trainer_state.json").write_text(json.dumps({"best_model_checkpoint": best}))
         if step < 20:  # the newest was cut short
             mark_complete(folder, {"seconds": 1.0})
-    newest = directory.newest_checkpoint()
+    newest = newest_checkpoint(directory.checkpoints)
     assert newest == directory.checkpoints / "checkpoint-10"
     state = json.loads((newest / "trainer_state.json").read_text())
     assert state["best_model_checkpoint"] == str(directory.checkpoints / "checkpoint-9")
