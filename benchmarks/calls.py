@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlfa_kernels import full_passes, token_passes
 from dlfa_kernels.checks import AIFWeights, weight_shapes
-from dlfa_kernels.launches import using_l2_share
+from dlfa_kernels.overrides import using_l2_share
 from dlfa_kernels.results import BackwardResult, ForwardResult
 
 

@@ -33,7 +33,8 @@ from rich.progress import track
 
 from dlfa_kernels.branches import default_squeeze_dim
 from dlfa_kernels.checks import AIFWeights
-from dlfa_kernels.launches import Launch, record_launches, specialised
+from dlfa_kernels.launches import Launch, specialised
+from dlfa_kernels.overrides import record_launches
 
 from .calls import Inputs, Variant, meta_weights, run_backward, run_forward
 from .cases import DTYPES

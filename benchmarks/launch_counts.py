@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from dlfa_kernels.launches import record_launches
+from dlfa_kernels.overrides import record_launches
 
 from . import providers
 from .problems import Problem, make_problem

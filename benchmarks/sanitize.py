@@ -32,7 +32,7 @@ import torch
 import typer
 
 from dlfa_kernels.device import device_architecture
-from dlfa_kernels.launches import using_tiles
+from dlfa_kernels.overrides import using_tiles
 from dlfa_kernels.tiles import choose_tiles
 
 from .cases import DTYPES, Case

@@ -18,7 +18,7 @@ from dataclasses import replace
 import torch
 
 from dlfa_kernels.device import device_architecture
-from dlfa_kernels.launches import using_l2_share, using_tiles
+from dlfa_kernels.overrides import using_l2_share, using_tiles
 from dlfa_kernels.tiles import Tiles, choose_tiles, sized, with_one_slot
 
 from . import aif, providers

@@ -13,8 +13,9 @@ from .autotune import tiles_for
 from .backends import INTERPRETED
 from .device import device_architecture
 from .groups import Group, sequence_groups
-from .launches import Launch, overrides
+from .launches import Launch
 from .operands import Inputs, Operands
+from .overrides import overrides
 from .rounding import cdiv
 from .tiles import Tile, choose_tiles, sized, with_one_slot, without_dx
 

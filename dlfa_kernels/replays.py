@@ -22,8 +22,9 @@ from triton.runtime import driver
 from . import environment
 from .autotune import tuning_waits
 from .call import Call, Settings
-from .launches import Launch, overrides, run_in_order
+from .launches import Launch, run_in_order
 from .operands import Inputs, Operands
+from .overrides import overrides
 from .results import BackwardResult, ForwardResult
 from .rounding import cdiv
 

@@ -8,7 +8,7 @@ import torch
 
 from .checks import AIFWeights, weight_shapes
 from .device import l2_bytes, multiprocessors
-from .launches import using_tiles
+from .overrides import using_tiles
 from .tiles import Tiles, sized
 
 LENGTH = 128

@@ -33,7 +33,7 @@ from benchmarks.hardware import ROOT, commit, header, measure_ceilings
 from benchmarks.problems import Problem
 from benchmarks.processes import cuda_tool, run_limited
 from benchmarks.timing import CapturedCall, Stopwatch, summarise
-from dlfa_kernels.launches import overrides
+from dlfa_kernels.overrides import overrides
 from dlfa_kernels.tiles import with_fewer_tokens
 
 FLUSH = "void at::native::reduce_kernel<(int)512, (int)1, at::native::ReduceOp<float, ...>>(T3)"

@@ -21,7 +21,8 @@ from benchmarks import traffic
 from benchmarks.calls import Variant
 from benchmarks.traffic import Case, measure
 from dlfa_kernels.backends import INTERPRETED
-from dlfa_kernels.launches import Launch, using_l2_share
+from dlfa_kernels.launches import Launch
+from dlfa_kernels.overrides import using_l2_share
 from dlfa_kernels.tiles import choose_tiles
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="counts by Triton's interpreter: TRITON_INTERPRET=1")

@@ -11,7 +11,7 @@ from aif_cases import LIMITS, Case, exact, make_inputs, relative_errors, run
 from torch import Tensor
 
 from dlfa_kernels import fused_aif
-from dlfa_kernels.launches import record_launches
+from dlfa_kernels.overrides import record_launches
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dlfa_kernels import FusedAIF, aif_reference, environment, fused_aif
 from dlfa_kernels.checks import AIFWeights
-from dlfa_kernels.launches import record_launches
+from dlfa_kernels.overrides import record_launches
 
 B, T, E, H, K = 2, 5, 24, 16, 3
 ROWS = [0, 2, 5]  # cu_seqlens of the packed form

@@ -30,8 +30,8 @@ from dlfa_kernels import full_passes, fused_aif, token_passes
 from dlfa_kernels.backends import INTERPRETED
 from dlfa_kernels.checks import MASK_DTYPES
 from dlfa_kernels.device import device_architecture
-from dlfa_kernels.launches import record_launches
 from dlfa_kernels.operands import MAX_ROW_STRIDE
+from dlfa_kernels.overrides import record_launches
 from dlfa_kernels.replays import Replay
 from dlfa_kernels.tiles import choose_tiles
 

@@ -16,8 +16,9 @@ from triton.compiler import make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from dlfa_kernels import FusedAIF, full_passes
-from dlfa_kernels.launches import Launch, overrides, record_launches, specialised, using_l2_share, using_tiles
+from dlfa_kernels.launches import Launch, specialised
 from dlfa_kernels.operands import MAX_ROW_STRIDE
+from dlfa_kernels.overrides import overrides, record_launches, using_l2_share, using_tiles
 from dlfa_kernels.tiles import choose_tiles
 
 MEMORY = torch.zeros(1024, dtype=torch.uint8)

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlfa_kernels import FusedAIF, fused_aif
-from dlfa_kernels.launches import record_launches
+from dlfa_kernels.overrides import record_launches
 
 CASES = [
     Case(batch=1, length=5, embed_dim=16, kernel_size=3, fuse="select"),

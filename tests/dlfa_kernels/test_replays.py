@@ -15,7 +15,8 @@ from torch import Tensor
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
 from dlfa_kernels import full_passes, launches, replays, token_passes
-from dlfa_kernels.launches import Launch, record_launches, using_l2_share
+from dlfa_kernels.launches import Launch
+from dlfa_kernels.overrides import record_launches, using_l2_share
 from dlfa_kernels.results import BackwardResult, ForwardResult
 
 Launched = tuple[str, tuple[int, ...], tuple[Any, ...]]  # kernel, grid, values in the kernel's order

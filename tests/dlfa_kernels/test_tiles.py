@@ -27,7 +27,7 @@ from triton.runtime.errors import OutOfResources
 from dlfa_kernels import autotune, environment, full_passes, fused_aif, tile_trials
 from dlfa_kernels.autotune import STAGES, bucket, neighbours, tiles_for, tune, tuning_waits
 from dlfa_kernels.device import device_architecture, l2_bytes, multiprocessors
-from dlfa_kernels.launches import Overrides, overrides, record_launches, using_tiles
+from dlfa_kernels.overrides import Overrides, overrides, record_launches, using_tiles
 from dlfa_kernels.tile_cache import FORMAT, LIMITS, add_tiles, read_tiles
 from dlfa_kernels.tiles import (
     FAMILIES,
