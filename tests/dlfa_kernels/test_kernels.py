@@ -14,12 +14,13 @@ from aif_cases import (
     MASKS,
     Case,
     Inputs,
+    assert_equal_bits,
+    assert_equal_to_rounding,
     exact,
     make_inputs,
     plain_aif,
     random_case,
     random_wide_case,
-    relative_error,
     relative_errors,
     relu_undecided,
     run,
@@ -62,23 +63,6 @@ def assert_near_exact(inputs: Inputs, case: Case, record: Record | None = None) 
         gradient = max(value for name, value in errors.items() if name != "z")
         kind = "relu" if case.activation == "relu" else "gelu, silu"
         record("kernel_error", [str(case.dtype).removeprefix("torch."), kind, errors["z"], gradient])
-
-
-def assert_equal_bits(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    for name, value in expected.items():
-        assert torch.equal(actual[name], value), name
-
-
-def assert_equal_to_rounding(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Results of kernels that were compiled anew, for other arguments, and may add up in another order.
-
-    The interpreter has one order; numbers of 16 bits, where they are rounded otherwise at all, are by one place.
-    """
-    if INTERPRETED:
-        return assert_equal_bits(actual, expected)
-    for name, value in expected.items():
-        places = 8 if value.dtype == torch.float32 else 1
-        assert relative_error(actual[name], value) < places * torch.finfo(value.dtype).eps, name
 
 
 BASE = Case(length=TILE_T + 6)
