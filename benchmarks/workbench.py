@@ -113,7 +113,7 @@ def _fastest(config: RunConfig, materials: Materials, repeats: int) -> dict[str,
         assert prepared is not None
         results = fit(prepared, keep_model=False)
         train.append(results["train"]["seconds"])
-        learner = prepared.learner
+        learner = prepared.new_learner()
         seconds, _ = _timed(
             lambda learner=learner: evaluate(  # type: ignore[misc]
                 learner, materials.tokenizer, config.task_object, data.test,

@@ -62,7 +62,7 @@ def task_trainer(prepared: Prepared) -> TaskTrainer:
         # many times as large as was said, and copies of a module that a StatesHead cannot be called in.
         arguments._n_gpu = 1
     record = TrainingRecord(prepared.checkpoint)
-    learner, materials = prepared.learner, prepared.materials
+    learner, materials = prepared.new_learner(), prepared.materials
     trainer = TaskTrainer(
         prepared,
         learner,

@@ -50,9 +50,8 @@ class Prepared:
     predecessor: Predecessor | None  # the run on an intermediate task that comes first
     progress: bool
 
-    @property
-    def learner(self) -> PreTrainedModel | StatesHead:
-        """What is trained and evaluated: the model, or what lies over its frozen encoder."""
+    def new_learner(self) -> PreTrainedModel | StatesHead:
+        """What is trained and evaluated: the model, or a module for what lies over its frozen encoder."""
         return StatesHead(self.model) if self.config.freeze_encoder else self.model  # type: ignore[arg-type]
 
 
@@ -97,8 +96,8 @@ def prepare(
 
     Args:
         config, overwrite, resume, progress: as `train`.
-        materials: of `load_materials`, for a configuration that differs from this one in nothing but model options
-            other than `label_subword`, hyper-parameters other than `max_length`, seed and output directory.
+        materials: of `load_materials`, for a configuration that may differ from this one in model options (not in
+            `label_subword`), hyper-parameters (not in `max_length`), seed and output directory alone.
 
     Returns:
         What `fit` needs; None where `resume` finds the run complete.
