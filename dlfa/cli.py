@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .analysis.command import analyze
+from .batch_size import EVAL_BATCH_SIZE
 from .experiment_commands import ensemble, sweep
 from .report.command import report
 from .run_options import DataDir, Languages, Quiet, output_path, run_fields, split_list, with_run_options
@@ -84,7 +85,7 @@ def evaluate(
         int | None, typer.Option(help="A fixed random subset of each language; 0 for all; default: as the run.")
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens a sequence; default: as the run.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Sequences a batch.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Sequences a batch.")] = EVAL_BATCH_SIZE,
     quiet: Quiet = False,
 ) -> None:
     """Evaluate a saved model; with the run's own data, the figures are those that the run wrote."""
@@ -138,7 +139,7 @@ def predict(
     ] = "auto",
     task: TaskName = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens a sequence; default: as the run.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Sequences a batch.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Sequences a batch.")] = EVAL_BATCH_SIZE,
 ) -> None:
     """Predict for new text: token<TAB>tag lines, texts with a label behind, or answers by question id."""
     with one_line_errors():

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import logsumexp, softmax
 
 from . import atomic
+from .batch_size import EVAL_BATCH_SIZE
 from .charts import bar_chart
 from .directory_lock import exclusive
 from .evaluation import score_language
@@ -55,7 +56,7 @@ class EnsembleConfig:
     vote: bool = False
     split: str = "test"
     max_eval_examples: int | None = None
-    batch_size: int = 64
+    batch_size: int = EVAL_BATCH_SIZE
 
     def __post_init__(self) -> None:
         if len(self.runs) < 2 or len({run.resolve() for run in self.runs}) < len(self.runs):

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .batch_size import EVAL_BATCH_SIZE
 from .data.batching import by_length
 from .data.examples import Example
 from .model_inputs import ModelInputs
@@ -22,8 +23,6 @@ from .tasks import Encoding, Task
 
 if TYPE_CHECKING:
     from .frozen import StatesHead
-
-BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def example_scores(
     examples: Sequence[Example],
     *,
     max_length: int,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int = EVAL_BATCH_SIZE,
     autocast: torch.dtype | None = None,
     inputs: ModelInputs | None = None,
     on_batch: Callable[[int], None] | None = None,
@@ -120,7 +119,7 @@ def evaluate(
     data: Mapping[str, Sequence[Example]],
     *,
     max_length: int,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int = EVAL_BATCH_SIZE,
     autocast: torch.dtype | None = None,
     inputs: ModelInputs | None = None,
     progress: bool = False,

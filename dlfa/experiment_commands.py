@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .batch_size import EVAL_BATCH_SIZE
 from .run_options import DataDir, Languages, Quiet, output_path, run_fields, split_list, with_run_options
 from .terminal import fail, one_line_errors, print_table, quiet_libraries
 
@@ -65,7 +66,7 @@ def ensemble(
     max_eval_examples: Annotated[
         int | None, typer.Option(help="A fixed random subset of each language; 0 for all; default: as the first run.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Sequences a batch.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Sequences a batch.")] = EVAL_BATCH_SIZE,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an ensemble in --output-dir.")] = False,
     quiet: Quiet = False,
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from .batch_size import EVAL_BATCH_SIZE
 from .data.examples import DataError, Example, LabelledText, TaggedSentence
 from .data.lines import columns, example_lines, numbered_lines
 from .data.squad_files import read_squad_file
@@ -88,7 +89,7 @@ def _told_format(path: Path, lines: Sequence[tuple[int, str]]) -> str:
     return "tokens" if tabs or (blank_between and not several) else "text"
 
 
-def predict(run: SavedRun, examples: Sequence[Example], batch_size: int = 64) -> str:
+def predict(run: SavedRun, examples: Sequence[Example], batch_size: int = EVAL_BATCH_SIZE) -> str:
     """Predict and lay out.
 
     Returns:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
+from .batch_size import EVAL_BATCH_SIZE
 from .tasks import Task, get_task
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class RunConfig:
     max_train_examples: int | None = None
     max_eval_examples: int | None = None
     save_steps: int | None = None
-    eval_batch_size: int = field(default=64, metadata=_SPEED)
+    eval_batch_size: int = field(default=EVAL_BATCH_SIZE, metadata=_SPEED)
     bf16: bool = False
     fp16: bool = False
     gradient_checkpointing: bool = field(default=False, metadata=_SPEED)

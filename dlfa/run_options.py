@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .batch_size import EVAL_BATCH_SIZE
+
 Languages = Annotated[
     str | None, typer.Option("--languages", help="Comma-separated, such as en,de,zh; default: all that have data.")
 ]
@@ -105,7 +107,7 @@ def run_fields(
     save_steps: Annotated[
         int | None, typer.Option(help="Steps between checkpoints and dev evaluations; default: once an epoch.")
     ] = None,
-    eval_batch_size: Annotated[int, typer.Option(help="Sequences a batch of evaluation.")] = 64,
+    eval_batch_size: Annotated[int, typer.Option(help="Sequences a batch of evaluation.")] = EVAL_BATCH_SIZE,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 autocast.")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="float16 autocast with loss scaling (GPU).")] = False,
     gradient_checkpointing: Annotated[

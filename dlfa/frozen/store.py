@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from transformers import PreTrainedTokenizerBase
 
+from ..batch_size import EVAL_BATCH_SIZE
 from ..data.batching import PaddingCollator, by_length
 from ..modeling import DLFAModel
 from ..processes import process_state
@@ -74,7 +75,7 @@ class StateStore:
         folder: Path,
         *,
         dtype: str = "float32",
-        batch_size: int = 64,
+        batch_size: int = EVAL_BATCH_SIZE,
         autocast: torch.dtype | None = None,
         progress: bool = False,
     ) -> None:
