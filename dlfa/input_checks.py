@@ -63,13 +63,8 @@ def check_vocabulary(input_ids: Tensor, encoder: PreTrainedModel) -> None:
         return
     # not by the weight, which may be sharded
     rows = getattr(embedding_table(encoder), "num_embeddings", None)
-    if rows is None:
-        return
-    wrong = (input_ids < 0) | (input_ids >= rows)
-    if bool(wrong.any()):
-        raise ValueError(
-            f"input_ids must be in 0..{rows - 1}, the encoder's vocabulary, got {int(input_ids[wrong][0])}"
-        )
+    if rows is not None:
+        _check_rows("input_ids", input_ids, rows, "vocabulary")
 
 
 def check_token_types(token_type_ids: Tensor, shape: torch.Size, encoder: PreTrainedModel) -> None:
@@ -90,13 +85,15 @@ def check_token_types(token_type_ids: Tensor, shape: torch.Size, encoder: PreTra
         return
     tables = [getattr(part, "token_type_embeddings", None) for part in encoder.children()]
     types = next((table.num_embeddings for table in tables if isinstance(table, nn.Embedding)), None)
-    if types is None:
-        return
-    wrong = (token_type_ids < 0) | (token_type_ids >= types)
+    if types is not None:
+        _check_rows("token_type_ids", token_type_ids, types, "token types")
+
+
+def _check_rows(name: str, ids: Tensor, rows: int, what: str) -> None:
+    """Raise ValueError unless all `ids` are rows of a table of the encoder's."""
+    wrong = (ids < 0) | (ids >= rows)
     if bool(wrong.any()):
-        raise ValueError(
-            f"token_type_ids must be in 0..{types - 1}, the encoder's token types, got {int(token_type_ids[wrong][0])}"
-        )
+        raise ValueError(f"{name} must be in 0..{rows - 1}, the encoder's {what}, got {int(ids[wrong][0])}")
 
 
 def check_positions(input_ids: Tensor | None, shape: torch.Size, encoder: PreTrainedModel) -> None:
