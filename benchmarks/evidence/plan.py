@@ -159,6 +159,7 @@ POS_FULL_ALL = _pos(
     headline="POS, full fine-tuning, all training data",
     question="POS, full fine-tuning, all of the English training data: what is left of the gains?",
     regime="full",
+    seeds=THREE,
     options={**_TAGGING, **_FULL, "epochs": 1},
     variants=_modes(6),
 )
