@@ -32,7 +32,7 @@ from typing import Annotated
 
 import typer
 
-from dlfa.atomic import temporary, write_text
+from dlfa.files.atomic import temporary, write_text
 
 from .hardware import ROOT, choose_device
 from .processes import GRACE_SECONDS, run_limited

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from dlfa.atomic import write_text
+from dlfa.files.atomic import write_text
 
 # Columns of text that a table takes where no terminal says how wide it is.
 PLAIN_WIDTH = 180

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlfa.atomic import write_bytes
+from dlfa.files.atomic import write_bytes
 
 from .cases import Case
 from .floors import operations, tensors_moved

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dlfa.atomic import write_text
+from dlfa.files.atomic import write_text
 
 from . import aif, launch, memory, padding, plots, providers, schedule, step, token
 from .cases import SHAPES, core_case

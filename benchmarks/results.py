@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dlfa.atomic import write_text
+from dlfa.files.atomic import write_text
 
 from .cases import Case
 

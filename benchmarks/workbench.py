@@ -23,12 +23,12 @@ import typer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, BertConfig, BertModel, PreTrainedTokenizerFast, set_seed
 
-from dlfa.evaluation import evaluate
+from dlfa.evaluation.evaluate import evaluate
 from dlfa.frozen import StateInputs
-from dlfa.materials import Materials, load_data, load_materials
-from dlfa.run_config import RunConfig
 from dlfa.terminal import one_line_errors
-from dlfa.training import fit, prepare
+from dlfa.training.materials import Materials, load_data, load_materials
+from dlfa.training.run_config import RunConfig
+from dlfa.training.train import fit, prepare
 
 from .output import print_table, write_json
 

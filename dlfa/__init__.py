@@ -14,8 +14,8 @@ from . import registration
 if TYPE_CHECKING:
     from dlfa_kernels import __version__ as __version__
 
-    from .configuration import DLFAConfig
-    from .modeling import (
+    from .models.configuration import DLFAConfig
+    from .models.modeling import (
         DLFAForQuestionAnswering,
         DLFAForSequenceClassification,
         DLFAForTokenClassification,
@@ -38,7 +38,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("dlfa_kernels").__version__
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(".configuration" if name == "DLFAConfig" else ".modeling", __name__)
+    module = importlib.import_module(".models.configuration" if name == "DLFAConfig" else ".models.modeling", __name__)
     return getattr(module, name)
 
 

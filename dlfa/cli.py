@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .analysis.command import analyze
-from .batch_size import EVAL_BATCH_SIZE
+from .evaluation.batch_size import EVAL_BATCH_SIZE
 from .experiment_commands import ensemble, sweep
 from .report.command import report
 from .run_options import DataDir, Languages, Quiet, output_path, run_fields, split_list, with_run_options
 from .terminal import fail, is_first_process, one_line_errors, print_table, quiet_libraries
 
 if TYPE_CHECKING:
-    from .saved_runs import SavedRun
+    from .evaluation.saved_runs import SavedRun
 
 app = typer.Typer(
     name="dlfa",
@@ -52,12 +52,12 @@ def train(
         given = {"fusion": fusion, "fuse": fuse}
         fields["model_options"] |= {"fusion_layer": _fusion_layer(fusion_layer, fusion)}
         fields["model_options"] |= {name: value for name, value in given.items() if value is not None}
-        from .run_config import RunConfig
+        from .training.run_config import RunConfig
 
         config = RunConfig(output_dir=output_dir, seed=seed, **fields)
         quiet_libraries()
-        from .run_directory import RunDirectory
-        from .training import train as train_run
+        from .training.run_directory import RunDirectory
+        from .training.train import train as train_run
 
         complete = resume and RunDirectory(output_dir).results_file.exists()
         try:
@@ -96,13 +96,13 @@ def evaluate(
         if max_eval_examples is not None and max_eval_examples < 0:
             raise ValueError(f"--max-eval-examples must not be negative, got {max_eval_examples}")
         run = _load_run(model_dir, task, max_length)
-        from . import atomic
-        from .evaluation import evaluate as evaluate_languages
-        from .evaluation_data import evaluation_data, examples_of_each
-        from .output_paths import check_file, check_folder
-        from .prediction_files import write_predictions
-        from .results import summary
-        from .saved_runs import told_by_run
+        from .evaluation.evaluate import evaluate as evaluate_languages
+        from .evaluation.evaluation_data import evaluation_data, examples_of_each
+        from .evaluation.prediction_files import write_predictions
+        from .evaluation.results import summary
+        from .evaluation.saved_runs import told_by_run
+        from .files import atomic
+        from .files.output_paths import check_file, check_folder
 
         config = run.config
         configs = [] if config is None else [config]
@@ -148,11 +148,11 @@ def predict(
 
         check_alone("dlfa predict is one process")
         run = _load_run(model_dir, task, max_length)
-        from . import atomic
         from .data.lines import STANDARD_INPUT
-        from .output_paths import check_file
-        from .prediction import predict as predict_examples
-        from .prediction import read_input
+        from .evaluation.prediction import predict as predict_examples
+        from .evaluation.prediction import read_input
+        from .files import atomic
+        from .files.output_paths import check_file
 
         examples = read_input(run.task, STANDARD_INPUT if input_file == "-" else Path(input_file), input_format)
         if output is not None:
@@ -168,7 +168,7 @@ def predict(
 @app.command()
 def tasks() -> None:
     """List the tasks with their languages, metric, source and XTREME's hyper-parameters."""
-    from .tables import task_table
+    from .evaluation.tables import task_table
     from .tasks import TASKS
 
     print_table(task_table(TASKS.values()))
@@ -216,7 +216,7 @@ def _load_run(model_dir: Path, task: str | None, max_length: int | None) -> Save
     if max_length is not None and max_length < 1:
         raise ValueError(f"--max-length must be at least 1, got {max_length}")
     quiet_libraries()
-    from .saved_runs import load_run
+    from .evaluation.saved_runs import load_run
 
     return load_run(model_dir, task, max_length)
 
@@ -225,7 +225,7 @@ def _show(results: dict[str, Any]) -> None:
     """Print the table, on the first process alone."""
     if not is_first_process():
         return
-    from .tables import language_table
+    from .evaluation.tables import language_table
 
     print_table(language_table(results))
 

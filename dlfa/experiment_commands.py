@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .batch_size import EVAL_BATCH_SIZE
+from .evaluation.batch_size import EVAL_BATCH_SIZE
 from .run_options import DataDir, Languages, Quiet, output_path, run_fields, split_list, with_run_options
 from .terminal import fail, one_line_errors, print_table, quiet_libraries
 
@@ -39,10 +39,10 @@ def sweep(
         layers = None if fusion_layers == "all" else _integers("fusion-layers", fusion_layers)
         numbers, names = _integers("seeds", seeds), split_list("modes", modes)
         quiet_libraries()
-        from .run_config import RunConfig
+        from .evaluation.tables import sweep_table
         from .sweep.config import SweepConfig
         from .sweep.run import run_sweep
-        from .tables import sweep_table
+        from .training.run_config import RunConfig
 
         base = RunConfig(output_dir=output_dir, **fields)
         config = SweepConfig(base, output_dir, layers, numbers, names)
@@ -77,8 +77,8 @@ def ensemble(
         from rich.console import Console
         from rich.progress import Progress
 
-        from .ensemble import EnsembleConfig, run_ensemble
-        from .tables import language_table
+        from .evaluation.ensemble import EnsembleConfig, run_ensemble
+        from .evaluation.tables import language_table
 
         config = EnsembleConfig(tuple(runs), output_dir, data_dir, wanted, vote, split, max_eval_examples, batch_size)
         with Progress(console=Console(stderr=True), disable=quiet, transient=True) as bar:

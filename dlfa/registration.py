@@ -20,7 +20,7 @@ def register_when_transformers_loads() -> None:
     imports. The models follow when the first DLFAConfig is made: no Auto class can reach them without one.
     """
     if _AUTO_CONFIG in sys.modules:
-        importlib.import_module("dlfa.configuration")
+        importlib.import_module("dlfa.models.configuration")
     elif not any(isinstance(finder, _AfterAutoConfig) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterAutoConfig())
 
@@ -51,4 +51,4 @@ class _ThenRegister(importlib.abc.Loader):
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
         self.loader.exec_module(module)
-        importlib.import_module("dlfa.configuration")
+        importlib.import_module("dlfa.models.configuration")

@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from dlfa import atomic
-from dlfa.configuration import DLFAConfig
-from dlfa.json_files import read_object
-from dlfa.recorded_runs import error_file
-from dlfa.run_config import Role, RunConfig, fields_of
-from dlfa.run_directory import RunDirectory
+from dlfa.files import atomic
+from dlfa.files.json_files import read_object
+from dlfa.models.configuration import DLFAConfig
+from dlfa.training.recorded_runs import error_file
+from dlfa.training.run_config import Role, RunConfig, fields_of
+from dlfa.training.run_directory import RunDirectory
 
 from .groups import NOWHERE, PlannedEnsemble, PlannedRun
 from .source import hardware

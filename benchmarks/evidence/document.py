@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlfa import atomic
+from dlfa.files import atomic
 
 from ..readme_sections import EVIDENCE, replace_section
 from .control import control_overview

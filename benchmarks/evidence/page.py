@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from dlfa import atomic
+from dlfa.files import atomic
 from dlfa.report.language_groups import FAMILY, LANGUAGE, SCRIPT
 from dlfa.report.plots import language_heat_map, layer_curve
 from dlfa.report.tables import Table, group_table

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dlfa import atomic
+from dlfa.files import atomic
 
 MOST_BYTES = 120_000
 _COLOURS = (256, 64, 32, 16)

@@ -14,12 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlfa import atomic
-from dlfa.json_files import read_object
+from dlfa.files import atomic
+from dlfa.files.json_files import read_object
 from dlfa.report.ensembles import read_ensemble
 from dlfa.report.runs import Run, read_run
-from dlfa.run_config import RunConfig
-from dlfa.run_directory import RunDirectory
+from dlfa.training.run_config import RunConfig
+from dlfa.training.run_directory import RunDirectory
 
 from .directories import finished_directories, protocol, read_record
 from .groups import PROTOCOL_OPTIONS, Places

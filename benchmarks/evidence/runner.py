@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlfa import atomic
-from dlfa.ensemble import EnsembleConfig, run_ensemble
-from dlfa.json_files import read_object
-from dlfa.materials import Materials
-from dlfa.recorded_runs import error_file, failure_reason, run_recorded
-from dlfa.run_config import RunConfig
-from dlfa.run_directory import RunDirectory
+from dlfa.evaluation.ensemble import EnsembleConfig, run_ensemble
+from dlfa.files import atomic
+from dlfa.files.json_files import read_object
+from dlfa.training.materials import Materials
+from dlfa.training.recorded_runs import error_file, failure_reason, run_recorded
+from dlfa.training.run_config import RunConfig
+from dlfa.training.run_directory import RunDirectory
 
 from .directories import DONE, OTHER, RERUNS, begin_attempt, changes, claim, end_attempt, state_of
 from .groups import Places, PlannedEnsemble, PlannedRun

@@ -7,9 +7,9 @@ import gc
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dlfa.configuration import DLFAConfig
-from dlfa.materials import Materials, compute_states, load_data, load_materials
-from dlfa.run_config import RunConfig
+from dlfa.models.configuration import DLFAConfig
+from dlfa.training.materials import Materials, compute_states, load_data, load_materials
+from dlfa.training.run_config import RunConfig
 
 # The fields of a run's configuration that `dlfa.training.prepare` wants equal in runs that share materials.
 _SHARED = (

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import atomic
+from ..files import atomic
 from ..report.tables import Table
 from .findings import zero_shot_mean
 from .gate_statistics import CLOSED, OPEN

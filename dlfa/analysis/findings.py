@@ -13,7 +13,7 @@ import numpy as np
 from ..data.examples import Example
 from ..data.layout import languages_on_disk
 from ..data.loading import choose_languages, read_split, subset
-from ..languages import by_family
+from ..tasks.language_families import by_family
 from .gate_statistics import FusionWatcher, gate_summary
 from .probes import FOLDS, STRENGTH, language_probe, score_label_probes, train_label_probes
 from .states import language_states

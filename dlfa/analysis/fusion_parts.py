@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from dlfa_kernels import FusedAIF
 
-from ..fusion import AIFSequence, Fusion, LayerSum, LowerLayer, ResidualSequence, ScalarMix
+from ..models.fusion import AIFSequence, Fusion, LayerSum, LowerLayer, ResidualSequence, ScalarMix
 
 LAST = "last"
 BRANCHES = "branches"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..figures import COLOURS, new_figure, write_png
+from ..files.figures import COLOURS, new_figure, write_png
 from .findings import zero_shot_mean
 from .fusion_parts import BRANCHES, LAST
 from .subject import FUSED

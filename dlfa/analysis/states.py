@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..data.batching import PaddingCollator, by_length
 from ..data.examples import Example, LabelledText, TaggedSentence
+from ..models.words import mean_of_subwords, mean_of_tokens
 from ..tasks import Encoding, Feature
-from ..words import mean_of_subwords, mean_of_tokens
 from .fusion_parts import FusionParts, fusion_parts
 from .subject import Subject
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from ..configuration import LABEL_SUBWORDS
-from ..materials import load_tokenizer
-from ..modeling import DLFAModel
-from ..positions import check_length
-from ..pretrained import DLFAPreTrainedModel, no_encoder
+from ..evaluation.saved_runs import load_run
+from ..models.configuration import LABEL_SUBWORDS
+from ..models.modeling import DLFAModel
+from ..models.positions import check_length
+from ..models.pretrained import DLFAPreTrainedModel, no_encoder
 from ..processes import default_device
-from ..saved_runs import load_run
 from ..tasks import Task, get_task
+from ..training.materials import load_tokenizer
 
 FUSED = "fused"  # the name of the fusion's output among the layers
 

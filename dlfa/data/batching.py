@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..ignored_label import IGNORED
+from .ignored_label import IGNORED
 
 
 class PaddingCollator:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..configuration import DLFAConfig
-from ..pretrained import DLFAPreTrainedModel
+from ..models.configuration import DLFAConfig
+from ..models.pretrained import DLFAPreTrainedModel
 
 
 class StatesHead(nn.Module):

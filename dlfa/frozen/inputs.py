@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..data.batching import PaddingCollator
 from ..data.examples import Example
-from ..model_inputs import Batches, ModelInputs
+from ..evaluation.model_inputs import Batches, ModelInputs
 from ..tasks import Encoding, Feature, Task
 from .store import LAST, StateStore
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .. import atomic
+from ..files import atomic
 
 _ABANDONED = 24 * 3600.0  # seconds without a write, after which a partial file is one of a process that was killed
 

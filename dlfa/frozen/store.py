@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.progress import Progress
 from transformers import PreTrainedTokenizerBase
 
-from ..batch_size import EVAL_BATCH_SIZE
 from ..data.batching import PaddingCollator, by_length
-from ..modeling import DLFAModel
+from ..evaluation.batch_size import EVAL_BATCH_SIZE
+from ..models.modeling import DLFAModel
 from ..processes import process_state
-from ..run_config import STATES_DTYPES
 from ..tasks import Feature
+from ..training.run_config import STATES_DTYPES
 from .fingerprints import encoder_fingerprint, sequences_fingerprint, weights_fingerprint
 from .layer_files import open_layer, write_layers
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import atomic
+from ..files import atomic
 from .grammar import LETTERS, Grammar, Lexicon, Word, WordOrder
 
 OTHER_ALPHABET = str.maketrans(LETTERS, "".join(chr(ord("ა") + index) for index in range(len(LETTERS))))

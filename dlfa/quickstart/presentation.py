@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ..figures import new_figure, write_png
+from ..files.figures import new_figure, write_png
 from .comparison import DLFA, LAST
 from .corpus import LANGUAGES
 

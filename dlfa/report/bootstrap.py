@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..data.examples import Example
 from ..data.loading import read_split, subset
-from ..prediction_files import read_predictions
+from ..evaluation.prediction_files import read_predictions
 from ..tasks import TASKS, Task
 from .comparison import Comparison
 from .language_groups import LanguageGroup

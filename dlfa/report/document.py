@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import atomic
-from ..output_paths import make_folder
+from ..files import atomic
+from ..files.output_paths import make_folder
 from .ensembles import Ensemble
 from .findings import Findings
 from .language_groups import FAMILY, LANGUAGE, SCRIPT

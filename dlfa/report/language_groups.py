@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..languages import by_family, language
+from ..tasks.language_families import by_family, language
 from .comparison import Comparison
 
 AVERAGE, LANGUAGE, FAMILY, SCRIPT = "average", "language", "family", "script"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..figures import COLOURS, new_figure, write_png
-from ..languages import language
+from ..files.figures import COLOURS, new_figure, write_png
+from ..tasks.language_families import language
 from .comparison import Comparison
 from .findings import Findings
 from .language_groups import FAMILY, LANGUAGE, SCRIPT, LanguageGroup, language_group

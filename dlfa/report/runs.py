@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..json_files import read_object
-from ..run_config import Role, fields_of
+from ..files.json_files import read_object
+from ..training.run_config import Role, fields_of
 from .encoders import told_apart
 from .ensembles import Ensemble, read_ensemble
 from .fields import Fields

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..languages import language
+from ..tasks.language_families import language
 from .ensembles import Ensemble
 from .findings import Effect, Findings
 from .language_groups import FAMILY, LANGUAGE, LanguageGroup, average_groups, language_group

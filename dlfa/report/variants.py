@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..fusion_names import FUSIONS
+from ..models.fusion_names import FUSIONS
 
 # Options that say nothing of how a fusion works, or that a variant tells by itself.
 _UNUSED = {"label_subword", "classifier_pooling", "classifier_dropout", "aif_backend", "fusion", "fusion_layer", "fuse"}
@@ -100,6 +100,6 @@ def _frozen(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 @functools.cache
 def _defaults() -> dict[str, Any]:
     """The default of every option of a model."""
-    from ..configuration import DLFAConfig
+    from ..models.configuration import DLFAConfig
 
     return {item.name: item.default for item in dataclasses.fields(DLFAConfig)}

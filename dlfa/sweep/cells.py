@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from ..materials import Materials, load_data, load_materials
-from ..recorded_runs import run_recorded, write_error
 from ..terminal import quiet_libraries
+from ..training.materials import Materials, load_data, load_materials
+from ..training.recorded_runs import run_recorded, write_error
 from .config import Cell, SweepConfig
 
 # A process takes as long to start as a few runs over a frozen encoder.

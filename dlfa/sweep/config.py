@@ -11,10 +11,10 @@ from transformers import AutoConfig
 
 from dlfa_kernels.checks import FUSE_MODES
 
-from ..configuration import DLFAConfig
-from ..fusion_names import FUSIONS
-from ..pretrained import no_encoder
-from ..run_config import RunConfig
+from ..models.configuration import DLFAConfig
+from ..models.fusion_names import FUSIONS
+from ..models.pretrained import no_encoder
+from ..training.run_config import RunConfig
 
 MODES = (*(fusion for fusion in FUSIONS if fusion != "aif"), *(f"aif:{fuse}" for fuse in FUSE_MODES))
 _WITHOUT_LAYER = ("last", "scalar_mix")

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import atomic
-from ..json_files import read_object
-from ..recorded_runs import error_file, failure_reason
-from ..results import installed_version
-from ..run_directory import SWEEP, RunDirectory
+from ..evaluation.results import installed_version
+from ..files import atomic
+from ..files.json_files import read_object
+from ..training.recorded_runs import error_file, failure_reason
+from ..training.run_directory import SWEEP, RunDirectory
 from .config import Cell, SweepConfig
 
 

@@ -8,14 +8,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..directory_lock import LOCK, exclusive
+from ..files.directory_lock import LOCK, exclusive
+from ..files.json_files import read_object
 from ..frozen.fingerprints import weights_fingerprint
-from ..intermediate import Predecessor
-from ..json_files import read_object
-from ..materials import compute_states, load_data, load_encoder, load_materials
 from ..processes import check_alone
-from ..run_config import differences
-from ..run_directory import SWEEP, RunDirectory
+from ..training.intermediate import Predecessor
+from ..training.materials import compute_states, load_data, load_encoder, load_materials
+from ..training.run_config import differences
+from ..training.run_directory import SWEEP, RunDirectory
 from .cells import default_processes, run_cells
 from .config import Cell, SweepConfig
 from .record import SweepRecord

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import metrics
 from ..data.examples import LabelledText
 from ..data.text_files import read_text_file
+from ..evaluation import metrics
 from .base import Encoding, Feature, Task, decides, label_name
 
 if TYPE_CHECKING:

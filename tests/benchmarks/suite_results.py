@@ -12,7 +12,7 @@ from benchmarks.floors import PASSES, Ceilings, floor_us
 from benchmarks.ncu import TRAFFIC_FILE
 from benchmarks.results import Results, case_keys
 from benchmarks.step import PLAIN_HEAD
-from dlfa.atomic import write_text
+from dlfa.files.atomic import write_text
 
 CEILINGS = Ceilings(4.0, {"bfloat16": 800.0, "float16": 800.0, "float32": 400.0})
 HEADER: dict[str, Any] = {

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-import dlfa.recorded_runs
+import dlfa.training.recorded_runs
 from benchmarks.evidence import command as evidence_command
 from benchmarks.evidence import shared_materials, source
 from benchmarks.evidence.directories import claim, read_record, state_of
@@ -19,7 +19,7 @@ from benchmarks.evidence.groups import Ensemble, Group, Places, planned_runs, va
 from benchmarks.evidence.rows import collect, config_of, merged, read_rows, row_of, write_rows
 from benchmarks.evidence.runner import make_ensembles, make_runs
 from benchmarks.workbench import TAGS, make_encoder
-from dlfa.training import train
+from dlfa.training.train import train
 
 OPTIONS = {
     "learning_rate": 1e-2, "epochs": 1, "batch_size": 8, "gradient_accumulation": 1, "max_length": 32,
@@ -98,17 +98,17 @@ def test_failed_run_is_recorded_and_tried_again(places):
 
 
 def test_interrupted_run_goes_on(places, monkeypatch):
-    plan, original = (group(variant("last")),), dlfa.recorded_runs.fit
+    plan, original = (group(variant("last")),), dlfa.training.recorded_runs.fit
 
     def stop(prepared, **_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(dlfa.recorded_runs, "fit", stop)
+    monkeypatch.setattr(dlfa.training.recorded_runs, "fit", stop)
     with pytest.raises(KeyboardInterrupt):
         make_runs(planned_runs(plan)[0], places, print)
     assert states(plan, places) == {"last/seed1": "interrupted"}
     assert collect(places.output_dir) == []
-    monkeypatch.setattr(dlfa.recorded_runs, "fit", original)
+    monkeypatch.setattr(dlfa.training.recorded_runs, "fit", original)
     assert make_runs(planned_runs(plan)[0], places, print) == {"done": 1}
     attempts = read_record(places.output_dir / "tiny/last/seed1")["attempts"]
     assert [attempt["seconds"] is None for attempt in attempts] == [True, False]

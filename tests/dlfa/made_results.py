@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dlfa.data.examples import Example, TaggedSentence
-from dlfa.metrics import average
+from dlfa.evaluation.metrics import average
 from dlfa.tasks import TASKS, Task
 
 Predictor = Callable[[str, Sequence[Example], random.Random], list[Any]]

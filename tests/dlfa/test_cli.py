@@ -407,7 +407,7 @@ def test_a_backend_that_cannot_run_is_told_before_anything_is_written(
 
 
 def test_what_fails_in_training_is_one_line(encoder, data_dir, tmp_path, monkeypatch):
-    import dlfa.training as training
+    import dlfa.training.train as training
 
     def no_room(*_):
         raise OSError(28, "No space left on device")
@@ -426,7 +426,7 @@ def test_resume_of_a_complete_run_says_so(run, encoder, data_dir):
 
 
 def test_interrupt_tells_how_to_go_on(encoder, data_dir, tmp_path, monkeypatch):
-    import dlfa.training as training
+    import dlfa.training.train as training
 
     def interrupted(prepared):
         raise KeyboardInterrupt

@@ -1,0 +1,207 @@
+"""Ensembles: several saved runs decide together, by the mean of their probabilities or by vote, and score as a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp, softmax
+
+from ..files import atomic
+from ..files.directory_lock import exclusive
+from ..processes import check_alone
+from ..tasks.question_answering import Span
+from ..training.run_config import RunConfig
+from ..training.run_directory import RunDirectory
+from .batch_size import EVAL_BATCH_SIZE
+from .charts import bar_chart
+from .evaluate import score_language
+from .evaluation_data import evaluation_data
+from .prediction_files import write_predictions
+from .results import summary
+from .saved_runs import load_run, told_by_run
+
+# What results.json tells of one model; of an ensemble where all of its runs agree.
+_OF_A_MODEL = ("model", "fusion", "fusion_layer", "fuse", "label_subword", "classifier_pooling")
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsembleConfig:
+    """What an ensemble is made of.
+
+    Args:
+        runs: output directories of `dlfa train`, at least two, of one task.
+        output_dir: where results and predictions are written; holds no run, and no files of their names but an
+            ensemble's; whatever else lies there stays.
+        data_dir: data in XTREME's layout; None takes the first run's own.
+        languages: to test on; None takes those that all runs were tested on, or where there are none such all that
+            have data.
+        vote: each run has one vote for each decision (a word's tag, a text's label, a question's answer), ties going
+            to the candidate that the runs' mean probability prefers; else that mean decides alone.
+        split: "test" or "dev".
+        max_eval_examples: a fixed random subset of each language; 0 takes all, None as many as the first run.
+        batch_size: sequences a batch.
+
+    Raises:
+        ValueError: too few runs, one twice, or a value out of its range.
+    """
+
+    runs: tuple[Path, ...]
+    output_dir: Path
+    data_dir: Path | None = None
+    languages: tuple[str, ...] | None = None
+    vote: bool = False
+    split: str = "test"
+    max_eval_examples: int | None = None
+    batch_size: int = EVAL_BATCH_SIZE
+
+    def __post_init__(self) -> None:
+        if len(self.runs) < 2 or len({run.resolve() for run in self.runs}) < len(self.runs):
+            raise ValueError(f"an ensemble needs at least two runs, none of them twice, got {_names(self.runs)}")
+        if self.split not in ("test", "dev"):
+            raise ValueError(f"--split must be test or dev, got {self.split!r}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.max_eval_examples is not None and self.max_eval_examples < 0:
+            raise ValueError(f"max_eval_examples must not be negative, got {self.max_eval_examples}")
+
+
+def run_ensemble(
+    config: EnsembleConfig, *, overwrite: bool = False, on_run: Callable[[Path], None] | None = None
+) -> dict[str, Any]:
+    """Evaluate an ensemble and write results.json, predictions and the chart to its `output_dir`.
+
+    The models are loaded one after the other.
+
+    Args:
+        config: the ensemble.
+        overwrite: replace what an ensemble left in `output_dir`.
+        on_run: called after each run that has been evaluated.
+
+    Returns:
+        The content of results.json: as a run's, with `ensemble` in place of what tells of one model's training.
+
+    Raises:
+        ValueError: bad input, or an `output_dir` that another process works in; raised before any model runs.
+        FloatingPointError: a run's scores are NaN or infinite.
+    """
+    check_alone("an ensemble is evaluated by one process")
+    with exclusive(config.output_dir):
+        return _run_held(config, overwrite, on_run)
+
+
+def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], None] | None) -> dict[str, Any]:
+    """`run_ensemble`, in a directory that no other process works in."""
+    directory = RunDirectory(config.output_dir)
+    directory.check_for_ensemble(overwrite)
+    configs = [_config_of(path) for path in config.runs]
+    names = {run.task for run in configs}
+    if len(names) > 1:
+        raise ValueError(f"the runs must be of one task, got {', '.join(sorted(names))}")
+    task = configs[0].task_object
+    data = evaluation_data(
+        task, configs, data_dir=config.data_dir, languages=config.languages, split=config.split,
+        max_eval_examples=config.max_eval_examples,
+    )  # fmt: skip
+    told = {path: told_by_run(path, run) for path, run in zip(config.runs, configs, strict=True)}
+    first = load_run(config.runs[0])
+    members: list[dict[str, Any]] = []
+    environments: list[dict[str, Any]] = []
+    scores: dict[str, list[list[Any]]] = {language: [] for language in data}
+    for path in config.runs:
+        run = first if path == config.runs[0] else load_run(path)
+        evaluations = {}
+        for language, examples in data.items():
+            found = run.scores(examples, config.batch_size)
+            scores[language].append(found)
+            evaluations[language] = score_language(task, language, examples, found)
+        name, seed = (path.name, None) if run.config is None else (run.config.model, run.config.seed)
+        result = summary(
+            task, run.model, name, evaluations, seed=seed, split=config.split, autocast=run.autocast, **told[path]
+        )  # fmt: skip
+        environments.append(result["environment"])
+        kept = (*_OF_A_MODEL, "seed", "average", "average_zero_shot")
+        members.append({"run": path.name, **{key: result[key] for key in kept}})
+        if on_run is not None:
+            on_run(path)
+    evaluations = {
+        language: score_language(task, language, data[language], together(several, config.vote))
+        for language, several in scores.items()
+    }
+    by = "vote" if config.vote else "mean probability"
+    results = summary(
+        task,
+        first.model,
+        members[0]["model"],
+        evaluations,
+        seed=None,
+        split=config.split,
+        ensemble={"by": by, "runs": members},
+    )
+    results |= {key: _common([member[key] for member in members]) for key in _OF_A_MODEL}
+    results["environment"] = {key: _common([each[key] for each in environments]) for key in environments[0]}
+    atomic.write_json(directory.ensemble_file, {"by": by, "runs": [member["run"] for member in members]})
+    directory.clear_results()
+    write_predictions(directory.predictions, task, evaluations, config.split)
+    bar_chart(results, directory.chart_file)
+    atomic.write_json(directory.results_file, results)
+    return results
+
+
+def together(several: Sequence[Sequence[Any]], vote: bool) -> list[Any]:
+    """The scores of an ensemble from those of its members.
+
+    Args:
+        several: of each member the scores of every example, as `dlfa.evaluation.example_scores` gives them.
+        vote: count each member's first choice; else average the probabilities.
+
+    Returns:
+        One entry an example, from which the task decides as from one model's: log of the mean probabilities, or the
+        numbers of votes plus half the mean probability, which settles ties and nothing else.
+    """
+    return [_example_together(members, vote) for members in zip(*several, strict=True)]
+
+
+def _example_together(members: Sequence[Any], vote: bool) -> Any:
+    if isinstance(members[0], list):
+        return _spans_together(members, vote)
+    stacked = np.stack(members)
+    mean = logsumexp(stacked, axis=0) - np.log(len(members))
+    if not vote:
+        return mean
+    votes = np.eye(stacked.shape[-1])[stacked.argmax(axis=-1)].sum(axis=0)
+    return votes + np.exp(mean) / 2
+
+
+def _spans_together(members: Sequence[list[Span]], vote: bool) -> list[Span]:
+    """Candidate answers; a member's probabilities are the softmax over its own candidates."""
+    totals: dict[tuple[int, int], float] = {}
+    for spans in members:
+        shares = softmax([span.score for span in spans]) if spans else []
+        for rank, (span, share) in enumerate(zip(spans, shares, strict=True)):
+            place, mean = (span.start, span.stop), float(share) / len(members)
+            totals[place] = totals.get(place, 0.0) + ((rank == 0) + mean / 2 if vote else mean)
+    return sorted((Span(total, *place) for place, total in totals.items()), reverse=True)
+
+
+def _common(values: Sequence[Any]) -> Any:
+    return values[0] if all(value == values[0] for value in values) else None
+
+
+def _names(runs: Sequence[Path]) -> str:
+    return ", ".join(map(str, runs)) or "none"
+
+
+def _config_of(path: Path) -> RunConfig:
+    """The configuration of a run, read without loading its model."""
+    if not path.is_dir():
+        raise ValueError(f"run {path} does not exist")
+    directory = RunDirectory(path)
+    if not directory.run_file.exists():
+        raise ValueError(f"{path} has no run.json, so it is no run of dlfa train")
+    if not (path / "config.json").exists():
+        raise ValueError(f"no model in {path}: the run is not complete, or was made by a sweep without --keep-models")
+    return directory.read_config()

@@ -1,0 +1,172 @@
+"""Evaluation: scores and predictions by example, metrics by language."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from rich.console import Console
+from rich.progress import Progress
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.batching import by_length
+from ..data.examples import Example
+from ..processes import process_state
+from ..tasks import Encoding, Task
+from .batch_size import EVAL_BATCH_SIZE
+from .model_inputs import ModelInputs
+
+if TYPE_CHECKING:
+    from ..frozen import StatesHead
+
+
+@dataclass(frozen=True)
+class LanguageEvaluation:
+    """One language: its metrics, and for each example, in the order of the data, its scores and its prediction."""
+
+    metrics: dict[str, float]
+    examples: list[Example]
+    scores: list[Any]
+    predictions: list[Any]
+
+
+def encoding_of(model: PreTrainedModel | StatesHead, max_length: int) -> Encoding:
+    """How examples must be encoded for `model`, at most `max_length` tokens a sequence."""
+    return Encoding(max_length, getattr(model.config, "label_subword", "first"))
+
+
+def example_scores(
+    model: PreTrainedModel | StatesHead,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    max_length: int,
+    batch_size: int = EVAL_BATCH_SIZE,
+    autocast: torch.dtype | None = None,
+    inputs: ModelInputs | None = None,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[Any]:
+    """Run `model` over `examples` without gradients, in batches of like length, and return each example's scores.
+
+    With several processes (torchrun, accelerate launch) each runs its share and all return the whole.
+
+    Args:
+        model: with the head for `task`; its mode (train or eval) is restored.
+        tokenizer: the one that the model was trained with.
+        task: the task.
+        examples: to be scored.
+        max_length: the longest sequence; longer examples are split or cut as the task says.
+        batch_size: sequences a batch.
+        autocast: bfloat16 or float16 to run in; None runs in the model's dtype.
+        inputs: where features and batches come from, for features that are kept over several calls, and for the
+            cached states that a `StatesHead` takes; None encodes the examples with `tokenizer`.
+        on_batch: called after each batch with the number of sequences done.
+
+    Returns:
+        One entry an example: (words, labels) or (labels,) float32 log probabilities, or the best spans of an answer.
+
+    Raises:
+        FloatingPointError: scores by which nothing can be decided, such as NaN; raised on every process.
+    """
+    inputs = inputs or ModelInputs(task, tokenizer, encoding_of(model, max_length))
+    features = inputs.features(examples, training=False)
+    batches = by_length([len(feature.inputs["input_ids"]) for feature in features], batch_size)
+    state = process_state()
+    mine = list(range(len(batches)))[state.process_index :: state.num_processes]
+    make_batch, device = inputs.batches(features, model.config), model.device
+    casting = torch.autocast(device.type, autocast) if autocast is not None else contextlib.nullcontext()
+    done: list[tuple[int, Any]] = []
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), casting:
+            for batch in (batches[index] for index in mine):
+                outputs = model(**{name: values.to(device) for name, values in make_batch(batch).items()})
+                arrays = {
+                    name: value.float().cpu().numpy()
+                    for name, value in outputs.items()
+                    if name.endswith("logits") and value is not None
+                }
+                done += [(index, task.feature_scores(features[index], arrays, row)) for row, index in enumerate(batch)]
+                if on_batch is not None:
+                    on_batch(len(batch))
+    finally:
+        model.train(was_training)
+    if state.num_processes > 1:
+        done = gather_object(done)
+    undecided = sum(score is None for _, score in done)
+    if undecided:
+        raise FloatingPointError(
+            f"the model's scores of {undecided} of {len(features)} sequences are NaN or infinite: its training "
+            "diverged (try a lower learning rate), or its weights are damaged"
+        )
+    scores: list[Any] = [None] * len(features)
+    for index, score in done:
+        scores[index] = score
+    return task.example_scores(examples, features, scores)
+
+
+def evaluate(
+    model: PreTrainedModel | StatesHead,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    data: Mapping[str, Sequence[Example]],
+    *,
+    max_length: int,
+    batch_size: int = EVAL_BATCH_SIZE,
+    autocast: torch.dtype | None = None,
+    inputs: ModelInputs | None = None,
+    progress: bool = False,
+) -> dict[str, LanguageEvaluation]:
+    """Evaluate `model` on each language of `data`.
+
+    Args:
+        data: labelled examples by language.
+        progress: show a bar on standard error, on the main process alone.
+        model, tokenizer, task, max_length, batch_size, autocast, inputs: as `example_scores`.
+
+    Returns:
+        By language, in the order of `data`: metrics, and the scores and predictions of every example.
+
+    Raises:
+        FloatingPointError: as `example_scores` and `score_language`.
+    """
+    results = {}
+    with Progress(console=Console(stderr=True), disable=not (progress and process_state().is_main_process)) as bar:
+        todo = bar.add_task("evaluate", total=len(data))
+        for language, examples in data.items():
+            bar.update(todo, description=f"evaluate {language}")
+            scores = example_scores(
+                model, tokenizer, task, examples, max_length=max_length, batch_size=batch_size, autocast=autocast,
+                inputs=inputs,
+            )  # fmt: skip
+            results[language] = score_language(task, language, list(examples), scores)
+            bar.advance(todo)
+    return results
+
+
+def score_language(task: Task, language: str, examples: list[Example], scores: list[Any]) -> LanguageEvaluation:
+    """Turn one language's scores into predictions and metrics.
+
+    Raises:
+        FloatingPointError: a metric came out as NaN or infinite.
+    """
+    predictions = task.decide(examples, scores)
+    metrics = {name: float(value) for name, value in task.score(examples, predictions, language).items()}
+    bad = [name for name, value in metrics.items() if not np.isfinite(value)]
+    if bad:
+        raise FloatingPointError(f"{language}: {', '.join(bad)} of {task.name} came out as no finite number")
+    return LanguageEvaluation(metrics, examples, scores, predictions)
+
+
+def model_for(task: Task) -> type[PreTrainedModel]:
+    """The DLFA model class with the head for `task`."""
+    import dlfa
+
+    return getattr(dlfa, task.model_class)

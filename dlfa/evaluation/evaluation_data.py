@@ -1,0 +1,69 @@
+"""The data that saved runs are evaluated on: what is asked for, else what the runs themselves were evaluated on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..data.examples import Example
+from ..data.loading import choose_languages, read_languages
+from ..tasks import Task
+from ..training.run_config import RunConfig
+
+
+def data_dir_of(runs: Sequence[RunConfig], given: Path | None) -> Path | None:
+    """Where data are read: the folder that was given, else that of the first run; None for the Hub.
+
+    Raises:
+        ValueError: the run's folder is not there.
+    """
+    if given is not None or not runs or runs[0].data_dir is None:
+        return given
+    if not runs[0].data_dir.is_dir():
+        raise ValueError(
+            f"{runs[0].data_dir}: no such folder, where the run in {runs[0].output_dir} had its data; give --data-dir"
+        )
+    return runs[0].data_dir
+
+
+def examples_of_each(runs: Sequence[RunConfig], given: int | None) -> int | None:
+    """How many examples of a language are evaluated, None for all: as given (0 for all), else as by the first run."""
+    if given is None and runs:
+        given = runs[0].max_eval_examples
+    return given or None
+
+
+def evaluation_data(
+    task: Task,
+    runs: Sequence[RunConfig],
+    *,
+    data_dir: Path | None,
+    languages: Sequence[str] | None,
+    split: str,
+    max_eval_examples: int | None,
+) -> dict[str, list[Example]]:
+    """Read what runs of one task are evaluated on.
+
+    Args:
+        task: of the runs.
+        runs: their configurations, as far as they are known.
+        data_dir: data in XTREME's layout; None takes the first run's own.
+        languages: None takes those that all runs were tested on, or where there are none such all that have data; of
+            the development data the training language alone.
+        split: "test" or "dev".
+        max_eval_examples: a fixed random subset of each language; 0 takes all, None as many as the first run.
+
+    Returns:
+        Examples by language.
+
+    Raises:
+        ValueError: no such folder, a language without data, a malformed line.
+    """
+    data_dir = data_dir_of(runs, data_dir)
+    if languages is None and split == "dev":
+        languages = (task.train_language,)
+    elif languages is None and runs:
+        first, *others = (run.languages or () for run in runs)
+        languages = [language for language in first if all(language in other for other in others)] or None
+    chosen = choose_languages(task, data_dir, languages, split)
+    return read_languages(task, data_dir, split, chosen, examples_of_each(runs, max_eval_examples))

@@ -1,0 +1,110 @@
+"""Prediction for new text, with a saved model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..data.examples import DataError, Example, LabelledText, TaggedSentence
+from ..data.lines import columns, example_lines, numbered_lines
+from ..data.squad_files import read_squad_file
+from ..data.text_files import unquoted
+from ..tasks import ClassificationTask, Task
+from .batch_size import EVAL_BATCH_SIZE
+from .saved_runs import SavedRun
+
+FORMATS = ("auto", "text", "tokens")
+
+
+def read_input(task: Task, path: Path, input_format: str = "auto") -> list[Example]:
+    """Read what is to be predicted.
+
+    Args:
+        task: tagging reads text, one sentence a line with words between spaces, or one token a line with a blank line
+            after each sentence, where further columns are ignored. Classification reads the task's columns, with or
+            without a label. Question answering reads SQuAD's JSON, with or without answers.
+        path: UTF-8.
+        input_format: for tagging: "text", "tokens", or "auto", which takes a file for tokens where each line holds a
+            tab or is a single word, and there are tabs or blank lines between.
+
+    Raises:
+        DataError: file and line of whatever cannot be read; a file without an example, or one that is neither text nor
+            tokens under "auto".
+        ValueError: an unknown format.
+    """
+    if input_format not in FORMATS:
+        raise ValueError(f"input format must be one of {', '.join(FORMATS)}, got {input_format!r}")
+    if task.kind == "qa":
+        return list(read_squad_file(path, need_answers=False))
+    examples: list[Example]
+    if isinstance(task, ClassificationTask):
+        examples = list(_read_texts(task, path))
+    else:
+        examples = list(_read_sentences(path, input_format))
+    if not examples:
+        raise DataError(f"{path}: the file holds nothing to predict")
+    return examples
+
+
+def _read_texts(task: ClassificationTask, path: Path) -> list[LabelledText]:
+    examples = []
+    for number, line in example_lines(path):
+        fields = columns(path, number, line, task.columns, optional="label")
+        examples.append(LabelledText(tuple(map(unquoted, fields[: len(task.columns)]))))
+    return examples
+
+
+def _read_sentences(path: Path, input_format: str) -> list[TaggedSentence]:
+    lines = list(numbered_lines(path))
+    if input_format == "auto":
+        input_format = _told_format(path, lines)
+    if input_format == "text":
+        return [TaggedSentence(tuple(line.split())) for _, line in lines if line.strip()]
+    sentences: list[TaggedSentence] = []
+    words: list[str] = []
+    for number, line in (*lines, (0, "")):
+        if line.strip(" "):
+            words.append(columns(path, number, line.split("\t")[0], ("token",))[0])
+        elif words:
+            sentences.append(TaggedSentence(tuple(words)))
+            words = []
+    return sentences
+
+
+def _told_format(path: Path, lines: Sequence[tuple[int, str]]) -> str:
+    """Which of text and tokens a tagger's input is.
+
+    Raises:
+        DataError: some lines are as tokens have them, others as text does.
+    """
+    filled = [(number, line) for number, line in lines if line.strip()]
+    tabs = [number for number, line in filled if "\t" in line]
+    several = [number for number, line in filled if "\t" not in line and len(line.split()) > 1]
+    if tabs and several:
+        raise DataError(
+            f"{path}: line {tabs[0]} holds a tab, as tokens do, and line {several[0]} words without one, as text does; "
+            "give --input-format tokens or text"
+        )
+    blank_between = any(not line.strip() for _, line in lines[:-1])
+    return "tokens" if tabs or (blank_between and not several) else "text"
+
+
+def predict(run: SavedRun, examples: Sequence[Example], batch_size: int = EVAL_BATCH_SIZE) -> str:
+    """Predict and lay out.
+
+    Returns:
+        Tagging: `token<TAB>tag` lines with a blank line after each sentence. Classification: the input's columns with
+        the label behind. Question answering: a JSON object of answers by question id.
+    """
+    task = run.task
+    predictions = task.decide(examples, run.scores(examples, batch_size))
+    if task.kind == "qa":
+        return task.prediction_text(examples, predictions)
+    blocks = []
+    for example, prediction in zip(examples, predictions, strict=True):
+        if isinstance(example, TaggedSentence):
+            pairs = zip(example.words, prediction, strict=True)
+            blocks.append("".join(f"{word}\t{tag}\n" for word, tag in pairs) + "\n")
+        elif isinstance(example, LabelledText):
+            blocks.append("\t".join((*example.texts, prediction)) + "\n")
+    return "".join(blocks)

@@ -1,0 +1,144 @@
+"""results.json: what a run or an evaluation found, and in which environment."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..training.run_config import Role, RunConfig, fields_of
+from .metrics import average
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from ..tasks import Task
+    from .evaluate import LanguageEvaluation
+
+
+def summary(
+    task: Task,
+    model: PreTrainedModel,
+    model_name: str,
+    evaluations: Mapping[str, LanguageEvaluation],
+    /,  # `more` may bring its own "model"
+    *,
+    seed: int | None,
+    split: str = "test",
+    autocast: torch.dtype | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """The content of results.json.
+
+    Scores are fractions in 0..1. `average` is the unweighted mean of the metric of record over all languages,
+    `average_zero_shot` over all but the training language, null where there is no other; `averages` has both for every
+    metric. `examples` counts original sentences, pairs or questions.
+
+    Args:
+        task: the task.
+        model: its configuration tells fusion and labels, its device and dtype the backend.
+        model_name: encoder or run, as the user named it; of a directory only the last part is kept.
+        evaluations: by language.
+        seed: of the training run, where known.
+        split: "test" or "dev".
+        autocast: the dtype that evaluation ran in, where not the model's.
+        more: further fields: `train`, `config`, `intermediate`, `encoder_sha256` (of the weights before training), and
+            `model`, the name that a run's own results gave it, which goes before `model_name`.
+    """
+    languages = {
+        language: {**result.metrics, "examples": len(result.examples)} for language, result in evaluations.items()
+    }
+    names = list(next(iter(evaluations.values())).metrics) if evaluations else []
+    averages = {
+        name: {"all": average(languages, name), "zero_shot": average(languages, name, task.train_language)}
+        for name in names
+    }
+    config = model.config
+    record = averages.get(task.metric, {"all": None, "zero_shot": None})
+    return {
+        "task": task.name,
+        "model": Path(model_name).name if Path(model_name).is_dir() else model_name,
+        "fusion": getattr(config, "fusion", "last"),
+        "fusion_layer": getattr(config, "fusion_layer", None),
+        "fuse": getattr(config, "fuse", None),
+        "label_subword": getattr(config, "label_subword", None) if task.kind == "token" else None,
+        "classifier_pooling": getattr(config, "classifier_pooling", None) if task.labels_sequences else None,
+        "seed": seed,
+        "split": split,
+        "metric": task.metric,
+        "train_language": task.train_language,
+        "languages": languages,
+        "average": record["all"],
+        "average_zero_shot": record["zero_shot"],
+        "averages": averages,
+        **more,
+        "environment": environment(model, autocast),
+    }
+
+
+def environment(model: PreTrainedModel, autocast: torch.dtype | None = None) -> dict[str, Any]:
+    """Versions, device, precision, and the backend that AIF ran on (None where the model has no AIF)."""
+    import torch
+
+    device = model.device
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": metadata.version("transformers"),
+        "triton": installed_version("triton"),
+        "dlfa": installed_version("dlfa"),
+        "commit": _commit(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "dtype": str(autocast or model.dtype).removeprefix("torch."),
+        "backend": backend_of(model, model.device, autocast),
+    }
+
+
+def backend_of(model: PreTrainedModel, device: torch.device, autocast: torch.dtype | None) -> str | None:
+    """What AIF runs on, "triton" or "eager", once `model` is on `device`; None where the model has no AIF.
+
+    Raises:
+        ValueError, TypeError: the backend that the model or DLFA_BACKEND names is unknown, or cannot run there.
+    """
+    if getattr(model.config, "fusion", None) != "aif":
+        return None
+    import torch
+
+    from dlfa_kernels.backends import resolve_backend
+
+    states = torch.empty(0, device=device, dtype=autocast or model.dtype)
+    try:
+        return resolve_backend(model.config.aif_backend, states)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+
+
+def installed_version(distribution: str) -> str | None:
+    """The version of an installed distribution; None where it is not installed, as dlfa in a checkout run as it is."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the source checkout that runs, with "-dirty" where files differ; None outside of one."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def recorded_config(config: RunConfig) -> dict[str, Any]:
+    """The configuration for results.json: without the places of this machine, and what stands there elsewhere."""
+    told = fields_of(config.to_json(), Role.VARIANT, Role.PROTOCOL, Role.SPEED)
+    del told["intermediate"]  # it names places, and the results tell its tasks, each with its configuration
+    return told

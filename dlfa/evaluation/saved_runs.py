@@ -1,0 +1,135 @@
+"""A saved model with what its run recorded: loaded to evaluate or to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+import dlfa  # noqa: F401  (makes model_type "dlfa" known to the Auto classes)
+
+from ..data.examples import Example
+from ..error_lines import first_line
+from ..files.json_files import read_object
+from ..models.positions import check_length
+from ..models.whole_weights import load_whole
+from ..processes import default_device
+from ..tasks import Task, get_task
+from ..training.materials import load_tokenizer
+from ..training.run_config import RunConfig
+from ..training.run_directory import RunDirectory
+from .evaluate import example_scores
+from .results import backend_of, recorded_config
+
+_AUTO = {
+    "token": AutoModelForTokenClassification,
+    "sequence": AutoModelForSequenceClassification,
+    "pair": AutoModelForSequenceClassification,
+    "qa": AutoModelForQuestionAnswering,
+}
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A model on its device, ready to be used; `config` is None where the directory holds a model alone."""
+
+    task: Task
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    config: RunConfig | None
+    max_length: int
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """The dtype that the run was trained and evaluated in; None for the model's own."""
+        return None if self.config is None else self.config.autocast
+
+    def scores(self, examples: Sequence[Example], batch_size: int) -> list[Any]:
+        """`example_scores` of examples, encoded and run as the run's own evaluation did.
+
+        Raises:
+            FloatingPointError: as `example_scores`.
+        """
+        return example_scores(
+            self.model, self.tokenizer, self.task, examples, max_length=self.max_length, batch_size=batch_size,
+            autocast=self.autocast,
+        )  # fmt: skip
+
+
+def load_run(path: Path, task_name: str | None = None, max_length: int | None = None) -> SavedRun:
+    """Load the model in `path`, on the GPU where there is one.
+
+    Args:
+        path: an output directory of `dlfa train`, or any directory that transformers can load a model with the right
+            head and labels from.
+        task_name: needed only where `path` holds no run.json.
+        max_length: tokens a sequence; None takes the run's, else XTREME's.
+
+    Raises:
+        ValueError: no model there, or one that is damaged or lacks weights, a malformed run.json, a task that cannot be
+            told or is not the run's, labels that are not the task's, a length that the encoder has no positions for, a
+            backend that cannot run.
+    """
+    if not path.is_dir():
+        raise ValueError(f"model directory {path} does not exist")
+    directory = RunDirectory(path)
+    config = directory.read_config() if directory.run_file.exists() else None
+    if config is not None and task_name is not None and task_name != config.task:
+        raise ValueError(f"--task must be {config.task}, which the run in {path} was trained for, got {task_name}")
+    name = config.task if config is not None else task_name
+    if name is None:
+        raise ValueError(f"--task must be given: {path} has no run.json that tells it")
+    task = get_task(name)
+    if not (path / "config.json").exists():
+        state = "the run there is not complete; go on with dlfa train --resume" if config else "there is no config.json"
+        raise ValueError(f"no model in {path}: {state}")
+    length = max_length or (config.max_length if config is not None else None) or task.preset.max_length
+    tokenizer = load_tokenizer(str(path), length)
+    try:
+        model = load_whole(_AUTO[task.kind], path)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"the model in {path} cannot be loaded for task {task.name}: {first_line(error)}") from error
+    _check_labels(task, model, path)
+    check_length(model.base_model, str(path), length)
+    device = default_device()
+    backend_of(model, device, None if config is None else config.autocast)  # raises where AIF could not run
+    return SavedRun(task, model.to(device).eval(), tokenizer, config, length)
+
+
+def told_by_run(path: Path, config: RunConfig | None, **changed: Any) -> dict[str, Any]:
+    """What an evaluation's results.json takes over from the run in `path`: its model's name, and how it was trained.
+
+    The name of an encoder's directory depends on where it is asked for; the run's own results.json has what it was.
+
+    Args:
+        path: of the run.
+        config: of the run; None where it is not known.
+        **changed: fields of the configuration that the evaluation chose for itself.
+    """
+    if config is None:
+        return {}
+    results = RunDirectory(path).results_file
+    told = read_object(results) if results.exists() else {}
+    fields: dict[str, Any] = {name: told[name] for name in ("model", "encoder_sha256", "intermediate") if name in told}
+    return {**fields, "config": {**(told.get("config") or recorded_config(config)), **changed}}
+
+
+def _check_labels(task: Task, model: PreTrainedModel, path: Path) -> None:
+    if not task.labels:
+        return
+    labels: dict[int, str] = {int(index): label for index, label in (model.config.id2label or {}).items()}
+    names = tuple(labels[index] for index in sorted(labels))
+    if names != task.labels:
+        raise ValueError(
+            f"the model in {path} has the labels {', '.join(names)}, task {task.name} has {', '.join(task.labels)}"
+        )

@@ -1,0 +1,55 @@
+"""One process at a time in an output directory."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..processes import process_state
+from ..training.run_directory import RunDirectory
+from .output_paths import make_folder
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def exclusive(directory: Path) -> Iterator[None]:
+    """Keep other processes out of `directory`, made where it is not there, removed in the end if nothing lies in it.
+
+    The lock is the operating system's, so a process that dies, however it does, holds nothing, and the file that it
+    leaves is in nobody's way. Of several processes of torchrun the first holds the directory for all.
+
+    Raises:
+        ValueError: another process holds it, or it is a file, or cannot be made or written.
+    """
+    if not process_state().is_main_process:
+        yield
+        return
+    RunDirectory(directory).check_is_no_file()
+    made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    lock = FileLock(directory / LOCK)
+    try:
+        make_folder("--output-dir", directory)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise ValueError(
+                f"--output-dir {directory} is in use by another process; wait for its end, or give another directory"
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # a file system without locks does without
+                raise ValueError(f"--output-dir {directory} cannot be written: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows removes no open file; there `release` does
+                (directory / LOCK).unlink()
+            lock.release()
+    finally:
+        with contextlib.suppress(OSError):  # something lies there
+            for folder in made:
+                folder.rmdir()

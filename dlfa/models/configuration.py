@@ -1,0 +1,292 @@
+"""The configuration of a DLFA model: which layers of which encoder are fused, how, and for which labels."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+
+from dlfa_kernels.backends import BACKENDS
+from dlfa_kernels.checks import (
+    ACTIVATIONS,
+    FUSE_MODES,
+    check_finite,
+    check_kernel_size,
+    check_one_of,
+    check_positive_int,
+)
+
+from ..files import atomic
+from .fusion_names import FUSIONS
+
+LABEL_SUBWORDS = ("first", "last", "mean")
+CLASSIFIER_POOLINGS = ("first", "mean")
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+
+_LOADER = "modeling_dlfa"
+_AUTO_CLASSES = {
+    "AutoConfig": "DLFAConfig",
+    "AutoModel": "DLFAModel",
+    "AutoModelForQuestionAnswering": "DLFAForQuestionAnswering",
+    "AutoModelForSequenceClassification": "DLFAForSequenceClassification",
+    "AutoModelForTokenClassification": "DLFAForTokenClassification",
+}
+_LOADER_CODE = f"""# The code of this model is the package dlfa. After `import dlfa`, this file is not needed.
+import dlfa
+
+{"".join(f"{name} = dlfa.{name}{chr(10)}" for name in sorted(_AUTO_CLASSES.values()))}"""
+
+
+@strict
+class DLFAConfig(PreTrainedConfig):
+    """Configuration of DLFA: an encoder, a fusion of its last layer with lower ones, a task head.
+
+    Layers count as transformers' `hidden_states` do: 0 is the embeddings, i the output of block i. The last layer L is
+    always `last_hidden_state` (after a final norm where the encoder has one) and always takes part, so a fusion layer
+    is one of 0..L-1. Negative indices count from the end of `hidden_states`, which has L+1 entries: -2 is L-1, -(L+1)
+    is 0, and -1 is the last layer itself, hence no fusion layer. They are stored as 0..L-1.
+
+    Args:
+        encoder_config: the encoder's configuration, or its dictionary; BERT's by default.
+        fusion_layer: the lower layer or layers, int or list (or tuple) of int; None for the plain last layer, and for
+            `fusion="scalar_mix"` all layers.
+        fusion: "last" (the baseline; `fusion_layer` is not used, and stored as None), "lower" (that layer alone), "sum"
+            (last + lower layers), "scalar_mix" (gamma times the softmax-weighted sum of the last and the lower
+            layers), "residual" (AIF's two branches added to the sum, without a gate: as many parameters as AIF),
+            "aif" (attention information fusion; several lower layers are fused in sequence, each by its own module,
+            in "residual" too). None stands for "aif" where there is a second input, else for "last".
+        fuse: AIF's "gate" (z = m (x + y)) or "select" (z = m x + (1 - m) y); not of "residual".
+        reduction: AIF's squeeze width is max(16, E // reduction), rounded up to a multiple of 16.
+        squeeze_dim: AIF's squeeze width itself, in place of `reduction`.
+        kernel_size: odd width in tokens of AIF's local branch.
+        activation: AIF's "relu", "gelu" or "silu".
+        gate_bias: initial bias of AIF's gate before the sigmoid; not of "residual".
+        aif_backend: "auto", "triton" or "eager".
+        layer_dropout: scalar mix only: probability, in training, that a layer is left out of the mix.
+        scalar_mix_layer_norm: scalar mix only: bring every layer to mean 0 and variance 1, token by token, before.
+        feature_dim: E', channels of an external second input (`lower_states` of the models), which takes the place of
+            the lower layer; projected to the encoder's width where the two differ. With a `fusion_layer` beside it
+            the external input is optional, without one it is required.
+        label_subword: the sub-word that carries a word's label, "first" or "last", or "mean": the mean of the word's
+            sub-words is classified. Token classification only; kept here so that a saved model knows it.
+        classifier_pooling: what of a sequence is classified, its fused "first" token, or the "mean" of the fused states
+            of its real tokens, for encoders that were trained so. Sequence classification only.
+        classifier_dropout: dropout before the task head; None takes the encoder's own.
+        **kwargs: as PreTrainedConfig: `num_labels`, `id2label`, `label2id`, `problem_type`, ...
+
+    Raises:
+        ValueError: a value outside its set or range; the message names both.
+        TypeError: an argument of another type.
+    """
+
+    model_type = "dlfa"
+    sub_configs = {"encoder_config": AutoConfig}  # noqa: RUF012 (a class attribute that transformers defines so)
+
+    encoder_config: dict | PreTrainedConfig | None = None
+    fusion_layer: int | list[int] | tuple[int, ...] | None = None
+    fusion: str | None = None
+    fuse: str = "gate"
+    reduction: int = 4
+    squeeze_dim: int | None = None
+    kernel_size: int = 1
+    activation: str = "relu"
+    gate_bias: float | int = 0.0
+    aif_backend: str = "auto"
+    layer_dropout: float | int = 0.0
+    scalar_mix_layer_norm: bool = False
+    feature_dim: int | None = None
+    label_subword: str = "first"
+    classifier_pooling: str = "first"
+    classifier_dropout: float | int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.encoder_config = _as_config(self.encoder_config)
+        self.check()
+        # The setter in the base class writes its value, None included, into the encoder's configuration too.
+        kwargs.setdefault("attn_implementation", self.encoder_config._attn_implementation)
+        super().__post_init__(**kwargs)
+        if not self.num_labels:
+            raise ValueError(f"num_labels must be positive, got {self.num_labels}")
+        if self.problem_type is not None:
+            check_one_of("problem_type", self.problem_type, PROBLEM_TYPES)
+        # Whoever holds a DLFAConfig may ask an Auto class for its model: the models register themselves on import.
+        importlib.import_module("dlfa.models.modeling")
+
+    def check(self) -> None:
+        """Check every field and normalise `fusion` and `fusion_layer`.
+
+        Runs when the configuration is made and again when a model is built from it.
+
+        Raises:
+            ValueError, TypeError: a value outside its set or range.
+        """
+        check_one_of("fuse", self.fuse, FUSE_MODES)
+        check_one_of("activation", self.activation, ACTIVATIONS)
+        check_one_of("aif_backend", self.aif_backend, BACKENDS)
+        check_one_of("label_subword", self.label_subword, LABEL_SUBWORDS)
+        check_one_of("classifier_pooling", self.classifier_pooling, CLASSIFIER_POOLINGS)
+        check_kernel_size(self.kernel_size)
+        check_positive_int("reduction", self.reduction)
+        for name in ("squeeze_dim", "feature_dim"):
+            if getattr(self, name) is not None:
+                check_positive_int(name, getattr(self, name))
+        check_finite("gate_bias", self.gate_bias)
+        _probability("layer_dropout", self.layer_dropout)
+        if self.classifier_dropout is not None:
+            _probability("classifier_dropout", self.classifier_dropout)
+        self._resolve_fusion()
+
+    def _resolve_fusion(self) -> None:
+        second_input = self.fusion_layer is not None or self.feature_dim is not None
+        if self.fusion is None:
+            self.fusion = "aif" if second_input else "last"
+        check_one_of("fusion", self.fusion, FUSIONS)
+        if not second_input and self.fusion not in ("last", "scalar_mix"):
+            raise ValueError(
+                f"fusion_layer must be given for fusion={self.fusion!r} (0..{self.num_hidden_layers - 1}, or a "
+                "feature_dim for an external second input), got None; the plain last layer is fusion='last'"
+            )
+        if isinstance(self.fusion_layer, list | tuple):
+            if not self.fusion_layer:
+                raise ValueError(f"fusion_layer must name at least one layer, got {self.fusion_layer}")
+            layers = [self._normalised(layer) for layer in self.fusion_layer]
+            if len(set(layers)) < len(layers):
+                raise ValueError(f"fusion_layer must not name a layer twice, got {self.fusion_layer}")
+            self.fusion_layer = layers[0] if len(layers) == 1 else layers
+        elif self.fusion_layer is not None:
+            self.fusion_layer = self._normalised(self.fusion_layer)
+        if self.fusion == "last":
+            self.fusion_layer = None
+        if self.fusion == "lower" and isinstance(self.fusion_layer, list):
+            raise ValueError(f"fusion_layer must be one layer for fusion='lower', got {self.fusion_layer}")
+        if self.feature_dim is not None and isinstance(self.fusion_layer, list):
+            raise ValueError(
+                f"fusion_layer must be one layer or None where feature_dim is given, got {self.fusion_layer}"
+            )
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Save as transformers does, beside a few lines of code for those who load a model without importing `dlfa`.
+
+        `config.json` names that file in its `auto_map`, so `AutoModel*.from_pretrained(..., trust_remote_code=True)`
+        finds the models wherever this package is installed, and says what to install where it is not.
+        """
+        self.auto_map = {name: f"{_LOADER}.{model}" for name, model in _AUTO_CLASSES.items()}
+        atomic.write_text(Path(save_directory) / f"{_LOADER}.py", _LOADER_CODE)
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As transformers reads a configuration.
+
+        Raises:
+            ValueError: it is the configuration of something else than a DLFA model.
+        """
+        model_type = config_dict.get("model_type", cls.model_type)
+        if model_type != cls.model_type:
+            raise ValueError(
+                f"a DLFA model's configuration has model_type {cls.model_type!r}, got {model_type!r}; "
+                "from_encoder(ENCODER, fusion_layer=...) makes a DLFA model of a plain encoder"
+            )
+        return super().from_dict(config_dict, **kwargs)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
+        """Do nothing: a saved model names this package in its `auto_map` and carries no copy of the package's code."""
+
+    def _normalised(self, layer: int) -> int:
+        depth = self.num_hidden_layers
+        if isinstance(layer, bool) or not isinstance(layer, int):
+            raise TypeError(f"fusion_layer must be an int or a list of int, got {layer!r}")
+        index = layer + depth + 1 if layer < 0 else layer
+        if not 0 <= index < depth:
+            what = ", which is the last layer itself" if index == depth else ""
+            raise ValueError(
+                f"fusion_layer must be in 0..{depth - 1} (or -{depth + 1}..-2) for an encoder of {depth} layers, "
+                f"got {layer}{what}"
+            )
+        return index
+
+    @property
+    def lower_layers(self) -> tuple[int, ...]:
+        """The lower layers that the encoder has to hand over, 0..L-1, in the order in which they are fused."""
+        if self.fusion == "last":
+            return ()
+        if self.fusion_layer is None:
+            return tuple(range(self.num_hidden_layers)) if self.feature_dim is None else ()
+        return tuple(self.fusion_layer) if isinstance(self.fusion_layer, list | tuple) else (self.fusion_layer,)
+
+    @property
+    def num_lower_inputs(self) -> int:
+        """How many inputs beside the last layer the fusion takes, an external one included."""
+        return 0 if self.fusion == "last" else max(1, len(self.lower_layers))
+
+    @property
+    def hidden_size(self) -> int:
+        """E, the channels of the encoder's hidden states."""
+        return int(self.encoder_config.hidden_size)  # type: ignore[union-attr]
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """L, the encoder's blocks."""
+        return int(self.encoder_config.num_hidden_layers)  # type: ignore[union-attr]
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """The encoder's configuration, where transformers looks for (and resizes) the vocabulary."""
+        return self.encoder_config  # type: ignore[return-value]
+
+
+def _as_config(encoder_config: dict | PreTrainedConfig | None) -> PreTrainedConfig:
+    """The encoder's configuration as an object, checked for what DLFA needs of it."""
+    if encoder_config is None:
+        return AutoConfig.for_model("bert")
+    if isinstance(encoder_config, dict):
+        if "model_type" not in encoder_config:
+            raise ValueError("encoder_config must name its model_type, got a dictionary without one")
+        values = {name: value for name, value in encoder_config.items() if name != "model_type"}
+        encoder_config = AutoConfig.for_model(encoder_config["model_type"], **values)
+    if not isinstance(encoder_config, PreTrainedConfig):
+        raise TypeError(f"encoder_config must be a PreTrainedConfig or a dictionary, got {encoder_config!r}")
+    if isinstance(encoder_config, DLFAConfig):
+        raise ValueError(
+            "encoder_config must be that of a plain encoder, got a DLFAConfig; use its encoder_config, or dlfa train "
+            "--intermediate to train on one task after another"
+        )
+    check_family(encoder_config)
+    for name in ("hidden_size", "num_hidden_layers"):
+        if not isinstance(getattr(encoder_config, name, None), int):
+            raise ValueError(f"encoder_config must have an integer {name}, {encoder_config.model_type!r} has none")
+    return encoder_config
+
+
+def has_decoder(encoder_config: PreTrainedConfig) -> bool:
+    """Whether the family of an encoder has decoders too, one of which AutoModel would load beside it.
+
+    Asked of the family, as such an encoder's own configuration says that there is none.
+    """
+    return bool(encoder_config.is_encoder_decoder or getattr(type(encoder_config), "is_encoder_decoder", False))
+
+
+def check_family(encoder_config: PreTrainedConfig) -> None:
+    """Raise ValueError for a family with decoders of which transformers does not load the encoder alone, as of T5's."""
+    if not has_decoder(encoder_config):
+        return
+    # Here: transformers may be importing that module when this one is imported, to register its configuration.
+    from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING
+
+    if type(encoder_config) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
+        raise ValueError(
+            f"encoder must be of a family without a decoder, or of T5's, got one of {encoder_config.model_type!r}"
+        )
+
+
+def _probability(name: str, value: float) -> None:
+    check_finite(name, value)
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {value}")
+
+
+AutoConfig.register("dlfa", DLFAConfig, exist_ok=True)

@@ -1,0 +1,140 @@
+"""The models' checks of tokens, attention mask and labels, made before the encoder runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from dlfa_kernels.checks import check_mask, check_tensor, values_can_be_read
+
+from ..data.ignored_label import IGNORED
+from ..training.embedding_rows import embedding_table
+from .positions import longest_sequence, position_table
+
+
+def check_tokens(input_ids: Tensor | None, inputs_embeds: Tensor | None, attention_mask: Tensor | None) -> torch.Size:
+    """Check what goes into the encoder.
+
+    Args:
+        input_ids: (B, T) int64 or int32.
+        inputs_embeds: (B, T, E), in place of `input_ids`.
+        attention_mask: (B, T), bool or integer 0/1, or None.
+
+    Returns:
+        (B, T).
+
+    Raises:
+        TypeError: an argument that is no tensor, or of another dtype.
+        ValueError: both or neither of `input_ids` and `inputs_embeds`, or an argument of another shape or device.
+    """
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("exactly one of input_ids and inputs_embeds must be given")
+    if input_ids is not None:
+        check_tensor("input_ids", input_ids)
+        if input_ids.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"input_ids must be int64 or int32, got {input_ids.dtype}")
+        if input_ids.dim() != 2:
+            raise ValueError(f"input_ids must have shape (B, T), got {tuple(input_ids.shape)}")
+        tokens = input_ids
+    if inputs_embeds is not None:
+        check_tensor("inputs_embeds", inputs_embeds)
+        if not inputs_embeds.is_floating_point():
+            raise TypeError(f"inputs_embeds must be floating point, got {inputs_embeds.dtype}")
+        if inputs_embeds.dim() != 3:
+            raise ValueError(f"inputs_embeds must have shape (B, T, E), got {tuple(inputs_embeds.shape)}")
+        tokens = inputs_embeds
+    shape = tokens.shape[:2]
+    if attention_mask is not None:
+        check_mask("attention_mask", attention_mask, shape, tokens.device)
+    return shape
+
+
+def check_vocabulary(input_ids: Tensor, encoder: PreTrainedModel) -> None:
+    """Raise ValueError unless `input_ids` (B, T) are rows of the embedding table of `encoder`, where it has one.
+
+    Their values are read where that costs no host sync: on the CPU, or on a GPU under DLFA_VALIDATE=1. Else a wrong one
+    ends the process's use of a GPU.
+    """
+    if not values_can_be_read(input_ids):
+        return
+    # not by the weight, which may be sharded
+    rows = getattr(embedding_table(encoder), "num_embeddings", None)
+    if rows is not None:
+        _check_rows("input_ids", input_ids, rows, "vocabulary")
+
+
+def check_token_types(token_type_ids: Tensor, shape: torch.Size, encoder: PreTrainedModel) -> None:
+    """Check token types, (B, T) int64 or int32, against sequences of `shape` (B, T) and the table of `encoder`.
+
+    Their values are read where that costs no host sync: on the CPU, or on a GPU under DLFA_VALIDATE=1.
+
+    Raises:
+        TypeError: no tensor, or one of another dtype.
+        ValueError: another shape, or a type that the table, where there is one, does not have.
+    """
+    check_tensor("token_type_ids", token_type_ids)
+    if token_type_ids.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"token_type_ids must be int64 or int32, got {token_type_ids.dtype}")
+    if token_type_ids.shape != shape:
+        raise ValueError(f"token_type_ids must have shape (B, T) = {tuple(shape)}, got {tuple(token_type_ids.shape)}")
+    if not values_can_be_read(token_type_ids):
+        return
+    tables = [getattr(part, "token_type_embeddings", None) for part in encoder.children()]
+    types = next((table.num_embeddings for table in tables if isinstance(table, nn.Embedding)), None)
+    if types is not None:
+        _check_rows("token_type_ids", token_type_ids, types, "token types")
+
+
+def _check_rows(name: str, ids: Tensor, rows: int, what: str) -> None:
+    """Raise ValueError unless all `ids` are rows of a table of the encoder's."""
+    wrong = (ids < 0) | (ids >= rows)
+    if bool(wrong.any()):
+        raise ValueError(f"{name} must be in 0..{rows - 1}, the encoder's {what}, got {int(ids[wrong][0])}")
+
+
+def check_positions(input_ids: Tensor | None, shape: torch.Size, encoder: PreTrainedModel) -> None:
+    """Raise ValueError where sequences of `shape` (B, T) are longer than the position table of `encoder` allows.
+
+    For RoBERTa and its kin padding takes no position. There `input_ids` (B, T) are read where that costs no host sync:
+    on the CPU, or on a GPU under DLFA_VALIDATE=1. Embeddings, where `input_ids` is None, all take one.
+    """
+    table, longest = position_table(encoder), longest_sequence(encoder)
+    if table is None or longest is None:
+        return
+    length = shape[1]
+    if input_ids is not None and table.padding_idx is not None:
+        if not values_can_be_read(input_ids):
+            return
+        length = max((input_ids != table.padding_idx).sum(dim=1).tolist(), default=0)
+    if length > longest:
+        name = "inputs_embeds" if input_ids is None else "input_ids"
+        raise ValueError(f"{name} must hold at most {longest} tokens a sequence, the encoder's positions, got {length}")
+
+
+def check_keywords(names: Iterable[str], known: Collection[str]) -> None:
+    """Raise TypeError for a name that is nearly one of `known`.
+
+    Most encoders take any keyword, for what transformers hands down to attention, and ignore those that they do not
+    know: a mask under a misspelt name would be lost in silence.
+    """
+    for name in names:
+        if name not in known and (near := get_close_matches(name, known, n=1, cutoff=0.82)):
+            raise TypeError(f"unknown keyword {name!r}; did you mean {near[0]!r}?")
+
+
+def check_classes(labels: Tensor, num_labels: int) -> None:
+    """Raise TypeError or ValueError unless `labels`, int64 of any shape, hold classes 0..C-1, or -100 for none.
+
+    Their values are read where that costs no host sync: on the CPU, or on a GPU under DLFA_VALIDATE=1.
+    """
+    if labels.dtype != torch.int64:
+        raise TypeError(f"labels must be int64, got {labels.dtype}")
+    if not values_can_be_read(labels):
+        return
+    wrong = (labels != IGNORED) & ((labels < 0) | (labels >= num_labels))
+    if bool(wrong.any()):
+        raise ValueError(f"labels must be in 0..{num_labels - 1}, or {IGNORED} for none, got {int(labels[wrong][0])}")

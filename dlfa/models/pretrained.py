@@ -1,0 +1,395 @@
+"""What all DLFA models share: the encoder, the fusion, and the way from tokens to what the head sees."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils import ModelOutput
+from transformers.utils.generic import TransformersKwargs
+
+from dlfa_kernels.branches import AIFBranches
+from dlfa_kernels.checks import check_lower, check_mask, check_tensor
+
+from ..error_lines import why_not_found
+from .configuration import DLFAConfig, check_family, has_decoder
+from .encoder_states import EncoderStates, keep_block_inputs, run_encoder
+from .fusion import ScalarMix, build_fusion
+from .input_checks import check_keywords, check_positions, check_token_types, check_tokens, check_vocabulary
+from .positions import longest_sequence
+from .whole_weights import load_whole
+
+Model = TypeVar("Model", bound="DLFAPreTrainedModel")
+
+
+class DLFAPreTrainedModel(PreTrainedModel):
+    """An encoder and the fusion of its layers; base class of all DLFA models.
+
+    A model works in two steps that can be called apart: `encoder_states` runs the encoder and returns the layers that
+    the fusion needs; `head_from_states` runs fusion and head on such states, wherever they come from. A frozen encoder
+    therefore has to run only once: keep its states, train on them, and save the model as any other.
+
+    Fusion and head count a token as real wherever `attention_mask` is not 0; what other values than 0 and 1 mean to the
+    encoder is its own (for Longformer 2 is global attention).
+
+    A subclass gives `_check_arguments` and `_head`, which know its labels.
+    """
+
+    config_class = DLFAConfig
+    config: DLFAConfig
+    base_model_prefix = "encoder"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    # The encoder's own class decides again when it is built, and raises where it lacks an implementation.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: DLFAConfig, encoder: PreTrainedModel | None = None) -> None:
+        """Build the model; `encoder`, where given, is used as it is, else one is made from `config.encoder_config`."""
+        config.check()  # fields may have been assigned since it was made
+        super().__init__(config)
+        if encoder is None:
+            encoder_config = config.get_text_config()
+            auto, pooler = _auto_class(encoder_config), _without_pooler(_encoder_class(encoder_config))
+            encoder = auto.from_config(encoder_config, **pooler)
+        self.encoder = encoder
+        self.fusion = build_fusion(config)
+        projected = config.feature_dim is not None and config.feature_dim != config.hidden_size
+        self.feature_projection = nn.Linear(config.feature_dim or 0, config.hidden_size) if projected else None
+        self._encoder_arguments = frozenset(inspect.signature(type(encoder).forward).parameters)
+        own = inspect.signature(type(self).forward).parameters
+        self._keywords = self._encoder_arguments | frozenset(own) | frozenset(TransformersKwargs.__annotations__)
+        self._longest = longest_sequence(encoder)
+        self._hooked = keep_block_inputs(encoder, config.num_hidden_layers)
+
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        # A module of custom code without parameters of its own counts as loaded, and its initialisation is skipped.
+        super()._initialize_weights(module, is_custom_code and not isinstance(module, AIFBranches))
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, (AIFBranches, ScalarMix)):
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "") -> None:
+        """Do nothing: a saved model names this package in its `auto_map` and carries no copy of the package's code."""
+
+    @classmethod
+    def from_encoder(
+        cls: type[Model],
+        encoder: str | os.PathLike[str] | PreTrainedModel,
+        fusion_layer: int | list[int] | tuple[int, ...] | None = None,
+        num_labels: int | None = None,
+        *,
+        dtype: torch.dtype | str = "float32",
+        encoder_kwargs: dict[str, Any] | None = None,
+        **config_kwargs: Any,
+    ) -> Model:
+        """A model over a pretrained encoder, with a new fusion and a new head.
+
+        Args:
+            encoder: a Hub id, a directory, or a loaded encoder, which then becomes part of the new model as it is, in
+                its own dtype and on its own device, less its pooler. Of a model with a task head, such as
+                BertForMaskedLM, the encoder alone is used.
+            fusion_layer: see DLFAConfig, whose default it shares: None, the plain last-layer baseline.
+            num_labels: classes of the task head, at least 1; None takes as many as `id2label` has, else two.
+            dtype: of the loaded weights; float32 unless told otherwise, since they are to be trained.
+            encoder_kwargs: for `AutoModel.from_pretrained`, such as `revision` or `local_files_only`.
+            **config_kwargs: fields of DLFAConfig, `id2label`, `label2id`, `problem_type`, and `attn_implementation`.
+
+        Raises:
+            ValueError: a layer out of range, an encoder that does not fit or lacks weights, no labels, or labels that
+                disagree.
+            OSError: there is no such encoder, or its weights are damaged.
+            TypeError: an unknown keyword, or an argument of another type.
+        """
+        if not isinstance(encoder, (str, os.PathLike, PreTrainedModel)):
+            raise TypeError(f"encoder must be a Hub id, a directory or a loaded encoder, got {type(encoder).__name__}")
+        options = dict(encoder_kwargs or {})
+        if "attn_implementation" in config_kwargs:
+            options["attn_implementation"] = config_kwargs.pop("attn_implementation")
+        _check_fields(config_kwargs, num_labels)
+        if num_labels is not None and config_kwargs.get("id2label") is None:
+            config_kwargs["num_labels"] = num_labels
+        if isinstance(encoder, PreTrainedModel):
+            if options:
+                raise ValueError(f"a loaded encoder takes no {', '.join(sorted(options))}; load it with them")
+            loaded = _bare(encoder)
+            config = DLFAConfig(encoder_config=loaded.config, fusion_layer=fusion_layer, **config_kwargs)
+        else:
+            hub = {name: value for name, value in options.items() if name != "attn_implementation"}
+            encoder_config = AutoConfig.from_pretrained(encoder, **hub)
+            config = DLFAConfig(encoder_config=encoder_config, fusion_layer=fusion_layer, **config_kwargs)
+            pooler = _without_pooler(_encoder_class(encoder_config))
+            auto = _auto_class(encoder_config)
+            loaded = load_whole(
+                auto, encoder, unused=("pooler",), config=encoder_config, dtype=dtype, **pooler, **options
+            )
+            config.encoder_config = loaded.config
+            config._attn_implementation = loaded.config._attn_implementation
+        for module in loaded.modules():
+            module.__dict__["_is_hf_initialized"] = True  # the encoder's weights are not to be drawn anew
+        model = cls._from_config(config, encoder=loaded, dtype=loaded.dtype)
+        return model.to(loaded.device)
+
+    def encoder_states(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        *,
+        layers: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> EncoderStates:
+        """Run the encoder and return its last layer and the lower layers; no other layer is kept.
+
+        Args:
+            input_ids: (B, T) int64.
+            attention_mask: (B, T), bool or integer 0/1.
+            token_type_ids: (B, T) int64; left out for an encoder that has no such argument.
+            inputs_embeds: (B, T, E), in place of `input_ids`.
+            layers: the lower layers wanted, 0..L-1; None takes those of this model's fusion, `config.lower_layers`.
+            **kwargs: further arguments of the encoder.
+
+        Returns:
+            EncoderStates: `last` (B, T, E), `lowers` (one (B, T, E) a layer, in that order), and the encoder's own
+            `outputs`.
+
+        Raises:
+            ValueError, TypeError: a layer outside 0..L-1, or an argument that does not fit.
+        """
+        check_keywords(kwargs, self._keywords)
+        shape = check_tokens(input_ids, inputs_embeds, attention_mask)
+        if input_ids is not None:
+            check_vocabulary(input_ids, self.encoder)
+        # torch.compile and torch.export would take the limit that is compared with for one on their own shapes.
+        counted = kwargs.get("position_ids") is None and not torch.compiler.is_compiling()
+        if counted and self._longest is not None and shape[1] > self._longest:
+            check_positions(input_ids, shape, self.encoder)  # asks the encoder anew, whose table may have grown
+        depth = self.config.num_hidden_layers
+        wanted = self.config.lower_layers if layers is None else tuple(layers)
+        for layer in wanted:
+            if not 0 <= layer < depth:
+                raise ValueError(f"layers must be in 0..{depth - 1}, got {layer}")
+        if token_type_ids is not None:
+            check_token_types(token_type_ids, shape, self.encoder)
+        if token_type_ids is not None and "token_type_ids" in self._encoder_arguments:
+            kwargs["token_type_ids"] = token_type_ids
+        for name in ("output_hidden_states", "output_attentions"):
+            if kwargs.get(name) is None and getattr(self.config, name):
+                kwargs[name] = True
+        return run_encoder(
+            self.encoder,
+            wanted,
+            self._hooked,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+
+    def head_from_states(
+        self,
+        last: Tensor,
+        lowers: Sequence[Tensor] = (),
+        attention_mask: Tensor | None = None,
+        *,
+        lower_states: Tensor | None = None,
+        **arguments: Any,
+    ) -> Any:
+        """Run fusion and head on given states, as `encoder_states` returns them.
+
+        Args:
+            last: (B, T, E), the last layer. States may be of a lower precision than the parameters.
+            lowers: the lower layers, (B, T, E) each, in the order of `config.lower_layers`.
+            attention_mask: (B, T), bool or integer 0/1, true at real tokens; None means all real.
+            lower_states: (B, T, E or feature_dim), an external second input in place of the lower layer.
+            **arguments: the head's own arguments of `forward`: labels, `word_index`, `output_gate`, and the Trainer's
+                `num_items_in_batch`.
+
+        Returns:
+            What `forward` returns.
+
+        Raises:
+            ValueError, TypeError: an argument that does not fit, or that the head does not take.
+        """
+        check_tensor("last", last)
+        if last.dim() != 3 or last.shape[-1] != self.config.hidden_size:
+            raise ValueError(
+                f"last must have shape (B, T, E) with E = {self.config.hidden_size}, got {tuple(last.shape)}"
+            )
+        for number, lower in enumerate(lowers):
+            check_lower(f"lowers[{number}]", lower, last)
+        if attention_mask is not None:
+            check_mask("attention_mask", attention_mask, last.shape[:2], last.device)
+        self._check_arguments(last.shape[:2], attention_mask, **arguments)
+        self._check_lower_states(last.shape[:2], lower_states)
+        lowers = self._second_inputs(last, lowers, lower_states)
+        return self._head(last, lowers, attention_mask, **arguments)
+
+    def _forward(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        lower_states: Tensor | None,
+        encoder_arguments: dict[str, Any],
+        **arguments: Any,
+    ) -> Any:
+        """Checks, encoder, fusion, head; what the encoder recorded joins the output."""
+        check_keywords(encoder_arguments, self._keywords)
+        shape = check_tokens(input_ids, inputs_embeds, attention_mask)
+        # What the Trainer adds for the loss is none of the encoder's arguments.
+        if "num_items_in_batch" in encoder_arguments:
+            arguments["num_items_in_batch"] = encoder_arguments.pop("num_items_in_batch")
+        self._check_arguments(shape, attention_mask, **arguments)
+        self._check_lower_states(shape, lower_states)
+        states = self.encoder_states(input_ids, attention_mask, token_type_ids, inputs_embeds, **encoder_arguments)
+        lowers = self._second_inputs(states.last, states.lowers, lower_states)
+        output = self._head(states.last, lowers, attention_mask, **arguments)
+        for name in ("hidden_states", "attentions"):
+            if getattr(states.outputs, name, None) is not None:
+                output[name] = states.outputs[name]
+        return output
+
+    def _check_arguments(
+        self,
+        shape: torch.Size,
+        mask: Tensor | None,
+        *,
+        output_gate: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+        **unknown: Any,
+    ) -> None:
+        """Check the head's arguments for sequences of `shape` (B, T) before any work.
+
+        A subclass takes those that it knows, and hands the others on.
+        """
+        if unknown:
+            parameters = inspect.signature(self._head).parameters.values()
+            own = ", ".join(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)
+            raise TypeError(f"unknown keyword {', '.join(map(repr, unknown))}; {type(self).__name__} takes {own}")
+        if output_gate and self.config.fusion != "aif":
+            raise ValueError(f"output_gate needs fusion='aif', this model has fusion={self.config.fusion!r}")
+
+    def _head(self, last: Tensor, lowers: tuple[Tensor, ...], mask: Tensor | None, **arguments: Any) -> ModelOutput:
+        """Fusion and head on checked arguments."""
+        raise NotImplementedError
+
+    def _check_lower_states(self, shape: torch.Size, lower_states: Tensor | None) -> None:
+        config = self.config
+        if lower_states is None:
+            if config.num_lower_inputs > len(config.lower_layers):
+                raise ValueError("lower_states must be given: this model has a feature_dim and no fusion_layer")
+            return
+        if config.num_lower_inputs != 1:
+            raise ValueError(
+                f"lower_states stands for one lower layer; this model (fusion={config.fusion!r}) takes "
+                f"{config.num_lower_inputs}"
+            )
+        check_tensor("lower_states", lower_states)
+        expected = (*shape, config.feature_dim or config.hidden_size)
+        if tuple(lower_states.shape) != expected:
+            raise ValueError(
+                f"lower_states must have shape (B, T, {'feature_dim' if config.feature_dim else 'E'}) = {expected}, "
+                f"got {tuple(lower_states.shape)}"
+            )
+        if not lower_states.is_floating_point():
+            raise TypeError(f"lower_states must be floating point, got {lower_states.dtype}")
+
+    def _second_inputs(self, last: Tensor, lowers: Sequence[Tensor], lower_states: Tensor | None) -> tuple[Tensor, ...]:
+        """The fusion's second inputs: the encoder's layers, or the external one in their place."""
+        if lower_states is None:
+            if len(lowers) != self.config.num_lower_inputs:
+                raise ValueError(f"lowers must hold {self.config.num_lower_inputs} layers, got {len(lowers)}")
+            return tuple(lowers)
+        if self.feature_projection is not None:
+            lower_states = project(self.feature_projection, lower_states)
+        return (lower_states.to(last.dtype),)
+
+    def _gates(
+        self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None, token: int | None = None
+    ) -> tuple[Tensor, ...]:
+        fusion: Any = self.fusion  # an AIFSequence, or what an adapter has put around it
+        return fusion.gates(last, lowers, mask, token)
+
+
+def no_encoder(name: str, error: Exception) -> ValueError:
+    """What to raise where transformers, by `error`, finds no encoder `name`, a Hub id or directory."""
+    return ValueError(f"no encoder can be loaded from {name!r}: {why_not_found(name, error)}")
+
+
+def project(layer: nn.Linear, states: Tensor) -> Tensor:
+    """`layer` on states (..., E) that may have another dtype, as states that were kept in half precision do."""
+    if not torch.is_autocast_enabled(states.device.type):
+        states = states.to(layer.weight.dtype)
+    return layer(states)
+
+
+def _auto_class(config: PreTrainedConfig) -> type[AutoModel | AutoModelForTextEncoding]:
+    """The Auto class that builds the encoder of `config`, without a decoder."""
+    return AutoModelForTextEncoding if has_decoder(config) else AutoModel
+
+
+def _encoder_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The class that `_auto_class` builds for `config`."""
+    mapping = MODEL_FOR_TEXT_ENCODING_MAPPING if has_decoder(config) else MODEL_MAPPING
+    if type(config) not in mapping:
+        raise ValueError(f"the encoder must be one that AutoModel can build, got {config.model_type!r}")
+    chosen: Any = mapping[type(config)]
+    return chosen[0] if isinstance(chosen, (list, tuple)) else chosen
+
+
+def _without_pooler(encoder_class: type[PreTrainedModel]) -> dict[str, bool]:
+    """The keyword that leaves an encoder's pooler out, for classes that have it."""
+    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(encoder_class).parameters else {}
+
+
+def _bare(model: PreTrainedModel) -> PreTrainedModel:
+    """The encoder of `model`, without pooler, checked to be what a saved DLFA model will be rebuilt with."""
+    if isinstance(model, DLFAPreTrainedModel):
+        raise ValueError(f"encoder must be a plain encoder, got a {type(model).__name__}; use its `encoder`")
+    check_family(model.config)
+    encoder = model.base_model
+    needed = _encoder_class(model.config)
+    if not isinstance(encoder, needed):
+        raise ValueError(f"encoder must be a {needed.__name__} or a model on top of one, got {type(model).__name__}")
+    if _without_pooler(needed) and getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # type: ignore[assignment]
+    return encoder
+
+
+def _check_fields(config_kwargs: dict[str, Any], num_labels: int | None) -> None:
+    """Raise TypeError or ValueError unless every keyword is a field of DLFAConfig and the labels agree."""
+    own = {field.name for field in dataclasses.fields(DLFAConfig)} - {"encoder_config", "fusion_layer"}
+    unknown = sorted(set(config_kwargs) - own)
+    if unknown:
+        raise TypeError(f"unknown keyword {', '.join(map(repr, unknown))}; DLFAConfig has {', '.join(sorted(own))}")
+    names = config_kwargs.get("id2label")
+    if num_labels is not None and (isinstance(num_labels, bool) or not isinstance(num_labels, int)):
+        raise TypeError(f"num_labels must be an int or None, got {num_labels!r}")
+    if num_labels is not None and num_labels < 1:
+        raise ValueError(f"num_labels must be at least 1, got {num_labels}")
+    if num_labels is not None and names is not None and len(names) != num_labels:
+        raise ValueError(f"num_labels must be {len(names)}, the length of id2label, got {num_labels}")

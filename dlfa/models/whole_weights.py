@@ -1,0 +1,64 @@
+"""Loading models of which no weight is missing.
+
+What a checkpoint lacks transformers draws at random, and says so in a warning, which commands switch off.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from safetensors import SafetensorError
+
+from ..error_lines import first_line
+
+
+def load_whole(
+    model_class: Any, source: str | os.PathLike[str], *, unused: tuple[str, ...] = (), **options: Any
+) -> Any:
+    """`model_class.from_pretrained(source, **options)`, with every parameter taken from the weights in `source`.
+
+    Buffers may be absent: an encoder computes its own.
+
+    Args:
+        model_class: a model's class, or an Auto class.
+        source: a directory or a Hub id.
+        unused: modules whose parameters may be absent too.
+        **options: of `from_pretrained`. With `ignore_mismatched_sizes=True` parameters of another shape are drawn anew,
+            as ever.
+
+    Raises:
+        ValueError: parameters that the weights lack, or hold in other shapes than config.json asks for.
+        OSError: there is no such model, or its weights are damaged.
+    """
+    ignored = options.pop("ignore_mismatched_sizes", False)
+    try:
+        # Sizes are compared below: transformers' own error does not name the parameter.
+        model, report = model_class.from_pretrained(
+            source, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    except (SafetensorError, RuntimeError) as error:
+        raise OSError(f"its weights cannot be read: {first_line(error)}") from error
+    wrong = sorted(report["mismatched_keys"])
+    if wrong and not ignored:
+        name, found, needed = wrong[0]
+        raise ValueError(
+            f"the weights in {source} hold {name} in shape {tuple(found)}{_and_more(wrong)}, config.json asks for "
+            f"{tuple(needed)}"
+        )
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    absent = parameters & set(report["missing_keys"])
+    missing = [name for name in sorted(absent) if name.split(".")[0] not in unused]
+    if missing:
+        strange = sorted(report["unexpected_keys"]) if absent == parameters else []  # none but those of other names
+        instead = f"; they hold {strange[0]}{_and_more(strange)}" if strange else ""
+        raise ValueError(
+            f"the weights in {source} lack {missing[0]}{_and_more(missing)} of a {type(model).__name__}{instead}"
+        )
+    return model
+
+
+def _and_more(names: Iterable[Any]) -> str:
+    more = len(list(names)) - 1
+    return f" and {more} more" if more else ""

@@ -1,0 +1,147 @@
+"""Inputs that several runs share: examples, tokenizer, features, cached hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from ..data.loading import TaskData, choose_languages, load_task_data
+from ..error_lines import why_not_found
+from ..evaluation.model_inputs import ModelInputs
+from ..files.cache_directory import cache_directory
+from ..frozen import StateInputs, StateStore
+from ..models.configuration import DLFAConfig
+from ..models.modeling import DLFAModel
+from ..models.pretrained import no_encoder
+from ..processes import default_device
+from ..tasks import Encoding, Feature
+from .run_config import RunConfig
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What runs on the same data, tokenizer and frozen encoder share, read once for all of them."""
+
+    data: TaskData
+    tokenizer: PreTrainedTokenizerBase
+    inputs: ModelInputs
+    encoder: DLFAModel | None  # where it is frozen: a model without fusion around it
+    encoder_sha256: str | None  # of its weights
+
+
+def load_data(config: RunConfig) -> TaskData:
+    """All data of a run, in the languages that it is tested on.
+
+    Raises:
+        DataError: whatever is wrong with the data.
+    """
+    task = config.task_object
+    return load_task_data(
+        task,
+        config.data_dir,
+        choose_languages(task, config.data_dir, config.languages, "test"),
+        max_train_examples=config.max_train_examples,
+        max_eval_examples=config.max_eval_examples,
+    )
+
+
+def load_materials(config: RunConfig, data: TaskData, *, progress: bool = False) -> Materials:
+    """What runs on `data` share: the tokenizer, and where the encoder is frozen the encoder and its states.
+
+    Args:
+        config: one of the runs, its presets filled in.
+        data: of the runs.
+        progress: show a bar while hidden states are computed.
+
+    Raises:
+        ValueError: tokenizer or encoder cannot be loaded, or do not allow `max_length` tokens.
+    """
+    tokenizer = load_tokenizer(config.model, config.max_length or 0)
+    encoding = Encoding(config.max_length or 0, config.model_options.get("label_subword", "first"))
+    if not config.freeze_encoder:
+        return Materials(data, tokenizer, ModelInputs(config.task_object, tokenizer, encoding), None, None)
+    encoder = load_encoder(config.model)
+    store = StateStore(
+        encoder.to(default_device()),  # type: ignore[arg-type]
+        tokenizer,
+        (config.states_cache or cache_directory()) / "states",
+        dtype=config.states_dtype,
+        batch_size=config.eval_batch_size,
+        autocast=config.autocast,
+        progress=progress,
+    )
+    inputs = StateInputs(config.task_object, tokenizer, encoding, store)
+    return Materials(data, tokenizer, inputs, encoder, store.weights_sha256)
+
+
+def load_encoder(name: str) -> DLFAModel:
+    """The encoder `name`, a Hub id or directory, with a model without fusion around it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return DLFAModel.from_encoder(name, None)
+    except OSError as error:
+        raise no_encoder(name, error) from error
+
+
+def compute_states(materials: Materials, several: Iterable[Mapping[str, Any]]) -> None:
+    """Compute a frozen encoder's states in one pass for all layers that any run needs.
+
+    Args:
+        materials: of the runs; where their encoder is not frozen, there is nothing to do.
+        several: the model options of each run.
+
+    Raises:
+        ValueError, OSError: the states cannot be kept in the precision or the place that was chosen.
+    """
+    if not isinstance(materials.inputs, StateInputs) or materials.encoder is None:
+        return
+    encoder_config = materials.encoder.config.encoder_config
+    layers = {
+        layer for options in several for layer in DLFAConfig(encoder_config=encoder_config, **options).lower_layers
+    }
+    data = materials.data
+    parts = [(data.train, True), (data.dev, False), *((examples, False) for examples in data.test.values())]
+    materials.inputs.compute(parts, sorted(layers))
+
+
+def encode_all(config: RunConfig, materials: Materials) -> list[Feature]:
+    """Encode all data of a run, over a frozen encoder up to its states, and return the features of the training data.
+
+    Raises:
+        ValueError: a `max_length` that some example does not fit in, or no example that can be trained on.
+        OSError: the states cannot be kept where they should be.
+    """
+    data, inputs = materials.data, materials.inputs
+    features = inputs.features(data.train, training=True)
+    if not features:
+        raise ValueError(
+            f"{config.data_dir or 'the Hub'}: none of the training data of {config.task} can be trained on; a question "
+            "needs an answer that its passage holds"
+        )
+    for examples in (data.dev, *data.test.values()):
+        inputs.features(examples, training=False)
+    compute_states(materials, [config.model_options])
+    return features
+
+
+def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerBase:
+    """The tokenizer of `name`, a Hub id or directory.
+
+    Raises:
+        ValueError: there is none, it is no fast one, or it does not allow `max_length` tokens.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"no tokenizer can be loaded from {name!r}: {why_not_found(name, error)}") from error
+    if not tokenizer.is_fast:
+        raise ValueError(f"the tokenizer of {name!r} is no fast one (tokenizers library), which words need")
+    if max_length > tokenizer.model_max_length:
+        raise ValueError(f"max_length must be at most {tokenizer.model_max_length} for {name!r}, got {max_length}")
+    return tokenizer

@@ -1,0 +1,240 @@
+"""What a run leaves in its output directory, and when one may start there.
+
+OUT/ holds run.json (configuration, hashes of data and encoder), results.json (written last), the model with its
+tokenizer, predictions/, languages.png, and while it is being trained checkpoints/. An ensemble's holds ensemble.json
+(what it is made of), results.json (written last), predictions/ and languages.png.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from ..files import atomic
+from ..files.json_files import read_object
+from .checkpoints import checkpoints_in, remove_checkpoint
+from .run_config import RunConfig, differences
+
+SWEEP = "sweep.json"  # marks the directory of a sweep
+
+_RESULTS = ("results.json", "languages.png", "predictions/test-*", "predictions/dev-*")
+# What a run alone leaves; run.json is the last that is removed, so that a directory half cleared still tells of a run.
+_MODEL = (
+    "README.md", "modeling_dlfa.py", "config.json", "model.safetensors", "model-?????-of-?????.safetensors",
+    "model.safetensors.index.json", "training.json", "special_tokens_map.json", "tokenizer.json",
+    "tokenizer_config.json", "run.json",
+)  # fmt: skip
+_PARTIAL = re.compile(
+    atomic.TEMPORARY
+    + r"(model|(run|ensemble|results|training)\.json|languages\.png|README\.md|error\.txt|(test|dev)-.+)"
+)
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The output directory of one run, or of an ensemble of runs."""
+
+    path: Path
+
+    @property
+    def run_file(self) -> Path:
+        """Everything needed to repeat the run."""
+        return self.path / "run.json"
+
+    @property
+    def results_file(self) -> Path:
+        """The results; there only once the run is complete."""
+        return self.path / "results.json"
+
+    @property
+    def ensemble_file(self) -> Path:
+        """What an ensemble is made of; written before anything else of it."""
+        return self.path / "ensemble.json"
+
+    @property
+    def predictions(self) -> Path:
+        """Predictions, one file a language, as XTREME's scorer reads them."""
+        return self.path / "predictions"
+
+    @property
+    def chart_file(self) -> Path:
+        """The bar chart over languages."""
+        return self.path / "languages.png"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The Trainer's checkpoints, there only until the run is complete."""
+        return self.path / "checkpoints"
+
+    @property
+    def intermediate(self) -> Path:
+        """The run on the intermediate task that this one started from, where there is one."""
+        return self.path / "intermediate"
+
+    def holds_run(self) -> bool:
+        """Whether a run, or a model, lies here."""
+        names = ("run.json", "results.json", "config.json", "model.safetensors")
+        return any((self.path / name).exists() for name in names)
+
+    def holds_ensemble(self) -> bool:
+        """Whether an ensemble, complete or cut short, lies here."""
+        return self.ensemble_file.exists() and {"runs", "by"} <= read_object(self.ensemble_file).keys()
+
+    def wrote(self, name: str) -> bool:
+        """Whether the file `name` here is one that the run or ensemble here writes."""
+        there = self.run_file.exists() or self.ensemble_file.exists()
+        return there and any(fnmatch(name, pattern) for pattern in (*_RESULTS, *_MODEL, self.ensemble_file.name))
+
+    def check_no_others(self, patterns: Sequence[str], who: str) -> None:
+        """Raise ValueError where a file lies here that `who` would replace and that is none of its kind."""
+        for pattern in patterns:
+            if found := sorted(self.path.glob(pattern)):
+                name = found[0].relative_to(self.path)
+                raise ValueError(
+                    f"--output-dir {self.path} holds {name} of something else, which {who} would replace; give another "
+                    "directory"
+                )
+
+    def check_is_no_file(self) -> None:
+        """Raise ValueError where a file has the directory's name."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"--output-dir {self.path} is a file, not a directory")
+
+    def check_no_sweep(self) -> None:
+        """Raise ValueError where a sweep lies here."""
+        if (self.path / SWEEP).exists():
+            raise ValueError(f"--output-dir {self.path} holds a sweep ({SWEEP}); give another directory")
+
+    def check(self, model: str, overwrite: bool, resume: bool) -> None:
+        """Raise ValueError where a new run may not be written here."""
+        if overwrite and resume:
+            raise ValueError("--overwrite and --resume cannot be given together")
+        self.check_is_no_file()
+        if Path(model).is_dir() and Path(model).resolve() == self.path.resolve():
+            raise ValueError(f"--output-dir must not be the directory of --model, {model}")
+        if self.holds_ensemble() and not self.run_file.exists():
+            raise ValueError(f"--output-dir {self.path} holds an ensemble; give another directory")
+        if self.holds_run() and not (overwrite or resume):
+            raise ValueError(
+                f"--output-dir {self.path} already holds a run or a model; give --resume to go on with it, "
+                "--overwrite to replace it, or another directory"
+            )
+        if not self.holds_run():
+            self.check_no_sweep()
+            self.check_no_others((*_RESULTS, *_MODEL, "checkpoints/checkpoint-*"), "the run")
+        if self.holds_run() and not self.run_file.exists():
+            option, aim = ("--resume", "go on with") if resume else ("--overwrite", "replace")
+            raise ValueError(f"{option}: {self.path} holds a model or results but no run.json: no run to {aim}")
+
+    def check_same_run(self, now: dict[str, Any]) -> None:
+        """Raise ValueError unless `now`, what `run_file` would hold, describes the run that lies here."""
+        before = self.read_run()
+        changed = differences(before["config"], now["config"])
+        if changed:
+            shown = "; ".join(
+                f"{name}: {before['config'].get(name)!r} there, {now['config'].get(name)!r} now" for name in changed
+            )
+            raise ValueError(f"--resume: the run in {self.path} has another configuration ({shown})")
+        # `batch_size` is that of one process. Releases before this was recorded do not say how many there were.
+        if (processes := before.get("processes", now["processes"])) != now["processes"]:
+            raise ValueError(
+                f"--resume: the run in {self.path} was started by {processes} processes, not {now['processes']}"
+            )
+        if before["data_sha256"] != now["data_sha256"]:
+            raise ValueError(
+                f"--resume: the data have changed since the run in {self.path} was started, or an earlier release "
+                "started it, which hashed data otherwise"
+            )
+
+    def check_same_encoder(self, sha256: str) -> None:
+        """Raise ValueError unless the run that lies here started from the encoder whose weights have this fingerprint.
+
+        Runs of releases that did not record it are taken to have.
+        """
+        if self.read_run().get("encoder_sha256", sha256) != sha256:
+            raise ValueError(f"--resume: the encoder's weights have changed since the run in {self.path} was started")
+
+    def read_run(self) -> dict[str, Any]:
+        """The content of `run_file`.
+
+        Raises:
+            ValueError: it is none of ours.
+        """
+        run = read_object(self.run_file, ("config", "data_sha256"))
+        if not isinstance(run["config"], dict):
+            raise ValueError(f"{self.run_file}: config must be an object, got {run['config']!r}")
+        return run
+
+    def read_config(self) -> RunConfig:
+        """The configuration in `run_file`.
+
+        Raises:
+            ValueError: it is none of ours; the message names the file.
+        """
+        try:
+            return RunConfig.from_json(self.read_run()["config"], self.path)
+        except (ValueError, TypeError) as error:
+            message = str(error)
+            raise ValueError(message if str(self.run_file) in message else f"{self.run_file}: {message}") from error
+
+    def check_for_ensemble(self, overwrite: bool) -> None:
+        """Raise ValueError where an ensemble may not be written here."""
+        self.check_is_no_file()
+        if self.run_file.exists() or (self.path / "config.json").exists():
+            raise ValueError(f"--output-dir {self.path} holds a run or a model; choose another")
+        if not self.holds_ensemble():
+            self.check_no_sweep()
+            self.check_no_others((*_RESULTS, self.ensemble_file.name), "the ensemble")
+        elif self.results_file.exists() and not overwrite:
+            raise ValueError(f"--output-dir {self.path} holds results; give --overwrite or choose another")
+
+    def clear_results(self) -> None:
+        """Remove what an evaluation of the test or development data wrote, and nothing else."""
+        self._remove_files(_RESULTS)
+        remove_if_empty(self.predictions)
+        self.remove_leftovers()
+
+    def remove_leftovers(self) -> None:
+        """Remove what a process that was killed left half-written, and the checkpoints of a run that is complete."""
+        for path in (*self.path.glob(".*"), *self.predictions.glob(".*")):
+            if _PARTIAL.fullmatch(path.name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if self.results_file.exists() and self.run_file.exists():
+            self.remove_checkpoints()
+
+    def remove_checkpoints(self) -> None:
+        """Remove all checkpoints, and their folder where nothing else lies in it."""
+        for checkpoint in checkpoints_in(self.checkpoints):
+            remove_checkpoint(checkpoint)
+        remove_if_empty(self.checkpoints)
+
+    def clear_intermediate(self) -> None:
+        """Remove the run on the intermediate task, and its folder where nothing else lies in it."""
+        before = RunDirectory(self.intermediate)
+        if before.run_file.exists():
+            before.clear()
+            remove_if_empty(before.path)
+
+    def clear(self) -> None:
+        """Remove what a run wrote, and nothing else."""
+        self.clear_results()
+        self.remove_checkpoints()
+        self.clear_intermediate()
+        self._remove_files(_MODEL)
+
+    def _remove_files(self, patterns: Sequence[str]) -> None:
+        for pattern in patterns:
+            for path in self.path.glob(pattern):
+                if not path.is_dir():
+                    path.unlink()
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove `folder` where it is there and nothing lies in it."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()

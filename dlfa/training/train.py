@@ -1,0 +1,276 @@
+"""Training: a model over an encoder, by transformers' Trainer, evaluated on every language, written as a whole."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from ..evaluation.charts import bar_chart
+from ..evaluation.evaluate import evaluate, model_for
+from ..evaluation.prediction_files import write_predictions
+from ..evaluation.results import backend_of, installed_version, recorded_config, summary
+from ..files import atomic
+from ..files.directory_lock import exclusive
+from ..files.json_files import read_object
+from ..frozen import StatesHead
+from ..frozen.fingerprints import weights_fingerprint
+from ..models.modeling import DLFAModel
+from ..models.positions import check_length
+from ..models.pretrained import no_encoder
+from ..processes import default_device, process_state
+from ..tasks import Feature, Task
+from .checkpoints import newest_checkpoint
+from .embedding_rows import merge_rows, train_rows
+from .intermediate import Predecessor
+from .materials import Materials, encode_all, load_data, load_materials
+from .model_card import write_model_card
+from .partial_training import add_adapters, freeze_layers, merge_adapters
+from .run_config import RunConfig
+from .run_directory import RunDirectory
+from .trainer import task_trainer
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that has passed every check: only training is left to do."""
+
+    config: RunConfig
+    task: Task
+    materials: Materials
+    model: PreTrainedModel
+    encoder_sha256: str  # of the encoder's weights before training
+    features: list[Feature]  # of the training data
+    directory: RunDirectory
+    checkpoint: Path | None
+    predecessor: Predecessor | None  # the run on an intermediate task that comes first
+    progress: bool
+
+    def new_learner(self) -> PreTrainedModel | StatesHead:
+        """What is trained and evaluated: the model, or a module for what lies over its frozen encoder."""
+        return StatesHead(self.model) if self.config.freeze_encoder else self.model  # type: ignore[arg-type]
+
+
+def train(
+    config: RunConfig, *, overwrite: bool = False, resume: bool = False, progress: bool = False
+) -> dict[str, Any]:
+    """Train and evaluate as `config` says, and write everything to its `output_dir`.
+
+    Args:
+        config: the run.
+        overwrite: replace a run that lies in `output_dir`.
+        resume: go on with the run that lies there, from its newest complete checkpoint; a run that is complete is
+            returned as it is, its encoder not looked at, and an empty directory starts from the beginning.
+        progress: show progress bars.
+
+    Returns:
+        The content of results.json, on every process.
+
+    Raises:
+        ValueError, TypeError: bad input; raised before any training.
+        FloatingPointError: the loss, or scores of the trained model, became NaN or infinite.
+    """
+    directory = RunDirectory(config.output_dir)
+    with exclusive(directory.path):
+        prepared = prepare(config, overwrite=overwrite, resume=resume, progress=progress)
+        if prepared is not None:
+            return fit(prepared)
+        return read_object(directory.results_file, ("languages", "averages"))
+
+
+def prepare(
+    config: RunConfig,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: bool = False,
+    materials: Materials | None = None,
+) -> Prepared | None:
+    """Check the run, read and encode all of its data, load tokenizer and encoder, and claim the output directory.
+
+    Whatever can be wrong with the input is found before anything in that directory is removed.
+
+    Args:
+        config, overwrite, resume, progress: as `train`.
+        materials: of `load_materials`, for a configuration that may differ from this one in model options (not in
+            `label_subword`), hyper-parameters (not in `max_length`), seed and output directory alone.
+
+    Returns:
+        What `fit` needs; None where `resume` finds the run complete.
+
+    Raises:
+        ValueError, TypeError, OSError: bad input, of whatever kind.
+    """
+    if config.fp16 and not torch.accelerator.is_available():
+        raise ValueError("fp16 needs a GPU, and there is none; bf16 runs on the CPU too")
+    predecessor = Predecessor.of(config)
+    config = config.with_presets()
+    task = config.task_object
+    directory = RunDirectory(config.output_dir)
+    directory.check(config.model, overwrite, resume)
+    data = load_data(config) if materials is None else materials.data
+    config = dataclasses.replace(config, languages=tuple(data.test))
+    run = {
+        "config": config.to_json(),
+        "processes": process_state().num_processes,
+        "data_sha256": data.sha256(),
+        "dlfa": installed_version("dlfa"),
+    }
+    resumed = resume and directory.run_file.exists()
+    if resumed:
+        directory.check_same_run(run)
+        if directory.results_file.exists():
+            if process_state().is_main_process:
+                directory.remove_leftovers()
+            return None
+    if predecessor is not None:
+        predecessor.check()
+    materials = materials or load_materials(config, data, progress=progress)
+    set_seed(config.seed)
+    model = new_model(config, task, materials.encoder)
+    backend_of(model, default_device(), config.autocast)  # raises where AIF could not run
+    encoder_sha256 = materials.encoder_sha256 or weights_fingerprint(model.base_model)
+    if resumed:
+        directory.check_same_encoder(encoder_sha256)
+    limit_training(model, config)
+    features = encode_all(config, materials)
+    run_text = atomic.json_text({**run, "encoder_sha256": encoder_sha256})
+    process_state().wait_for_everyone()  # no process may look at the directory after one has claimed it
+    if process_state().is_main_process:
+        if resumed:
+            directory.remove_leftovers()
+        elif overwrite:
+            directory.clear()
+        # A run that goes on may do so with its data in another place.
+        atomic.write_text(directory.run_file, run_text)
+    checkpoint = newest_checkpoint(directory.checkpoints) if resumed else None
+    return Prepared(
+        config, task, materials, model, encoder_sha256, features, directory, checkpoint, predecessor, progress
+    )
+
+
+def new_model(config: RunConfig, task: Task, encoder: DLFAModel | None = None) -> PreTrainedModel:
+    """A model for `task` over the encoder of `config`, its new parameters drawn from torch's generator.
+
+    Args:
+        config: the run.
+        task: gives head and labels.
+        encoder: a model whose encoder is to be part of the new one, in place of one that is loaded.
+
+    Raises:
+        ValueError: there is no such encoder, or an option does not fit it.
+        TypeError: an option that the model does not know.
+    """
+    options = dict(config.model_options)
+    if task.labels:
+        options["id2label"] = dict(enumerate(task.labels))
+        options["label2id"] = {label: index for index, label in enumerate(task.labels)}
+    try:
+        source = config.model if encoder is None else encoder.encoder
+        model: PreTrainedModel = model_for(task).from_encoder(source, **options)  # type: ignore[attr-defined]
+    except OSError as error:
+        raise no_encoder(config.model, error) from error
+    check_length(cast(PreTrainedModel, model.base_model), config.model, config.max_length or 0)
+    return model
+
+
+def limit_training(model: PreTrainedModel, config: RunConfig) -> None:
+    """Freeze, adapt or checkpoint the encoder as `config` says.
+
+    Raises:
+        ValueError: layers or adapters that the encoder has no place for.
+    """
+    if config.gradient_checkpointing:
+        # transformers renamed it amid version 5, and warns of the name that its older releases know.
+        renamed = hasattr(model, "activation_checkpointing_enable")
+        enable: Any = model.activation_checkpointing_enable if renamed else model.gradient_checkpointing_enable
+        enable()
+    if config.freeze_encoder:
+        model.encoder.requires_grad_(False)
+    if config.freeze_layers is not None:
+        freeze_layers(model, config.freeze_layers)
+    if config.lora_rank is not None:
+        add_adapters(model, config.lora_rank, config.lora_alpha, config.lora_targets)
+
+
+def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
+    """Train, evaluate on every language and write the results, which are returned.
+
+    Args:
+        prepared: the run.
+        keep_model: write the trained model.
+
+    Raises:
+        FloatingPointError: the loss, or scores of the trained model, became NaN or infinite.
+    """
+    config, task, model, directory = prepared.config, prepared.task, prepared.model, prepared.directory
+    more: dict[str, Any] = {}
+    if prepared.predecessor is not None:
+        more["intermediate"] = prepared.predecessor.train(progress=prepared.progress)
+        prepared.predecessor.hand_over(model)
+        set_seed(config.seed)
+        limit_training(model, config)
+    if config.weight_decay == 0:
+        train_rows(model, (feature.inputs["input_ids"] for feature in prepared.features))
+    trainer = task_trainer(prepared)
+    learner = trainer.learner
+    trainer.train(resume_from_checkpoint=None if prepared.checkpoint is None else str(prepared.checkpoint))
+    merge_rows(model)
+    if config.lora_rank is not None:  # the model that is evaluated is the one that is saved
+        merge_adapters(model)
+    train_facts = trainer.record.facts(trainer.state)
+    evaluations = evaluate(
+        learner,
+        prepared.materials.tokenizer,
+        task,
+        prepared.materials.data.test,
+        max_length=config.max_length or 0,
+        batch_size=config.eval_batch_size,
+        autocast=config.autocast,
+        inputs=prepared.materials.inputs,
+        progress=prepared.progress,
+    )
+    results = summary(
+        task,
+        model,
+        config.model,
+        evaluations,
+        seed=config.seed,
+        autocast=config.autocast,
+        encoder_sha256=prepared.encoder_sha256,
+        train=train_facts,
+        config=recorded_config(config) | {"processes": process_state().num_processes},
+        **more,
+    )
+    if process_state().is_main_process:
+        if keep_model:
+            write_model(directory.path, model, prepared.materials.tokenizer)
+        elif prepared.predecessor is not None:
+            directory.clear_intermediate()
+        write_predictions(directory.predictions, task, evaluations)
+        atomic.write_json(directory.path / "training.json", trainer.state.log_history)
+        if keep_model and evaluations:
+            write_model_card(directory.path, results)
+        if evaluations:
+            bar_chart(results, directory.chart_file)
+        atomic.write_json(directory.results_file, results)
+        directory.remove_checkpoints()
+    process_state().wait_for_everyone()
+    return results
+
+
+def write_model(path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Save model and tokenizer to `path`; config.json, without which nothing loads, comes last."""
+    partial = atomic.temporary(path / "model")
+    partial.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(partial)
+    model.save_pretrained(partial)
+    for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
+        if file.is_file():
+            atomic.sync(file)
+        file.replace(path / file.name)
+    partial.rmdir()

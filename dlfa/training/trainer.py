@@ -1,0 +1,220 @@
+"""transformers' Trainer as a run uses it: the task's evaluation, rates of new parameters, a lasting record."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import Sampler
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from ..evaluation.evaluate import evaluate
+from ..frozen import StatesHead
+from ..processes import process_state
+from .checkpoints import checkpoints_in, complete_facts, mark_complete, remove_checkpoint, step_of
+from .length_batches import LengthGroupedSampler
+from .run_config import RunConfig
+
+if TYPE_CHECKING:
+    from .train import Prepared
+
+
+def task_trainer(prepared: Prepared) -> TaskTrainer:
+    """The Trainer of a run, with XTREME's optimiser and schedule: AdamW, linear decay, gradients clipped to 1."""
+    config, task = prepared.config, prepared.task
+    strategy = "epoch" if config.save_steps is None else "steps"
+    select = task.preset.select_best
+    arguments = TrainingArguments(
+        output_dir=str(prepared.directory.checkpoints.resolve()),
+        learning_rate=config.learning_rate or 0.0,
+        num_train_epochs=config.epochs or 0.0,
+        per_device_train_batch_size=config.batch_size or 1,
+        gradient_accumulation_steps=config.gradient_accumulation or 1,
+        weight_decay=config.weight_decay,
+        warmup_steps=config.warmup_steps or 0,
+        lr_scheduler_type="linear",
+        adam_epsilon=1e-8,
+        max_grad_norm=1.0,
+        seed=config.seed,
+        bf16=config.bf16,
+        fp16=config.fp16,
+        save_strategy=strategy,
+        eval_strategy=strategy if select else "no",
+        save_steps=config.save_steps or 500,
+        eval_steps=config.save_steps,
+        load_best_model_at_end=select,
+        metric_for_best_model=task.metric if select else None,
+        greater_is_better=True if select else None,
+        logging_steps=20,
+        logging_nan_inf_filter=False,
+        use_cpu=not torch.accelerator.is_available(),
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.accelerator.is_available(),
+        disable_tqdm=not prepared.progress,
+        report_to="none",
+    )
+    if arguments.n_gpu > 1:
+        # One process trains on one GPU. On several the Trainer would put the model into nn.DataParallel: batches that
+        # many times as large as was said, and copies of a module that a StatesHead cannot be called in.
+        arguments._n_gpu = 1
+    record = TrainingRecord(prepared.checkpoint)
+    learner, materials = prepared.new_learner(), prepared.materials
+    trainer = TaskTrainer(
+        prepared,
+        learner,
+        record,
+        args=arguments,
+        data_collator=materials.inputs.batches(prepared.features, prepared.model.config),
+        train_dataset=range(len(prepared.features)),
+        eval_dataset=materials.data.dev,
+        processing_class=materials.tokenizer,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+class TaskTrainer(Trainer):
+    """The Trainer with the task's own evaluation, by whole examples, and separate rates for old and new parameters."""
+
+    def __init__(
+        self, prepared: Prepared, learner: PreTrainedModel | StatesHead, record: TrainingRecord, **arguments: Any
+    ) -> None:
+        super().__init__(model=learner, callbacks=[record], **arguments)
+        self.prepared = prepared
+        self.learner = learner
+        self.record = record
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            trained = self.learner if model is None else model
+            optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, self.prepared.model)
+            decayed = set(self.get_decay_parameter_names(trained))
+            groups = parameter_groups(trained, self.prepared.config, decayed)
+            self.optimizer = optimizer_class(groups, **arguments)
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        if not self.prepared.config.group_by_length:
+            sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
+            return sampler
+        lengths = [len(feature.inputs["input_ids"]) for feature in self.prepared.features]
+        return LengthGroupedSampler(lengths, self.args.train_batch_size * self.args.world_size, self.args.seed)
+
+    def _run_epoch(self, *arguments: Any, **more: Any) -> None:
+        # The Trainer looks at the number of steps after each of them: a run that goes on from its last step, and whose
+        # last epoch is not a whole one, would take one more.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*arguments, **more)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """The task's metrics on the development data."""
+        prepared, language = self.prepared, self.prepared.task.train_language
+        result = evaluate(
+            self.learner,
+            prepared.materials.tokenizer,
+            prepared.task,
+            {language: prepared.materials.data.dev},
+            max_length=prepared.config.max_length or 0,
+            batch_size=prepared.config.eval_batch_size,
+            autocast=prepared.config.autocast,
+            inputs=prepared.materials.inputs,
+        )[language]
+        metrics = {f"eval_{name}": value for name, value in result.metrics.items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def parameter_groups(model: torch.nn.Module, config: RunConfig, decayed: set[str]) -> list[dict[str, Any]]:
+    """AdamW's groups: encoder or new (fusion and head), with weight decay or (biases, norms) without.
+
+    Args:
+        model: its encoder is the attribute `encoder`.
+        config: gives `learning_rate`, `head_learning_rate` and `weight_decay`.
+        decayed: names of the parameters under weight decay.
+    """
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            new = not name.removeprefix("module.").startswith("encoder.")
+            groups.setdefault((new, name in decayed), []).append(parameter)
+    rates = {False: config.learning_rate, True: config.head_learning_rate or config.learning_rate}
+    return [
+        {"params": parameters, "lr": rates[new], "weight_decay": config.weight_decay if decay else 0.0}
+        for (new, decay), parameters in groups.items()
+    ]
+
+
+class TrainingRecord(TrainerCallback):
+    """Records time, loss and which checkpoints are complete, over interruptions; stops a run that diverged."""
+
+    def __init__(self, checkpoint: Path | None) -> None:
+        self.seconds_before = 0.0 if checkpoint is None else float(complete_facts(checkpoint)["seconds"])
+        self.start = time.monotonic()
+        self._finished = self.seconds_before
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, development evaluations and checkpoints included, over all parts of the run."""
+        return self.seconds_before + time.monotonic() - self.start
+
+    def facts(self, state: TrainerState) -> dict[str, Any]:
+        """results.json's "train": steps, seconds, the mean loss over all steps, and the best checkpoint's dev score."""
+        total, done = 0.0, 0.0
+        for entry in state.log_history:
+            if "loss" in entry:
+                total += entry["loss"] * (entry["step"] - done)
+                done = entry["step"]
+        facts: dict[str, Any] = {
+            "steps": state.global_step,
+            "seconds": round(self._finished, 2),
+            "loss": total / max(done, 1),
+        }
+        if state.best_metric is not None:
+            facts |= {"best_step": state.best_global_step, "best_dev": float(state.best_metric)}
+        return facts
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.start = time.monotonic()
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._finished = self.seconds
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # A loss that is not logged before a checkpoint would be lost to a run that goes on from there.
+        control.should_log |= control.should_save or control.should_training_stop
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        control.should_log |= control.should_save
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the training loss became {loss} by step {state.global_step}; try a lower learning rate"
+            )
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        process_state().wait_for_everyone()  # each writes its own rng_state_N.pth
+        if not state.is_world_process_zero or args.output_dir is None:
+            return
+        folder = Path(args.output_dir)
+        newest = folder / f"checkpoint-{state.global_step}"
+        mark_complete(newest, {"seconds": round(self.seconds, 2)})
+        kept = {state.global_step, step_of(Path(state.best_model_checkpoint or newest.name))}
+        for checkpoint in checkpoints_in(folder):
+            if step_of(checkpoint) not in kept:
+                remove_checkpoint(checkpoint)

@@ -1,0 +1,195 @@
+"""Evaluation: the same scores however examples are batched, split or shared out."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from tiny_tasks import make_tokenizer, make_udpos
+from transformers import AutoTokenizer
+
+from dlfa import DLFAForSequenceClassification, DLFAForTokenClassification
+from dlfa.data.batching import PaddingCollator, by_length
+from dlfa.data.examples import LabelledText, TaggedSentence
+from dlfa.evaluation.evaluate import evaluate, example_scores, model_for, score_language
+from dlfa.evaluation.model_inputs import ModelInputs
+from dlfa.tasks import Encoding, get_task
+
+UDPOS, XNLI = get_task("udpos"), get_task("xnli")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(encoder):
+    return AutoTokenizer.from_pretrained(encoder)
+
+
+def tagger(encoder, label_subword="first"):
+    torch.manual_seed(0)
+    return DLFAForTokenClassification.from_encoder(
+        encoder, fusion_layer=1, id2label=dict(enumerate(UDPOS.labels)), label_subword=label_subword
+    )
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    folder = make_udpos(tmp_path_factory.mktemp("udpos"), test=30)
+    return UDPOS.read_file(folder / "test-de.tsv")
+
+
+def close(left, right):
+    return all(np.allclose(a, b, atol=1e-5) for a, b in zip(left, right, strict=True))
+
+
+def test_collator_pads_each_input_by_its_own_value():
+    collate = PaddingCollator(make_tokenizer())
+    batch = collate(
+        [
+            {"input_ids": [5, 6, 7], "attention_mask": [1, 1, 1], "labels": [1, 2], "word_index": [-1, 0, 1]},
+            {"input_ids": [5], "attention_mask": [1], "labels": [3], "word_index": [-1]},
+        ]
+    )
+    assert {name: values.tolist() for name, values in batch.items()} == {
+        "input_ids": [[5, 6, 7], [5, 0, 0]],
+        "attention_mask": [[1, 1, 1], [1, 0, 0]],
+        "labels": [[1, 2], [3, -100]],
+        "word_index": [[-1, 0, 1], [-1, -1, -1]],
+    }
+    assert all(values.dtype == torch.int64 for values in batch.values())
+    assert collate([{"labels": 2}, {"labels": 0}])["labels"].tolist() == [2, 0]
+
+
+def test_features_are_made_once_for_training_and_once_without_labels(examples):
+    inputs = ModelInputs(UDPOS, make_tokenizer(), Encoding(32))
+    plain, training = (inputs.features(examples, training=training) for training in (False, True))
+    assert all("labels" in feature.inputs for feature in training)
+    assert not any("labels" in feature.inputs for feature in plain)
+    assert inputs.features(examples, training=True) is training
+    assert inputs.features(examples, training=False) is plain
+    assert inputs.features(list(examples), training=False) is not plain
+
+
+def test_batches_hold_neighbours_in_length():
+    batches = by_length([3, 9, 1, 4, 8], 2)
+    assert batches == [[1, 4], [3, 0], [2]]
+    assert by_length([], 4) == []
+
+
+@pytest.mark.parametrize("label_subword", ["first", "last", "mean"])
+def test_scores_do_not_depend_on_the_batch(encoder, tokenizer, examples, label_subword):
+    model = tagger(encoder, label_subword)
+    single = example_scores(model, tokenizer, UDPOS, examples, max_length=64, batch_size=1)
+    many = example_scores(model, tokenizer, UDPOS, examples, max_length=64, batch_size=16)
+    assert close(single, many)
+    assert [scores.shape for scores in single] == [(len(example.words), 17) for example in examples]
+    assert all(np.allclose(np.exp(scores).sum(-1), 1, atol=1e-5) for scores in single)
+
+
+def test_scores_are_those_of_the_labelled_subword(encoder, tokenizer):
+    example = TaggedSentence(("naus", "vat"), ("NOUN", "VERB"))
+    model = tagger(encoder, "last").eval()
+    inputs = tokenizer("naus vat", return_tensors="pt")
+    with torch.no_grad():
+        logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[0]
+    # [CLS] n a u s v a t [SEP]
+    expected = torch.log_softmax(logits[[4, 7]], -1).numpy()
+    assert close(example_scores(model, tokenizer, UDPOS, [example], max_length=64), [expected])
+
+
+def test_split_sentences_are_scored_whole(encoder, tokenizer, examples):
+    model = tagger(encoder)
+    result = evaluate(model, tokenizer, UDPOS, {"de": examples}, max_length=8)["de"]
+    assert list(map(len, result.predictions)) == [len(example.words) for example in examples]
+    # Words of 3 and 4 letters do not share a window of 4: each is run by itself, as if it were the sentence.
+    words = ("naus", "ter", "vibt", "tas")
+    sentence = [TaggedSentence(words, ("NOUN",) * 4)]
+    apart = [TaggedSentence((word,), ("NOUN",)) for word in words]
+    split = example_scores(model, tokenizer, UDPOS, sentence, max_length=6)[0]
+    assert close(split[:, None], example_scores(model, tokenizer, UDPOS, apart, max_length=6))
+
+
+def test_mode_of_the_model_is_restored_and_no_gradient_kept(encoder, tokenizer, examples):
+    model = tagger(encoder).train()
+    first = example_scores(model, tokenizer, UDPOS, examples, max_length=64)
+    assert model.training
+    model.eval()
+    assert close(first, example_scores(model, tokenizer, UDPOS, examples, max_length=64))
+    assert not model.training
+
+
+def test_autocast_is_used(encoder, tokenizer, examples):
+    model = tagger(encoder)
+    full = example_scores(model, tokenizer, UDPOS, examples, max_length=64)
+    low = example_scores(model, tokenizer, UDPOS, examples, max_length=64, autocast=torch.bfloat16)
+    assert not all(np.array_equal(a, b) for a, b in zip(full, low, strict=True))
+    assert all(np.allclose(a, b, atol=0.1) for a, b in zip(full, low, strict=True))
+
+
+def test_metrics_come_from_the_predictions(encoder, tokenizer, examples):
+    result = evaluate(tagger(encoder), tokenizer, UDPOS, {"de": examples}, max_length=64)["de"]
+    pairs = zip(examples, result.predictions, strict=True)
+    right = sum(gold == guess for example, tags in pairs for gold, guess in zip(example.tags, tags, strict=True))
+    words = sum(len(example.words) for example in examples)
+    assert result.metrics["accuracy"] == pytest.approx(right / words)
+    # Averaged scores of several models can be decided and scored in the same way.
+    again = score_language(UDPOS, "de", examples, [(a + a) / 2 for a in result.scores])
+    assert again.metrics == result.metrics
+
+
+def test_pairs_are_scored(encoder, tokenizer):
+    assert model_for(XNLI) is DLFAForSequenceClassification
+    torch.manual_seed(0)
+    model = DLFAForSequenceClassification.from_encoder(encoder, fusion_layer=1, id2label=dict(enumerate(XNLI.labels)))
+    pairs = [LabelledText(("a b", "c"), "neutral"), LabelledText(("d " * 300, "e f"), "contradiction")]
+    result = evaluate(model, tokenizer, XNLI, {"de": pairs}, max_length=32)["de"]
+    assert [scores.shape for scores in result.scores] == [(3,), (3,)]
+    inputs = tokenizer("a b", "c", return_tensors="pt")
+    with torch.no_grad():
+        logits = model.eval()(**inputs).logits[0]
+    assert result.predictions[0] == XNLI.labels[int(logits.argmax())]
+    assert set(result.metrics) == {"accuracy", "f1"}
+    assert XNLI.prediction_text(pairs, result.predictions).splitlines() == result.predictions
+
+
+def test_long_pairs_are_cut_to_the_limit(tokenizer):
+    (feature,) = XNLI.encode([LabelledText(("d " * 300, "e f"), "neutral")], tokenizer, Encoding(32), training=True)
+    assert len(feature.inputs["input_ids"]) == 32
+    assert tokenizer.convert_ids_to_tokens(feature.inputs["input_ids"])[-3:] == ["e", "f", "[SEP]"]
+    assert feature.inputs["labels"] == XNLI.labels.index("neutral")
+
+
+@pytest.mark.parametrize("max_length", [1, 2, 4])
+def test_pairs_need_room_for_a_token_of_each_text(tokenizer, max_length):
+    with pytest.raises(ValueError, match=f"max_length must be at least 5, .*got {max_length}"):
+        XNLI.encode([LabelledText(("a", "b"))], tokenizer, Encoding(max_length), training=False)
+
+
+def test_score_that_is_no_number_is_an_error(examples):
+    task = dataclasses.replace(UDPOS)
+    object.__setattr__(task, "score", lambda *_: {"f1": float("nan")})
+    with pytest.raises(FloatingPointError, match="de: f1 of udpos"):
+        score_language(task, "de", examples, [np.zeros((len(e.words), 17)) for e in examples])
+
+
+def test_scores_that_decide_nothing_are_an_error(encoder, tokenizer, examples):
+    model = tagger(encoder)
+    with torch.no_grad():
+        model.classifier.bias[1] = -torch.inf  # a label that is ruled out
+    ruled_out = example_scores(model, tokenizer, UDPOS, examples, max_length=64)
+    assert all((scores[:, 1] == -np.inf).all() and np.isfinite(scores.max(axis=1)).all() for scores in ruled_out)
+    for value in (torch.nan, torch.inf):
+        with torch.no_grad():
+            model.classifier.bias[1] = value
+        for run in (example_scores, lambda *given, **more: evaluate(*given[:3], {"de": given[3]}, **more)):
+            with pytest.raises(FloatingPointError, match="scores of 30 of 30 sequences are NaN or infinite"):
+                run(model, tokenizer, UDPOS, examples, max_length=64)
+
+
+def test_padding_may_be_no_number(encoder, tokenizer, examples):
+    model = tagger(encoder)
+    expected = example_scores(model, tokenizer, UDPOS, examples, max_length=64, batch_size=8)
+
+    def spoil(module, inputs, keywords, output):
+        output.logits = output.logits.masked_fill(keywords["attention_mask"][..., None] == 0, torch.nan)
+
+    model.register_forward_hook(spoil, with_kwargs=True)
+    assert close(expected, example_scores(model, tokenizer, UDPOS, examples, max_length=64, batch_size=8))

@@ -1,0 +1,136 @@
+"""What can be predicted: text, tokens, pairs, questions."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from tiny_tasks import make_encoder
+
+from dlfa.data.examples import DataError, LabelledText, TaggedSentence
+from dlfa.evaluation.prediction import predict, read_input
+from dlfa.evaluation.saved_runs import load_run
+from dlfa.tasks import get_task
+from dlfa.training.run_config import RunConfig
+from dlfa.training.train import train
+
+UDPOS, XNLI, XQUAD = get_task("udpos"), get_task("xnli"), get_task("xquad")
+
+
+def words(examples):
+    return [example.words for example in examples]
+
+
+@pytest.mark.parametrize(
+    ("text", "input_format", "found"),
+    [
+        ("The dog runs .\n\nIt sleeps\r\n", "auto", [("The", "dog", "runs", "."), ("It", "sleeps")]),
+        ("The\ndog\n\nIt\n", "auto", [("The", "dog"), ("It",)]),
+        ("The\tDET\ndog\tNOUN\n\nIt\tPRON\n", "auto", [("The", "dog"), ("It",)]),
+        ("Go\nRun\n", "auto", [("Go",), ("Run",)]),  # sentences of one word
+        ("Go\nRun\n\n", "auto", [("Go",), ("Run",)]),
+        ("Go\nRun\n", "tokens", [("Go", "Run")]),
+        ("Go\n\nRun\n", "text", [("Go",), ("Run",)]),
+        ("1 000\tNUM\nkm\tNOUN\n", "tokens", [("1 000", "km")]),
+        ("1 000\tNUM\nkm\n", "auto", [("1 000", "km")]),
+        ("The dog\truns .\nIt sleeps\n", "text", [("The", "dog", "runs", "."), ("It", "sleeps")]),
+    ],
+)
+def test_sentences_are_read(tmp_path, text, input_format, found):
+    path = tmp_path / "input"
+    path.write_bytes(text.encode())
+    assert words(read_input(UDPOS, path, input_format)) == found
+
+
+def test_unreadable_input_is_named(tmp_path):
+    path = tmp_path / "input"
+    path.write_bytes(b"ok\n\xff\n")
+    with pytest.raises(DataError, match=r"input:2: .*no valid UTF-8"):
+        read_input(UDPOS, path)
+    path.write_text("a\tb\nc\n")
+    expected = r"expected 2 or 3 tab-separated columns \(premise<TAB>hypothesis\[<TAB>label\]\)"
+    with pytest.raises(DataError, match=rf"input:2: {expected}, got 1: 'c'"):
+        read_input(XNLI, path)
+    path.write_text("a\tb\tc\td\n")
+    with pytest.raises(DataError, match=rf"input:1: {expected}, got 4"):
+        read_input(XNLI, path)
+    path.write_text("a\tb\t\n")
+    with pytest.raises(DataError, match=r"input:1: the label is empty"):
+        read_input(XNLI, path)
+    path.write_text("\n\n")
+    with pytest.raises(DataError, match="nothing to predict"):
+        read_input(UDPOS, path)
+    path.write_text("It sleeps\n\nThe dog\truns .\n")
+    with pytest.raises(DataError, match=r"input: line 3 holds a tab.* line 1 words without.* give --input-format"):
+        read_input(UDPOS, path)
+    with pytest.raises(ValueError, match="input format must be one of auto, text, tokens, got 'csv'"):
+        read_input(UDPOS, path, "csv")
+
+
+def test_pairs_are_read_with_and_without_a_label(tmp_path):
+    path = tmp_path / "input"
+    path.write_text("a\tb\nc\td\tneutral\n")
+    assert read_input(XNLI, path) == [LabelledText(("a", "b")), LabelledText(("c", "d"))]
+
+
+def test_pair_model_end_to_end(tmp_path):
+    encoder = make_encoder(tmp_path / "encoder")
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = [("a a", "b b", "entailment"), ("a a", "c c", "neutral"), ("a a", "d d", "contradiction")]
+    lines = "".join("\t".join(row) + "\n" for row in rows * 8)
+    for name in ("train-en", "dev-en", "test-en", "test-de"):
+        (data / f"{name}.tsv").write_text(lines)
+    config = RunConfig(
+        task="xnli", model=str(encoder), output_dir=tmp_path / "run", data_dir=data, model_options={"fusion_layer": 1},
+        learning_rate=1e-2, epochs=8, batch_size=4, gradient_accumulation=1, max_length=32,
+    )  # fmt: skip
+    results = train(config)
+    assert results["languages"]["de"] == {"accuracy": 1.0, "f1": 1.0, "examples": 24}
+    assert (results["metric"], results["average_zero_shot"]) == ("accuracy", 1.0)
+    assert (tmp_path / "run/predictions/test-de.tsv").read_text().splitlines() == [row[2] for row in rows * 8]
+    run = load_run(tmp_path / "run")
+    examples = [LabelledText(row[:2]) for row in rows]
+    assert predict(run, examples) == "".join("\t".join(row) + "\n" for row in rows)
+    for config, dtype in ((run.config, torch.float32), (dataclasses.replace(run.config, bf16=True), torch.bfloat16)):
+        seen = []
+        hook = run.model.classifier.register_forward_hook(lambda *call, seen=seen: seen.append(call[2].dtype))
+        predict(dataclasses.replace(run, config=config), examples)
+        hook.remove()
+        assert set(seen) == {dtype}
+
+
+def test_questions_are_answered_as_json(tmp_path):
+    encoder = make_encoder(tmp_path / "encoder")
+    file = {"data": [{"paragraphs": [{"context": "a b c", "qas": [{"id": "7", "question": "who"}]}]}]}
+    path = tmp_path / "questions.json"
+    path.write_text(json.dumps(file))
+    import dlfa
+
+    dlfa.DLFAForQuestionAnswering.from_encoder(encoder, fusion_layer=1).save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").write_bytes((encoder / "tokenizer.json").read_bytes())
+    (tmp_path / "model" / "tokenizer_config.json").write_bytes((encoder / "tokenizer_config.json").read_bytes())
+    run = load_run(tmp_path / "model", "xquad", max_length=32)
+    answer = json.loads(predict(run, read_input(XQUAD, path)))
+    assert list(answer) == ["7"]
+    assert answer["7"] in "a b c"
+    assert run.config is None
+
+
+def test_tags_come_word_by_word(tmp_path):
+    encoder = make_encoder(tmp_path / "encoder")
+    import dlfa
+
+    model = dlfa.DLFAForTokenClassification.from_encoder(
+        encoder, fusion_layer=1, id2label=dict(enumerate(UDPOS.labels)), label_subword="mean"
+    )
+    model.save_pretrained(tmp_path / "model")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "model" / name).write_bytes((encoder / name).read_bytes())
+    run = load_run(tmp_path / "model", "udpos", max_length=16)
+    long = TaggedSentence(tuple("word" for _ in range(30)))
+    text = predict(run, [long, TaggedSentence(("\u200b",))])
+    first, second = text.strip("\n").split("\n\n")
+    assert [line.split("\t")[0] for line in first.split("\n")] == list(long.words)
+    assert all(line.split("\t")[1] in UDPOS.labels for line in first.split("\n"))
+    assert second.split("\t")[0] == "\u200b"

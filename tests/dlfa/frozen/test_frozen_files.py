@@ -1,0 +1,185 @@
+"""Files of hidden states: there as a whole or not at all, whatever becomes of the process that writes them."""
+
+import copy
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tiny_tasks import make_encoder, make_tokenizer
+
+from dlfa import DLFAModel
+from dlfa.frozen import StateStore
+from dlfa.frozen.fingerprints import encoder_fingerprint, sequences_fingerprint, weights_fingerprint
+from dlfa.frozen.layer_files import open_layer, write_layers
+from dlfa.tasks import Feature
+
+ROOT = Path(__file__).resolve().parents[3]
+FLOAT = np.dtype("float32")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return DLFAModel.from_encoder(make_encoder(tmp_path_factory.mktemp("encoder")), None)
+
+
+@pytest.fixture
+def features():
+    draw = np.random.default_rng(0)
+    lengths = (5, 9, 1, 5, 30, 2, 7)
+    return [
+        Feature({"input_ids": draw.integers(5, 60, size).tolist(), "attention_mask": [1] * size}, index)
+        for index, size in enumerate(lengths)
+    ]
+
+
+def test_states_are_those_of_the_encoder(model, features, tmp_path):
+    """Against a pass over each sequence by itself."""
+    store = StateStore(model, make_tokenizer(), tmp_path, batch_size=3)
+    states = store.states(features, (0, 1))
+    for layer, index in ((0, 0), (1, 1), (-1, None)):
+        for place, feature in enumerate(features):
+            with torch.no_grad():
+                ids = torch.tensor([feature.inputs["input_ids"]])
+                found = model.encoder_states(ids, torch.ones_like(ids), layers=(0, 1))
+            expected = found.last if index is None else found.lowers[index]
+            assert torch.allclose(states.padded(layer, [place]), expected, atol=1e-5)
+    batch = states.padded(1, [2, 4])
+    assert batch.shape == (2, 30, 32)
+    assert not batch[0, 1:].any()
+
+
+def test_damaged_and_foreign_files_are_computed_again(model, features, tmp_path):
+    tokenizer = make_tokenizer()
+    expected = StateStore(model, tokenizer, tmp_path).states(features, (1,)).padded(1, [4]).clone()
+    (path,) = tmp_path.rglob("layer-1.npy")
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"no array at all", whole[:60]):
+        path.write_bytes(content)
+        assert torch.equal(StateStore(model, tokenizer, tmp_path).states(features, (1,)).padded(1, [4]), expected)
+    np.save(path, np.zeros((3, 32), dtype=np.float32))
+    assert torch.equal(StateStore(model, tokenizer, tmp_path).states(features, (1,)).padded(1, [4]), expected)
+    assert path.read_bytes() == whole
+
+
+def test_an_interrupted_pass_leaves_nothing(model, features, tmp_path, monkeypatch):
+    calls = []
+    original = DLFAModel.encoder_states
+
+    def stop(self, *args, **more):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, *args, **more)
+
+    monkeypatch.setattr(DLFAModel, "encoder_states", stop)
+    with pytest.raises(KeyboardInterrupt):
+        StateStore(model, make_tokenizer(), tmp_path, batch_size=2).states(features, (1,))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_killed_writer_leaves_no_file_under_the_final_name(tmp_path):
+    """SIGKILL half-way: what is left bears a temporary name, and goes when it is a day old."""
+    code = """
+import sys, time, numpy as np
+from pathlib import Path
+from dlfa.frozen.layer_files import write_layers
+with write_layers([Path(sys.argv[1]) / "layer-0.npy"], (1000, 4), np.dtype("float32")) as writer:
+    writer.append([np.ones((500, 4), dtype=np.float32)])
+    print("half", flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "half\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert open_layer(tmp_path / "layer-0.npy", (1000, 4), FLOAT) is None
+    (left,) = tmp_path.iterdir()
+    with write_layers([tmp_path / "layer-1.npy"], (1, 4), FLOAT) as writer:
+        writer.append([np.ones((1, 4), dtype=np.float32)])
+    assert left.exists()  # another process may be at work on it
+    old = time.time() - 2 * 24 * 3600
+    os.utime(left, (old, old))
+    with write_layers([tmp_path / "layer-1.npy"], (1, 4), FLOAT) as writer:
+        writer.append([np.ones((1, 4), dtype=np.float32)])
+    assert [path.name for path in tmp_path.iterdir()] == ["layer-1.npy"]
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    """In one process, as those of two containers on one cache may have one process id."""
+    rows, path = np.arange(4000, dtype=np.float32).reshape(1000, 4), tmp_path / "layer-0.npy"
+    with write_layers([path], rows.shape, FLOAT) as first:
+        first.append([rows[:500]])
+        with write_layers([path], rows.shape, FLOAT) as second:
+            second.append([rows[:200]])
+            first.append([rows[500:]])
+            second.append([rows[200:]])
+        assert np.array_equal(open_layer(path, rows.shape, FLOAT), rows)
+    assert np.array_equal(open_layer(path, rows.shape, FLOAT), rows)
+    assert [item.name for item in tmp_path.iterdir()] == ["layer-0.npy"]
+
+
+def test_missing_rows_and_values_out_of_range_are_refused(tmp_path):
+    with (
+        pytest.raises(ValueError, match="32 bytes were given 16"),
+        write_layers([tmp_path / "a.npy"], (2, 4), FLOAT) as writer,
+    ):
+        writer.append([np.ones((1, 4), dtype=np.float32)])
+    with (
+        pytest.raises(ValueError, match="up to 100000 cannot be kept as float16; keep them as float32"),
+        write_layers([tmp_path / "a.npy"], (1, 4), np.dtype("float16")) as writer,
+    ):
+        writer.append([np.full((1, 4), 1e5, dtype=np.float32)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_fingerprint_tells_sequences_apart(features):
+    same = [Feature(dict(feature.inputs), feature.example) for feature in features]
+    assert sequences_fingerprint(same) == sequences_fingerprint(features)
+    assert sequences_fingerprint(features[::-1]) != sequences_fingerprint(features)
+    joined = [Feature({"input_ids": features[0].inputs["input_ids"] + features[1].inputs["input_ids"]}, 0)]
+    assert sequences_fingerprint(joined) != sequences_fingerprint(features[:2])
+    pairs = [
+        Feature({**features[0].inputs, "token_type_ids": [0] * first + [1] * (5 - first)}, 0) for first in (2, 3, 5)
+    ]
+    assert len({sequences_fingerprint([feature]) for feature in (*pairs, features[0])}) == 4
+
+
+def test_fingerprint_tells_encoders_apart_by_all_that_decides_a_state(model, monkeypatch):
+    encoder = copy.deepcopy(model.encoder)
+
+    def fingerprint(autocast: torch.dtype | None) -> str:
+        return encoder_fingerprint(encoder, weights_fingerprint(encoder), autocast)
+
+    first = fingerprint(None)
+    encoder.config.name_or_path = "elsewhere"
+    assert fingerprint(None) == first
+    assert weights_fingerprint(encoder) == weights_fingerprint(model.encoder)
+    found = {first, fingerprint(torch.bfloat16), fingerprint(torch.float16)}
+    encoder.config.layer_norm_eps *= 2
+    found.add(fingerprint(None))
+    encoder.config._attn_implementation = "sdpa" if encoder.config._attn_implementation == "eager" else "eager"
+    found.add(fingerprint(None))
+    with torch.no_grad():
+        next(encoder.parameters())[0].fill_(0.5)
+    found.add(fingerprint(None))
+    for library in (torch, transformers):
+        monkeypatch.setattr(f"dlfa.frozen.fingerprints.{library.__name__}.__version__", "99.0")
+        found.add(fingerprint(None))
+    assert len(found) == 8
+    assert weights_fingerprint(encoder) != weights_fingerprint(model.encoder)
+
+
+def test_no_room_on_the_disk_is_told_before_anything_is_computed(model, features, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))
+    with pytest.raises(ValueError, match=r"need .* GB .* choose another --states-cache"):
+        StateStore(model, make_tokenizer(), tmp_path).states(features, (1,))

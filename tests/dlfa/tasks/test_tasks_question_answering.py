@@ -1,0 +1,279 @@
+"""Question answering: windows, spans, answers, and the scores of SQuAD and MLQA."""
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_tasks import make_encoder, make_tokenizer
+
+from dlfa.data.examples import DataError, Question
+from dlfa.data.layout import find_file, languages_on_disk
+from dlfa.evaluation.answer_metrics import answer_metrics, mlqa_tokens, squad_tokens
+from dlfa.evaluation.evaluate import evaluate
+from dlfa.evaluation.saved_runs import load_run
+from dlfa.tasks import Encoding, get_task
+from dlfa.training.run_config import RunConfig
+from dlfa.training.run_directory import RunDirectory
+from dlfa.training.train import train
+
+XQUAD, MLQA, TYDIQA = get_task("xquad"), get_task("mlqa"), get_task("tydiqa")
+WORDS = [f"w{number}" for number in range(60)]
+PASSAGE = " ".join(WORDS)
+ANSWER = "w40 w41"
+QUESTION = Question("q1", "who is it", PASSAGE, ((ANSWER, PASSAGE.index(ANSWER)),))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer()
+
+
+@pytest.mark.parametrize("max_length", [24, 40, 120])
+def test_windows_hold_the_passage_and_point_to_the_answer(tokenizer, max_length):
+    features = XQUAD.encode([QUESTION], tokenizer, Encoding(max_length), training=True)
+    covered = set()
+    found = 0
+    for feature in features:
+        inputs = feature.inputs
+        tokens = tokenizer.convert_ids_to_tokens(inputs["input_ids"])
+        assert len(tokens) <= max_length
+        assert len(tokens) == len(inputs["attention_mask"]) == len(inputs["token_type_ids"])
+        assert (tokens[0], tokens[-1]) == ("[CLS]", "[SEP]")
+        first, characters = feature.target
+        assert inputs["token_type_ids"] == [0] * first + [1] * (len(tokens) - first)
+        covered |= {place for start, stop in characters for place in range(start, stop)}
+        start, end = inputs["start_positions"], inputs["end_positions"]
+        if (start, end) == (0, 0):
+            continue
+        found += 1
+        assert PASSAGE[characters[start - first][0] : characters[end - first][1]] == ANSWER
+    assert covered == {place for place, character in enumerate(PASSAGE) if character != " "}
+    assert found >= 1
+
+
+def test_window_step_is_xtremes(tokenizer):
+    long = Question("q", "who", "a " * 600, (("a", 0),))
+    features = XQUAD.encode([long], tokenizer, Encoding(384), training=False)
+    # 384 - [CLS] w h o [SEP] [SEP] = 378 tokens a window, one every 128.
+    assert [feature.target[1][0][0] // 2 for feature in features] == [0, 128, 256]
+    assert [len(feature.target[1]) for feature in features] == [378, 378, 344]
+
+
+@pytest.mark.parametrize(("words", "windows"), [(18, 1), (19, 2)])
+def test_a_passage_that_just_fits_is_one_window(tokenizer, words, windows):
+    # 24 - [CLS] w h o [SEP] [SEP] = 18 tokens a window.
+    question = Question("q", "who", "a " * words, (("a", 0),))
+    assert len(XQUAD.encode([question], tokenizer, Encoding(24), training=True)) == windows
+
+
+@pytest.mark.parametrize(("tokens", "found"), [(30, True), (31, False)])
+def test_longest_answer_is_xtremes(tokenizer, tokens, found):
+    question = Question("q", "who", "a " * 40, (("a", 0),))
+    (feature,) = XQUAD.encode([question], tokenizer, Encoding(64), training=False)
+    first, characters = feature.target
+    starts, ends = np.zeros((2, 1, 64), dtype=np.float32)
+    starts[0, first + 3] = ends[0, first + 3 + tokens - 1] = 9
+    best = XQUAD.feature_scores(feature, {"start_logits": starts, "end_logits": ends}, 0)[0]
+    whole = (characters[3][0], characters[3 + tokens - 1][1])
+    assert ((best.start, best.stop) == whole) is found
+    assert best.score == (18 if found else 9)
+
+
+def test_logits_that_are_no_numbers_decide_nothing_in_the_passage_alone(tokenizer):
+    (feature,) = XQUAD.encode([Question("q", "who", "a b c", (("a", 0),))], tokenizer, Encoding(32), training=False)
+    first, size = feature.target[0], len(feature.inputs["input_ids"])
+    for place, value, decided in (
+        (0, np.nan, True),
+        (first + 1, -np.inf, True),
+        (first + 1, np.nan, False),
+        (first + 2, np.inf, False),
+        (slice(first, size), -np.inf, False),
+    ):
+        for name in ("start_logits", "end_logits"):
+            outputs = {each: np.zeros((1, size), dtype=np.float32) for each in ("start_logits", "end_logits")}
+            outputs[name][0, place] = value
+            assert (XQUAD.feature_scores(feature, outputs, 0) is not None) is decided
+
+
+def test_long_question_is_shortened(tokenizer):
+    question = Question("q", "x " * 100, "a b", (("a", 0),))
+    (feature,) = XQUAD.encode([question], tokenizer, Encoding(384), training=False)
+    assert feature.target[0] == 1 + 64 + 1
+
+
+def test_misplaced_answer_is_found_and_a_missing_one_left_out_and_counted(tokenizer, caplog):
+    places = [
+        Question("near", "q", "ab cd ab", (("ab", 5),)),  # nearer to the second
+        Question("gone", "q", "ab cd ab", (("xy", 0),)),
+    ]
+    features = XQUAD.encode(places, tokenizer, Encoding(32), training=True)
+    assert [feature.example for feature in features] == [0]
+    first, characters = features[0].target
+    assert characters[features[0].inputs["start_positions"] - first] == (6, 7)
+    line = "left out of training: 1 of 2 questions, whose passage does not hold their answer"
+    assert caplog.messages == [line]
+    assert len(XQUAD.encode(places, tokenizer, Encoding(32), training=False)) == 2
+    XQUAD.encode(places[:1], tokenizer, Encoding(32), training=True)
+    assert caplog.messages == [line]
+
+
+def test_no_room_beside_the_question_is_an_error(tokenizer):
+    with pytest.raises(ValueError, match="must leave room for the passage"):
+        XQUAD.encode([QUESTION], tokenizer, Encoding(8), training=True)
+
+
+@pytest.mark.parametrize("max_length", [40, 120])
+def test_best_span_over_all_windows_is_the_answer(tokenizer, max_length):
+    features = XQUAD.encode([QUESTION], tokenizer, Encoding(max_length), training=True)
+    scores = []
+    for feature in features:
+        size = len(feature.inputs["input_ids"])
+        rng = np.random.default_rng(size)
+        starts, ends = rng.normal(size=(2, 1, size)).astype(np.float32)
+        if feature.inputs["start_positions"]:
+            starts[0, feature.inputs["start_positions"]] = ends[0, feature.inputs["end_positions"]] = 20
+        # Outside of the passage nothing counts, however high.
+        starts[0, 0] = ends[0, 0] = 99
+        scores.append(XQUAD.feature_scores(feature, {"start_logits": starts, "end_logits": ends}, 0))
+        assert len(scores[-1]) <= 20
+        assert all(span.start < span.stop for span in scores[-1])
+    joined = XQUAD.example_scores([QUESTION], features, scores)
+    assert XQUAD.decide([QUESTION], joined) == [ANSWER]
+    assert XQUAD.score([QUESTION], [ANSWER], "en") == {"f1": 1.0, "exact_match": 1.0}
+    assert XQUAD.decide([QUESTION], [[]]) == [""]
+
+
+def test_prediction_file_is_a_json_object():
+    assert json.loads(XQUAD.prediction_text([QUESTION], ["år"])) == {"q1": "år"}
+
+
+def test_squad_scores_by_hand():
+    scores = functools.partial(answer_metrics, normalise=squad_tokens)
+    assert scores([["The Denver Broncos!"]], ["denver broncos"]) == {"f1": 1.0, "exact_match": 1.0}
+    assert scores([["Denver Broncos"]], ["Denver"]) == {"f1": pytest.approx(2 / 3), "exact_match": 0.0}
+    # A word counts as often as both have it, 2 of 3 and 2 of 2; the order counts for the exact match alone.
+    assert scores([["x x y"]], ["x x"]) == {"f1": pytest.approx(4 / 5), "exact_match": 0.0}
+    assert scores([["x y"]], ["y x"]) == {"f1": 1.0, "exact_match": 0.0}
+    # The best of the accepted answers; the mean over questions.
+    assert scores([["x y z", "a b"], ["c"]], ["a b", "d"]) == {"f1": 0.5, "exact_match": 0.5}
+    assert scores([["a cat"]], [""]) == {"f1": 0.0, "exact_match": 0.0}
+    with pytest.raises(ValueError, match="must have 1 answers, got 0"):
+        scores([["a"]], [])
+    with pytest.raises(ValueError, match="at least one accepted answer"):
+        scores([[]], ["a"])
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "words"),
+    [
+        ("en", "The “Big” Apple", ["big", "apple"]),
+        ("de", "die Stadt des Lichts", ["stadt", "lichts"]),
+        ("es", "¿Los unos o el otro?", ["o", "otro"]),
+        ("zh", "北京 2008年，奥运", ["北", "京", "2008", "年", "奥", "运"]),  # noqa: RUF001
+        ("ar", "الكتاب", ["كتاب"]),
+        ("hi", "राम और", ["राम", "और"]),
+        ("vi", "con mèo của tôi", ["con", "mèo", "tôi"]),
+    ],
+)
+def test_mlqa_words(language, text, words):
+    assert mlqa_tokens(text, language) == words
+
+
+def squad_file(path: Path, questions: list[Question]) -> None:
+    paragraphs = [
+        {
+            "context": question.context,
+            "qas": [
+                {
+                    "id": question.id,
+                    "question": question.question,
+                    "answers": [{"text": text, "answer_start": start} for text, start in question.answers],
+                }
+            ],
+        }
+        for question in questions
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"version": "1.1", "data": [{"title": "t", "paragraphs": paragraphs}]}))
+
+
+@pytest.mark.parametrize(
+    ("task", "files"),
+    [
+        (XQUAD, {"train": "squad/train-v1.1.json", "test": "xquad.de.json"}),
+        (MLQA, {"train": "train-v1.1.json", "test": "MLQA_V1/test/test-context-de-question-de.json"}),
+        (
+            TYDIQA,
+            {
+                "train": "tydiqa-goldp-v1.1-train/tydiqa.en.train.json",
+                "test": "tydiqa-goldp-v1.1-dev/tydiqa.ru.dev.json",
+            },
+        ),
+        (XQUAD, {"train": "train-en.json", "test": "test-de.json"}),
+    ],
+)  # fmt: skip
+def test_native_file_names_are_found(tmp_path, task, files):
+    for name in files.values():
+        squad_file(tmp_path / name, [QUESTION])
+    language = "ru" if task is TYDIQA else "de"
+    squad_file(tmp_path / "MLQA_V1" / "test" / "test-context-de-question-es.json", [QUESTION])
+    assert find_file(task, tmp_path, "train", "en") == tmp_path / files["train"]
+    assert find_file(task, tmp_path, "test", language) == tmp_path / files["test"]
+    assert languages_on_disk(task, tmp_path, "test") == [language]
+    assert languages_on_disk(task, tmp_path, "train") == ["en"]
+    with pytest.raises(DataError, match=f"languages with a test file here: {language}"):
+        find_file(task, tmp_path, "test", "zh")
+
+
+@pytest.mark.parametrize(
+    ("changed", "question", "message"),
+    [
+        ("test-de", Question("long", "who " * 12, "a b c", (("b", 2),)), "must leave room for the passage"),
+        (
+            "train-en",
+            Question("none", "who", "a b c", (("z", 2),)),
+            "none of the training data of xquad can",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_a_run_is_replaced(tmp_path, changed, question, message):
+    data, run = tmp_path / "data", RunDirectory(tmp_path / "run")
+    for name in ("train-en", "test-en", "test-de"):
+        squad_file(data / f"{name}.json", [question if name == changed else Question("q", "who", "a b c", (("b", 2),))])
+    run.path.mkdir()
+    for file in (run.run_file, run.results_file):
+        file.write_text("{}")
+    config = RunConfig(
+        task="xquad", model=str(make_encoder(tmp_path / "encoder")), output_dir=run.path, data_dir=data,
+        model_options={"fusion_layer": 0}, max_length=32,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        train(config, overwrite=True)
+    assert run.results_file.exists()
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_run_from_files_to_scores(tmp_path, frozen):
+    encoder = make_encoder(tmp_path / "encoder")
+    data = tmp_path / "data"
+    questions = [Question(str(number), "who", f"a b n{number} c", ((f"n{number}", 4),)) for number in range(12)]
+    squad_file(data / "train-en.json", questions)
+    squad_file(data / "test-en.json", questions[:4])
+    squad_file(data / "test-de.json", questions[4:])
+    config = RunConfig(
+        task="xquad", model=str(encoder), output_dir=tmp_path / "run", data_dir=data, model_options={"fusion_layer": 0},
+        learning_rate=1e-2, epochs=15, batch_size=4, gradient_accumulation=1, max_length=32, warmup_steps=0,
+        freeze_encoder=frozen, states_cache=tmp_path / "cache",
+    )  # fmt: skip
+    results = train(config)
+    assert (results["metric"], set(results["languages"])) == ("f1", {"en", "de"})
+    assert results["languages"]["en"]["f1"] > 0.5
+    assert "best_dev" not in results["train"]
+    predictions = json.loads((tmp_path / "run" / "predictions" / "test-de.json").read_text())
+    assert set(predictions) == {question.id for question in questions[4:]}
+    run = load_run(tmp_path / "run")
+    again = evaluate(run.model, run.tokenizer, run.task, {"de": questions[4:]}, max_length=run.max_length)["de"]
+    assert dict(zip(predictions, again.predictions, strict=True)) == predictions
+    assert {**again.metrics, "examples": 8} == results["languages"]["de"]
