@@ -117,7 +117,7 @@ def _fastest(config: RunConfig, materials: Materials, repeats: int) -> dict[str,
         seconds, _ = _timed(
             lambda learner=learner: evaluate(  # type: ignore[misc]
                 learner, materials.tokenizer, config.task_object, data.test,
-                max_length=config.with_presets().max_length or 0, batch_size=config.eval_batch_size,
+                max_length=config.with_presets().max_length, batch_size=config.eval_batch_size,
                 inputs=materials.inputs,
             )
         )  # fmt: skip

@@ -39,12 +39,22 @@ class Gain:
 
 @dataclass(frozen=True)
 class Choice:
-    """The best layer of a mode by the development data, and by the test average, of `candidates` many."""
+    """The best layer of a mode by the development data, and by the test average, of `candidates` many.
+
+    Attributes:
+        tied: all that have the highest development score, in the order of the runs; none where some run does not tell
+            its score. They may differ much by test.
+    """
 
     mode: str
-    chosen: Variant | None  # None where some run does not tell its development score
+    tied: tuple[Variant, ...]
     oracle: Variant
     candidates: int
+
+    @property
+    def chosen(self) -> Variant | None:
+        """The first of the highest development score; None where some run does not tell its score."""
+        return self.tied[0] if self.tied else None
 
 
 @dataclass(frozen=True)
@@ -140,8 +150,8 @@ class ComparableVariants:
 
     def _choice(self, mode: str, members: Sequence[Variant]) -> Choice:
         dev = {item: score for item in members if (score := self.dev(item)) is not None}
-        chosen = max(dev, key=lambda item: dev[item]) if len(dev) == len(members) else None
-        return Choice(mode, chosen, max(members, key=self.score), len(members))
+        tied = tuple(item for item in dev if dev[item] == max(dev.values())) if len(dev) == len(members) else ()
+        return Choice(mode, tied, max(members, key=self.score), len(members))
 
     def against(self, reference: Variant | None, variants: Sequence[Variant]) -> Findings:
         """The findings of some variants alone, compared with `reference`, which is then one of them, or with none."""

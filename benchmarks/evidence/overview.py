@@ -76,7 +76,8 @@ def headline_table(several: Sequence[GroupEvidence]) -> Table | None:
     """README's: one row a group that has a headline, one column a mode, each with the layers that dev data choose.
 
     They choose among all layers that were run, by the seeds that these share; the score is over the group's most seeds,
-    which a cell without a score has not had. A mode that was not run has an empty cell.
+    which a cell without a score has not had. Where the development scores of several are equal, the cell has the range
+    of their scores. A mode that was not run has an empty cell.
     """
     rows = [row for evidence in several if evidence.group.headline and (row := _headline_row(evidence)) is not None]
     return Table(("", "last layer", *_MODES.values()), tuple(rows)) if rows else None
@@ -88,24 +89,23 @@ def _headline_row(evidence: GroupEvidence) -> tuple[str, ...] | None:
         return None
     choices = [choice for comparable in evidence.comparables for choice in comparable.choices]
     cells: list[str] = []
-    scores: list[float | None] = []
     for mode in _MODES:
         choice = max((item for item in choices if item.mode == mode), key=lambda item: item.candidates, default=None)
-        if choice is None:
-            cells.append(NONE)
-            scores.append(None)
-            continue
-        if choice.chosen is None:
+        if choice is not None and choice.chosen is None:
             return None
-        score = scored.score(choice.chosen) if choice.chosen in scored.comparison.runs else None
-        scores.append(score)
-        among = f", of {choice.candidates}" if choice.candidates > 1 else ""
-        cells.append(f"{NONE if score is None else percent(score)} ({layers_of(choice.chosen)}{among})")
-    best = max(range(len(scores)), key=lambda place: scores[place] or 0.0)
-    cells[best] = f"**{cells[best]}**"
+        cells.append(NONE if choice is None else _headline_cell(scored, choice))
     seeds = len(scored.comparison.seeds)
     label = f"{evidence.group.headline}, {scored.comparison.metric}, {seeds} seed{'s' if seeds > 1 else ''}"
     return (label, percent(scored.score(LAST)), *cells)
+
+
+def _headline_cell(scored: ComparableVariants, choice: Choice) -> str:
+    """The score of the layers that development data choose; of several tied ones the range, none of them chosen."""
+    found = sorted(scored.score(item) for item in choice.tied if item in scored.comparison.runs)
+    scores = list(dict.fromkeys(percent(score) for score in (found[:1] + found[-1:])))
+    layers = layers_of(choice.tied[0]) if len(choice.tied) == 1 else f"{len(choice.tied)} tied"
+    among = f", of {choice.candidates}" if choice.candidates > 1 else ""
+    return f"{' to '.join(scores) or NONE} ({layers}{among})"
 
 
 def linked(group: Group) -> str:

@@ -18,7 +18,7 @@ from ..models.modeling import DLFAModel
 from ..models.pretrained import no_encoder
 from ..processes import default_device
 from ..tasks import Encoding, Feature
-from .run_config import RunConfig
+from .run_config import CompleteRunConfig, RunConfig
 
 
 @dataclass(frozen=True)
@@ -48,19 +48,19 @@ def load_data(config: RunConfig) -> TaskData:
     )
 
 
-def load_materials(config: RunConfig, data: TaskData, *, progress: bool = False) -> Materials:
+def load_materials(config: CompleteRunConfig, data: TaskData, *, progress: bool = False) -> Materials:
     """What runs on `data` share: the tokenizer, and where the encoder is frozen the encoder and its states.
 
     Args:
-        config: one of the runs, its presets filled in.
+        config: one of the runs.
         data: of the runs.
         progress: show a bar while hidden states are computed.
 
     Raises:
         ValueError: tokenizer or encoder cannot be loaded, or do not allow `max_length` tokens.
     """
-    tokenizer = load_tokenizer(config.model, config.max_length or 0)
-    encoding = Encoding(config.max_length or 0, config.model_options.get("label_subword", "first"))
+    tokenizer = load_tokenizer(config.model, config.max_length)
+    encoding = Encoding(config.max_length, config.model_options.get("label_subword", "first"))
     if not config.freeze_encoder:
         return Materials(data, tokenizer, ModelInputs(config.task_object, tokenizer, encoding), None, None)
     encoder = load_encoder(config.model)

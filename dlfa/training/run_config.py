@@ -47,8 +47,7 @@ _IDENTITY, _VARIANT, _PLACE, _SPEED = ({"role": role} for role in (Role.IDENTITY
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What `training.train` needs. A hyper-parameter that is None takes the task's preset, XTREME's
-    for its tasks.
+    """What `train` needs. A hyper-parameter that is None takes the task's preset, XTREME's for its tasks.
 
     A field's metadata tell its `Role`; one without is part of the protocol.
 
@@ -174,11 +173,10 @@ class RunConfig:
 
         return torch.bfloat16 if self.bf16 else torch.float16 if self.fp16 else None
 
-    def with_presets(self) -> RunConfig:
+    def with_presets(self) -> CompleteRunConfig:
         """The same run with XTREME's values in place of None."""
         preset = self.task_object.preset
-        names = ("learning_rate", "epochs", "batch_size", "gradient_accumulation", "max_length", "warmup_steps")
-        values = {name: getattr(preset, name) for name in names if getattr(self, name) is None}
+        values = {name: getattr(preset, name) for name in _PRESET if getattr(self, name) is None}
         if self.freeze_encoder and {"batch_size", "gradient_accumulation"} <= values.keys():
             # Without the encoder's activations there is room for a whole step's sequences at once.
             values |= {"batch_size": preset.batch_size * preset.gradient_accumulation, "gradient_accumulation": 1}
@@ -186,7 +184,8 @@ class RunConfig:
             values["learning_rate"] = _FROZEN_LEARNING_RATE
         elif "learning_rate" in values and self.lora_rank is not None:
             values["learning_rate"] = _LORA_LEARNING_RATE
-        return dataclasses.replace(self, **values)
+        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return CompleteRunConfig(**(fields | values))
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; `output_dir` is left out, as a run may be moved.
@@ -224,6 +223,21 @@ class RunConfig:
         for names, kind in ((_PATHS, Path), (_TUPLES, tuple)):
             fields |= {name: kind(fields[name]) for name in names if fields.get(name) is not None}
         return cls(output_dir=output_dir, **fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompleteRunConfig(RunConfig):
+    """A run's configuration of which every hyper-parameter with a preset is known, as `with_presets` gives it."""
+
+    learning_rate: float
+    epochs: float
+    batch_size: int
+    gradient_accumulation: int
+    max_length: int
+    warmup_steps: int
+
+
+_PRESET = tuple(CompleteRunConfig.__annotations__)
 
 
 def _fits(value: Any, kind: Any) -> bool:

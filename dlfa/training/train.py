@@ -30,7 +30,7 @@ from .intermediate import Predecessor
 from .materials import Materials, encode_all, load_data, load_materials
 from .model_card import write_model_card
 from .partial_training import add_adapters, freeze_layers, merge_adapters
-from .run_config import RunConfig
+from .run_config import CompleteRunConfig, RunConfig
 from .run_directory import RunDirectory
 from .trainer import task_trainer
 
@@ -39,7 +39,7 @@ from .trainer import task_trainer
 class Prepared:
     """A run that has passed every check: only training is left to do."""
 
-    config: RunConfig
+    config: CompleteRunConfig
     task: Task
     materials: Materials
     model: PreTrainedModel
@@ -153,7 +153,7 @@ def prepare(
     )
 
 
-def new_model(config: RunConfig, task: Task, encoder: DLFAModel | None = None) -> PreTrainedModel:
+def new_model(config: CompleteRunConfig, task: Task, encoder: DLFAModel | None = None) -> PreTrainedModel:
     """A model for `task` over the encoder of `config`, its new parameters drawn from torch's generator.
 
     Args:
@@ -174,7 +174,7 @@ def new_model(config: RunConfig, task: Task, encoder: DLFAModel | None = None) -
         model: PreTrainedModel = model_for(task).from_encoder(source, **options)  # type: ignore[attr-defined]
     except OSError as error:
         raise no_encoder(config.model, error) from error
-    check_length(cast(PreTrainedModel, model.base_model), config.model, config.max_length or 0)
+    check_length(cast(PreTrainedModel, model.base_model), config.model, config.max_length)
     return model
 
 
@@ -228,7 +228,7 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
         prepared.materials.tokenizer,
         task,
         prepared.materials.data.test,
-        max_length=config.max_length or 0,
+        max_length=config.max_length,
         batch_size=config.eval_batch_size,
         autocast=config.autocast,
         inputs=prepared.materials.inputs,

@@ -17,7 +17,7 @@ from ..frozen import StatesHead
 from ..processes import process_state
 from .checkpoints import checkpoints_in, complete_facts, mark_complete, remove_checkpoint, step_of
 from .length_batches import LengthGroupedSampler
-from .run_config import RunConfig
+from .run_config import CompleteRunConfig
 
 if TYPE_CHECKING:
     from .train import Prepared
@@ -30,12 +30,12 @@ def task_trainer(prepared: Prepared) -> TaskTrainer:
     select = task.preset.select_best
     arguments = TrainingArguments(
         output_dir=str(prepared.directory.checkpoints.resolve()),
-        learning_rate=config.learning_rate or 0.0,
-        num_train_epochs=config.epochs or 0.0,
-        per_device_train_batch_size=config.batch_size or 1,
-        gradient_accumulation_steps=config.gradient_accumulation or 1,
+        learning_rate=config.learning_rate,
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation,
         weight_decay=config.weight_decay,
-        warmup_steps=config.warmup_steps or 0,
+        warmup_steps=config.warmup_steps,
         lr_scheduler_type="linear",
         adam_epsilon=1e-8,
         max_grad_norm=1.0,
@@ -120,7 +120,7 @@ class TaskTrainer(Trainer):
             prepared.materials.tokenizer,
             prepared.task,
             {language: prepared.materials.data.dev},
-            max_length=prepared.config.max_length or 0,
+            max_length=prepared.config.max_length,
             batch_size=prepared.config.eval_batch_size,
             autocast=prepared.config.autocast,
             inputs=prepared.materials.inputs,
@@ -131,7 +131,7 @@ class TaskTrainer(Trainer):
         return metrics
 
 
-def parameter_groups(model: torch.nn.Module, config: RunConfig, decayed: set[str]) -> list[dict[str, Any]]:
+def parameter_groups(model: torch.nn.Module, config: CompleteRunConfig, decayed: set[str]) -> list[dict[str, Any]]:
     """AdamW's groups: encoder or new (fusion and head), with weight decay or (biases, norms) without.
 
     Args:

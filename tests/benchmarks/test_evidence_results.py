@@ -205,7 +205,7 @@ def test_headlines_stand_in_the_readme(tmp_path):
     rows = rows_of(HEADLINE, GROUP)
     table = headline_table([gather(group, (HEADLINE, GROUP), rows) for group in (HEADLINE, GROUP)])
     assert table.columns == ("", "last layer", *COLUMNS)
-    row = ("60.0", "63.0 (1, of 3)", "64.0 (all)", "62.0 (1)", "62.0 (1)", "62.0 (1, of 2)", "**65.0 (1, of 2)**")
+    row = ("60.0", "63.0 (1, of 3)", "64.0 (all)", "62.0 (1)", "62.0 (1)", "62.0 (2 tied, of 2)", "65.0 (1, of 2)")
     assert table.rows == (("Tags, accuracy, 2 seeds", *row),)
     assert headline_table([gather(GROUP, (GROUP,), rows)]) is None
     (tmp_path / "README.md").write_text("# A\n<!-- evidence:begin -->\nold\n<!-- evidence:end -->\nb\n")
@@ -220,7 +220,7 @@ def test_headlines_stand_in_the_readme(tmp_path):
 def test_a_mode_that_was_not_run_has_no_cell_in_the_headlines():
     rows = {name: row for name, row in rows_of(HEADLINE).items() if row["fusion"] != "residual"}
     (row,) = headline_table([gather(HEADLINE, (HEADLINE,), rows)]).rows
-    assert row[-3:] == ("-", "62.0 (1, of 2)", "**65.0 (1, of 2)**")
+    assert row[-3:] == ("-", "62.0 (2 tied, of 2)", "65.0 (1, of 2)")
 
 
 def test_headlines_are_chosen_among_all_layers_that_were_run():
@@ -237,6 +237,15 @@ def test_headlines_are_chosen_among_all_layers_that_were_run():
         )  # fmt: skip
         (row,) = headline_table([gather(group, (group,), rows_of(group))]).rows
         assert row[:3] == ("Tags, accuracy, 3 seeds", "60.0", shown)
+
+
+def test_layers_tied_by_development_data_are_told_as_a_range():
+    rows = rows_of(HEADLINE)
+    for name, row in rows.items():
+        if row["fusion"] == "lower":
+            rows[name] = row | {"dev": "0.99000"}
+    (row,) = headline_table([gather(HEADLINE, (HEADLINE,), rows)]).rows
+    assert row[2] == "63.0 to 66.0 (2 tied, of 3)"
 
 
 def test_the_readmes_headlines_are_those_of_the_committed_runs():
