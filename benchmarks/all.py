@@ -29,8 +29,8 @@ WEIGHTS = {"memory": 2.5, "step": 2.5, "padding": 2.0, "token": 2.0, "schedule":
 # What a process needs before its budget begins and after it ends, for imports and plots; and, within its budget, until
 # it measures: CUDA starts, and the ceilings are taken.
 OVERHEAD_SECONDS, START_SECONDS = 8.0, 6.0
-# How far beyond that a suite is let run, the last one as far as there is time for the table after it. That one uses all
-# of its budget, so there is time left in which its last row may be late.
+# How far a suite may overrun its budget, as far as there is time for the table at the end; the last suite, which uses
+# all of its budget, may overrun by LATE_SECONDS.
 EXTRA_SECONDS, LATE_SECONDS = 20.0, 13.0
 TABLE_SECONDS = 2.0
 LEAST_SECONDS = 5.0

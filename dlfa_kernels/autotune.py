@@ -13,7 +13,7 @@ from triton import TritonError
 
 from . import environment
 from .device import device_architecture
-from .rounding import power_of_two
+from .rounding import padded_side
 from .tile_cache import add_tiles, read_tiles
 from .tile_trials import Trials
 from .tiles import Tile, Tiles, choose_tiles, one_warpgroup
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 STAGES = ("squeeze", "expand", "reduce", "inputs")
 # Parts of L2 for `Tiles.l2_share`, tried after the stages.
 L2_SHARES = (0.25, 0.5, 0.75)
-# What a trial must save, of the time; less is noise.
+# The smallest relative gain that counts; less is noise.
 LEAST_GAIN = 0.01
 
 _tuned: dict[str, Tiles] = {}
@@ -40,7 +40,7 @@ def bucket(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: s
     name = str(dtype).removeprefix("torch.")
     if products != dtype:
         name += f" by {str(products).removeprefix('torch.')}"
-    return f"{architecture} {name} E{power_of_two(embed_dim)} H{squeeze_dim}"
+    return f"{architecture} {name} E{padded_side(embed_dim)} H{squeeze_dim}"
 
 
 def neighbours(tile: Tile, stage: str) -> Iterator[Tile]:
@@ -115,7 +115,7 @@ def _tune_stage(best: Tiles, name: str, measure: Callable[[Tiles, str], float], 
 
 
 def _fit_for_every_form(tuned: Tiles, default: Tiles, trials: Trials) -> Tiles:
-    """`tuned`, less what cannot run in every form of a call, which the search does not try."""
+    """`tuned`, but the defaults where a stage's tiles fail in some form of a call: the search tries one form alone."""
     for stage in (None, *STAGES):
         tiles = tuned if stage is None else replace(tuned, **{stage: getattr(default, stage)})
         try:

@@ -1,4 +1,4 @@
-"""AIF's two branches as parameters: what a module holds that computes something from g and l."""
+"""The parameters of AIF's global and local branches, shared by FusedAIF and by its control without a gate."""
 
 from __future__ import annotations
 

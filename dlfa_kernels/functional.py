@@ -66,7 +66,8 @@ def fused_aif(
             GPU the values are checked with DLFA_VALIDATE=1 alone: rows behind the last sequence belong to none, so the
             kernels leave z and the gradients of the states unwritten there, and the eager path indexes out of range.
             Give the rows of a buffer that is padded to a fixed N, as for CUDA graphs, a sequence of their own: its end
-            is then N. A compiled call checks them by an assertion: RuntimeError, on a GPU the end of its use.
+            is then N. A compiled call checks them by an assertion: RuntimeError; on a GPU a device-side
+            assertion, after which the process cannot use it.
         token: return only the fused state of this token of each sequence; zeros where it is padding or absent.
         fuse: "gate" or "select"; "select" needs `lower`.
         activation: "relu", "gelu" (erf) or "silu".

@@ -19,7 +19,7 @@ from .overrides import overrides
 def specialised(value: Tensor | int | None) -> tuple[Any, ...] | None:
     """What Triton compiles for, of one argument: a tensor's dtype and alignment, properties of an integer.
 
-    For integers finer than need be, but never their value.
+    Finer than Triton's own classes of integers, but never by value.
     """
     if value is None:
         return None

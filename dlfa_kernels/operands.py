@@ -28,7 +28,7 @@ def _rows_in_reach(states: Tensor) -> Tensor:
 
 
 def _of_products(weight: Tensor, products: torch.dtype | None) -> Tensor:
-    """A wider weight in the dtype of products: cast once, for every program reads all of it, and holds it too."""
+    """A wider weight in the dtype of products: cast once here, because every program reads and holds all of it."""
     if products is not None and weight.dtype.itemsize > products.itemsize:
         weight = weight.to(products)
     return weight.contiguous()
@@ -67,7 +67,7 @@ class Inputs(NamedTuple):
 
 
 class Operands(NamedTuple):
-    """What the kernels read of the inputs. All contiguous; of states the last dimension alone is."""
+    """What the kernels read of the inputs. All are contiguous but states, of which only the last dimension is."""
 
     x: Tensor  # (B, T, E), or (N, E) packed
     y: Tensor | None  # as x

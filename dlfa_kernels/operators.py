@@ -76,9 +76,9 @@ _USUAL_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.BackendSelect) | torc
 def _unobserved(tensors: Sequence[Tensor | None]) -> bool:
     """Whether an operator called on these tensors comes to its implementation with nothing before it but autograd.
 
-    Dispatch modes, transforms, tracers, the profiler and subclasses of tensors are to see the operator, and a negation
-    or zeros not yet written are made before it. Without any, to call the implementation itself saves the host the
-    dispatch: a seventh of a training step on a small batch.
+    Dispatch modes, transforms, tracers, the profiler and subclasses of tensors are to see the operator, and the
+    dispatcher first makes lazily negated and zero tensors real. Without any of these, calling the implementation itself
+    saves the host the dispatch: a seventh of a training step on a small batch.
     """
     if (
         torch.compiler.is_compiling()

@@ -78,8 +78,8 @@ def _replay_of(
 ) -> Replay | None:
     """What makes these launches again, given what of each is `compiled`, and the `tensors` of the pass.
 
-    None where one call does not tell how: two tensors that begin at the same place may be apart in the next, and what
-    lies within one of them is neither that tensor nor a buffer.
+    None where pointers are ambiguous: two tensors begin at the same address, or an argument is a view inside another
+    tensor.
     """
     pointers = _pointers(tensors)
     places = {pointer: index for index, pointer in enumerate(pointers) if pointer}
@@ -121,13 +121,14 @@ def _key(stages: Callable[..., None], inputs: Inputs, settings: Settings, pointe
     low_bits = 0
     for pointer in pointers:
         low_bits |= pointer
+    contiguous = [tensor is None or tensor.is_contiguous() for tensor in (mask, cu_seqlens, *weights)]
     return (
         stages, settings, overrides(), environment.autotune(), last.device,
         last.dtype, last.shape if cu_seqlens is None else (inputs.rows, last.shape[1], cu_seqlens.shape), last.stride(),
         None if lower is None else lower.stride(), None if dz is None else dz.stride(),
         None if mask is None else mask.dtype,
         weights.local_squeeze_weight.shape, weights.local_squeeze_weight.dtype,
-        all(tensor is None or tensor.is_contiguous() for tensor in (mask, cu_seqlens, *weights)),
+        all(contiguous) or tuple(contiguous),  # copies are aligned, whatever their originals are
         low_bits % POINTER_ALIGNMENT == 0 or tuple(pointer % POINTER_ALIGNMENT == 0 for pointer in pointers),
     )  # fmt: skip
 

@@ -8,6 +8,6 @@ def cdiv(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def power_of_two(value: int) -> int:
-    """The smallest power of two that is at least `value`, and at least 16, the smallest side of a matrix product."""
+def padded_side(value: int) -> int:
+    """The side of a block that holds `value`: a power of two, 16 at least, the smallest side of a matrix product."""
     return max(16, 1 << (value - 1).bit_length())

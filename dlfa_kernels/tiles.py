@@ -10,14 +10,14 @@ import torch
 
 from .device import DEFAULT_ARCHITECTURE, multiprocessors
 from .groups import rows_in_share
-from .rounding import cdiv, power_of_two
+from .rounding import cdiv, padded_side
 
 logger = logging.getLogger(__name__)
 
-# Squeeze channels a program holds at most of all: two float32 blocks of 64 x 256 fill half of the registers.
+# The largest H that one program holds whole: two float32 blocks of 64 x 256 fill half of the registers.
 MAX_HELD_H = 256
-# And of a part of them, on warpgroups, in the squeeze and reduce stages: a part less, each of which reads the states
-# again, and in reduce recomputes the gate, is worth some registers spilled.
+# Where H is split, on warpgroups, in the squeeze and reduce stages, the largest part: one part less saves a pass over
+# the states, and in reduce a gate computed again, which outweighs a few spilled registers.
 MAX_PART_H = 320
 
 # Sequences of at most that many tokens on average, real or not, leave half of a tile of 128 tokens empty.
@@ -85,9 +85,9 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Caps:
-    """Tiles of the four big stages: at first the largest, for a family of architectures, widths of states and operands.
+    """Upper bounds of the tiles of the four stages that read states, by family of architectures and widths of dtypes.
 
-    `choose_tiles` makes them fit E and H.
+    `choose_tiles` shrinks them to E and H.
     """
 
     squeeze: Tile
@@ -240,8 +240,8 @@ def choose_tiles(
     operand_bytes = (products or dtype).itemsize
     family = _family(architecture)
     caps = CAPS[family, dtype.itemsize, operand_bytes]
-    widest_e = power_of_two(embed_dim)
-    block_h = min(64, power_of_two(squeeze_dim))
+    widest_e = padded_side(embed_dim)
+    block_h = min(64, padded_side(squeeze_dim))
     chunks = holding(caps.squeeze, squeeze_dim, block_h).chunks
 
     def fitted(cap: Tile) -> Tile:

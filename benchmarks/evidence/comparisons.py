@@ -14,7 +14,7 @@ from dlfa.report.significance import Interval, t_interval
 from dlfa.report.variants import Variant
 
 LAST = Variant("last")
-# Of fewer languages, hardly anything can be said about others: an interval is then one over seeds, for these languages.
+# Of fewer languages, hardly anything can be said about others: the interval is then over seeds alone.
 FEWEST_LANGUAGES = 5
 
 

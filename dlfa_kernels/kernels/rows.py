@@ -3,7 +3,8 @@
 import triton
 import triton.language as tl
 
-# Strides of states are not compiled for by value, and ALIGN tells what divides them: one of 1 would be a constant.
+# Triton would make a stride of 1 a constant, and compile anew; these are not specialised on, and ALIGN carries their
+# common divisor.
 STRIDES = [f"{name}_{axis}_stride" for name in ("dz", "x", "y") for axis in ("batch", "row")]
 
 

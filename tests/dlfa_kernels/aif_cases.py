@@ -185,6 +185,24 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     return distance / size if size > 0 and distance == distance else float("inf")
 
 
+def worst_row_errors(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
+    """As `relative_errors`, of the worst row, a token's or an output channel's: in the whole one wrong tile can hide.
+
+    Of rows smaller than usual the usual size counts, which is what their roundings are relative to.
+    """
+    worst = {}
+    for name, value in expected.items():
+        if value.numel() == 0:
+            continue
+        width = value.shape[-1] if name in ("z", "last", "lower") else value[0].numel()
+        rows = value.double().reshape(-1, width)
+        sizes = rows.norm(dim=1)
+        distances = (actual[name].double().reshape(-1, width) - rows).norm(dim=1)
+        usual = sizes.square().mean().sqrt().item()
+        worst[name] = (distances / sizes.clamp(min=usual)).max().item() if usual > 0 else distances.max().item()
+    return worst
+
+
 def relative_errors(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
     """`relative_error` of each of `run`'s results."""
     assert actual.keys() == expected.keys()

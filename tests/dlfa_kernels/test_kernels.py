@@ -24,6 +24,7 @@ from aif_cases import (
     relative_errors,
     relu_undecided,
     run,
+    worst_row_errors,
 )
 from torch import Tensor
 
@@ -50,15 +51,23 @@ Record = Callable[[str, object], None]
 
 
 def assert_near_exact(inputs: Inputs, case: Case, record: Record | None = None) -> None:
-    """Fail where z or a gradient is farther from the definition in float64 than `LIMITS` allow."""
+    """Fail where z or a gradient is farther from the definition in float64 than `LIMITS` allow, a row than twice that."""
     expected = exact(inputs, case)
-    errors = relative_errors(run(triton_aif, inputs, **case.options), expected)
+    actual = run(triton_aif, inputs, **case.options)
+    errors = relative_errors(actual, expected)
     forward_limit, gradient_limit = LIMITS[case.dtype]
     limits = {name: forward_limit if name == "z" else gradient_limit for name in errors}
     if case.activation == "relu":
         undecided = relu_undecided(inputs, case)
         limits |= {name: limits[name] + undecided[name] for name in errors if name != "z"}
     assert all(errors[name] <= limits[name] for name in errors), f"{case}: {errors} over {limits}"
+    # Where relu is undecided single rows differ by more than rounding: there z alone is held to it.
+    rows = {
+        name: error
+        for name, error in worst_row_errors(actual, expected).items()
+        if name == "z" or case.activation != "relu"
+    }
+    assert all(rows[name] <= 2 * limits[name] for name in rows), f"{case}: worst rows {rows} over twice {limits}"
     if record is not None:
         gradient = max(value for name, value in errors.items() if name != "z")
         kind = "relu" if case.activation == "relu" else "gelu, silu"

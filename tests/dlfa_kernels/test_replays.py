@@ -242,6 +242,28 @@ def test_copies_are_replayed_where_they_lie(name: str, launched: list[Launched])
     assert given not in assert_same_launches(launched, expected)
 
 
+def test_aligned_copies_are_not_taken_for_weights_as_given(launched: list[Launched]) -> None:
+    """Both calls copy one weight, and another begins at odd places: in the first it is copied, so it is aligned there."""
+    case = Case()
+
+    def columns(weight: Tensor) -> Tensor:
+        return misaligned(weight.transpose(0, 1)).transpose(0, 1)
+
+    def with_weights(layout: Callable[[Tensor], Tensor]) -> Inputs:
+        inputs = make_inputs(case)
+        weights = inputs.weights
+        inputs.weights = weights._replace(
+            global_squeeze_weight=layout(weights.global_squeeze_weight),
+            global_expand_weight=columns(weights.global_expand_weight),
+        )
+        return inputs
+
+    for _ in range(2):
+        forward(case, with_weights(columns))
+    forward(case, with_weights(misaligned))
+    assert not launched
+
+
 def test_equal_strides_are_not_taken_for_equal_shapes(launched: list[Launched]) -> None:
     inputs = make_inputs(Case(lower=False, mask="none"))
     for shape in ((4, 6, -1), (4, 6, -1), (6, 4, -1)):
