@@ -51,7 +51,7 @@ Record = Callable[[str, object], None]
 
 
 def assert_near_exact(inputs: Inputs, case: Case, record: Record | None = None) -> None:
-    """Fail where z or a gradient is farther from the definition in float64 than `LIMITS` allow, a row than twice that."""
+    """Fail where z or a gradient is farther from the definition in float64 than `LIMITS` allow, or a row than twice."""
     expected = exact(inputs, case)
     actual = run(triton_aif, inputs, **case.options)
     errors = relative_errors(actual, expected)

@@ -243,7 +243,7 @@ def test_copies_are_replayed_where_they_lie(name: str, launched: list[Launched])
 
 
 def test_aligned_copies_are_not_taken_for_weights_as_given(launched: list[Launched]) -> None:
-    """Both calls copy one weight, and another begins at odd places: in the first it is copied, so it is aligned there."""
+    """Both copy one weight, and another begins at an odd place: the first call copies that too, and so aligns it."""
     case = Case()
 
     def columns(weight: Tensor) -> Tensor:
