@@ -17,7 +17,7 @@ from .control import control_table
 from .group_evidence import GroupEvidence
 from .pictures import shrink
 from .rows import distinct, hours
-from .tables import choice_table, ensembles_table, mode_table, pace_table, variant_table
+from .tables import choice_table, ensembles_table, mode_table, variant_table
 
 PAGES = Path("docs/evidence")
 PICTURES = Path("docs/images/evidence")
@@ -54,12 +54,6 @@ def write_page(root: Path, evidence: GroupEvidence, prose: str) -> None:
         for reference in comparable.references:
             parts += _gains(root, comparable, reference, name)
     parts += titled("## Ensembles", ensembles_table(evidence), "Zero-shot averages, percent; gains in points.")
-    parts += titled(
-        "## Seconds per training step",
-        pace_table(evidence),
-        "Of the fastest run (of how many), as the machine did other work beside: wall-clock of the whole training "
-        "through the number of steps, development evaluations and checkpoints included.",
-    )
     atomic.write_text(root / PAGES / f"{group.name}.md", joined(parts))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 from dlfa.report.ensembles import Ensemble
 from dlfa.report.language_groups import language_group
@@ -13,7 +12,7 @@ from dlfa.report.tables import Table, ensemble_table, spread
 from .cells import NONE, gain_with_interval, layers_of, points
 from .comparisons import LAST, ComparableVariants, Gain
 from .group_evidence import GroupEvidence
-from .rows import Row, zero_shot_mean
+from .rows import zero_shot_mean
 
 _MODES = 8  # modes that are set against each other
 
@@ -105,26 +104,6 @@ def ensembles_table(evidence: GroupEvidence) -> Table | None:
     return ensemble_table(found)
 
 
-def pace_table(evidence: GroupEvidence) -> Table | None:
-    """Seconds a training step of the last layer and of AIF: the fastest of the group's runs on one hardware each.
-
-    The fastest, as machines do other work beside, which slows single runs down by any factor.
-    """
-    by_place: dict[tuple[str, str, str], list[Row]] = {}
-    for row in evidence.rows:
-        by_place.setdefault((row["hardware"], row["threads"], row["dtype"]), []).append(row)
-    rows = []
-    for place, here in by_place.items():
-        timed = [row for row in here if row["seconds_per_step"]]
-        last = [float(row["seconds_per_step"]) for row in timed if row["fusion"] == "last"]
-        aif = [float(row["seconds_per_step"]) for row in timed if row["fusion"] == "aif"]
-        if last and aif:
-            backends = ", ".join(sorted({row["backend"] for row in timed if row["backend"]}))
-            rows.append((_pace(last), _pace(aif), f"{min(aif) / min(last):.2f}", backends, *place))
-    columns = ("last", "aif", "aif / last", "AIF backend", "hardware", "threads", "dtype")
-    return Table(columns, tuple(rows)) if rows else None
-
-
 def _gain_cells(gain: Gain) -> list[str]:
     """Points, the interval, p, p over languages alone, and how many languages gain."""
     interval = gain.interval
@@ -146,7 +125,3 @@ def _other_metrics(comparable: ComparableVariants) -> list[str]:
         for name in ("accuracy", "f1")
         if name != comparable.comparison.metric and all(name in each for each in known)
     ]
-
-
-def _pace(values: Sequence[float]) -> str:
-    return f"{min(values):.3f} ({len(values)})"

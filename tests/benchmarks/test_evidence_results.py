@@ -16,7 +16,7 @@ from benchmarks.evidence.overview import headline_table, layer_table
 from benchmarks.evidence.pictures import MOST_BYTES, shrink
 from benchmarks.evidence.plan import PLAN
 from benchmarks.evidence.rows import read_rows
-from benchmarks.evidence.tables import choice_table, mode_table, pace_table, variant_table
+from benchmarks.evidence.tables import choice_table, mode_table, variant_table
 from benchmarks.hardware import ROOT
 from benchmarks.readme_sections import EVIDENCE, replace_section
 from dlfa.report.crossed_interval import crossed_interval
@@ -136,11 +136,6 @@ def test_a_language_without_a_difference_is_not_up():
     gain = table.gain(Variant("scalar_mix"), Variant("last"))
     assert (gain.up, gain.of) == (3, 6)
     assert gain.mean == pytest.approx(0.05 / 6)
-
-
-def test_seconds_a_step_of_last_and_aif():
-    row = pace_table(gather(GROUP, (GROUP,), rows_of(GROUP))).rows[0]
-    assert row == ("0.100 (3)", "0.200 (6)", "2.00", "eager", "a processor, 2 cores", "1", "float32")
 
 
 def test_what_does_not_belong_is_left_out_and_named():
