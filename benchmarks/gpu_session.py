@@ -94,7 +94,7 @@ def kernel_tests(folder: Path = KERNEL_TESTS) -> tuple[str, ...]:
     command = [sys.executable, "-m", "pytest", *map(str, files), "-v", "--tb", "short", "-m", "not slow or gpu"]
     command += ["-p", "no:cacheprovider", "-o", f"faulthandler_timeout={HANGING_SECONDS}"]
     if importlib.util.find_spec("xdist") is not None:
-        command += ["-n", str(os.cpu_count() or 1)]
+        command += ["-n", str(min(16, len(os.sched_getaffinity(0))))]  # a process needs gigabytes for CUDA and torch
     return tuple(command)
 
 

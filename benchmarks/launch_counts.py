@@ -27,7 +27,7 @@ Count = Callable[[Callable[[], object]], int | None]
 
 
 def count_recorded(call: Callable[[], object]) -> int:
-    """Kernels that ours launch in a call."""
+    """Kernels that ours launch in a call, without torch's where an operand is copied: the local weights with taps."""
     with record_launches() as recorded:
         call()
     return len(recorded)

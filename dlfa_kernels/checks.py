@@ -203,9 +203,9 @@ def _check_token(token: int, last: Tensor, packed: bool) -> None:
     if isinstance(token, bool) or not isinstance(token, int | torch.SymInt):
         raise TypeError(f"token must be an int, got {token!r}")
     if token < 0:
-        raise ValueError(f"token must not be negative, got {token}")
+        raise ValueError(f"token must not be negative, got {int(token)}")
     if not packed and token >= last.shape[1]:
-        raise ValueError(f"token must be less than T = {last.shape[1]}, got {token}")
+        raise ValueError(f"token must be less than T = {int(last.shape[1])}, got {int(token)}")
     # no sequence is longer than all rows; a compiled graph is not to depend on their number
     if packed and not torch.compiler.is_compiling() and 0 < last.shape[0] <= token:
         raise ValueError(f"token must be less than N = {last.shape[0]}, got {token}")

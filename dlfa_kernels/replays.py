@@ -121,14 +121,14 @@ def _key(stages: Callable[..., None], inputs: Inputs, settings: Settings, pointe
     low_bits = 0
     for pointer in pointers:
         low_bits |= pointer
-    contiguous = [tensor is None or tensor.is_contiguous() for tensor in (mask, cu_seqlens, *weights)]
+    strided = [None if t is None or t.is_contiguous() else t.stride() for t in (mask, cu_seqlens, *weights)]
     return (
         stages, settings, overrides(), environment.autotune(), last.device,
         last.dtype, last.shape if cu_seqlens is None else (inputs.rows, last.shape[1], cu_seqlens.shape), last.stride(),
         None if lower is None else lower.stride(), None if dz is None else dz.stride(),
         None if mask is None else mask.dtype,
         weights.local_squeeze_weight.shape, weights.local_squeeze_weight.dtype,
-        all(contiguous) or tuple(contiguous),  # copies are aligned, whatever their originals are
+        tuple(strided) if any(strided) else None,  # what is copied, and into aligned memory, follows from each one's
         low_bits % POINTER_ALIGNMENT == 0 or tuple(pointer % POINTER_ALIGNMENT == 0 for pointer in pointers),
     )  # fmt: skip
 

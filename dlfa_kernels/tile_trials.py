@@ -9,7 +9,8 @@ import torch
 from .checks import AIFWeights, weight_shapes
 from .device import l2_bytes, multiprocessors
 from .overrides import using_tiles
-from .tiles import Tiles, sized
+from .rounding import cdiv
+from .tiles import Tiles, sized, with_one_slot
 
 LENGTH = 128
 # Largest relative difference that is accepted, the norm of the difference over the result's. Tiles may change rounding
@@ -17,10 +18,19 @@ LENGTH = 128
 MOST_DIFFERENCE = 0.05
 
 
-class Trials:
-    """Forward and backward passes on states that fill a GPU and exceed its L2.
+def trial_batch(device: torch.device, state_bytes: int) -> int:
+    """Sequences of `LENGTH` tokens, of `state_bytes` each, beyond L2 and in whole rounds of programs of two slots.
 
-    Smaller batches take half of the tokens a tile (`tiles.sized`), and no groups.
+    Smaller batches take half of the tokens a tile (`tiles.sized`), and no groups. In broken rounds programs of two
+    slots gain nothing over those of one, which calls would take in their place.
+    """
+    beyond_l2 = 1 + l2_bytes(device) // (LENGTH * state_bytes)
+    round_of_two_slots = 2 * multiprocessors(device)
+    return cdiv(beyond_l2, round_of_two_slots) * round_of_two_slots
+
+
+class Trials:
+    """Forward and backward passes on states that fill a GPU and exceed its L2 (`trial_batch`).
 
     Args:
         device: a GPU.
@@ -39,8 +49,7 @@ class Trials:
         self.device, self.dtype, self.products = device, dtype, products
         self.embed_dim, self.squeeze_dim = embed_dim, squeeze_dim
         self._generator = torch.Generator(device).manual_seed(0)  # not the default one, whose state is the user's
-        beyond_l2 = 1 + l2_bytes(device) // (LENGTH * embed_dim * dtype.itemsize)
-        self.batch = max(2 * multiprocessors(device), beyond_l2)
+        self.batch = trial_batch(device, embed_dim * dtype.itemsize)
         self._states = [self._made(self.batch, LENGTH, embed_dim) for _ in range(3)]
         self._weights = self._made_weights(kernel_size=1)
         self._expected: dict[str, list[torch.Tensor]] = {}
@@ -58,15 +67,18 @@ class Trials:
         The first call for a stage is with tiles that are known to be right.
 
         Raises:
-            RuntimeError, TritonError: the tiles cannot run, or their results are others.
+            RuntimeError, TritonError: the tiles cannot run, their results are others, or calls would not take them as
+                they are, so that there is nothing to measure.
         """
         from . import full_passes  # whose calls choose their tiles, and so import this module
 
         last, lower, dz = self._states
         arguments = (last, lower, self._weights, None, None)
         state_bytes = self.embed_dim * self.dtype.itemsize
-        tiles = sized(tiles, self.batch, self.batch * LENGTH, False, state_bytes, tiles.l2_share, self.device)
-        with using_tiles(tiles, in_this_thread=True):
+        taken = sized(tiles, self.batch, self.batch * LENGTH, False, state_bytes, tiles.l2_share, self.device)
+        if stage == "squeeze" and stage in self._expected and taken.squeeze.slots != tiles.squeeze.slots:
+            raise RuntimeError(f"calls take {taken.squeeze} in its place")
+        with using_tiles(taken, in_this_thread=True):
             saved = full_passes.forward(*arguments, "gate", "relu", self.products)
 
             def run() -> list[torch.Tensor]:
@@ -101,6 +113,7 @@ class Trials:
             weights = self._weights
             saved = full_passes.forward(last, lower, weights, mask, None, "select", "gelu", self.products)
             full_passes.backward(dz, last, lower, weights, mask, None, saved, "select", "gelu")
+        with using_tiles(with_one_slot(tiles), in_this_thread=True):  # as calls with taps, and packed ones, take them
             weights = self._made_weights(kernel_size=3)
             saved = full_passes.forward(x, y, weights, None, cu_seqlens, "select", "silu", self.products)
             full_passes.backward(gradient, x, y, weights, None, cu_seqlens, saved, "select", "silu")

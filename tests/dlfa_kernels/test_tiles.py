@@ -275,6 +275,32 @@ def test_tiles_with_wrong_results_are_not_chosen(
             assert measure(other, stage) == 1.0
 
 
+@pytest.mark.parametrize("l2", [50, 60])
+@pytest.mark.parametrize(("embed_dim", "squeeze_dim"), [(640, 160), (768, 144), (768, 192), (1024, 192)])
+def test_tiles_of_two_slots_are_tried_as_they_are(
+    embed_dim: int, squeeze_dim: int, l2: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("tile_trials", "tiles"):
+        monkeypatch.setattr(f"dlfa_kernels.{module}.multiprocessors", lambda device: 132)
+    monkeypatch.setattr(tile_trials, "l2_bytes", lambda device: l2 << 20)
+    batch = tile_trials.trial_batch(META, 2 * embed_dim)
+    assert batch * tile_trials.LENGTH * 2 * embed_dim > l2 << 20
+    tiles = choose_tiles(embed_dim, squeeze_dim, torch.bfloat16, "sm_90")
+    assert tiles.squeeze.slots == 2
+    assert sized(tiles, batch, batch * tile_trials.LENGTH, False, 2 * embed_dim, 0.0, META) == tiles
+
+
+def test_tiles_that_calls_would_not_take_are_not_timed(
+    trials: tile_trials.Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tile_trials, "_milliseconds", lambda run: 1.0)
+    tiles = choose_tiles(24, 16, torch.float32)
+    assert trials.measure(tiles, "squeeze") == 1.0
+    two = replace(tiles, squeeze=replace(tiles.squeeze, slots=2))  # so few tokens have programs of one
+    with pytest.raises(RuntimeError, match="calls take"):
+        trials.measure(two, "squeeze")
+
+
 def test_one_wrong_tile_of_many_is_wrong() -> None:
     generator = torch.Generator().manual_seed(0)
     expected = torch.randn(200, 128, 96, generator=generator)
