@@ -1,8 +1,8 @@
 """The hidden states that a fusion needs, and no others, from any transformers encoder.
 
 hidden_states[i] is the input of block i for every i in 0..L-1, so a forward pre-hook on each block reads exactly the
-layers asked for. A block's input is also what stays right under gradient checkpointing: it lies outside the
-checkpointed region in the reentrant form too, where a block's output seen from inside carries no gradient. (The list of
+layers asked for. A block's input also works under gradient checkpointing: it lies outside the checkpointed region,
+whereas an output read inside has no gradient in the reentrant form. (The list of
 layers that transformers' own `output_hidden_states` takes is read in different ways by its releases, and not at all by
 some encoders.) What an encoder keeps for itself until it returns, as DeBERTa does with every layer, is its own affair.
 """
@@ -18,7 +18,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-# Encoders that call their blocks' `forward` themselves, as SqueezeBERT does: no hook sees that.
+# Encoders whose states come through (T, B, E), which the shape does not tell where B is T.
+_TOKENS_FIRST = {"xlnet"}
+# Encoders that call their blocks' `forward` themselves, as SqueezeBERT does, which no hook sees; that run a block
+# twice, as some of ALBERT's do; or whose blocks see states in another form than the encoder returns.
 _past_hooks: weakref.WeakSet[PreTrainedModel] = weakref.WeakSet()
 _running = threading.local()  # one run a thread: nn.DataParallel's replicas share their hooks
 
@@ -32,15 +35,22 @@ class EncoderStates(NamedTuple):
 
 
 class _KeepInput:
-    """Forward pre-hook of block `layer`: keeps the block's input where the present run asks for it."""
+    """Forward pre-hook of block `layer`: keeps the block's input where the present run asks for it.
+
+    Of a block that runs again no input is kept, as it is not told which of them is the layer's.
+    """
 
     def __init__(self, layer: int) -> None:
         self.layer = layer
 
     def __call__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         kept = getattr(_running, "kept", None)
-        if kept is not None and self.layer in kept:
+        if kept is None or self.layer not in kept:
+            return
+        if kept[self.layer] is None:
             kept[self.layer] = args[0] if args else kwargs["hidden_states"]
+        else:
+            del kept[self.layer]
 
 
 def encoder_blocks(encoder: nn.Module, num_layers: int) -> nn.ModuleList | None:
@@ -60,7 +70,9 @@ def encoder_blocks(encoder: nn.Module, num_layers: int) -> nn.ModuleList | None:
 
 
 def keep_block_inputs(encoder: nn.Module, num_layers: int) -> bool:
-    """Hook the encoder's blocks for `run_encoder`; False where they cannot be told."""
+    """Hook the encoder's blocks for `run_encoder`; False where they cannot be told, or their inputs are no layers."""
+    if getattr(getattr(encoder, "config", None), "model_type", None) in _TOKENS_FIRST:
+        return False
     blocks = encoder_blocks(encoder, num_layers)
     if blocks is None:
         return False
@@ -90,10 +102,10 @@ def run_encoder(encoder: PreTrainedModel, layers: Sequence[int], hooked: bool, *
         outputs = encoder(**inputs, return_dict=True)
     finally:
         _running.kept = outer
-    if any(state is None for state in kept.values()):
+    last = outputs.last_hidden_state
+    if not all(_fits(kept.get(layer), last) for layer in layers):
         _past_hooks.add(encoder)
         return _from_output_hidden_states(encoder, layers, inputs)
-    last = outputs.last_hidden_state
     return EncoderStates(last, tuple(_fitting(layer, kept[layer], last) for layer in layers), outputs)
 
 
@@ -110,12 +122,17 @@ def _from_output_hidden_states(
     return EncoderStates(last, lowers, outputs)
 
 
+def _fits(state: Tensor | None, last: Tensor) -> bool:
+    """Whether `state` can be cut to the shape of `last`."""
+    if state is None or state.dim() != 3:
+        return False
+    # Encoders whose attention works in windows pad the sequence on the right inside.
+    return state[:, : last.shape[1]].shape == last.shape
+
+
 def _fitting(layer: int, state: Tensor | None, last: Tensor) -> Tensor:
     """`state` in the shape and dtype of `last`."""
-    if state is not None and state.dim() == 3:
-        # Encoders whose attention works in windows pad the sequence on the right inside.
-        state = state[:, : last.shape[1]]
-    if state is None or state.shape != last.shape:
+    if state is None or not _fits(state, last):
         got = "nothing" if state is None else tuple(state.shape)
         raise RuntimeError(f"the encoder gave {got} for layer {layer}, needed its states in shape {tuple(last.shape)}")
-    return state.to(last.dtype)
+    return state[:, : last.shape[1]].to(last.dtype)

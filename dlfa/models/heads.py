@@ -213,9 +213,19 @@ class DLFAForSequenceClassification(DLFAPreTrainedModel):
         fused = self.fusion(last, lowers, mask, token)
         pooled = fused if token is not None else mean_of_tokens(fused, mask)
         logits = project(self.classifier, self.dropout(pooled))
-        loss = None if labels is None else self.loss_function(labels, logits, self.config, **loss_arguments)
+        loss = None if labels is None else self._loss(logits, labels, **loss_arguments)
         gate = self._gates(last, lowers, mask, token) if output_gate else None
         return DLFASequenceClassifierOutput(loss=loss, logits=logits, gate=gate)
+
+    def _loss(
+        self, logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None, **kwargs: Any
+    ) -> Tensor:
+        """The loss of `labels`: their mean, or their part in a mean of `num_items_in_batch` over several batches."""
+        arguments = {"num_items_in_batch": num_items_in_batch, **kwargs}
+        loss: Tensor = self.loss_function(labels, logits, self.config, **arguments)
+        if num_items_in_batch is None or self.config.problem_type == "single_label_classification":
+            return loss
+        return loss * labels.numel() / num_items_in_batch  # transformers' losses of the other problems overlook it
 
 
 class DLFAForQuestionAnswering(DLFAPreTrainedModel):

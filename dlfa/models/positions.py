@@ -7,9 +7,12 @@ from transformers import PreTrainedModel
 
 
 def position_table(encoder: PreTrainedModel) -> nn.Embedding | None:
-    """The table of an encoder that learns a vector for each position; None where positions are relative or rotary."""
+    """The table of an encoder that learns a vector for each position; None where positions are relative or rotary.
+
+    GPT-2 and its kin call it `wpe`.
+    """
     for name, module in encoder.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+        if name.endswith(("position_embeddings", "wpe")) and isinstance(module, nn.Embedding):
             return module
     return None
 
@@ -21,7 +24,7 @@ def longest_sequence(encoder: PreTrainedModel) -> int | None:
     a token's.
     """
     positions: int | None = getattr(encoder.config.get_text_config(), "max_position_embeddings", None)
-    if positions is None:
+    if positions is None or positions < 1:  # XLNet says -1
         return None
     table = position_table(encoder)
     if table is not None and table.padding_idx is not None:

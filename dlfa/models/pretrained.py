@@ -149,7 +149,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
         for module in loaded.modules():
             module.__dict__["_is_hf_initialized"] = True  # the encoder's weights are not to be drawn anew
         model = cls._from_config(config, encoder=loaded, dtype=loaded.dtype)
-        return model.to(loaded.device)
+        return model.to(loaded.device).eval()  # as from_pretrained
 
     def encoder_states(
         self,

@@ -28,7 +28,7 @@ def check_word_index(word_index: Tensor, shape: torch.Size, num_words: int | Non
 
 
 def mean_of_subwords(states: Tensor, word_index: Tensor, num_words: int | None = None) -> Tensor:
-    """The mean of the states of each word's sub-words.
+    """The mean of the states of each word's sub-words, summed in float32.
 
     Args:
         states: (B, T, E).
@@ -43,9 +43,12 @@ def mean_of_subwords(states: Tensor, word_index: Tensor, num_words: int | None =
         num_words = int(word_index.max()) + 1 if word_index.numel() else 0
     # A product with 0/1 memberships adds in a fixed order, where a scatter would use atomics on a GPU.
     words = torch.arange(num_words, device=states.device)[:, None]
-    membership = (word_index[:, None, :] == words).to(states.dtype)
-    pieces = membership.sum(-1, keepdim=True, dtype=torch.float32)
-    return (membership @ states / pieces.clamp(min=1)).to(states.dtype)
+    membership = (word_index[:, None, :] == words).float()
+    # Padding may hold anything: 0 times NaN is NaN.
+    of_words = torch.where(word_index[..., None] >= 0, states.float(), 0.0)
+    pieces = membership.sum(-1, keepdim=True)
+    with torch.autocast(states.device.type, enabled=False):
+        return (membership @ of_words / pieces.clamp(min=1)).to(states.dtype)
 
 
 def mean_of_tokens(states: Tensor, mask: Tensor | None) -> Tensor:

@@ -90,7 +90,8 @@ class QuestionAnsweringTask(Task[Question]):
                     name: [*values[row][:first], *values[row][start:stop], *values[row][after:]]
                     for name, values in encoded.items()
                 }
-                characters, answer = offsets[row][start:stop], spans[index]
+                characters = [_without_spaces(examples[index].context, *place) for place in offsets[row][start:stop]]
+                answer = spans[index]
                 if answer is not None:
                     places = _token_span(characters, answer)
                     begin, end = (0, 0) if places is None else (first + places[0], first + places[1])
@@ -149,6 +150,18 @@ def _log_left_out(count: int, total: int) -> None:
         _log.warning(f"left out of training: {count} of {total} questions, whose passage does not hold their answer")
 
 
+def _without_spaces(context: str, begin: int, end: int) -> tuple[int, int]:
+    """The place of a token without the spaces about it, which SentencePiece counts in and WordPiece does not.
+
+    The answers of models with different tokenizers are told apart by their places.
+    """
+    while begin < end and context[begin].isspace():
+        begin += 1
+    while begin < end and context[end - 1].isspace():
+        end -= 1
+    return begin, end
+
+
 def _windows(first: int, stop: int, room: int) -> Iterator[tuple[int, int]]:
     """The passage's tokens first..stop-1 in windows of `room`, WINDOW_STEP (at most half a window) apart."""
     if room < 1:
@@ -178,7 +191,7 @@ def _answer_span(example: Question) -> tuple[int, int] | None:
         if not places or not text:
             return None
         start = min(places, key=lambda place: abs(place - start))
-    return start, start + len(text)
+    return _without_spaces(example.context, start, start + len(text))
 
 
 def _token_span(characters: Sequence[tuple[int, int]], answer: tuple[int, int]) -> tuple[int, int] | None:

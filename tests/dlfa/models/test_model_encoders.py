@@ -8,7 +8,15 @@ import pytest
 import torch
 from tiny_encoders import FAMILIES, LAYERS, SPECIAL, batch, tiny_encoder
 from torch import nn
-from transformers import SqueezeBertConfig, SqueezeBertModel
+from transformers import (
+    AlbertConfig,
+    AlbertModel,
+    PreTrainedModel,
+    SqueezeBertConfig,
+    SqueezeBertModel,
+    XLNetConfig,
+    XLNetModel,
+)
 
 from dlfa import DLFAForTokenClassification, DLFAModel
 from dlfa.models.encoder_states import encoder_blocks
@@ -51,6 +59,30 @@ def test_states_of_an_encoder_that_calls_its_blocks_past_their_hooks() -> None:
         assert all(torch.equal(state, expected.hidden_states[layer]) for layer, state in enumerate(states.lowers))
     model(**batch(), labels=torch.ones(2, 7, dtype=torch.long)).loss.backward()
     assert model.encoder.embeddings.word_embeddings.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        XLNetModel(XLNetConfig(vocab_size=60, d_model=32, n_layer=LAYERS, n_head=4, d_inner=48, dropout=0.0)),
+        AlbertModel(
+            AlbertConfig(
+                vocab_size=60, embedding_size=16, hidden_size=32, num_hidden_layers=2, inner_group_num=2,
+                num_attention_heads=4, intermediate_size=48, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+            )
+        ),
+    ],
+    ids=["tokens first", "blocks that run twice"],
+)  # fmt: skip
+def test_states_of_encoders_whose_blocks_do_not_see_them_as_they_are(encoder: PreTrainedModel) -> None:
+    ids = torch.randint(5, 60, (4, 4))  # as many sequences as tokens
+    model = DLFAModel.from_encoder(encoder.eval(), fusion_layer=1)
+    layers = range(encoder.config.num_hidden_layers)
+    with torch.no_grad():
+        expected = encoder(ids, output_hidden_states=True).hidden_states
+        states = model.encoder_states(ids, layers=layers)
+    for layer in layers:
+        assert torch.equal(states.lowers[layer], expected[layer]), layer
 
 
 def test_states_are_of_the_final_norm_where_an_encoder_has_one() -> None:

@@ -19,6 +19,7 @@ from dlfa import (
     DLFAForTokenClassification,
     DLFAModel,
 )
+from dlfa.models.words import mean_of_subwords
 
 ALL_MODES = [
     {"fusion_layer": None},
@@ -279,12 +280,48 @@ def test_kept_layers_that_do_not_fit_are_named_whatever_fuses_them(fusion: str) 
         model.head_from_states(last, [last.half()])
 
 
+@pytest.mark.parametrize("problem", ["regression", "multi_label_classification", "single_label_classification"])
+def test_accumulated_batches_have_the_loss_of_one(problem: str) -> None:
+    model = build(DLFAForSequenceClassification, problem_type=problem)
+    inputs, labels = batch(), torch.rand(2, model.num_labels)
+    if problem == "single_label_classification":
+        labels = labels.argmax(1)
+    whole = model(**inputs, labels=labels).loss
+    parts = [
+        model(
+            **{name: value[row : row + 1] for name, value in inputs.items()}, labels=labels[row : row + 1],
+            num_items_in_batch=torch.tensor(labels.numel()),
+        ).loss
+        for row in range(2)
+    ]  # fmt: skip
+    torch.testing.assert_close(sum(parts), whole)
+
+
+def test_a_model_over_an_encoder_is_in_evaluation_mode() -> None:
+    model = DLFAForTokenClassification.from_encoder(tiny_encoder("bert"), fusion_layer=1, num_labels=3)
+    assert not any(module.training for module in model.modules())
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_a_misspelt_argument_of_the_head_is_named(head: type) -> None:
     model, last = build(head), torch.randn(2, 7, WIDTH)
     with pytest.raises(TypeError, match=f"unknown keyword 'lables'; {head.__name__} takes .*output_gate"):
         model.head_from_states(last, [last], lables=torch.zeros(2, 7).long())
     assert model.head_from_states(last, [last], num_items_in_batch=torch.tensor(3)) is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_padding_that_is_no_number_reaches_no_word(dtype: torch.dtype) -> None:
+    states = torch.randn(2, 5, 8, dtype=dtype)
+    index = torch.tensor([[0, 0, 1, -1, -1], [-1, 0, 0, 0, -1]])
+    spoilt = states.masked_fill(index[..., None] < 0, float("nan"))
+    words = mean_of_subwords(spoilt, index)
+    assert words.dtype == dtype
+    expected = torch.stack([states[0, :2].float().mean(0), states[0, 2].float()]).to(dtype)
+    torch.testing.assert_close(words[0], expected)
+    torch.testing.assert_close(
+        words[1], torch.stack([states[1, 1:4].float().mean(0).to(dtype), torch.zeros_like(states[1, 0])])
+    )
 
 
 def test_embeddings_in_place_of_ids() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny_tasks import make_encoder, make_tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from dlfa.data.examples import DataError, Question
 from dlfa.data.layout import find_file, languages_on_disk
@@ -277,3 +279,16 @@ def test_run_from_files_to_scores(tmp_path, frozen):
     again = evaluate(run.model, run.tokenizer, run.task, {"de": questions[4:]}, max_length=run.max_length)["de"]
     assert dict(zip(predictions, again.predictions, strict=True)) == predictions
     assert {**again.metrics, "examples": 8} == results["languages"]["de"]
+
+
+def test_a_place_does_not_depend_on_the_spaces_a_tokenizer_counts_in():
+    """SentencePiece's pieces begin at the space, WordPiece's behind it; ensembles add up what lies at one place."""
+    sentencepiece = Tokenizer(models.WordLevel({"\u2581in": 0, "\u2581Paris": 1, "\u2581now": 2, "[UNK]": 3}, "[UNK]"))
+    sentencepiece.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=sentencepiece, unk_token="[UNK]", pad_token="[UNK]")
+    assert tokenizer("in Paris now", return_offsets_mapping=True)["offset_mapping"][1] == (2, 8)
+    question = Question("q", "in", "in Paris now", ((" Paris", 2),))
+    (feature,) = XQUAD.encode([question], tokenizer, Encoding(16), training=True)
+    first, characters = feature.target
+    assert characters == [(0, 2), (3, 8), (9, 12)]
+    assert (feature.inputs["start_positions"], feature.inputs["end_positions"]) == (first + 1, first + 1)
