@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -103,6 +106,12 @@ class DLFAConfig(PreTrainedConfig):
     classifier_pooling: str = "first"
     classifier_dropout: float | int | None = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # `strict` sees to the base class's fields. Of these it would raise an error that is no ValueError or TypeError.
+        if name in _FIELD_CHECKS:
+            _FIELD_CHECKS[name](value)
+        super().__setattr__(name, value)
+
     def __post_init__(self, **kwargs: Any) -> None:
         self.encoder_config = _as_config(self.encoder_config)
         self.check()
@@ -117,34 +126,16 @@ class DLFAConfig(PreTrainedConfig):
         importlib.import_module("dlfa.models.modeling")
 
     def check(self) -> None:
-        """Check every field and normalise `fusion` and `fusion_layer`.
+        """Check fields against each other and normalise `fusion` and `fusion_layer`.
 
-        Runs when the configuration is made and again when a model is built from it.
+        Runs when the configuration is made and again when a model is built from it, as fields may have been assigned.
 
         Raises:
-            ValueError, TypeError: a value outside its set or range.
+            ValueError: fields that do not fit together, or a layer that the encoder does not have.
         """
-        check_one_of("fuse", self.fuse, FUSE_MODES)
-        check_one_of("activation", self.activation, ACTIVATIONS)
-        check_one_of("aif_backend", self.aif_backend, BACKENDS)
-        check_one_of("label_subword", self.label_subword, LABEL_SUBWORDS)
-        check_one_of("classifier_pooling", self.classifier_pooling, CLASSIFIER_POOLINGS)
-        check_kernel_size(self.kernel_size)
-        check_positive_int("reduction", self.reduction)
-        for name in ("squeeze_dim", "feature_dim"):
-            if getattr(self, name) is not None:
-                check_positive_int(name, getattr(self, name))
-        check_finite("gate_bias", self.gate_bias)
-        _probability("layer_dropout", self.layer_dropout)
-        if self.classifier_dropout is not None:
-            _probability("classifier_dropout", self.classifier_dropout)
-        self._resolve_fusion()
-
-    def _resolve_fusion(self) -> None:
         second_input = self.fusion_layer is not None or self.feature_dim is not None
         if self.fusion is None:
             self.fusion = "aif" if second_input else "last"
-        check_one_of("fusion", self.fusion, FUSIONS)
         if not second_input and self.fusion not in ("last", "scalar_mix"):
             raise ValueError(
                 f"fusion_layer must be given for fusion={self.fusion!r} (0..{self.num_hidden_layers - 1}, or a "
@@ -199,8 +190,6 @@ class DLFAConfig(PreTrainedConfig):
 
     def _normalised(self, layer: int) -> int:
         depth = self.num_hidden_layers
-        if isinstance(layer, bool) or not isinstance(layer, int):
-            raise TypeError(f"fusion_layer must be an int or a list of int, got {layer!r}")
         index = layer + depth + 1 if layer < 0 else layer
         if not 0 <= index < depth:
             what = ", which is the last layer itself" if index == depth else ""
@@ -248,8 +237,6 @@ def _as_config(encoder_config: dict | PreTrainedConfig | None) -> PreTrainedConf
             raise ValueError("encoder_config must name its model_type, got a dictionary without one")
         values = {name: value for name, value in encoder_config.items() if name != "model_type"}
         encoder_config = AutoConfig.for_model(encoder_config["model_type"], **values)
-    if not isinstance(encoder_config, PreTrainedConfig):
-        raise TypeError(f"encoder_config must be a PreTrainedConfig or a dictionary, got {encoder_config!r}")
     if isinstance(encoder_config, DLFAConfig):
         raise ValueError(
             "encoder_config must be that of a plain encoder, got a DLFAConfig; use its encoder_config, or dlfa train "
@@ -283,10 +270,57 @@ def check_family(encoder_config: PreTrainedConfig) -> None:
         )
 
 
-def _probability(name: str, value: float) -> None:
+def _check_encoder_config(value: object) -> None:
+    if value is not None and not isinstance(value, dict | PreTrainedConfig):
+        raise TypeError(f"encoder_config must be a PreTrainedConfig or a dictionary, got {value!r}")
+
+
+def _check_fusion_layer(value: object) -> None:
+    for layer in value if isinstance(value, list | tuple) else () if value is None else (value,):
+        if isinstance(layer, bool) or not isinstance(layer, int):
+            raise TypeError(f"fusion_layer must be an int or a list of int, got {layer!r}")
+
+
+def _check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, got {value!r}")
+
+
+def _check_probability(name: str, value: Any) -> None:
     check_finite(name, value)
     if not 0 <= value < 1:
         raise ValueError(f"{name} must be in [0, 1), got {value}")
+
+
+def _or_none(check: Callable[[Any], None]) -> Callable[[Any], None]:
+    return lambda value: None if value is None else check(value)
+
+
+def _one_of(name: str, valid: tuple[str, ...]) -> Callable[[Any], None]:
+    return lambda value: check_one_of(name, value, valid)
+
+
+# What each field is checked by, whenever it is assigned; each raises ValueError or TypeError.
+_FIELD_CHECKS: Mapping[str, Callable[[Any], None]] = MappingProxyType(
+    {
+        "encoder_config": _check_encoder_config,
+        "fusion_layer": _check_fusion_layer,
+        "fusion": _or_none(_one_of("fusion", FUSIONS)),
+        "fuse": _one_of("fuse", FUSE_MODES),
+        "reduction": partial(check_positive_int, "reduction"),
+        "squeeze_dim": _or_none(partial(check_positive_int, "squeeze_dim")),
+        "kernel_size": check_kernel_size,
+        "activation": _one_of("activation", ACTIVATIONS),
+        "gate_bias": partial(check_finite, "gate_bias"),
+        "aif_backend": _one_of("aif_backend", BACKENDS),
+        "layer_dropout": partial(_check_probability, "layer_dropout"),
+        "scalar_mix_layer_norm": partial(_check_flag, "scalar_mix_layer_norm"),
+        "feature_dim": _or_none(partial(check_positive_int, "feature_dim")),
+        "label_subword": _one_of("label_subword", LABEL_SUBWORDS),
+        "classifier_pooling": _one_of("classifier_pooling", CLASSIFIER_POOLINGS),
+        "classifier_dropout": _or_none(partial(_check_probability, "classifier_dropout")),
+    }
+)
 
 
 AutoConfig.register("dlfa", DLFAConfig, exist_ok=True)

@@ -1,5 +1,6 @@
 """DLFAConfig: what is normalised, what is refused, what is saved."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 from tiny_encoders import tiny_config, tiny_encoder
-from transformers import AutoConfig, BertConfig
+from transformers import AutoConfig, BertConfig, PreTrainedConfig
 
 from dlfa import DLFAConfig, DLFAForTokenClassification, DLFAModel
 
@@ -113,11 +114,32 @@ def test_an_unknown_kind_of_problem_is_named() -> None:
         ({"gate_bias": "a"}, "gate_bias must be a number, got 'a'"),
         ({"layer_dropout": None}, "layer_dropout must be a number, got None"),
         ({"classifier_dropout": "0.1"}, "classifier_dropout must be a number, got '0.1'"),
+        ({"scalar_mix_layer_norm": "no"}, "scalar_mix_layer_norm must be a bool, got 'no'"),
+        ({"scalar_mix_layer_norm": 1}, "scalar_mix_layer_norm must be a bool, got 1"),
+        ({"scalar_mix_layer_norm": None}, "scalar_mix_layer_norm must be a bool, got None"),
+        ({"kernel_size": "x"}, "kernel_size must be an int, got 'x'"),
+        ({"fusion_layer": {3}}, r"fusion_layer must be an int or a list of int, got \{3\}"),
     ],
 )
 def test_values_of_another_type_are_named(fields: dict, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         config(**fields)
+    made = config()
+    before = made.to_dict()
+    for name, value in fields.items():
+        with pytest.raises(TypeError, match=message):
+            setattr(made, name, value)
+    assert made.to_dict() == before
+
+
+def test_every_field_is_checked_when_it_is_assigned() -> None:
+    made = config()
+    own = {field.name for field in dataclasses.fields(DLFAConfig)} - {
+        field.name for field in dataclasses.fields(PreTrainedConfig)
+    }
+    for name in own:
+        with pytest.raises((TypeError, ValueError), match=name):
+            setattr(made, name, object())
 
 
 def test_an_encoder_that_is_none_is_named() -> None:
