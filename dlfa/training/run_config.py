@@ -25,8 +25,6 @@ _COUNTS = (
     "batch_size", "gradient_accumulation", "max_length", "max_train_examples", "max_eval_examples", "save_steps",
     "eval_batch_size", "lora_rank", "lora_alpha",
 )  # fmt: skip
-# Those of the fields' types that `to_json` writes as others.
-_JSON_TYPES: Mapping[Any, Any] = {Path: str, float: (int, float)}
 # XTREME's learning rates are those of whole encoders; new parameters alone, or adapters, need higher ones.
 _FROZEN_LEARNING_RATE = 1e-3
 _LORA_LEARNING_RATE = 2e-4
@@ -90,6 +88,7 @@ class RunConfig:
 
     Raises:
         ValueError: a value out of its range; the message names it.
+        TypeError: a value of another type than its field's; a list is taken for a tuple, an int for a float.
     """
 
     task: str = field(metadata=_IDENTITY)
@@ -125,6 +124,7 @@ class RunConfig:
     intermediate: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_types()
         get_task(self.task)
         for name in ("learning_rate", "head_learning_rate", "epochs"):
             value = getattr(self, name)
@@ -160,6 +160,15 @@ class RunConfig:
             raise ValueError(f"states_dtype must be one of {', '.join(STATES_DTYPES)}, got {self.states_dtype!r}")
         for stage in self.intermediate:
             get_task(stage.partition(":")[0])
+
+    def _check_types(self) -> None:
+        kinds = get_type_hints(type(self))
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if not _fits(value, kinds[item.name]):
+                raise TypeError(f"{item.name} must be of type {item.type}, got {value!r}")
+            if isinstance(value, list):
+                object.__setattr__(self, item.name, tuple(value))
 
     @property
     def task_object(self) -> Task:
@@ -208,21 +217,16 @@ class RunConfig:
         """The run that `to_json` described.
 
         Raises:
-            ValueError: fields that are missing, unknown or of another type.
+            ValueError: fields that are missing, unknown or out of their range.
+            TypeError: fields of another type.
         """
         known = {item.name for item in dataclasses.fields(cls)} - {"output_dir"}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"the run's configuration has unknown fields: {', '.join(unknown)}")
         if missing := sorted({"task", "model"} - set(values)):
             raise ValueError(f"the run's configuration lacks {', '.join(missing)}")
-        kinds = get_type_hints(cls)
-        for item in dataclasses.fields(cls):
-            if item.name in values and not _fits(values[item.name], kinds[item.name]):
-                raise ValueError(f"{item.name} must be of type {item.type}, got {values[item.name]!r}")
-        fields = dict(values)
-        for names, kind in ((_PATHS, Path), (_TUPLES, tuple)):
-            fields |= {name: kind(fields[name]) for name in names if fields.get(name) is not None}
-        return cls(output_dir=output_dir, **fields)
+        paths = {name: Path(values[name]) for name in _PATHS if isinstance(values.get(name), str)}
+        return cls(output_dir=output_dir, **{**values, **paths})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,15 +245,15 @@ _PRESET = tuple(CompleteRunConfig.__annotations__)
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a JSON value is what `to_json` writes for a field of type `kind`."""
+    """Whether `value` may be given for a field of type `kind`."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is UnionType:
         return any(_fits(value, part) for part in parts)
     if origin is tuple:
-        return isinstance(value, list) and all(_fits(item, parts[0]) for item in value)
-    if isinstance(value, bool):
+        return isinstance(value, list | tuple) and all(_fits(item, parts[0]) for item in value)
+    if isinstance(value, bool):  # which Python counts among the integers
         return kind is bool
-    return isinstance(value, _JSON_TYPES.get(kind, origin or kind))
+    return isinstance(value, int | float if kind is float else origin or kind)
 
 
 _ROLES: Mapping[str, Role] = {
