@@ -57,15 +57,15 @@ def analyze(
         with Console(stderr=True, quiet=quiet).status("analyze") as status:
             findings = analyze_subject(subject, data, lambda what: status.update(f"analyze {what}"))
         written = None if output is None else write_analysis(output, findings)
-    title = f"{findings['model']}, {findings['task']}"
-    for table, caption in (
-        (layer_table(findings), probe_text(findings)),
-        (gate_table(findings), "the gate by language"),
-        (variance_table(findings), "what the gate varies with"),
-    ):
-        if table is not None:
-            print_table(table.rich(title, caption))
-    for note in findings["notes"]:
-        typer.echo(f"- {note}")
-    if written is not None:
-        typer.echo(f"written: {written}")
+        title = f"{findings['model']}, {findings['task']}"
+        for table, caption in (
+            (layer_table(findings), probe_text(findings)),
+            (gate_table(findings), "the gate by language"),
+            (variance_table(findings), "what the gate varies with"),
+        ):
+            if table is not None:
+                print_table(table.rich(title, caption))
+        for note in findings["notes"]:
+            typer.echo(f"- {note}")
+        if written is not None:
+            typer.echo(f"written: {written}")

@@ -52,22 +52,24 @@ def report(
         folders = _folders(data_dir or [], {item.task for item in comparisons})
         findings = [find(item, resamples=resamples, data_dir=folders.get(item.task)) for item in comparisons]
         written = None if output is None else write_report(output, findings, runs, ensembles, notes)
-    for item in findings:
-        print_table(
-            summary_table(item).rich(section_title(item), "percent, mean ± deviation over seeds; 95 % intervals")
-        )
-        choices = choice_table(item)
-        if choices is not None:
-            print_table(choices.rich("choice of layer", "the oracle looks at the test data"))
-        for line in left_out(item):
+        for item in findings:
+            print_table(
+                summary_table(item).rich(section_title(item), "percent, mean ± deviation over seeds; 95 % intervals")
+            )
+            choices = choice_table(item)
+            if choices is not None:
+                print_table(choices.rich("choice of layer", "the oracle looks at the test data"))
+            for line in left_out(item):
+                typer.echo(f"- {line}")
+        several = ensemble_table(ensembles)
+        if several is not None:
+            print_table(
+                several.rich("ensembles", "percent; gain in points over the runs' mean and over the best of them")
+            )
+        for line in notes:
             typer.echo(f"- {line}")
-    several = ensemble_table(ensembles)
-    if several is not None:
-        print_table(several.rich("ensembles", "percent; gain in points over the runs' mean and over the best of them"))
-    for line in notes:
-        typer.echo(f"- {line}")
-    if written is not None:
-        typer.echo(f"written: {written}")
+        if written is not None:
+            typer.echo(f"written: {written}")
 
 
 def _folders(given: list[str], tasks: set[str]) -> dict[str, Path]:

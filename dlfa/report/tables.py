@@ -191,7 +191,8 @@ def summary_table(findings: Findings) -> Table:
         if effect is not None:
             cells = [_change(effect), *_with_p(effect.seeds), *_with_p(effect.sentences)]
         cost = findings.cost(variant)
-        pace = "-" if cost is None else f"{statistics.fmean(cost.seconds_per_step):.3f}"
+        paces = () if cost is None else cost.seconds_per_step
+        pace = f"{statistics.fmean(paces):.3f}" if paces else "-"  # a run may have ended before its first step
         rows.append((variant.label, *means, spread(findings.scores(variant, main)), *cells, pace))
     columns = (
         "variant", *(group.name for group in others), main.name, "gain", "95 % seeds", "p", "95 % sentences", "p",

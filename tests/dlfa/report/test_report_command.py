@@ -136,6 +136,29 @@ def test_ensembles_have_a_table(sweep, tmp_path):
     assert len(list(csv.DictReader((tmp_path / "report" / "runs.csv").open()))) == 18
 
 
+def test_runs_without_a_step_have_no_pace(tmp_path):
+    pairs = {language: [LabelledText(("a", "b"), "neutral")] * 5 for language in ("en", "nl")}
+    for name, fusion in (("last", {}), ("sum", {"fusion": "sum", "fusion_layer": 3})):
+        make_run(
+            tmp_path / name, pairs, corrupted(TASKS["sick"], 0.1), task="sick", train={"steps": 0, "seconds": 0.0},
+            **fusion,
+        )  # fmt: skip
+    result = invoke(tmp_path, "--output", tmp_path / "report", "--resamples", 0)
+    assert result.exit_code == 0, result.output
+    (row,) = (line for line in result.stdout.splitlines() if line.split()[:1] == ["sum"])
+    assert row.split()[-1] == "-"
+
+
+@pytest.mark.parametrize("broken", ["summary_table", "choice_table", "ensemble_table"])
+def test_what_goes_wrong_in_printing_is_one_line(sweep, monkeypatch, broken):
+    def refuse(*_):
+        raise ValueError("no such table")
+
+    monkeypatch.setattr(f"dlfa.report.tables.{broken}", refuse)
+    result = invoke(sweep / "runs", "--resamples", 0)
+    assert (result.exit_code, result.stderr) == (2, "dlfa: error: no such table\n")
+
+
 def test_another_baseline_and_other_languages(sweep):
     result = invoke(
         sweep / "runs", "--baseline", "aif gate 1", "--languages", "en,de", "--data-dir", sweep / "gold",
