@@ -18,11 +18,17 @@ from .outputs import DLFAQuestionAnsweringOutput, DLFASequenceClassifierOutput, 
 from .pretrained import DLFAPreTrainedModel, project
 from .words import check_word_index, mean_of_subwords, mean_of_tokens
 
+# What encoders call the dropout before their own heads over sequences alone.
+_OF_SEQUENCES = ("cls_dropout", "seq_classif_dropout")
 
-def _dropout(config: DLFAConfig) -> nn.Dropout:
-    """Dropout before the head: the configuration's, else the encoder's own, else 0.1."""
+
+def _dropout(config: DLFAConfig, of_head: tuple[str, ...] = ()) -> nn.Dropout:
+    """Dropout before the head: the configuration's, else the encoder's own, else 0.1.
+
+    `of_head` are names that the encoder's configuration has for one kind of head.
+    """
     rate = config.classifier_dropout
-    for name in ("classifier_dropout", "seq_classif_dropout", "hidden_dropout_prob", "dropout"):
+    for name in ("classifier_dropout", "classifier_dropout_prob", *of_head, "hidden_dropout_prob", "dropout"):
         rate = getattr(config.encoder_config, name, None) if rate is None else rate
     return nn.Dropout(0.1 if rate is None else rate)
 
@@ -134,7 +140,7 @@ class DLFAForSequenceClassification(DLFAPreTrainedModel):
     def __init__(self, config: DLFAConfig, encoder: PreTrainedModel | None = None) -> None:
         super().__init__(config, encoder)
         self.num_labels = len(config.id2label or ())
-        self.dropout = _dropout(config)
+        self.dropout = _dropout(config, _OF_SEQUENCES)
         self.classifier = nn.Linear(config.hidden_size, self.num_labels)
         self.post_init()
 

@@ -59,6 +59,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    _no_split_modules = ("FusedAIF", "ResidualBranches")
 
     def __init__(self, config: DLFAConfig, encoder: PreTrainedModel | None = None) -> None:
         """Build the model; `encoder`, where given, is used as it is, else one is made from `config.encoder_config`."""
@@ -198,12 +199,14 @@ class DLFAPreTrainedModel(PreTrainedModel):
         for name in ("output_hidden_states", "output_attentions"):
             if kwargs.get(name) is None and getattr(self.config, name):
                 kwargs[name] = True
+        masked_by_bool = attention_mask is not None and attention_mask.dtype == torch.bool
         return run_encoder(
             self.encoder,
             wanted,
             self._hooked,
             input_ids=input_ids,
-            attention_mask=attention_mask,
+            # some encoders compute with it
+            attention_mask=attention_mask.long() if masked_by_bool else attention_mask,
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
@@ -268,10 +271,10 @@ class DLFAPreTrainedModel(PreTrainedModel):
         states = self.encoder_states(input_ids, attention_mask, token_type_ids, inputs_embeds, **encoder_arguments)
         lowers = self._second_inputs(states.last, states.lowers, lower_states)
         output = self._head(states.last, lowers, attention_mask, **arguments)
-        for name in ("hidden_states", "attentions"):
-            if getattr(states.outputs, name, None) is not None:
-                output[name] = states.outputs[name]
-        return output
+        names = ("hidden_states", "attentions")
+        recorded = {name: value for name in names if (value := getattr(states.outputs, name, None)) is not None}
+        # made anew, as what is added to an output stands behind the gate in its tuple
+        return type(output)(**output, **recorded) if recorded else output
 
     def _check_arguments(
         self,

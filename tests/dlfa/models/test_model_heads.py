@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import infer_auto_device_map
 from tiny_encoders import LAYERS, WIDTH, batch, tiny_config, tiny_encoder
 from tiny_models import HEADS, build
 from torch.nn import functional as F
@@ -52,7 +53,7 @@ def task_labels(head: type, inputs: dict[str, torch.Tensor]) -> dict[str, torch.
         ("bert", {"hidden_dropout_prob": 0.3, "classifier_dropout": 0.0}, None, 0.0),
         ("bert", {"hidden_dropout_prob": 0.3, "classifier_dropout": 0.2}, 0.4, 0.4),
         ("bert", {"hidden_dropout_prob": 0.3}, 0.0, 0.0),
-        ("distilbert", {"dropout": 0.1, "seq_classif_dropout": 0.2}, None, 0.2),
+        ("albert", {"hidden_dropout_prob": 0.0, "classifier_dropout_prob": 0.2}, None, 0.2),
     ],
 )
 @pytest.mark.parametrize("head", [DLFAForTokenClassification, DLFAForSequenceClassification])
@@ -278,6 +279,50 @@ def test_kept_layers_that_do_not_fit_are_named_whatever_fuses_them(fusion: str) 
         model.head_from_states(last, [last[:1]])
     with pytest.raises(TypeError, match=r"lowers\[0\] must have the dtype of last, torch.float32, got torch.float16"):
         model.head_from_states(last, [last.half()])
+
+
+@pytest.mark.parametrize(
+    ("family", "of_encoder", "tokens", "sequences"),
+    [
+        ("distilbert", {"dropout": 0.1, "seq_classif_dropout": 0.2}, 0.1, 0.2),
+        ("deberta-v2", {"hidden_dropout_prob": 0.1, "cls_dropout": 0.3}, 0.1, 0.3),
+    ],
+)
+def test_some_encoders_have_another_dropout_before_heads_over_sequences(
+    family: str, of_encoder: dict, tokens: float, sequences: float
+) -> None:
+    for head, rate in ((DLFAForTokenClassification, tokens), (DLFAForSequenceClassification, sequences)):
+        encoder = tiny_encoder(family, **of_encoder)
+        assert head.from_encoder(encoder, fusion_layer=1, num_labels=3).dropout.p == rate
+
+
+def test_a_bool_mask_reaches_encoders_that_compute_with_it() -> None:
+    model = DLFAModel.from_encoder(tiny_encoder("deberta-v2", conv_kernel_size=3), fusion_layer=1)
+    inputs = batch()
+    expected = model(**inputs).last_hidden_state
+    inputs["attention_mask"] = inputs["attention_mask"].bool()
+    assert torch.equal(model(**inputs).last_hidden_state, expected)
+
+
+def test_the_gate_is_the_last_of_a_tuple() -> None:
+    model, inputs = build(), batch()
+    labels = torch.zeros_like(inputs["input_ids"])
+    asked = {"output_gate": True, "output_hidden_states": True, "output_attentions": True}
+    named = model(**inputs, labels=labels, **asked)
+    assert list(named) == ["loss", "logits", "hidden_states", "attentions", "gate"]
+    several = model(**inputs, labels=labels, **asked, return_dict=False)
+    assert all(torch.equal(a, b) for a, b in zip(several[-1], named.gate, strict=True))
+
+
+@pytest.mark.parametrize("fusion", ["aif", "residual"])
+def test_a_fusion_is_not_spread_over_devices(fusion: str) -> None:
+    model = build(fusion=fusion)
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    for share in (0.5, 0.7, 0.9, 0.95, 0.98):
+        places = infer_auto_device_map(
+            model, {0: int(share * size), 1: 2 * size}, no_split_module_classes=list(model._no_split_modules)
+        )
+        assert not any("local_" in name or "global_" in name for name in places), places
 
 
 @pytest.mark.parametrize("problem", ["regression", "multi_label_classification", "single_label_classification"])
