@@ -59,7 +59,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _no_split_modules = ("FusedAIF", "ResidualBranches")
+    _no_split_modules: list[str] = ["FusedAIF", "ResidualBranches"]
 
     def __init__(self, config: DLFAConfig, encoder: PreTrainedModel | None = None) -> None:
         """Build the model; `encoder`, where given, is used as it is, else one is made from `config.encoder_config`."""
@@ -199,14 +199,14 @@ class DLFAPreTrainedModel(PreTrainedModel):
         for name in ("output_hidden_states", "output_attentions"):
             if kwargs.get(name) is None and getattr(self.config, name):
                 kwargs[name] = True
-        masked_by_bool = attention_mask is not None and attention_mask.dtype == torch.bool
+        if attention_mask is not None and attention_mask.dtype == torch.bool:
+            attention_mask = attention_mask.long()  # some encoders compute with it
         return run_encoder(
             self.encoder,
             wanted,
             self._hooked,
             input_ids=input_ids,
-            # some encoders compute with it
-            attention_mask=attention_mask.long() if masked_by_bool else attention_mask,
+            attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
