@@ -20,7 +20,7 @@ from .batch_size import EVAL_BATCH_SIZE
 from .charts import bar_chart
 from .evaluate import score_language
 from .evaluation_data import evaluation_data
-from .prediction_files import write_predictions
+from .prediction_files import prediction_name, write_predictions
 from .results import summary
 from .saved_runs import load_run, told_by_run
 
@@ -143,8 +143,12 @@ def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], 
     )
     results |= {key: _common([member[key] for member in members]) for key in _OF_A_MODEL}
     results["environment"] = {key: _common([each[key] for each in environments]) for key in environments[0]}
-    atomic.write_json(directory.ensemble_file, {"by": by, "runs": [member["run"] for member in members]})
-    directory.clear_results()
+    directory.clear_ensemble()
+    files = [
+        f"{directory.predictions.name}/{prediction_name(task, language, config.split)}" for language in evaluations
+    ]
+    runs = [member["run"] for member in members]
+    atomic.write_json(directory.ensemble_file, {"by": by, "runs": runs, "files": files})
     write_predictions(directory.predictions, task, evaluations, config.split)
     bar_chart(results, directory.chart_file)
     atomic.write_json(directory.results_file, results)

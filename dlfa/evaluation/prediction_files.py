@@ -15,13 +15,18 @@ if TYPE_CHECKING:
     from .evaluate import LanguageEvaluation
 
 
+def prediction_name(task: Task, language: str, split: str = "test") -> str:
+    """The name of a language's prediction file."""
+    return f"{split}-{language}{task.prediction_suffix}"
+
+
 def write_predictions(
     path: Path, task: Task, evaluations: Mapping[str, LanguageEvaluation], split: str = "test"
 ) -> None:
     """Write test-XX (or dev-XX) files below `path`, one a language, in the format of XTREME's scorer."""
     for language, result in evaluations.items():
         text = task.prediction_text(result.examples, result.predictions)
-        atomic.write_text(path / f"{split}-{language}{task.prediction_suffix}", text)
+        atomic.write_text(path / prediction_name(task, language, split), text)
 
 
 def read_predictions(task: Task, path: Path, examples: Sequence[Example]) -> list[Any]:

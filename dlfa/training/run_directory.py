@@ -1,15 +1,16 @@
 """What a run leaves in its output directory, and when one may start there.
 
-OUT/ holds run.json (configuration, hashes of data and encoder), results.json (written last), the model with its
-tokenizer, predictions/, languages.png, and while it is being trained checkpoints/. An ensemble's holds ensemble.json
-(what it is made of), results.json (written last), predictions/ and languages.png.
+OUT/ holds run.json (configuration, hashes of data and encoder, names of the files of model and predictions),
+results.json (written last), the model with its tokenizer, predictions/, languages.png, and while it is being trained
+checkpoints/. An ensemble's holds ensemble.json (what it is made of, names of its predictions), results.json (written
+last), predictions/ and languages.png.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -22,13 +23,18 @@ from .run_config import RunConfig, differences
 
 SWEEP = "sweep.json"  # marks the directory of a sweep
 
+# Names under which a run or ensemble may write: no file of others is to lie there before.
 _RESULTS = ("results.json", "languages.png", "predictions/test-*", "predictions/dev-*")
-# What a run alone leaves; run.json is the last that is removed, so that a directory half cleared still tells of a run.
 _MODEL = (
     "README.md", "modeling_dlfa.py", "config.json", "model.safetensors", "model-?????-of-?????.safetensors",
-    "model.safetensors.index.json", "training.json", "special_tokens_map.json", "tokenizer.json",
-    "tokenizer_config.json", "run.json",
+    "model.safetensors.index.json", "training.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json",
+    "tokenizer_config.json", "chat_template.jinja", "vocab.txt", "vocab.json", "merges.txt", "*.model", "run.json",
 )  # fmt: skip
+# What every run and ensemble leaves, and every run beside; run.json or ensemble.json tells what else there is of it.
+# The results are removed first, so that nothing half cleared counts as complete, and run.json last, so that it still
+# tells of a run.
+_ENSEMBLE_FILES = ("results.json", "languages.png")
+_RUN_FILES = ("training.json", "run.json")
 _PARTIAL = re.compile(
     atomic.TEMPORARY
     + r"(model|(run|ensemble|results|training)\.json|languages\.png|README\.md|error\.txt|(test|dev)-.+)"
@@ -182,6 +188,14 @@ class RunDirectory:
             message = str(error)
             raise ValueError(message if str(self.run_file) in message else f"{self.run_file}: {message}") from error
 
+    def record(self, names: Iterable[str]) -> None:
+        """Tell in `run_file` of files, named from here, that the run is about to write.
+
+        To make place for another run those are removed, and no others.
+        """
+        run = self.read_run()
+        atomic.write_json(self.run_file, run | {"files": sorted({*recorded_files(self.run_file), *names})})
+
     def check_for_ensemble(self, overwrite: bool) -> None:
         """Raise ValueError where an ensemble may not be written here."""
         self.check_is_no_file()
@@ -193,10 +207,10 @@ class RunDirectory:
         elif self.results_file.exists() and not overwrite:
             raise ValueError(f"--output-dir {self.path} holds results; give --overwrite or choose another")
 
-    def clear_results(self) -> None:
-        """Remove what an evaluation of the test or development data wrote, and nothing else."""
-        self._remove_files(_RESULTS)
-        remove_if_empty(self.predictions)
+    def clear_ensemble(self) -> None:
+        """Remove what an ensemble wrote but for `ensemble_file`, and nothing else."""
+        if self.ensemble_file.exists():
+            self._remove_files((*_ENSEMBLE_FILES, *recorded_files(self.ensemble_file)))
         self.remove_leftovers()
 
     def remove_leftovers(self) -> None:
@@ -221,17 +235,41 @@ class RunDirectory:
             remove_if_empty(before.path)
 
     def clear(self) -> None:
-        """Remove what a run wrote, and nothing else."""
-        self.clear_results()
+        """Remove what the run that `run_file` tells of wrote, and nothing else; nothing where there is none.
+
+        Raises:
+            ValueError: that file is none of ours; raised before anything is removed.
+        """
+        if not self.run_file.exists():
+            return
+        files = recorded_files(self.run_file)
+        self.remove_leftovers()
         self.remove_checkpoints()
         self.clear_intermediate()
-        self._remove_files(_MODEL)
+        self._remove_files((*_ENSEMBLE_FILES, *files, *_RUN_FILES))
 
-    def _remove_files(self, patterns: Sequence[str]) -> None:
-        for pattern in patterns:
-            for path in self.path.glob(pattern):
-                if not path.is_dir():
-                    path.unlink()
+    def _remove_files(self, names: Sequence[str]) -> None:
+        for name in names:
+            if not (self.path / name).is_dir():
+                (self.path / name).unlink(missing_ok=True)
+        remove_if_empty(self.predictions)
+
+
+def recorded_files(file: Path) -> list[str]:
+    """The names of files, from the directory of `file`, that this run.json or ensemble.json tells of.
+
+    Raises:
+        ValueError: it is none of ours, or names something outside of its directory.
+    """
+    names = read_object(file).get("files", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) and _is_inside(name) for name in names):
+        raise ValueError(f"{file}: files must be a list of names of files in its directory, got {names!r}")
+    return names
+
+
+def _is_inside(name: str) -> bool:
+    path = Path(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def remove_if_empty(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from ..evaluation.charts import bar_chart
 from ..evaluation.evaluate import evaluate, model_for
-from ..evaluation.prediction_files import write_predictions
+from ..evaluation.prediction_files import prediction_name, write_predictions
 from ..evaluation.results import backend_of, installed_version, recorded_config, summary
 from ..files import atomic
 from ..files.directory_lock import exclusive
@@ -31,7 +32,7 @@ from .materials import Materials, encode_all, load_data, load_materials
 from .model_card import write_model_card
 from .partial_training import add_adapters, freeze_layers, merge_adapters
 from .run_config import CompleteRunConfig, RunConfig
-from .run_directory import RunDirectory
+from .run_directory import RunDirectory, recorded_files
 from .trainer import task_trainer
 
 
@@ -138,7 +139,8 @@ def prepare(
         directory.check_same_encoder(encoder_sha256)
     limit_training(model, config)
     features = encode_all(config, materials)
-    run_text = atomic.json_text({**run, "encoder_sha256": encoder_sha256})
+    files = recorded_files(directory.run_file) if resumed else []
+    run_text = atomic.json_text({**run, "encoder_sha256": encoder_sha256, "files": files})
     process_state().wait_for_everyone()  # no process may look at the directory after one has claimed it
     if process_state().is_main_process:
         if resumed:
@@ -248,12 +250,15 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
     )
     if process_state().is_main_process:
         if keep_model:
-            write_model(directory.path, model, prepared.materials.tokenizer)
+            write_model(directory.path, model, prepared.materials.tokenizer, directory.record)
         elif prepared.predecessor is not None:
             directory.clear_intermediate()
+        card = ["README.md"] if keep_model and evaluations else []
+        predictions = [f"{directory.predictions.name}/{prediction_name(task, language)}" for language in evaluations]
+        directory.record([*card, *predictions])
         write_predictions(directory.predictions, task, evaluations)
         atomic.write_json(directory.path / "training.json", trainer.state.log_history)
-        if keep_model and evaluations:
+        if card:
             write_model_card(directory.path, results)
         if evaluations:
             bar_chart(results, directory.chart_file)
@@ -263,13 +268,27 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
     return results
 
 
-def write_model(path: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Save model and tokenizer to `path`; config.json, without which nothing loads, comes last."""
+def write_model(
+    path: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    record: Callable[[list[str]], None] | None = None,
+) -> None:
+    """Save model and tokenizer to `path`; config.json, without which nothing loads, comes last.
+
+    Args:
+        path: a directory that is there.
+        model, tokenizer: what is saved.
+        record: told the names of the files before any of them is in place; only the libraries know which they write.
+    """
     partial = atomic.temporary(path / "model")
     partial.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(partial)
     model.save_pretrained(partial)
-    for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
+    files = sorted(partial.iterdir(), key=lambda file: file.name == "config.json")
+    if record is not None:
+        record([file.name for file in files])
+    for file in files:
         if file.is_file():
             atomic.sync(file)
         file.replace(path / file.name)

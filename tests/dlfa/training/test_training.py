@@ -25,7 +25,7 @@ from dlfa.training.checkpoints import mark_complete, newest_checkpoint
 from dlfa.training.length_batches import LengthGroupedSampler
 from dlfa.training.materials import load_tokenizer
 from dlfa.training.run_config import Role, RunConfig, differences, fields_of
-from dlfa.training.run_directory import RunDirectory
+from dlfa.training.run_directory import RunDirectory, recorded_files
 from dlfa.training.train import new_model, prepare, train, write_model
 from dlfa.training.trainer import TrainingRecord, parameter_groups, task_trainer
 
@@ -442,7 +442,8 @@ def test_an_ensembles_directory_is_no_runs(base, tmp_path, complete, option):
 def test_overwrite_replaces_the_run_and_spares_other_files(base, tmp_path):
     config = dataclasses.replace(base, output_dir=tmp_path, epochs=1)
     train(config)
-    others = ("notes.txt", "predictions/mine.tsv", "intermediate/mine.txt", "checkpoints/mine.txt",
+    others = ("notes.txt", "predictions/mine.tsv", "predictions/test-my-notes.txt", "vocab.txt",
+              "intermediate/mine.txt", "checkpoints/mine.txt",
               "checkpoints/checkpoint-mine/complete.json", "model-backup.safetensors",
               "tokenizer_mine.json")  # fmt: skip
     for name in others:
@@ -453,9 +454,34 @@ def test_overwrite_replaces_the_run_and_spares_other_files(base, tmp_path):
     (tmp_path / "checkpoints" / "checkpoint-7").mkdir()
     results = train(dataclasses.replace(config, languages=("fr",), seed=3), overwrite=True)
     assert json.loads((tmp_path / "results.json").read_text()) == results
-    assert {path.name for path in (tmp_path / "predictions").iterdir()} == {"mine.tsv", "test-fr.tsv"}
+    assert {path.name for path in (tmp_path / "predictions").iterdir()} == {
+        "mine.tsv", "test-my-notes.txt", "test-fr.tsv",
+    }  # fmt: skip
     assert all((tmp_path / name).read_text() == "mine" for name in others)
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"mine.txt", "checkpoint-mine"}
+
+
+def test_overwrite_leaves_no_file_of_another_tokenizer(base, tmp_path, monkeypatch):
+    import dlfa.training.train as training
+
+    def with_template(config, *arguments, **keywords):
+        materials = load(config, *arguments, **keywords)
+        materials.tokenizer.chat_template = "{{ messages }}"
+        return materials
+
+    load = training.load_materials
+    monkeypatch.setattr(training, "load_materials", with_template)
+    config = dataclasses.replace(base, output_dir=tmp_path, epochs=0.1, languages=("de",))
+    train(config)
+    assert "chat_template.jinja" in recorded_files(tmp_path / "run.json")
+    monkeypatch.undo()
+    there = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    train(config, overwrite=True)
+    now = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert there - now == {"chat_template.jinja"}
+    assert set(recorded_files(tmp_path / "run.json")) == now - {
+        "run.json", "results.json", "training.json", "languages.png",
+    }  # fmt: skip
 
 
 def test_layers_in_a_tuple_are_those_that_run_json_holds(base):
