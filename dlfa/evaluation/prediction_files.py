@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.examples import Example, gold_labels
 from ..files import atomic
+from ..files.json_files import read_object
 from ..tasks import Task
 
 if TYPE_CHECKING:
@@ -35,17 +35,13 @@ def read_predictions(task: Task, path: Path, examples: Sequence[Example]) -> lis
     Raises:
         ValueError: it cannot be read, or does not fit the examples.
     """
+    predictions: list[Any]
+    if task.kind == "qa":
+        return _read_answers(path, [example.id for example in examples])  # type: ignore[union-attr]
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    predictions: list[Any]
-    if task.kind == "qa":
-        answers = json.loads(text)
-        missing = [example.id for example in examples if example.id not in answers]  # type: ignore[union-attr]
-        if missing:
-            raise ValueError(f"{path} has no answer to question {missing[0]}")
-        return [answers[example.id] for example in examples]  # type: ignore[union-attr]
     if task.kind == "token":
         predictions = [tuple(block.split("\n")) for block in text.removesuffix("\n\n").split("\n\n")]
     else:
@@ -60,4 +56,18 @@ def read_predictions(task: Task, path: Path, examples: Sequence[Example]) -> lis
         if not known.issuperset(labels):
             wrong = sorted(set(labels) - known)[0]
             raise ValueError(f"{path}, example {number}: {wrong!r} is no label of {task.name}")
+    return predictions
+
+
+def _read_answers(path: Path, questions: Sequence[str]) -> list[str]:
+    """The answer to each question of a prediction file of question answering."""
+    answers = read_object(path)
+    predictions = []
+    for question in questions:
+        if question not in answers:
+            raise ValueError(f"{path} has no answer to question {question}")
+        answer = answers[question]
+        if not isinstance(answer, str):
+            raise ValueError(f"{path}: the answer to question {question} must be a text, got {answer!r}")
+        predictions.append(answer)
     return predictions
