@@ -59,7 +59,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _no_split_modules: list[str] = ["FusedAIF", "ResidualBranches"]
+    _no_split_modules = {"FusedAIF", "ResidualBranches"}  # noqa: RUF012
 
     def __init__(self, config: DLFAConfig, encoder: PreTrainedModel | None = None) -> None:
         """Build the model; `encoder`, where given, is used as it is, else one is made from `config.encoder_config`."""
