@@ -167,7 +167,13 @@ class DLFAConfig(PreTrainedConfig):
         """
         self.auto_map = {name: f"{_LOADER}.{model}" for name, model in _AUTO_CLASSES.items()}
         atomic.write_text(Path(save_directory) / f"{_LOADER}.py", _LOADER_CODE)
-        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        super().save_pretrained(os.fspath(save_directory), push_to_hub=push_to_hub, **kwargs)
+
+    def _get_files_timestamps(self, working_dir: str | os.PathLike[str]) -> dict[str, float]:
+        # transformers uploads what is newer than these, and takes them when the loader has just been written.
+        stamps: dict[str, float] = super()._get_files_timestamps(working_dir)
+        stamps.pop(f"{_LOADER}.py", None)
+        return stamps
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

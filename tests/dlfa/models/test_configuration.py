@@ -4,8 +4,10 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 from tiny_encoders import tiny_config, tiny_encoder
 from transformers import AutoConfig, BertConfig, PreTrainedConfig
@@ -187,6 +189,24 @@ def test_saved_configuration_is_whole_and_names_its_code(tmp_path: Path) -> None
     assert saved["model_type"] == "dlfa"
     assert saved["auto_map"]["AutoModelForTokenClassification"] == "modeling_dlfa.DLFAForTokenClassification"
     assert "import dlfa" in (tmp_path / "modeling_dlfa.py").read_text()
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_configuration_is_uploaded_with_the_code_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type
+) -> None:
+    uploaded: list[str] = []
+
+    def create_commit(_: HfApi, *, operations: list[CommitOperationAdd], **__: object) -> None:
+        uploaded.extend(operation.path_in_repo for operation in operations)
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda _, name, **__: SimpleNamespace(repo_id=f"me/{name}"))
+    monkeypatch.setattr(HfApi, "create_commit", create_commit)
+    (tmp_path / "notes.txt").write_text("mine")
+    for _ in range(2):  # into a new directory, and where both files lie already
+        uploaded.clear()
+        config(fusion_layer=1).save_pretrained(kind(tmp_path), push_to_hub=True)
+        assert sorted(uploaded) == ["config.json", "modeling_dlfa.py"]
 
 
 def test_the_encoders_configuration_is_not_changed_by_being_wrapped() -> None:
