@@ -200,18 +200,13 @@ def read_run(path: Path, values: Mapping[str, Any], compare: Sequence[str] = ())
         if train.get(name) is not None:
             reader.number(f"train.{name}", train[name])
     protocol = fields_of(config, Role.PROTOCOL)
-    if config:
-        protocol.setdefault("processes", 1)  # runs from before this was recorded do not say
     options = Fields(path, config, "config.").mapping("model_options", default={})
     stages = reader.values.get("intermediate")
     if stages:
         protocol["intermediate"] = [stage.get("task") if isinstance(stage, dict) else stage for stage in stages]
-    label_subword = reader.text("label_subword", default=None)
-    if label_subword is not None:
-        protocol["label_subword"] = label_subword
-    pooling = reader.text("classifier_pooling", default=None)
-    if pooling not in (None, "first"):  # runs from before there was a choice do not say
-        protocol["classifier_pooling"] = pooling
+    for name in ("label_subword", "classifier_pooling"):
+        if (option := reader.text(name, default=None)) is not None:
+            protocol[name] = option
     variant = _variant(reader, options, {name: protocol.pop(name) for name in compare if name in protocol})
     run_file = path.parent / "run.json"
     return Run(

@@ -21,8 +21,9 @@ class SweepRecord:
 
     def __init__(self, config: SweepConfig) -> None:
         self.config = config
-        before = read_object(self.file) if self.file.exists() else {}
-        self.inputs: dict[str, Any] | None = before.get("inputs")
+        self.inputs: dict[str, Any] | None = None
+        if self.file.exists():
+            self.inputs = read_object(self.file, ("inputs",))["inputs"]
 
     @property
     def file(self) -> Path:
@@ -42,13 +43,8 @@ class SweepRecord:
         """Keep what further cells are made from.
 
         Raises:
-            ValueError: those that are there were made from something else, or it was not recorded.
+            ValueError: those that are there were made from something else.
         """
-        if self.inputs is None and self.file.exists():
-            raise ValueError(
-                f"--output-dir {self.config.output_dir} holds a sweep of an earlier release, which did not record its "
-                "data and encoder; give a new directory"
-            )
         self.check(inputs)
         self.inputs = inputs
 

@@ -146,23 +146,16 @@ class RunDirectory:
                 f"{name}: {before['config'].get(name)!r} there, {now['config'].get(name)!r} now" for name in changed
             )
             raise ValueError(f"--resume: the run in {self.path} has another configuration ({shown})")
-        # `batch_size` is that of one process. Releases before this was recorded do not say how many there were.
-        if (processes := before.get("processes", now["processes"])) != now["processes"]:
+        if (processes := before.get("processes")) != now["processes"]:  # `batch_size` is that of one process
             raise ValueError(
                 f"--resume: the run in {self.path} was started by {processes} processes, not {now['processes']}"
             )
         if before["data_sha256"] != now["data_sha256"]:
-            raise ValueError(
-                f"--resume: the data have changed since the run in {self.path} was started, or an earlier release "
-                "started it, which hashed data otherwise"
-            )
+            raise ValueError(f"--resume: the data have changed since the run in {self.path} was started")
 
     def check_same_encoder(self, sha256: str) -> None:
-        """Raise ValueError unless the run that lies here started from the encoder whose weights have this fingerprint.
-
-        Runs of releases that did not record it are taken to have.
-        """
-        if self.read_run().get("encoder_sha256", sha256) != sha256:
+        """Raise ValueError unless the run that lies here started from an encoder with weights of this fingerprint."""
+        if self.read_run().get("encoder_sha256") != sha256:
             raise ValueError(f"--resume: the encoder's weights have changed since the run in {self.path} was started")
 
     def read_run(self) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def make_run(
         text = kind.prediction_text(examples, predictions)
         (folder / "predictions" / f"test-{language}{kind.prediction_suffix}").write_text(text, encoding="utf-8")
     settings = {
+        "processes": 1,
         "learning_rate": 2e-5,
         "epochs": 1,
         "seed": seed,

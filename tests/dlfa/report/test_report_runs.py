@@ -109,21 +109,16 @@ def test_runs_on_intermediate_tasks_belong_to_the_run_after_them(tmp_path):
 
 
 def test_what_of_a_sequence_is_classified_belongs_to_the_protocol(tmp_path):
-    for name, pooling in (("before", None), ("first", "first"), ("mean", "mean")):
-        results = {**MINIMAL, "classifier_pooling": pooling}
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "results.json").write_text(json.dumps(results))
-    before, first, mean = (load_runs([tmp_path / name]).runs[0] for name in ("before", "first", "mean"))
-    assert before.protocol == first.protocol
-    assert {**first.protocol, "classifier_pooling": "mean"} == mean.protocol
+    first, mean = (
+        load_one(write(tmp_path / f"{pooling}.json", classifier_pooling=pooling)) for pooling in ("first", "mean")
+    )
+    assert protocol_differences(mean, first.protocol) == "classifier_pooling mean instead of first"
     assert mean.variant == first.variant
 
 
 def test_the_number_of_processes_belongs_to_the_protocol(tmp_path):
-    configs = ({"batch_size": 4}, {"batch_size": 4, "processes": 1}, {"batch_size": 4, "processes": 2})
-    paths = [write(tmp_path / f"{number}.json", config=config) for number, config in enumerate(configs)]
-    before, one, two = map(load_one, paths)
-    assert before.protocol == one.protocol
+    configs = ({"batch_size": 4, "processes": 1}, {"batch_size": 4, "processes": 2})
+    one, two = (load_one(write(tmp_path / f"{config['processes']}.json", config=config)) for config in configs)
     assert protocol_differences(two, one.protocol) == "processes 2 instead of 1"
     assert load_one(write(tmp_path / "untold.json")).protocol == {}
 

@@ -574,19 +574,11 @@ def test_resume_with_changed_data_is_refused(base, tmp_path):
 def test_resume_by_another_number_of_processes_is_refused(finished, tmp_path):
     config, results = finished
     assert results["config"]["processes"] == 1
-    told = RunDirectory(config.output_dir).read_run()
-    for processes in (2, None):
-        there = told | {"processes": processes}
-        if processes is None:  # as of a release that did not record it
-            del there["processes"]
-        config = dataclasses.replace(config, output_dir=tmp_path / str(processes))
-        shutil.copytree(finished[0].output_dir, config.output_dir)
-        RunDirectory(config.output_dir).run_file.write_text(json.dumps(there))
-        if processes is None:
-            assert train(config, resume=True) == results
-        else:
-            with pytest.raises(ValueError, match=r"was started by 2 processes, not 1"):
-                train(config, resume=True)
+    there = RunDirectory(config.output_dir).read_run() | {"processes": 2}
+    copy = shutil.copytree(config.output_dir, tmp_path / "run")
+    RunDirectory(copy).run_file.write_text(json.dumps(there))
+    with pytest.raises(ValueError, match=r"was started by 2 processes, not 1"):
+        train(dataclasses.replace(config, output_dir=copy), resume=True)
 
 
 @pytest.mark.usefixtures("no_training")
@@ -607,11 +599,6 @@ def test_resume_with_another_encoder_is_refused(base, tmp_path, frozen):
     with pytest.raises(ValueError, match="the encoder's weights have changed"):
         train(config, resume=True)
     assert run_file.read_bytes() == before
-    told = json.loads(before)
-    del told["encoder_sha256"]  # as of a release that did not record it
-    run_file.write_text(json.dumps(told))
-    with pytest.raises(AssertionError, match="training started"):
-        train(config, resume=True)
 
 
 def test_only_complete_checkpoints_are_resumed(tmp_path):
