@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp, softmax
 
+from ..data.examples import Example
 from ..files import atomic
 from ..files.directory_lock import exclusive
 from ..processes import check_alone
+from ..tasks import Task
 from ..tasks.question_answering import Span
 from ..training.run_config import RunConfig
 from ..training.run_directory import RunDirectory
@@ -21,7 +23,7 @@ from .charts import bar_chart
 from .evaluate import score_language
 from .evaluation_data import evaluation_data
 from .prediction_files import prediction_name, write_predictions
-from .results import summary
+from .results import scores, summary
 from .saved_runs import load_run, told_by_run
 
 # What results.json tells of one model; of an ensemble where all of its runs agree.
@@ -74,7 +76,7 @@ def run_ensemble(
 ) -> dict[str, Any]:
     """Evaluate an ensemble and write results.json, predictions and the chart to its `output_dir`.
 
-    The models are loaded one after the other.
+    The models are loaded one after the other; one alone is in memory.
 
     Args:
         config: the ensemble.
@@ -107,42 +109,35 @@ def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], 
         max_eval_examples=config.max_eval_examples,
     )  # fmt: skip
     told = {path: told_by_run(path, run) for path, run in zip(config.runs, configs, strict=True)}
-    first = load_run(config.runs[0])
-    members: list[dict[str, Any]] = []
-    environments: list[dict[str, Any]] = []
-    scores: dict[str, list[list[Any]]] = {language: [] for language in data}
+    results_of: list[dict[str, Any]] = []
+    scores_of: dict[str, list[list[Any]]] = {language: [] for language in data}
     for path in config.runs:
-        run = first if path == config.runs[0] else load_run(path)
-        evaluations = {}
-        for language, examples in data.items():
-            found = run.scores(examples, config.batch_size)
-            scores[language].append(found)
-            evaluations[language] = score_language(task, language, examples, found)
-        name, seed = (path.name, None) if run.config is None else (run.config.model, run.config.seed)
-        result = summary(
-            task, run.model, name, evaluations, seed=seed, split=config.split, autocast=run.autocast, **told[path]
-        )  # fmt: skip
-        environments.append(result["environment"])
-        kept = (*_OF_A_MODEL, "seed", "average", "average_zero_shot")
-        members.append({"run": path.name, **{key: result[key] for key in kept}})
+        found, result = _member(path, task, data, config, told[path])
+        results_of.append(result)
+        for language, several in scores_of.items():
+            several.append(found[language])
         if on_run is not None:
             on_run(path)
     evaluations = {
         language: score_language(task, language, data[language], together(several, config.vote))
-        for language, several in scores.items()
+        for language, several in scores_of.items()
     }
     by = "vote" if config.vote else "mean probability"
-    results = summary(
-        task,
-        first.model,
-        members[0]["model"],
-        evaluations,
-        seed=None,
-        split=config.split,
-        ensemble={"by": by, "runs": members},
-    )
-    results |= {key: _common([member[key] for member in members]) for key in _OF_A_MODEL}
-    results["environment"] = {key: _common([each[key] for each in environments]) for key in environments[0]}
+    kept = (*_OF_A_MODEL, "seed", "average", "average_zero_shot")
+    members = [
+        {"run": path.name, **{key: result[key] for key in kept}}
+        for path, result in zip(config.runs, results_of, strict=True)
+    ]
+    environments = [result["environment"] for result in results_of]
+    results = {
+        "task": task.name,
+        **{key: _common([member[key] for member in members]) for key in _OF_A_MODEL},
+        "seed": None,
+        "split": config.split,
+        **scores(task, evaluations),
+        "ensemble": {"by": by, "runs": members},
+        "environment": {key: _common([each[key] for each in environments]) for key in environments[0]},
+    }
     directory.clear_ensemble()
     files = [
         f"{directory.predictions.name}/{prediction_name(task, language, config.split)}" for language in evaluations
@@ -153,6 +148,20 @@ def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], 
     bar_chart(results, directory.chart_file)
     atomic.write_json(directory.results_file, results)
     return results
+
+
+def _member(
+    path: Path, task: Task, data: Mapping[str, Sequence[Example]], config: EnsembleConfig, told: Mapping[str, Any]
+) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """One run's scores by language and what its results.json would hold; its model is gone afterwards."""
+    run = load_run(path)
+    found = {language: run.scores(examples, config.batch_size) for language, examples in data.items()}
+    evaluations = {language: score_language(task, language, data[language], each) for language, each in found.items()}
+    name, seed = (path.name, None) if run.config is None else (run.config.model, run.config.seed)
+    result = summary(
+        task, run.model, name, evaluations, seed=seed, split=config.split, autocast=run.autocast, **told
+    )  # fmt: skip
+    return found, result
 
 
 def together(several: Sequence[Sequence[Any]], vote: bool) -> list[Any]:

@@ -35,10 +35,6 @@ def summary(
 ) -> dict[str, Any]:
     """The content of results.json.
 
-    Scores are fractions in 0..1. `average` is the unweighted mean of the metric of record over all languages,
-    `average_zero_shot` over all but the training language, null where there is no other; `averages` has both for every
-    metric. `examples` counts original sentences, pairs or questions.
-
     Args:
         task: the task.
         model: its configuration tells fusion and labels, its device and dtype the backend.
@@ -50,16 +46,7 @@ def summary(
         more: further fields: `train`, `config`, `intermediate`, `encoder_sha256` (of the weights before training), and
             `model`, the name that a run's own results gave it, which goes before `model_name`.
     """
-    languages = {
-        language: {**result.metrics, "examples": len(result.examples)} for language, result in evaluations.items()
-    }
-    names = list(next(iter(evaluations.values())).metrics) if evaluations else []
-    averages = {
-        name: {"all": average(languages, name), "zero_shot": average(languages, name, task.train_language)}
-        for name in names
-    }
     config = model.config
-    record = averages.get(task.metric, {"all": None, "zero_shot": None})
     return {
         "task": task.name,
         "model": Path(model_name).name if Path(model_name).is_dir() else model_name,
@@ -70,14 +57,35 @@ def summary(
         "classifier_pooling": getattr(config, "classifier_pooling", None) if task.labels_sequences else None,
         "seed": seed,
         "split": split,
+        **scores(task, evaluations),
+        **more,
+        "environment": environment(model, autocast),
+    }
+
+
+def scores(task: Task, evaluations: Mapping[str, LanguageEvaluation]) -> dict[str, Any]:
+    """What results.json tells of the scores, whatever they are those of.
+
+    Scores are fractions in 0..1. `average` is the unweighted mean of the metric of record over all languages,
+    `average_zero_shot` over all but the training language, null where there is no other; `averages` has both for every
+    metric. `examples` counts original sentences, pairs or questions.
+    """
+    languages = {
+        language: {**result.metrics, "examples": len(result.examples)} for language, result in evaluations.items()
+    }
+    names = list(next(iter(evaluations.values())).metrics) if evaluations else []
+    averages = {
+        name: {"all": average(languages, name), "zero_shot": average(languages, name, task.train_language)}
+        for name in names
+    }
+    record = averages.get(task.metric, {"all": None, "zero_shot": None})
+    return {
         "metric": task.metric,
         "train_language": task.train_language,
         "languages": languages,
         "average": record["all"],
         "average_zero_shot": record["zero_shot"],
         "averages": averages,
-        **more,
-        "environment": environment(model, autocast),
     }
 
 

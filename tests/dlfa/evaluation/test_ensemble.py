@@ -1,8 +1,10 @@
 """Ensembles: what several members decide, against counting by hand, and the command from end to end."""
 
 import dataclasses
+import gc
 import json
 import shutil
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 from dlfa.cli import app
 from dlfa.data.loading import read_split
 from dlfa.evaluation.ensemble import EnsembleConfig, run_ensemble, together
+from dlfa.evaluation.saved_runs import load_run
 from dlfa.tasks import get_task
 from dlfa.tasks.question_answering import Span
 from dlfa.training.run_config import RunConfig
@@ -165,6 +168,23 @@ def test_files_of_others_stay(runs, data_dir, tmp_path):
     }
     run_ensemble(dataclasses.replace(config, languages=("fr",)), overwrite=True)
     assert set(out.rglob("*")) == {*before, *results, out / "predictions" / "test-fr.tsv"}
+
+
+def test_one_model_alone_is_in_memory(runs, data_dir, tmp_path, monkeypatch):
+    import dlfa.evaluation.ensemble as ensemble
+
+    loaded = []
+
+    def load(path):
+        gc.collect()
+        assert all(model() is None for model in loaded)
+        run = load_run(path)
+        loaded.append(weakref.ref(run.model))
+        return run
+
+    monkeypatch.setattr(ensemble, "load_run", load)
+    run_ensemble(EnsembleConfig(tuple(runs), tmp_path / "out", data_dir, languages=("de",)))
+    assert len(loaded) == len(runs)
 
 
 def test_an_ensemble_that_was_killed_while_it_wrote_is_made_again(runs, data_dir, tmp_path, monkeypatch):
