@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,6 @@ def example_scores(
     batch_size: int = EVAL_BATCH_SIZE,
     autocast: torch.dtype | None = None,
     inputs: ModelInputs | None = None,
-    on_batch: Callable[[int], None] | None = None,
 ) -> list[Any]:
     """Run `model` over `examples` without gradients, in batches of like length, and return each example's scores.
 
@@ -66,7 +65,6 @@ def example_scores(
         autocast: bfloat16 or float16 to run in; None runs in the model's dtype.
         inputs: where features and batches come from, for features that are kept over several calls, and for the
             cached states that a `StatesHead` takes; None encodes the examples with `tokenizer`.
-        on_batch: called after each batch with the number of sequences done.
 
     Returns:
         One entry an example: (words, labels) or (labels,) float32 log probabilities, or the best spans of an answer.
@@ -94,8 +92,6 @@ def example_scores(
                     if name.endswith("logits") and value is not None
                 }
                 done += [(index, task.feature_scores(features[index], arrays, row)) for row, index in enumerate(batch)]
-                if on_batch is not None:
-                    on_batch(len(batch))
     finally:
         model.train(was_training)
     if state.num_processes > 1:

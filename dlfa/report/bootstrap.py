@@ -29,7 +29,6 @@ def paired_bootstrap(
     *,
     resamples: int,
     data_dir: Path | None = None,
-    seed: int = 0,
 ) -> dict[tuple[Variant, LanguageGroup], Interval]:
     """Percentile intervals of the differences to the baseline, each a mean over seeds and over a group of languages.
 
@@ -44,7 +43,6 @@ def paired_bootstrap(
         groups: of languages.
         resamples: how many, at least 1.
         data_dir: the gold labels, in XTREME's layout; None takes the folder or Hub data set that the runs read.
-        seed: of the draw.
 
     Returns:
         By variant and group; p is twice the smaller share of resamples on one side of no difference, at most 1. A group
@@ -60,7 +58,7 @@ def paired_bootstrap(
         raise ValueError(f"{comparison.task} is no task of this package, so its gold labels are not known")
     task = TASKS[comparison.task]
     drawn = {
-        language: _language_differences(comparison, task, language, resamples, data_dir, seed)
+        language: _language_differences(comparison, task, language, resamples, data_dir)
         for language in comparison.languages
     }
     intervals = {}
@@ -79,7 +77,7 @@ def paired_bootstrap(
 
 
 def _language_differences(
-    comparison: Comparison, task: Task, language: str, resamples: int, data_dir: Path | None, seed: int
+    comparison: Comparison, task: Task, language: str, resamples: int, data_dir: Path | None
 ) -> NDArray[np.float64]:
     """(pairs, resamples) differences of one language, means over the seeds; (pairs, 1) of a single sentence."""
     from scipy.stats import bootstrap
@@ -101,7 +99,7 @@ def _language_differences(
     # Drawing indices keeps all runs paired, and sums of counts are a product of matrices.
     result = bootstrap(
         (np.arange(len(examples)),), differences, n_resamples=resamples, batch=_BATCH, vectorized=True, axis=-1,
-        method="percentile", rng=np.random.default_rng([seed, *language.encode()]),
+        method="percentile", rng=np.random.default_rng([0, *language.encode()]),
     )  # fmt: skip
     resampled = result.bootstrap_distribution
     return resampled + (own - resampled.mean(axis=1, keepdims=True))
