@@ -109,7 +109,7 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
 def told_by_run(path: Path, config: RunConfig | None, **changed: Any) -> dict[str, Any]:
     """What an evaluation's results.json takes over from the run in `path`: its model's name, and how it was trained.
 
-    The name of an encoder's directory depends on where it is asked for; the run's own results.json has what it was.
+    An encoder's directory name depends on where the command runs; the run's results.json has the original.
 
     Args:
         path: of the run.

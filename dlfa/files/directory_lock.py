@@ -20,8 +20,8 @@ LOCK = ".lock"
 def exclusive(directory: Path) -> Iterator[None]:
     """Keep other processes out of `directory`, made where it is not there, removed in the end if nothing lies in it.
 
-    The lock is the operating system's, so a process that dies, however it does, holds nothing, and the file that it
-    leaves is in nobody's way. Of several processes of torchrun the first holds the directory for all.
+    The lock is the operating system's, so a process that dies, however it does, holds nothing. A leftover lock file is
+    harmless. Of several processes of torchrun the first holds the directory for all.
 
     Raises:
         ValueError: another process holds it, or it is a file, or cannot be made or written.

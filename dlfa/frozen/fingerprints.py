@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from ..tasks import Feature
 
-# Fields of a configuration that have no say in the states.
+# Fields of a configuration that do not affect the hidden states.
 _INCIDENTAL = ("_name_or_path", "transformers_version", "dtype", "id2label", "label2id", "architectures")
 
 

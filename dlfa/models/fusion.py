@@ -136,8 +136,8 @@ class FusionSequence(Fusion):
     """A step over the last layer and the first lower input, one over that result and the second, and so on.
 
     Args:
-        steps: modules that are called as `FusedAIF` is, one a lower input; with one, which is the usual case, there is
-            one. They are kept in `self.aif`, so that AIF and its control have the same names in a state_dict.
+        steps: one module per lower input, called like `FusedAIF`. They are kept in `self.aif`, so that AIF and its
+            control have the same names in a state_dict.
     """
 
     def __init__(self, steps: Iterable[nn.Module]) -> None:

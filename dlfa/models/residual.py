@@ -13,9 +13,8 @@ from dlfa_kernels.reference import aif_output
 class ResidualBranches(AIFBranches):
     """z_bt = w_bt + g_b + l_bt at real tokens, 0 at padding, with w = x + y and AIF's branches g and l.
 
-    Parameters, their names, shapes and number are those of `FusedAIF`. Both expand layers start at zero, as adapters
-    do, so that z = w at first: an output that is added has no bound, as a gate has. Theirs are the first gradients;
-    the squeeze layers get some as soon as the expand layers have moved.
+    Parameters, their names, shapes and number are those of `FusedAIF`. Unlike a gate, an added output is unbounded, so
+    both expand layers start at zero; only they get gradients in the first step.
 
     Args:
         embed_dim: E, channels of the hidden states.

@@ -75,7 +75,7 @@ def _new_stem(rng: random.Random, used: set[str], syllables: tuple[int, int]) ->
 
 
 class Grammar:
-    """Draws tagged sentences over a lexicon; every language of one grammar says the same things in its own order."""
+    """Draws tagged sentences over a lexicon; the languages of one grammar differ in word order, not in its rules."""
 
     def __init__(self, lexicon: Lexicon) -> None:
         self.lexicon = lexicon

@@ -33,10 +33,9 @@ def paired_bootstrap(
     """Percentile intervals of the differences to the baseline, each a mean over seeds and over a group of languages.
 
     Every resample draws as many sentences of each language as there are, with replacement, the same for both variants
-    and for all seeds; the languages are fixed. So the interval tells of the choice of sentences, not of seeds. The
-    resamples of a language are shifted so that their mean is the difference itself: in a macro average, where a rare
-    label may not be drawn, they would be off to one side, and over many languages that would outweigh their spread.
-    Of a language with a single sentence nothing can be drawn: its difference enters means as it is.
+    and for all seeds; the languages are fixed. So the interval tells of the choice of sentences, not of seeds.
+    Macro averages are biased when a rare label is not drawn; each language's distribution is recentred on the observed
+    difference. Of a language with a single sentence nothing can be drawn: its difference enters means as it is.
 
     Args:
         comparison: the runs; their predictions lie beside their results.

@@ -42,7 +42,8 @@ def crossed_interval(differences: Sequence[Sequence[float]]) -> Interval | None:
     ):
         if square > interaction[0] / interaction[1]:
             terms.append((square, 1.0, freedom))
-    if len(terms) > 1:  # the interaction is in every mean square: counted once more or less than there are effects
+    if len(terms) > 1:
+        # Subtract the interaction (effects - 1) times, as every mean square contains it.
         terms[0] = (terms[0][0], 2.0 - len(terms), interaction[1])
     variance = sum(sign * square for square, sign, _ in terms)
     spread = sum((sign * square) ** 2 / freedom for square, sign, freedom in terms)

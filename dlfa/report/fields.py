@@ -36,7 +36,7 @@ class Fields:
         """A text that is not empty; `default`, if given, where there is none or null.
 
         Raises:
-            ValueError: something else, or none without a default.
+            ValueError: a value of another type, or a missing field without a default.
         """
         value = self.values.get(name)
         if value is None and default is not dataclasses.MISSING:
@@ -51,7 +51,7 @@ class Fields:
         """An object; `default`, if given, where there is none.
 
         Raises:
-            ValueError: something else, or none without a default.
+            ValueError: a value of another type, or a missing field without a default.
         """
         value = self.values.get(name, default)
         if value is dataclasses.MISSING:

@@ -31,8 +31,8 @@ class CountedMetric(ABC):
 class LabelCounts(CountedMetric):
     """Accuracy or macro F1 of labels, one a word or one a text.
 
-    F1 is averaged over the labels that
-    occur, as `dlfa.evaluation.metrics.token_metrics` does; in a resample those are the labels that occur in it.
+    F1 is averaged over the labels that occur, as `dlfa.evaluation.metrics.token_metrics` does; in a resample those are
+    the labels that occur in it.
     """
 
     def __init__(self, labels: Sequence[str], metric: str) -> None:
