@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_TEXT_ENCODING_MAPPING,
     MODEL_MAPPING,
-    AutoConfig,
     AutoModel,
     AutoModelForTextEncoding,
     PreTrainedConfig,
@@ -26,6 +25,7 @@ from dlfa_kernels.branches import AIFBranches
 from dlfa_kernels.checks import check_lower, check_mask, check_tensor
 
 from ..error_lines import why_not_found
+from .config_files import load_config
 from .configuration import DLFAConfig, check_family, has_decoder
 from .encoder_states import EncoderStates, keep_block_inputs, run_encoder
 from .fusion import ScalarMix, build_fusion
@@ -34,6 +34,15 @@ from .positions import longest_sequence
 from .whole_weights import load_whole
 
 Model = TypeVar("Model", bound="DLFAPreTrainedModel")
+
+# Keywords of AutoModel.from_pretrained that from_encoder gives itself, and what to do instead.
+_OWN_KEYWORDS = {
+    "add_pooling_layer": "the pooler is always left out",
+    "config": "give the fields that are to be changed",
+    "dtype": "give from_encoder's own dtype",
+    "output_loading_info": "a weight that is missing is an error",
+    "torch_dtype": "give from_encoder's own dtype",
+}
 
 
 class DLFAPreTrainedModel(PreTrainedModel):
@@ -114,7 +123,8 @@ class DLFAPreTrainedModel(PreTrainedModel):
             fusion_layer: see DLFAConfig, whose default it shares: None, the plain last-layer baseline.
             num_labels: classes of the task head, at least 1; None takes as many as `id2label` has, else two.
             dtype: of the loaded weights; float32 unless told otherwise, since they are to be trained.
-            encoder_kwargs: for `AutoModel.from_pretrained`, such as `revision` or `local_files_only`.
+            encoder_kwargs: for `AutoModel.from_pretrained`, such as `revision` or `local_files_only`, or fields of the
+                encoder's configuration, such as `hidden_dropout_prob`.
             **config_kwargs: fields of DLFAConfig, `id2label`, `label2id`, `problem_type`, and `attn_implementation`.
 
         Raises:
@@ -126,6 +136,9 @@ class DLFAPreTrainedModel(PreTrainedModel):
         if not isinstance(encoder, (str, os.PathLike, PreTrainedModel)):
             raise TypeError(f"encoder must be a Hub id, a directory or a loaded encoder, got {type(encoder).__name__}")
         options = dict(encoder_kwargs or {})
+        for name, instead in _OWN_KEYWORDS.items():
+            if name in options:
+                raise ValueError(f"encoder_kwargs must not hold {name!r}: {instead}")
         if "attn_implementation" in config_kwargs:
             options["attn_implementation"] = config_kwargs.pop("attn_implementation")
         _check_fields(config_kwargs, num_labels)
@@ -137,8 +150,10 @@ class DLFAPreTrainedModel(PreTrainedModel):
             loaded = _bare(encoder)
             config = DLFAConfig(encoder_config=loaded.config, fusion_layer=fusion_layer, **config_kwargs)
         else:
-            hub = {name: value for name, value in options.items() if name != "attn_implementation"}
-            encoder_config = AutoConfig.from_pretrained(encoder, **hub)
+            of_config = {name: value for name, value in options.items() if name != "attn_implementation"}
+            encoder_config = load_config(encoder, **of_config)
+            # Where it is given a configuration, AutoModel takes fields of it for arguments of the model's class.
+            options = {name: value for name, value in options.items() if not hasattr(encoder_config, name)}
             config = DLFAConfig(encoder_config=encoder_config, fusion_layer=fusion_layer, **config_kwargs)
             pooler = _without_pooler(_encoder_class(encoder_config))
             auto = _auto_class(encoder_config)

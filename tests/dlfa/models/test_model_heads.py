@@ -487,6 +487,22 @@ def test_from_encoder_names_what_is_wrong(fields: dict, error: type, message: st
         DLFAForTokenClassification.from_encoder(tiny_encoder("bert"), **fields)
 
 
+def test_from_encoder_hands_fields_of_the_configuration_and_options_of_loading_on(tmp_path: Path) -> None:
+    tiny_encoder("bert").save_pretrained(tmp_path / "sub")
+    fields = {"hidden_dropout_prob": 0.3, "output_hidden_states": True, "vocab_size": 70}
+    options = {"subfolder": "sub", "local_files_only": True, "ignore_mismatched_sizes": True}
+    model = DLFAModel.from_encoder(tmp_path, 1, encoder_kwargs={**fields, **options})
+    assert model.encoder.embeddings.dropout.p == model.config.encoder_config.hidden_dropout_prob == 0.3
+    assert model.get_input_embeddings().num_embeddings == 70
+    assert len(model(**batch()).hidden_states) == LAYERS + 1
+
+
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype", "add_pooling_layer", "config", "output_loading_info"])
+def test_from_encoder_refuses_what_it_gives_itself(name: str) -> None:
+    with pytest.raises(ValueError, match=f"encoder_kwargs must not hold '{name}': "):
+        DLFAModel.from_encoder("anywhere", 1, encoder_kwargs={name: None})
+
+
 def test_from_encoder_has_the_configurations_default() -> None:
     encoder = tiny_encoder("bert")
     for config in (DLFAModel.from_encoder(encoder).config, DLFAConfig(encoder_config=encoder.config)):
