@@ -151,7 +151,7 @@ def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], 
 
 
 def _member(
-    path: Path, task: Task, data: Mapping[str, Sequence[Example]], config: EnsembleConfig, told: Mapping[str, Any]
+    path: Path, task: Task, data: Mapping[str, list[Example]], config: EnsembleConfig, told: Mapping[str, Any]
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """One run's scores by language and what its results.json would hold; its model is gone afterwards."""
     run = load_run(path)

@@ -2,9 +2,9 @@
 
 hidden_states[i] is the input of block i for every i in 0..L-1, so a forward pre-hook on each block reads exactly the
 layers asked for. A block's input also works under gradient checkpointing: it lies outside the checkpointed region,
-whereas an output read inside has no gradient in the reentrant form. (The list of
-layers that transformers' own `output_hidden_states` takes is read in different ways by its releases, and not at all by
-some encoders.) What an encoder keeps for itself until it returns, as DeBERTa does with every layer, is its own affair.
+whereas an output read inside has no gradient in the reentrant form. (The list of layers that transformers' own
+`output_hidden_states` takes is read in different ways by its releases, and not at all by some encoders.) What an
+encoder keeps for itself until it returns, as DeBERTa does with every layer, is its own affair.
 """
 
 from __future__ import annotations

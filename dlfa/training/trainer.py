@@ -105,8 +105,8 @@ class TaskTrainer(Trainer):
         return LengthGroupedSampler(lengths, self.args.train_batch_size * self.args.world_size, self.args.seed)
 
     def _run_epoch(self, *arguments: Any, **more: Any) -> None:
-        # Trainer checks max_steps only after a step, so resuming a finished run with a partial last epoch would train one
-        # step too many.
+        # Trainer checks max_steps only after a step, so resuming a finished run with a partial last epoch would train
+        # one step too many.
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         else:

@@ -296,7 +296,6 @@ def test_document_holds_tables_pictures_and_prose(tmp_path):
     assert "squeeze_dim 96, learning_rate 0.001" in page
     for part in ("### Gains over last", "### Gains over lower 2", "| family |", "| script |", "| zh | Chinese |"):
         assert part in page
-    assert "## Seconds per training step" in page
     assert "_Nothing has been written here yet (findings.md, `## together`)._" in other
     assert "| together/ensemble-seeds | udpos, f1 | last/seed1, last/seed2 | vote |" in other
     pictures = {path.name for path in (tmp_path / "docs/images/evidence").glob("*.png")}
