@@ -28,7 +28,7 @@ def check_word_index(word_index: Tensor, shape: torch.Size, num_words: int | Non
 
 
 def mean_of_subwords(states: Tensor, word_index: Tensor, num_words: int | None = None) -> Tensor:
-    """The mean of the states of each word's sub-words, summed in float32.
+    """The mean of the states of each word's sub-words.
 
     Args:
         states: (B, T, E).
@@ -37,18 +37,20 @@ def mean_of_subwords(states: Tensor, word_index: Tensor, num_words: int | None =
         num_words: W; None takes the highest index plus one, which on a GPU waits for the device.
 
     Returns:
-        (B, W, E) in the dtype of `states`; zeros for a word without a sub-word.
+        (B, W, E) in the dtype of `states`, summed in float32 or wider; zeros for a word without a sub-word. States of
+        tokens without a word, whatever they hold, have no part in it.
     """
     if num_words is None:
         num_words = int(word_index.max()) + 1 if word_index.numel() else 0
-    # A product with 0/1 memberships adds in a fixed order, where a scatter would use atomics on a GPU.
+    wide = torch.promote_types(states.dtype, torch.float32)
+    # A product with 0/1 memberships adds in a fixed order, where a scatter would use atomics on a GPU. As 0 * NaN is
+    # NaN, it would spread one in the states of padding over every word.
     words = torch.arange(num_words, device=states.device)[:, None]
-    membership = (word_index[:, None, :] == words).float()
-    # Padding may hold anything: 0 times NaN is NaN.
-    of_words = torch.where(word_index[..., None] >= 0, states.float(), 0.0)
-    pieces = membership.sum(-1, keepdim=True)
+    membership = (word_index[:, None, :] == words).to(wide)
+    in_words = torch.where((word_index >= 0)[..., None], states.to(wide), 0.0)
     with torch.autocast(states.device.type, enabled=False):
-        return (membership @ of_words / pieces.clamp(min=1)).to(states.dtype)
+        total = membership @ in_words
+    return (total / membership.sum(-1, keepdim=True).clamp(min=1)).to(states.dtype)
 
 
 def mean_of_tokens(states: Tensor, mask: Tensor | None) -> Tensor:

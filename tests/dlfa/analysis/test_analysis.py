@@ -141,7 +141,7 @@ def test_a_label_probe_finds_what_transfers():
 
 def test_a_language_probe_finds_the_layer_that_tells():
     states = {code: made_states(8 * index, ["X", "Y"] * 10, seed=index).units for index, code in enumerate("abc")}
-    found = language_probe(states)
+    found = language_probe(states, strength=1.0)
     assert found["chance"] == pytest.approx(1 / 3)
     assert found["accuracy"][1] > 0.95
     assert found["accuracy"][0] < 0.6

@@ -20,7 +20,6 @@ from dlfa import (
     DLFAForTokenClassification,
     DLFAModel,
 )
-from dlfa.models.words import mean_of_subwords
 
 ALL_MODES = [
     {"fusion_layer": None},
@@ -353,20 +352,6 @@ def test_a_misspelt_argument_of_the_head_is_named(head: type) -> None:
     with pytest.raises(TypeError, match=f"unknown keyword 'lables'; {head.__name__} takes .*output_gate"):
         model.head_from_states(last, [last], lables=torch.zeros(2, 7).long())
     assert model.head_from_states(last, [last], num_items_in_batch=torch.tensor(3)) is not None
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_padding_that_is_no_number_reaches_no_word(dtype: torch.dtype) -> None:
-    states = torch.randn(2, 5, 8, dtype=dtype)
-    index = torch.tensor([[0, 0, 1, -1, -1], [-1, 0, 0, 0, -1]])
-    spoilt = states.masked_fill(index[..., None] < 0, float("nan"))
-    words = mean_of_subwords(spoilt, index)
-    assert words.dtype == dtype
-    expected = torch.stack([states[0, :2].float().mean(0), states[0, 2].float()]).to(dtype)
-    torch.testing.assert_close(words[0], expected)
-    torch.testing.assert_close(
-        words[1], torch.stack([states[1, 1:4].float().mean(0).to(dtype), torch.zeros_like(states[1, 0])])
-    )
 
 
 def test_embeddings_in_place_of_ids() -> None:

@@ -256,7 +256,7 @@ def test_resamples_without_a_rare_label_do_not_move_their_mean(tmp_path):
     right = [example.tags for example in gold]
     data, never = {"en": gold, "de": gold}, [*right[:-1], ("NOUN",)]
     comparison = two_runs(tmp_path, data, {"en": never, "de": never}, {"en": right, "de": right})
-    drawn = _language_differences(comparison, TASKS["udpos"], "de", 400, None, 0)
+    drawn = _language_differences(comparison, TASKS["udpos"], "de", 400, None)
     own = _macro_f1([example.tags for example in gold], right) - _macro_f1([example.tags for example in gold], never)
     assert drawn.shape == (1, 400)
     assert drawn.mean() == pytest.approx(own)
