@@ -54,9 +54,10 @@ def mean_of_subwords(states: Tensor, word_index: Tensor, num_words: int | None =
 
 
 def mean_of_tokens(states: Tensor, mask: Tensor | None) -> Tensor:
-    """The mean (B, E) of states (B, T, E) over the real tokens, summed in float32; 0 where a sequence has none."""
+    """The mean (B, E) of states (B, T, E) over the real tokens, summed in float32 or wider; 0 where there is none."""
+    wide = states.to(torch.promote_types(states.dtype, torch.float32))
     if mask is None:
-        return states.float().mean(dim=1).to(states.dtype)
+        return wide.mean(dim=1).to(states.dtype)
     real = (mask != 0).unsqueeze(-1)
-    total = torch.where(real, states.float(), 0.0).sum(dim=1)
+    total = torch.where(real, wide, 0.0).sum(dim=1)
     return (total / real.sum(dim=1).clamp(min=1)).to(states.dtype)

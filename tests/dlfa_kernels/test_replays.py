@@ -264,6 +264,23 @@ def test_aligned_copies_are_not_taken_for_weights_as_given(launched: list[Launch
     assert not launched
 
 
+def test_a_weight_that_is_copied_is_not_taken_for_one_that_is_used_as_it_is(launched: list[Launched]) -> None:
+    """Of kernel size 3 the weight is used as it is where it is stored tap by tap, which is not contiguous either."""
+    case = Case(kernel_size=3)
+
+    def with_weight(layout: Callable[[Tensor], Tensor]) -> Inputs:
+        inputs = make_inputs(case)
+        squeeze = layout(inputs.weights.local_squeeze_weight)
+        assert not squeeze.is_contiguous()
+        inputs.weights = inputs.weights._replace(local_squeeze_weight=squeeze)
+        return inputs
+
+    for _ in range(2):
+        forward(case, with_weight(lambda weight: weight.permute(2, 0, 1).contiguous().permute(1, 2, 0)))
+    forward(case, with_weight(lambda weight: weight.transpose(0, 1).contiguous().transpose(0, 1)))
+    assert not launched
+
+
 def test_equal_strides_are_not_taken_for_equal_shapes(launched: list[Launched]) -> None:
     inputs = make_inputs(Case(lower=False, mask="none"))
     for shape in ((4, 6, -1), (4, 6, -1), (6, 4, -1)):
