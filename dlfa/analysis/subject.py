@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ..evaluation.saved_runs import load_run
+from ..models.config_files import load_config
 from ..models.configuration import LABEL_SUBWORDS
 from ..models.modeling import DLFAModel
 from ..models.positions import check_length
@@ -101,6 +102,6 @@ def _is_run(path: Path) -> bool:
     if (path / "run.json").exists():
         return True
     try:
-        return AutoConfig.from_pretrained(path).model_type == "dlfa"
+        return load_config(path).model_type == "dlfa"
     except (OSError, ValueError) as error:
         raise no_encoder(str(path), error) from error

@@ -21,6 +21,7 @@ import dlfa  # noqa: F401  (makes model_type "dlfa" known to the Auto classes)
 from ..data.examples import Example
 from ..error_lines import first_line
 from ..files.json_files import read_object
+from ..models.config_files import load_config
 from ..models.positions import check_length
 from ..models.whole_weights import load_whole
 from ..processes import default_device
@@ -96,7 +97,7 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
     length = max_length or (config.max_length if config is not None else None) or task.preset.max_length
     tokenizer = load_tokenizer(str(path), length)
     try:
-        model = load_whole(_AUTO[task.kind], path)
+        model = load_whole(_AUTO[task.kind], path, config=load_config(path))
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"the model in {path} cannot be loaded for task {task.name}: {first_line(error)}") from error
     _check_labels(task, model, path)

@@ -8,6 +8,9 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 
+# What transformers runs into, beside its own errors, where a configuration's values are of other types than it expects.
+MISFITS = (AttributeError, KeyError, StrictDataclassError)
+
 
 def load_config(source: str | os.PathLike[str], **options: Any) -> PreTrainedConfig:
     """The configuration of the model `source`, a Hub id or directory.
@@ -22,6 +25,6 @@ def load_config(source: str | os.PathLike[str], **options: Any) -> PreTrainedCon
     """
     try:
         return AutoConfig.from_pretrained(source, **options)
-    except (AttributeError, KeyError, StrictDataclassError) as error:  # what transformers' own reading runs into
+    except MISFITS as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"config.json of {source} cannot be used: {reason}") from error

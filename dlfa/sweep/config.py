@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
-
 from dlfa_kernels.checks import FUSE_MODES
 
+from ..models.config_files import load_config
 from ..models.configuration import DLFAConfig
 from ..models.fusion_names import FUSIONS
 from ..models.pretrained import no_encoder
@@ -79,10 +78,10 @@ class SweepConfig:
                 encoder.
         """
         try:
-            encoder = AutoConfig.from_pretrained(self.base.model)
+            encoder = load_config(self.base.model)
         except (OSError, ValueError) as error:
             raise no_encoder(self.base.model, error) from error
-        depth = encoder.num_hidden_layers
+        depth = DLFAConfig(encoder_config=encoder).num_hidden_layers
         named = tuple(range(depth)) if self.fusion_layers is None else self.fusion_layers
         # A negative index and what it stands for are one layer; one that there is not is refused below.
         layers = tuple(layer + depth + 1 if -depth - 1 <= layer < 0 else layer for layer in named)

@@ -13,6 +13,7 @@ from ..error_lines import why_not_found
 from ..evaluation.model_inputs import ModelInputs
 from ..files.cache_directory import cache_directory
 from ..frozen import StateInputs, StateStore
+from ..models.config_files import MISFITS, load_config
 from ..models.configuration import DLFAConfig
 from ..models.modeling import DLFAModel
 from ..models.pretrained import no_encoder
@@ -140,6 +141,9 @@ def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"no tokenizer can be loaded from {name!r}: {why_not_found(name, error)}") from error
+    except MISFITS:
+        load_config(name)  # a tokenizer is chosen by the configuration: raises where that is at fault
+        raise
     if not tokenizer.is_fast:
         raise ValueError(f"the tokenizer of {name!r} is no fast one (tokenizers library), which words need")
     if max_length > tokenizer.model_max_length:

@@ -515,6 +515,38 @@ def test_damaged_weights_are_named(run, encoder, data_dir, tmp_path):
         assert f"no encoder can be loaded from '{tmp_path / 'encoder'}': its weights cannot be read" in line
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_hidden_layers": "3"}, "Field 'num_hidden_layers' expected int, got str (value: '3')"),
+        ({"id2label": [1]}, "'list' object has no attribute 'items'"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_one_line(run, encoder, data_dir, tmp_path, changes, message):
+    def changed(source, name, values):
+        folder = shutil.copytree(source, tmp_path / name)
+        config = folder / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | values))
+        return folder
+
+    plain = changed(encoder, "encoder", changes)
+    own = json.loads((run[0] / "config.json").read_text())["encoder_config"]
+    ours = changed(run[0], "run", changes if "id2label" in changes else {"encoder_config": own | changes})
+    training = train_arguments(plain, data_dir, tmp_path / "out")
+    for folder, arguments in (
+        (plain, training),
+        (plain, ("sweep", "--task", "udpos", "--model", plain, "--output-dir", tmp_path / "sweep")),
+        (plain, ("analyze", plain, "--task", "udpos", "--output", tmp_path / "analysis")),
+        (ours, ("evaluate", ours)),
+    ):
+        result = invoke(*arguments)
+        assert result.exit_code == 2, result.output
+        line = result.stderr
+        assert line.count("\n") == 1, line
+        assert f"config.json of {folder} cannot be used: " in line
+        assert message in line
+
+
 def test_no_missing_weight_is_drawn_at_random(run, encoder, data_dir, tmp_path):
     renamed = rewritten(
         encoder, tmp_path / "renamed", lambda own: {f"module.backbone.{name}": value for name, value in own.items()}

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from tiny_tasks import make_encoder, make_udpos
-from transformers import BertModel
+from transformers import BertModel, CLIPConfig
 from typer.testing import CliRunner
 
 from dlfa.cli import app
@@ -280,6 +280,13 @@ def test_bad_sweeps_are_refused_before_anything_is_written(config, changes, mess
     with pytest.raises(ValueError, match=message):
         run_sweep(dataclasses.replace(config, base=dataclasses.replace(config.base, **of_base), **own))
     assert not config.output_dir.exists()
+
+
+def test_an_encoder_without_layers_of_its_own_is_refused(config, tmp_path):
+    CLIPConfig().save_pretrained(tmp_path / "clip")
+    base = dataclasses.replace(config.base, model=str(tmp_path / "clip"))
+    with pytest.raises(ValueError, match="encoder_config must have an integer hidden_size, 'clip' has none"):
+        dataclasses.replace(config, base=base).resolved()
 
 
 def test_modes_without_a_layer_run_once_a_seed(config):
