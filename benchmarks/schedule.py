@@ -34,7 +34,7 @@ def shipped_tiles(case: Case, device: torch.device) -> Tiles:
     """The tiles of a padded case in one group."""
     (batch, length, embed_dim), dtype = case.shape, DTYPES[case.dtype]
     tiles = choose_tiles(embed_dim, case.squeeze_dim, dtype, device_architecture(device))
-    return sized(tiles, batch, batch * length, False, embed_dim * dtype.itemsize, 0.0, device)
+    return sized(tiles, batch, batch * length, embed_dim * dtype.itemsize, 0.0, device)
 
 
 def other_tiles(provider: str, shipped: Tiles) -> Tiles:

@@ -17,7 +17,7 @@ from .launches import Launch
 from .operands import Inputs, Operands
 from .overrides import overrides
 from .rounding import cdiv
-from .tiles import Tile, choose_tiles, sized, with_one_slot, without_dx
+from .tiles import Tile, choose_tiles, of_form, sized, without_dx
 
 
 class Flags(NamedTuple):
@@ -102,9 +102,8 @@ class Call:
         self.l2_share = 0.0 if self.packed else share
         if overridden.tiles is None:
             state_bytes = self.embed_dim * self.dtype.itemsize
-            self.tiles = sized(self.tiles, self.batch, self.rows, self.packed, state_bytes, self.l2_share, self.device)
-            if self.kernel_size > 1:  # masks of shifted rows leave two slots too few registers
-                self.tiles = with_one_slot(self.tiles)
+            tiles = of_form(self.tiles, self.kernel_size, self.packed)
+            self.tiles = sized(tiles, self.batch, self.rows, state_bytes, self.l2_share, self.device)
             if not settings.needs_dx:
                 self.tiles = without_dx(self.tiles, architecture, products)
         divisor = gcd(*(stride for tensor in self._states.values() for stride in tensor.stride()[:-1]))

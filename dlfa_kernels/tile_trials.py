@@ -10,7 +10,7 @@ from .checks import AIFWeights, weight_shapes
 from .device import l2_bytes, multiprocessors
 from .overrides import using_tiles
 from .rounding import cdiv
-from .tiles import Tiles, sized, with_one_slot
+from .tiles import Tiles, of_form, sized
 
 LENGTH = 128
 # Largest relative difference that is accepted, the norm of the difference over the result's. Tiles may change rounding
@@ -75,7 +75,7 @@ class Trials:
         last, lower, dz = self._states
         arguments = (last, lower, self._weights, None, None)
         state_bytes = self.embed_dim * self.dtype.itemsize
-        taken = sized(tiles, self.batch, self.batch * LENGTH, False, state_bytes, tiles.l2_share, self.device)
+        taken = sized(tiles, self.batch, self.batch * LENGTH, state_bytes, tiles.l2_share, self.device)
         if stage == "squeeze" and stage in self._expected and taken.squeeze.slots != tiles.squeeze.slots:
             raise RuntimeError(f"calls take {taken.squeeze} in its place")
         with using_tiles(taken, in_this_thread=True):
@@ -113,7 +113,7 @@ class Trials:
             weights = self._weights
             saved = full_passes.forward(last, lower, weights, mask, None, "select", "gelu", self.products)
             full_passes.backward(dz, last, lower, weights, mask, None, saved, "select", "gelu")
-        with using_tiles(with_one_slot(tiles), in_this_thread=True):  # as calls with taps, and packed ones, take them
+        with using_tiles(of_form(tiles, kernel_size=3, packed=True), in_this_thread=True):
             weights = self._made_weights(kernel_size=3)
             saved = full_passes.forward(x, y, weights, None, cu_seqlens, "select", "silu", self.products)
             full_passes.backward(gradient, x, y, weights, None, cu_seqlens, saved, "select", "silu")

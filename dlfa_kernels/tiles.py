@@ -322,6 +322,15 @@ def with_fewer_tokens(tiles: Tiles) -> Tiles:
     return replace(tiles, squeeze=short(tiles.squeeze), expand=short(tiles.expand), reduce=short(tiles.reduce))
 
 
+def of_form(tiles: Tiles, kernel_size: int, packed: bool) -> Tiles:
+    """The tiles of a bucket for calls of one form.
+
+    With two slots a program has too few registers for the masks of taps, and where sequences may end anywhere up to
+    half of the slots are empty, and are no pairs.
+    """
+    return with_one_slot(tiles) if kernel_size > 1 or packed else tiles
+
+
 def two_slots_pay(slots: int, multiprocessors: int) -> bool:
     """Whether programs of two slots fill the device, and take less time, by rounds of programs, than those of one."""
     programs = cdiv(slots, 2)
@@ -329,16 +338,13 @@ def two_slots_pay(slots: int, multiprocessors: int) -> bool:
     return programs >= MOSTLY_FILLED * multiprocessors and COST_OF_TWO_SLOTS * rounds <= rounds_of_one
 
 
-def sized(
-    tiles: Tiles, batch: int, rows: int, packed: bool, state_bytes: int, l2_share: float, device: torch.device
-) -> Tiles:
+def sized(tiles: Tiles, batch: int, rows: int, state_bytes: int, l2_share: float, device: torch.device) -> Tiles:
     """Tiles of fewer tokens where sequences are short, or where a launch has too few tokens to fill the device.
 
     Args:
-        tiles: of the bucket.
+        tiles: of the bucket and form.
         batch: B.
         rows: tokens of the batch, real or not.
-        packed: whether sequences may end anywhere: then up to half of the slots are empty, and are no pairs.
         state_bytes: of one token's state, E times the bytes of its dtype.
         l2_share: of `Tiles`; where it is not 0, launches work on groups of sequences.
         device: whose multiprocessors and L2.
@@ -347,7 +353,7 @@ def sized(
     if rows <= SHORT * batch or together <= 2 * SHORT * multiprocessors(device):
         return with_fewer_tokens(tiles)
     slots = batch * cdiv(rows, batch * tiles.squeeze.block_t)
-    if packed or not two_slots_pay(slots * together // rows, multiprocessors(device)):
+    if not two_slots_pay(slots * together // rows, multiprocessors(device)):
         return with_one_slot(tiles)
     return tiles
 

@@ -150,7 +150,8 @@ class ComparableVariants:
 
     def _choice(self, mode: str, members: Sequence[Variant]) -> Choice:
         dev = {item: score for item in members if (score := self.dev(item)) is not None}
-        tied = tuple(item for item in dev if dev[item] == max(dev.values())) if len(dev) == len(members) else ()
+        highest = max(dev.values(), default=None)
+        tied = tuple(item for item in dev if dev[item] == highest) if len(dev) == len(members) else ()
         return Choice(mode, tied, max(members, key=self.score), len(members))
 
     def against(self, reference: Variant | None, variants: Sequence[Variant]) -> Findings:

@@ -36,6 +36,7 @@ from dlfa_kernels.tiles import (
     Tile,
     Tiles,
     choose_tiles,
+    of_form,
     sized,
     with_fewer_tokens,
 )
@@ -179,10 +180,10 @@ META = torch.device("meta")
 def test_two_slots_share_the_weights_where_programs_still_fill_the_device(batch: int, length: int, slots: int) -> None:
     tiles = choose_tiles(768, 192, torch.bfloat16, "sm_90")
     assert tiles.squeeze.slots == 2
-    chosen = sized(tiles, batch, batch * length, False, 2 * 768, 0, META)
+    chosen = sized(tiles, batch, batch * length, 2 * 768, 0, META)
     assert chosen.squeeze.slots == slots
     assert (chosen == tiles) == (slots == 2)
-    assert sized(tiles, batch, batch * length, True, 2 * 768, 0, META).squeeze.slots == 1  # packed
+    assert sized(of_form(tiles, 1, packed=True), batch, batch * length, 2 * 768, 0, META).squeeze.slots == 1
     if slots == 1:
         assert chosen.squeeze.block_e == 64
 
@@ -192,7 +193,7 @@ def test_groups_have_programs_of_two_slots_where_they_are_large_enough() -> None
     of_two = 2 * 128 * multiprocessors(META)  # tokens of one round of such programs
     share = of_two * 2 * state_bytes / l2_bytes(META)
     for part, slots in ((0.99, 2), (0.7, 1)):
-        chosen = sized(tiles, batch, batch * 128, False, state_bytes, part * share, META).squeeze
+        chosen = sized(tiles, batch, batch * 128, state_bytes, part * share, META).squeeze
         assert (chosen.block_t, chosen.slots) == (128, slots)
 
 
@@ -287,7 +288,7 @@ def test_tiles_of_two_slots_are_tried_as_they_are(
     assert batch * tile_trials.LENGTH * 2 * embed_dim > l2 << 20
     tiles = choose_tiles(embed_dim, squeeze_dim, torch.bfloat16, "sm_90")
     assert tiles.squeeze.slots == 2
-    assert sized(tiles, batch, batch * tile_trials.LENGTH, False, 2 * embed_dim, 0.0, META) == tiles
+    assert sized(tiles, batch, batch * tile_trials.LENGTH, 2 * embed_dim, 0.0, META) == tiles
 
 
 def test_tiles_that_calls_would_not_take_are_not_timed(
