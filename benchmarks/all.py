@@ -25,7 +25,7 @@ from .suite import DEVICE_HELP
 
 # Shares of the time that is there to measure, by estimate: of the rows that targets need, a case of ours takes a second
 # or two and each width four to compile, torch.compile ten seconds a case; what it is asked to tune takes minutes.
-WEIGHTS = {"memory": 2.5, "step": 2.5, "padding": 2.0, "token": 2.0, "schedule": 2.2, "launch": 7.0, "aif": 20.0}
+WEIGHTS = {"memory": 2.5, "step": 2.5, "padding": 2.0, "token": 2.0, "schedule": 2.2, "launch": 12.0, "aif": 20.0}
 # What a process needs before its budget begins and after it ends, for imports and plots; and, within its budget, until
 # it measures: CUDA starts, and the ceilings are taken.
 OVERHEAD_SECONDS, START_SECONDS = 8.0, 6.0

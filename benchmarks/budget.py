@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+REPEAT_SECONDS = 5.0
+
 
 class OutOfTime(BaseException):
     """What `time_limit` raises. No Exception, since compilers catch those of the candidates that they try."""
@@ -15,13 +17,16 @@ class OutOfTime(BaseException):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise OutOfTime in the body after `seconds`; in the main thread only, and between two steps of Python."""
+    """Raise OutOfTime in the body after `seconds`; in the main thread only, and between two steps of Python.
+
+    Again every few seconds, as an exception is lost where it meets a destructor or a callback.
+    """
 
     def stop(*_: Any) -> None:
         raise OutOfTime
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), REPEAT_SECONDS)
     try:
         yield
     finally:
@@ -40,6 +45,10 @@ class Budget:
     def remaining(self) -> float:
         """Seconds left; negative when over."""
         return self._end - time.monotonic()
+
+    def knows(self, kind: str) -> bool:
+        """Whether a part of a kind has run."""
+        return kind in self._taken
 
     def allows(self, kind: str, guess: float) -> bool:
         """Whether another part of a kind fits, going by the latest or, before the first, by `guess` seconds."""

@@ -110,7 +110,7 @@ def steps(results: Path, part: Part) -> list[Step]:
             Step("traffic of groups", (*traffic, "--l2-share", "0.5"), 0.1),
         ]
     return [
-        Step("traffic", traffic, 1.4),
+        Step("traffic", traffic, 1.8),
         Step("suites", (*module, "benchmarks.all", *out, "--budget-seconds", BUDGET), 10.0),
     ]
 

@@ -17,6 +17,8 @@ from typing import IO, Any
 # more than they do, or it is ended before it has ended them.
 GRACE_SECONDS = 5.0
 PR_SET_PDEATHSIG = 1
+# Where NVIDIA's packages install it.
+NSIGHT_COMPUTE = Path("/opt/nvidia/nsight-compute")
 
 # Looked up here, as little as possible being safe between fork and exec.
 _prctl: Any = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
@@ -109,7 +111,8 @@ def cuda_tool(name: str) -> str:
         ValueError: it is nowhere.
     """
     folders = [os.environ.get("PATH", os.defpath), f"{os.environ.get('CUDA_HOME', '/usr/local/cuda')}/bin"]
+    folders += sorted(map(str, NSIGHT_COMPUTE.glob("*")), reverse=True)  # a folder a version
     path = shutil.which(name, path=os.pathsep.join(folders))
     if path is None:
-        raise ValueError(f"{name}, of the CUDA toolkit, must be on the PATH or below CUDA_HOME")
+        raise ValueError(f"{name}, of the CUDA toolkit, must be on the PATH, below CUDA_HOME or in {NSIGHT_COMPUTE}")
     return path

@@ -33,9 +33,11 @@ GUESSES = {
     providers.COMPILE: 15.0,
     providers.COMPILE_GRAPHS: 15.0,
     providers.COMPILE_TUNED: 75.0,
-    providers.COMPILE_TUNED_GRAPHS: 30.0,
+    providers.COMPILE_TUNED_GRAPHS: 75.0,
 }
 GUESS = 3.0
+# Of one tuned mode after the other: the same products are not tuned again.
+TUNED_ALREADY_GUESS = 30.0
 MOST_SECONDS = 120.0
 GRACE_SECONDS = 5.0
 
@@ -57,7 +59,7 @@ class Task:
 
 
 class Session:
-    """One run of one suite: device, budget, ceilings, and the results so far, which are saved after every case."""
+    """One run of one suite: device, budget, ceilings, and the results so far, which are saved after each provider."""
 
     def __init__(
         self,
@@ -111,7 +113,7 @@ class Session:
             self.skip(keys, "the GPU no longer answers")
             yield False
             return
-        if not self.budget.allows(provider, GUESSES.get(provider.removesuffix(providers.GRAPH), GUESS)):
+        if not self.budget.allows(provider, self._guess(provider)):
             self.skip(keys, "no time left")
             yield False
             return
@@ -137,6 +139,13 @@ class Session:
                 self.device_lost = True
         known = [*self.results.rows, *self.results.skipped]
         self.skip([key for key in keys if not any(key.items() <= row.items() for row in known)], reason)
+
+    def _guess(self, provider: str) -> float:
+        mode = provider.removesuffix(providers.GRAPH)
+        tuned = (providers.COMPILE_TUNED, providers.COMPILE_TUNED_GRAPHS)
+        if mode in tuned and any(self.budget.knows(name) for name in tuned):
+            return TUNED_ALREADY_GUESS
+        return GUESSES.get(mode, GUESS)
 
     def right(self, keys: dict[str, Any], errors: dict[str, float]) -> bool:
         """Whether results are near float64; wrong ones are recorded with their error and get no time."""
@@ -215,7 +224,7 @@ def run_tasks(session: Session, tasks: Iterable[Task], measure: Measure) -> None
             with session.attempt(name, keys[name]) as go:
                 if go and prepared:
                     _run_provider(session, task, *prepared, name, keys[name], measure)
-        session.save()
+            session.save()  # the next one may not come back, and be ended with this process
 
 
 def _run_provider(
@@ -243,7 +252,9 @@ def check(
 ) -> dict[str, dict[str, float]]:
     """Relative errors of what each pass yields, by its name: z forward, gradients backward, all of both.
 
-    The calls that are checked are the third ones, by when graphs have been recorded and are replayed.
+    The calls that are checked are the third ones, by when graphs have been recorded and are replayed. The first
+    backward runs in this thread: torch.compile compiles it then, and in autograd's own thread `time_limit` could not
+    end that, as this one would wait for it outside of Python.
 
     Args:
         call: the provider, bound to `problem`.
@@ -257,8 +268,9 @@ def check(
             z = providers.inference(call)
         errors["forward"] = relative_errors({"z": z}, expected)
     if "backward" in passes or "both" in passes:
-        for _ in range(3):
-            results = providers.results(call, problem)
+        for attempt in range(3):
+            with torch.autograd.set_multithreading_enabled(attempt > 0):
+                results = providers.results(call, problem)
         errors["both"] = relative_errors(results, expected)
         errors["backward"] = {name: error for name, error in errors["both"].items() if name != "z"}
     return errors

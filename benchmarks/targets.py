@@ -28,6 +28,8 @@ from .step import PLAIN_HEAD
 LARGE = tuple(shape for shape in SHAPES if shape != SMALL_SHAPE)
 TRAFFIC_FILE = "ncu.json"
 NOT_MEASURED = "not measured"
+# Of z, by the counters, in tensors.
+LEAST_WRITTEN = 0.95
 
 Rows = list[dict[str, Any]]
 
@@ -189,8 +191,12 @@ def _token(rows: Rows) -> dict[str, float]:
 
 
 def _forward_traffic(traffic: list[dict[str, Any]] | None) -> dict[str, float]:
-    total = [row["tensors"] for row in traffic or () if row["kernel"] == "forward, total"]
-    return {"": total[0]} if total else {}
+    """Tensors of the forward; nothing where z was not all written under the counters, which then miss some of it."""
+    total = next((row for row in traffic or () if row["kernel"] == "forward, total"), None)
+    if total is None:
+        return {}
+    read, written = total["dram_read_bytes"], total["dram_write_bytes"]
+    return {"": total["tensors"]} if total["tensors"] * written >= LEAST_WRITTEN * (read + written) else {}
 
 
 def load_traffic(folder: Path) -> list[dict[str, Any]] | None:
@@ -204,9 +210,11 @@ def load_traffic(folder: Path) -> list[dict[str, Any]] | None:
         return None
     try:
         rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        assert all({"kernel", "tensors"} <= row.keys() for row in rows)
+        assert all({"kernel", "tensors", "dram_read_bytes", "dram_write_bytes"} <= row.keys() for row in rows)
     except (ValueError, KeyError, TypeError, AssertionError, AttributeError):
-        raise ValueError(f"{path}: not a file of benchmarks.ncu, which has rows with kernel and tensors") from None
+        raise ValueError(
+            f"{path}: not a file of benchmarks.ncu, which has rows with kernel, bytes and tensors"
+        ) from None
     return rows
 
 

@@ -15,6 +15,7 @@ On a CPU both are the time of single calls, a few of them, caches as they are.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -30,6 +31,9 @@ MOST_FLUSHES = 64
 HOST_MARGIN = 1.3
 LEAST_SAMPLES, MOST_SAMPLES = 7, 200
 WALL_CLOCK_CALLS = 50
+# A GPU that was idle, while something was compiled, has lowered its clocks and takes a moment to raise them.
+WARM_UP_SECONDS = 0.1
+FIRST_WARM_UP_SECONDS = 0.3
 CPU_SECONDS = 0.02
 
 
@@ -61,7 +65,7 @@ class Stopwatch:
         if device.type == "cuda":
             size = max(LEAST_FLUSH_BYTES, FLUSHED_CACHES * torch.cuda.get_device_properties(device).L2_cache_size)
             self.buffer = torch.zeros(size // 4, device=device)
-            self.buffer.sum()
+            self._warm_up(self.buffer.sum, FIRST_WARM_UP_SECONDS)
             self.flush_seconds = min(self._events_us(self.buffer.sum) for _ in range(5)) / 1e6
 
     def device_time(
@@ -86,8 +90,8 @@ class Stopwatch:
         lap = (time.perf_counter() - begin) / 4
         flushes = min(MOST_FLUSHES, 1 + int(HOST_MARGIN * min(host) / self.flush_seconds))
         samples = self._samples(seconds, lap + flushes * self.flush_seconds)
-        events = []
-        for _ in range(samples):
+
+        def sample() -> tuple[Any, Any]:
             state = prepare()
             for _ in range(flushes):
                 self.buffer.sum()
@@ -95,7 +99,10 @@ class Stopwatch:
             start_event.record()
             timed(state)
             end_event.record()
-            events.append((start_event, end_event))
+            return start_event, end_event
+
+        self._warm_up(sample)
+        events = [sample() for _ in range(samples)]
         synchronise(self.device)
         return summarise([1000 * start.elapsed_time(end) for start, end in events])
 
@@ -104,8 +111,7 @@ class Stopwatch:
         repetitions of that."""
         if self.device.type != "cuda":
             return self._cpu_time(lambda _: call(), lambda: None, seconds)
-        call()
-        synchronise(self.device)
+        self._warm_up(call)
         laps: list[float] = []
         begin = time.perf_counter()
         while len(laps) < LEAST_SAMPLES or (time.perf_counter() - begin < seconds and len(laps) < MOST_SAMPLES):
@@ -127,6 +133,14 @@ class Stopwatch:
             timed(state)
             laps.append(1e6 * (time.perf_counter() - start))
         return summarise(laps)
+
+    def _warm_up(self, call: Callable[[], object], seconds: float = WARM_UP_SECONDS) -> None:
+        begin = time.perf_counter()
+        while True:
+            call()
+            synchronise(self.device)
+            if time.perf_counter() - begin >= seconds:
+                return
 
     def _samples(self, seconds: float, lap: float) -> int:
         return max(LEAST_SAMPLES, min(MOST_SAMPLES, int(seconds / lap)))
@@ -157,6 +171,7 @@ class CapturedCall:
             for _ in range(3):
                 call()
         torch.cuda.current_stream(device).wait_stream(stream)
+        gc.collect()  # a graph that is freed during the capture ends it
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.outputs = call()

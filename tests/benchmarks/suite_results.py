@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,5 +74,6 @@ def folder(path: Path) -> Path:
     add(token, "token", "forward", case, "ours", 40.0)
     token.add(case_keys("token", "forward", replace(case, token=0), "ours"), median_us=24.0)
     token.save(path / "token.json")
-    write_text(path / TRAFFIC_FILE, '{"rows": [{"kernel": "forward, total", "tensors": 3.25}]}')
+    total = {"kernel": "forward, total", "dram_read_bytes": 225, "dram_write_bytes": 100, "tensors": 3.25}
+    write_text(path / TRAFFIC_FILE, json.dumps({"rows": [total]}))
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from benchmarks.budget import Budget
 from benchmarks.cases import Case
 from benchmarks.floors import Ceilings, floor_us
 from benchmarks.plain_aif import PlainAIF
-from benchmarks.results import ROW_KEYS, case_keys
+from benchmarks.results import ROW_KEYS, case_keys, load
 from benchmarks.timing import Stopwatch, Timing
 from dlfa_kernels import FusedAIF, aif_reference
 from dlfa_kernels import reference as reference_module
@@ -273,7 +274,7 @@ def test_what_targets_need_is_measured_first(tmp_path: Path) -> None:
     assert next(name for _, name in order if name not in ("ours", "eager", "compile")) == tuned
     assert order.index((base, tuned)) > max(order.index((case, "ours")) for case in cases.variations(base.shape))
     (task,) = launch.tasks(running)
-    graphs = ["ours+graph", "eager+graph", "compile+graph", "compile-reduce-overhead", f"{tuned}+graph"]
+    graphs = ["ours+graph", "eager+graph", "compile+graph", "compile-reduce-overhead", "compile-max-autotune"]
     assert list(task.providers[:8]) == ["ours", "eager", "compile", *graphs]
     fills = [(task.case.fill, task.providers, task.case.packed) for task in padding.tasks(running)]
     assert fills[:6] == [(1.0, ("ours",), False), (0.3, ("ours",), False)] * 3
@@ -378,6 +379,56 @@ def test_a_wrong_provider_gets_no_time(
     monkeypatch.setattr(suite.providers, "is_ours", lambda _: True)
     suite.run_tasks(running, [TASK], never)
     assert running.ours_failed
+
+
+def test_what_a_provider_gave_is_kept_though_the_next_one_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[list[str]] = []
+    build = providers.build
+
+    def look(name: str, problem: problems.Problem) -> providers.Call:
+        path = tmp_path / "aif.json"
+        kept.append([row["provider"] for row in load(path).rows] if path.exists() else [])
+        return build(name, problem)
+
+    monkeypatch.setattr(providers, "build", look)
+    task = replace(TASK, providers=("ours-eager-backend", "eager"), passes=("forward",))
+    suite.run_tasks(session(tmp_path), [task], lambda *_: {"timing": Timing(2.0, 1.0, 3.0)})
+    assert kept == [[], ["ours-eager-backend"]]
+
+
+def test_a_tuned_mode_is_planned_shorter_after_the_other(tmp_path: Path) -> None:
+    running, key = session(tmp_path, seconds=50.0), {"provider": "compile-max-autotune", "shape": [1]}
+    with running.attempt("compile-max-autotune", [key]) as go:
+        assert not go
+    with running.attempt("compile-max-autotune-no-cudagraphs", [key]) as go:
+        assert not go
+    with running.budget.spend("compile-max-autotune-no-cudagraphs"):
+        pass
+    with running.attempt("compile-max-autotune", [key]) as go:
+        assert go
+
+
+@pytest.mark.gpu
+def test_the_first_backward_of_a_check_runs_in_its_thread() -> None:
+    threads = []
+
+    class Named(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, z: torch.Tensor) -> torch.Tensor:
+            return z.clone()
+
+        @staticmethod
+        def backward(ctx: object, dz: torch.Tensor) -> torch.Tensor:
+            threads.append(threading.get_ident())
+            return dz
+
+    problem = problems.make_problem(SMALL, torch.device("cuda"))
+    plain = providers.build("eager", problem)
+    suite.check(lambda: Named.apply(plain()), problem, problems.exact(problem), ("both",))
+    assert threads[0] == threading.get_ident()
+    assert threads[1] != threads[0]
 
 
 def test_a_row_tells_the_floor_and_how_far_the_time_lies_over_it(tmp_path: Path) -> None:

@@ -118,6 +118,15 @@ def test_wrong_and_other_rows_do_not_count(tmp_path: Path) -> None:
     assert {verdict for _, verdict in verdicts(tmp_path).values()} == {"not measured"}
 
 
+def test_traffic_counts_where_all_of_z_was_seen_written(tmp_path: Path) -> None:
+    """What stays in the cache between two kernels under counters, and is put back there, no kernel's counters have."""
+    for written, verdict in ((100, "met"), (90, "not measured")):
+        total = {"kernel": "forward, total", "dram_read_bytes": 200, "dram_write_bytes": written}
+        total["tensors"] = (200 + written) / 100
+        (tmp_path / targets.TRAFFIC_FILE).write_text(json.dumps({"rows": [total]}))
+        assert verdicts(tmp_path)["DRAM traffic of forward at 256x128x768, tensors"][1] == verdict
+
+
 def test_targets_command(tmp_path: Path) -> None:
     result = invoke(targets.command, str(suite_results.folder(tmp_path)))
     assert result.exit_code == 0
