@@ -127,6 +127,12 @@ def _check_weights(weights: AIFWeights, last: Tensor) -> None:
         )
     shapes = weight_shapes(embed_dim, squeeze_dim, kernel_size)
     dtype, device = squeeze.dtype, last.device
+    # float32 master weights go with any states, as under autocast; otherwise both have one dtype.
+    if dtype != last.dtype and dtype != torch.float32:
+        raise TypeError(
+            f"local_squeeze_weight and the other parameters must be float32 or have the dtype of last, {last.dtype}, "
+            f"got {dtype}"
+        )
     for name, weight, shape in zip(AIFWeights._fields, weights, shapes, strict=True):
         if weight.shape != shape:
             raise ValueError(
@@ -137,12 +143,6 @@ def _check_weights(weights: AIFWeights, last: Tensor) -> None:
             raise TypeError(f"{name} must have the dtype of local_squeeze_weight, {dtype}, got {weight.dtype}")
         if weight.device != device:  # asked before the call, which for eight weights shows in a small batch's time
             _check_device(name, weight, last)
-    # float32 master weights go with any states, as under autocast; otherwise both have one dtype.
-    if dtype != last.dtype and dtype != torch.float32:
-        raise TypeError(
-            f"local_squeeze_weight and the other parameters must be float32 or have the dtype of last, {last.dtype}, "
-            f"got {dtype}"
-        )
 
 
 def check_mask(name: str, mask: Tensor, shape: torch.Size, device: torch.device) -> None:

@@ -137,8 +137,12 @@ def _register(
             z, *others = run(*inputs)
             saved += others
             ctx.settings = inputs[tensors : tensors + len(settings)]
+            # Made under torch.inference_mode, as by a frozen encoder, a tensor cannot be saved itself.
+            given = [
+                value.clone() if value is not None and value.is_inference() else value for value in inputs[:tensors]
+            ]
             # z itself is not read by the backward: an empty tensor stands for it, so that z need not be kept.
-            ctx.save_for_backward(*inputs[:tensors], z.new_empty(0), *others)
+            ctx.save_for_backward(*given, z.new_empty(0), *others)
             ctx.set_materialize_grads(False)
             return z
 

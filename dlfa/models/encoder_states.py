@@ -92,7 +92,7 @@ def run_encoder(encoder: PreTrainedModel, layers: Sequence[int], hooked: bool, *
         **inputs: the encoder's arguments.
 
     Raises:
-        RuntimeError: the encoder did not yield a layer in the shape of its last one.
+        ValueError: the encoder did not yield a layer in the shape of its last one, as those that pool tokens.
     """
     if not hooked or encoder in _past_hooks:
         return _from_output_hidden_states(encoder, layers, inputs)
@@ -133,6 +133,8 @@ def _fits(state: Tensor | None, last: Tensor) -> bool:
 def _fitting(layer: int, state: Tensor | None, last: Tensor) -> Tensor:
     """`state` in the shape and dtype of `last`."""
     if state is None or not _fits(state, last):
-        got = "nothing" if state is None else tuple(state.shape)
-        raise RuntimeError(f"the encoder gave {got} for layer {layer}, needed its states in shape {tuple(last.shape)}")
+        got = "nothing" if state is None else f"shape {tuple(state.shape)}"
+        raise ValueError(
+            f"fusion_layer {layer} must have the last layer's shape, {tuple(last.shape)}, the encoder gave {got}"
+        )
     return state[:, : last.shape[1]].to(last.dtype)

@@ -142,8 +142,11 @@ class DLFAPreTrainedModel(PreTrainedModel):
         if "attn_implementation" in config_kwargs:
             options["attn_implementation"] = config_kwargs.pop("attn_implementation")
         _check_fields(config_kwargs, num_labels)
-        if num_labels is not None and config_kwargs.get("id2label") is None:
-            config_kwargs["num_labels"] = num_labels
+        if config_kwargs.get("id2label") is None:
+            if config_kwargs.get("label2id") is not None:
+                config_kwargs["id2label"] = {index: label for label, index in config_kwargs["label2id"].items()}
+            elif num_labels is not None:
+                config_kwargs["num_labels"] = num_labels
         if isinstance(encoder, PreTrainedModel):
             if options:
                 raise ValueError(f"a loaded encoder takes no {', '.join(sorted(options))}; load it with them")
@@ -216,14 +219,10 @@ class DLFAPreTrainedModel(PreTrainedModel):
                 kwargs[name] = True
         if attention_mask is not None and attention_mask.dtype == torch.bool:
             attention_mask = attention_mask.long()  # some encoders compute with it
+        if inputs_embeds is not None:  # else left out, as some encoders do not know it
+            kwargs["inputs_embeds"] = inputs_embeds
         return run_encoder(
-            self.encoder,
-            wanted,
-            self._hooked,
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
+            self.encoder, wanted, self._hooked, input_ids=input_ids, attention_mask=attention_mask, **kwargs
         )
 
     def head_from_states(
@@ -404,7 +403,20 @@ def _check_fields(config_kwargs: dict[str, Any], num_labels: int | None) -> None
     unknown = sorted(set(config_kwargs) - own)
     if unknown:
         raise TypeError(f"unknown keyword {', '.join(map(repr, unknown))}; DLFAConfig has {', '.join(sorted(own))}")
-    names = config_kwargs.get("id2label")
+    names, ids = config_kwargs.get("id2label"), config_kwargs.get("label2id")
+    for name, given in (("id2label", names), ("label2id", ids)):
+        if given is not None and not isinstance(given, dict):
+            raise TypeError(f"{name} must be a dict, got {given!r}")
+    if names is None and ids is not None:
+        names = {index: label for label, index in ids.items()}
+    if names is not None and sorted(map(str, names)) != sorted(map(str, range(len(names)))):
+        raise ValueError(f"id2label must name classes 0..{len(names) - 1}, got {sorted(map(str, names))}")
+    if (
+        names is not None
+        and ids is not None
+        and {str(index): label for label, index in ids.items()} != {str(index): label for index, label in names.items()}
+    ):
+        raise ValueError(f"label2id must say what id2label does, {names!r}, got {ids!r}")
     if num_labels is not None and (isinstance(num_labels, bool) or not isinstance(num_labels, int)):
         raise TypeError(f"num_labels must be an int or None, got {num_labels!r}")
     if num_labels is not None and num_labels < 1:

@@ -286,7 +286,8 @@ def _seed_sets(
         unused = set(there).difference(*(seeds for seeds in sets if variant in members(seeds)))
         if unused:
             notes.other.append(
-                f"{variant.label}: seeds {_listed(unused)} stand in no comparison, as no other variant has them"
+                f"{variant.label}: seeds {_listed(unused)} stand in no comparison, as the runs to compare with are "
+                "missing"
             )
     return [_sorted(seeds) for seeds in sets]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..evaluation.evaluate import evaluate
 from ..frozen import StatesHead
@@ -74,6 +74,8 @@ def task_trainer(prepared: Prepared) -> TaskTrainer:
         processing_class=materials.tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
+    if trainer.pop_callback(ProgressCallback) is not None:
+        trainer.add_callback(LossOnBar)
     return trainer
 
 
@@ -149,6 +151,21 @@ def parameter_groups(model: torch.nn.Module, config: CompleteRunConfig, decayed:
         {"params": parameters, "lr": rates[new], "weight_decay": config.weight_decay if decay else 0.0}
         for (new, decay), parameters in groups.items()
     ]
+
+
+class LossOnBar(ProgressCallback):
+    """The Trainer's bar, with the latest loss beside it: transformers prints that to standard output, the table's."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        if self.training_bar is not None and logs and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{logs['loss']:.4g}")
 
 
 class TrainingRecord(TrainerCallback):

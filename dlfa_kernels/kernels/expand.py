@@ -105,7 +105,7 @@ def expand_kernel(
             if HAS_LOWER:
                 y = widen(y, PTX)
             if SELECT:
-                z = y + m * (x - y)
+                z = m * x + (1.0 - m) * y  # of x - y nothing is left of x where y is far larger
             elif HAS_LOWER:
                 z = m * (x + y)
             else:

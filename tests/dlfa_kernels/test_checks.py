@@ -143,6 +143,8 @@ WEIGHTS: list[tuple[str, Arguments, type[Exception], str, str, str]] = [
      "local_squeeze_weight", "(16, 32, 3)", "one E"),
     ("mixed weights", as_dtype(torch.bfloat16, "global_expand_weight"), TypeError,
      "global_expand_weight", "torch.bfloat16", "torch.float32"),
+    ("first weight of another dtype", as_dtype(torch.float16, "local_squeeze_weight"), TypeError,
+     "local_squeeze_weight", "torch.float16", "torch.float32"),
     ("weight device", arguments(global_expand_bias=torch.ones(E, device="meta")), ValueError,
      "global_expand_bias", "meta", "cpu"),
     *(

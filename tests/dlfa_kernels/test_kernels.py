@@ -28,7 +28,7 @@ from aif_cases import (
 )
 from torch import Tensor
 
-from dlfa_kernels import full_passes, fused_aif, token_passes
+from dlfa_kernels import FusedAIF, full_passes, fused_aif, token_passes
 from dlfa_kernels.backends import INTERPRETED
 from dlfa_kernels.checks import MASK_DTYPES
 from dlfa_kernels.device import device_architecture
@@ -235,6 +235,19 @@ def test_tiles_of_large_batches(
 @pytest.mark.parametrize("case", [*SHAPES, *MODES, *PACKED, *TOKEN, *MASKED, *DTYPES], ids=str)
 def test_near_the_definition(case: Case, device: torch.device, record_property: Record) -> None:
     assert_near_exact(make_inputs(case, device), case, record_property)
+
+
+@pytest.mark.parametrize("token", [None, 0])
+def test_select_keeps_a_state_that_is_small_beside_the_other(token: int | None, device: torch.device) -> None:
+    """An open gate selects x; y + m (x - y) would leave of it what a float32 of y's size can hold."""
+    aif = FusedAIF(24, fuse="select", backend="triton", device=device)
+    with torch.no_grad():
+        for parameter in aif.parameters():
+            parameter.zero_()
+        aif.global_expand.bias.fill_(30.0)
+        last, lower = torch.full((1, 2, 24), 0.1, device=device), torch.full((1, 2, 24), -3000.7, device=device)
+        z = aif(last, lower, token=token)
+    torch.testing.assert_close(z, torch.full_like(z, 0.1), rtol=1e-6, atol=0.0)
 
 
 @pytest.mark.parametrize("case", FROZEN, ids=str)

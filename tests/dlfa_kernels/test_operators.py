@@ -513,6 +513,21 @@ def test_without_gradients(mode: Callable[[], Any], token: int | None, device: t
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("token", [None, 1])
+def test_states_made_in_inference_mode_are_trained_on(token: int | None, backend: str, device: torch.device) -> None:
+    aif, last, lower, inputs = module_and_inputs(backend, device)
+    aif(last, lower, inputs.mask, token=token).square().sum().backward()
+    expected = [parameter.grad for parameter in aif.parameters()]
+    aif.zero_grad()
+    with torch.inference_mode():
+        made = [tensor.detach().clone() for tensor in (last, lower, inputs.mask)]
+    assert all(map(Tensor.is_inference, made))
+    aif(*made, token=token).square().sum().backward()
+    for parameter, gradient in zip(aif.parameters(), expected, strict=True):
+        assert torch.equal(parameter.grad, gradient)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_functional_call(backend: str, device: torch.device) -> None:
     aif, last, lower, inputs = module_and_inputs(backend, device)
     other = {name: torch.randn_like(value) / 4 for name, value in aif.named_parameters()}

@@ -11,6 +11,10 @@ from torch import nn
 from transformers import (
     AlbertConfig,
     AlbertModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    FunnelConfig,
+    FunnelModel,
     PreTrainedModel,
     SqueezeBertConfig,
     SqueezeBertModel,
@@ -83,6 +87,27 @@ def test_states_of_encoders_whose_blocks_do_not_see_them_as_they_are(encoder: Pr
         states = model.encoder_states(ids, layers=layers)
     for layer in layers:
         assert torch.equal(states.lowers[layer], expected[layer]), layer
+
+
+def test_a_layer_of_fewer_tokens_is_named() -> None:
+    config = FunnelConfig(vocab_size=60, d_model=32, block_sizes=[2, 2], n_head=4, d_head=8, d_inner=48)
+    encoder = FunnelModel(config).eval()
+    DLFAModel.from_encoder(encoder, fusion_layer=1)(**batch())
+    with pytest.raises(ValueError, match=r"fusion_layer 3 must have the last layer's shape, \(2, 7, 32\), the encoder"):
+        DLFAModel.from_encoder(encoder, fusion_layer=3)(**batch())
+
+
+def test_an_encoder_without_inputs_embeds() -> None:
+    config = CLIPTextConfig(
+        vocab_size=60, hidden_size=32, num_hidden_layers=LAYERS, num_attention_heads=4, intermediate_size=48,
+        max_position_embeddings=64, eos_token_id=2,
+    )  # fmt: skip
+    encoder, ids = CLIPTextModel(config).eval(), batch()["input_ids"]
+    with torch.no_grad():
+        expected = encoder(ids, output_hidden_states=True)
+        states = DLFAModel.from_encoder(encoder, fusion_layer=1).encoder_states(ids)
+    assert torch.equal(states.last, expected.last_hidden_state)
+    assert torch.equal(states.lowers[0], expected.hidden_states[1])
 
 
 def test_states_are_of_the_final_norm_where_an_encoder_has_one() -> None:

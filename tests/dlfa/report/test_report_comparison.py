@@ -137,8 +137,8 @@ def test_seeds_in_common_are_compared(made):
     (comparison,) = compare(made.load())
     assert comparison.seeds == (2, 3)
     assert sorted(comparison.left_out) == [
-        "aif gate 6: seeds 4 stand in no comparison, as no other variant has them",
-        "last: seeds 1 stand in no comparison, as no other variant has them",
+        "aif gate 6: seeds 4 stand in no comparison, as the runs to compare with are missing",
+        "last: seeds 1 stand in no comparison, as the runs to compare with are missing",
     ]
 
 
