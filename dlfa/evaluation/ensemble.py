@@ -168,7 +168,7 @@ def together(several: Sequence[Sequence[Any]], vote: bool) -> list[Any]:
     """The scores of an ensemble from those of its members.
 
     Args:
-        several: of each member the scores of every example, as `dlfa.evaluation.example_scores` gives them.
+        several: of each member the scores of every example, as `dlfa.evaluation.evaluate.example_scores` gives them.
         vote: count each member's first choice; else average the probabilities.
 
     Returns:
