@@ -12,10 +12,10 @@ from scipy.special import logsumexp, softmax
 
 from ..data.examples import Example
 from ..files import atomic
-from ..files.directory_lock import exclusive
 from ..processes import check_alone
 from ..tasks import Task
 from ..tasks.question_answering import Span
+from ..training.directory_lock import exclusive
 from ..training.run_config import RunConfig
 from ..training.run_directory import RunDirectory
 from .batch_size import EVAL_BATCH_SIZE
