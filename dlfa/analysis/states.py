@@ -112,7 +112,7 @@ def _real_tokens(subject: Subject, inputs: dict[str, Tensor]) -> Tensor:
 
 def _reads_first_token(subject: Subject) -> bool:
     """Whether the first token of each sequence is all that the head sees."""
-    return subject.task.labels_sequences and subject.model.config.classifier_pooling == "first"
+    return subject.task.kind == "pair" and subject.model.config.classifier_pooling == "first"
 
 
 def _first_token(tokens: Tensor) -> Tensor:
