@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.batching import PaddingCollator, by_length
-from ..data.examples import Example, LabelledText, TaggedSentence
+from ..data.examples import Example, gold_labels
 from ..models.words import mean_of_subwords, mean_of_tokens
 from ..tasks import Encoding, Feature
 from .fusion_parts import FusionParts, fusion_parts
@@ -81,7 +81,7 @@ def language_states(
         lengths[feature.example] += vector.shape[1]
     return LanguageStates(
         np.concatenate([empty, *units], axis=1),
-        [label for example in examples for label in _labels(example)],
+        [label for example in examples for label in gold_labels(example)],
         lengths,
         np.stack(sentences, axis=1) if sentences else empty,
     )
@@ -146,9 +146,3 @@ def _one_subword(index: Tensor, *, last: bool) -> Tensor:
     other = torch.full_like(index[:, :1], -1)
     neighbour = torch.cat([index[:, 1:], other], 1) if last else torch.cat([other, index[:, :-1]], 1)
     return torch.where(index != neighbour, index, -1)
-
-
-def _labels(example: Example) -> tuple[str, ...]:
-    if isinstance(example, TaggedSentence):
-        return example.tags
-    return (str(example.label),) if isinstance(example, LabelledText) else ()
