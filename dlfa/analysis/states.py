@@ -17,7 +17,7 @@ from ..tasks import Encoding, Feature
 from .fusion_parts import FusionParts, fusion_parts
 from .subject import Subject
 
-BATCH_SIZE = 32
+BATCH_SIZE = 32  # sequences
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,13 @@ class LanguageStates:
 Watcher = Callable[[FusionParts, Tensor], None]
 
 
-def language_states(
-    subject: Subject, examples: Sequence[Example], watch: Watcher | None = None, batch_size: int = BATCH_SIZE
-) -> LanguageStates:
+def language_states(subject: Subject, examples: Sequence[Example], watch: Watcher | None = None) -> LanguageStates:
     """Run the encoder and the fusion over `examples` once and keep what probes need of every layer.
 
     Args:
         subject: the model.
         examples: of one language, labelled.
         watch: sees every batch's fusion.
-        batch_size: sequences a batch.
 
     Returns:
         The states of the layers in the order of `subject.layer_names`.
@@ -62,7 +59,7 @@ def language_states(
     collate = PaddingCollator(subject.tokenizer)
     units: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(features)
     sentences: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(features)
-    for places in by_length([len(feature.inputs["input_ids"]) for feature in features], batch_size):
+    for places in by_length([len(feature.inputs["input_ids"]) for feature in features], BATCH_SIZE):
         inputs = collate([features[place].inputs for place in places])
         inputs = {name: value.to(subject.model.device) for name, value in inputs.items()}
         layers, parts = _all_layers(subject, inputs)

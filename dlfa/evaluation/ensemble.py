@@ -64,7 +64,7 @@ class EnsembleConfig:
         if len(self.runs) < 2 or len({run.resolve() for run in self.runs}) < len(self.runs):
             raise ValueError(f"an ensemble needs at least two runs, none of them twice, got {_names(self.runs)}")
         if self.split not in ("test", "dev"):
-            raise ValueError(f"--split must be test or dev, got {self.split!r}")
+            raise ValueError(f"split must be test or dev, got {self.split!r}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.max_eval_examples is not None and self.max_eval_examples < 0:
