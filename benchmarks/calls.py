@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from dlfa_kernels import full_passes, token_passes
 from dlfa_kernels.checks import AIFWeights, weight_shapes
+from dlfa_kernels.operands import Inputs
 from dlfa_kernels.overrides import using_l2_share
 from dlfa_kernels.results import BackwardResult, ForwardResult
 
@@ -45,18 +45,6 @@ class Variant:
         return f"{self.fuse} k={self.kernel_size} {form}{details}{schedule}"
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """Tensors of one call; `mask` or `cu_seqlens` is None, or both."""
-
-    last: Tensor
-    lower: Tensor | None
-    dz: Tensor
-    weights: AIFWeights
-    mask: Tensor | None
-    cu_seqlens: Tensor | None
-
-
 def meta_weights(embed_dim: int, squeeze_dim: int, kernel_size: int) -> AIFWeights:
     """The eight parameters on the meta device, float32."""
     shapes = weight_shapes(embed_dim, squeeze_dim, kernel_size)
@@ -73,7 +61,8 @@ def run_forward(variant: Variant, inputs: Inputs) -> ForwardResult:
 
 
 def run_backward(variant: Variant, inputs: Inputs, saved: ForwardResult) -> BackwardResult:
-    """The backward launches that follow `run_forward`."""
+    """The backward launches that follow `run_forward`; needs `inputs.dz`."""
+    assert inputs.dz is not None
     arguments = (inputs.dz, inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens, saved)
     if variant.token is None:
         with using_l2_share(variant.l2_share):

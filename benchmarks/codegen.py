@@ -20,7 +20,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
-import threading
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -31,12 +30,14 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from dlfa.processes import end_with_parent
 from dlfa_kernels.branches import default_squeeze_dim
 from dlfa_kernels.checks import AIFWeights
 from dlfa_kernels.launches import Launch, specialised
+from dlfa_kernels.operands import Inputs
 from dlfa_kernels.overrides import record_launches
 
-from .calls import Inputs, Variant, meta_weights, run_backward, run_forward
+from .calls import Variant, meta_weights, run_backward, run_forward
 from .cases import DTYPES
 from .kernel_options import RowsPath, one_of, refuse_interpreter
 from .machine_code import ACCESSES, read_amd, read_nvidia
@@ -212,18 +213,6 @@ def _per_element(item: Launch, instructions: int) -> float | None:
     return round(instructions * 32 * item.num_warps / elements, 1)
 
 
-def _end_with_parent() -> None:
-    """Let a worker end with the process that started it, even where that one is killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 app = typer.Typer(add_completion=False)
 
 
@@ -254,7 +243,7 @@ def main(
     jobs = [job for setting in settings for job in distinct_jobs(setting, kernel or [], call)]
     with tempfile.TemporaryDirectory() as cache:
         os.environ.setdefault("TRITON_CACHE_DIR", cache)
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), end_with_parent) as pool:
             done = track(pool.map(compile_job, jobs), "compiling", total=len(jobs), console=Console(stderr=True))
             rows = list(done)
     write_json(json_path, rows)

@@ -124,15 +124,19 @@ def traffic_rows(kernels: Iterable[dict[str, Any]], tensor_bytes: int) -> list[d
 def launch_passes(l2_share: float | None) -> None:
     """What runs below `ncu`: warm up, then both passes between cudaProfilerStart and cudaProfilerStop."""
     from dlfa_kernels.checks import AIFWeights
+    from dlfa_kernels.operands import Inputs
     from dlfa_kernels.overrides import using_l2_share
 
-    from .calls import Inputs, Variant, run_backward, run_forward
+    from .calls import Variant, run_backward, run_forward
     from .problems import make_problem
 
     device = choose_device("cuda")
     problem = make_problem(core_case(BASE_SHAPE), device)
     weights = AIFWeights._make(weight.detach() for weight in problem.aif.weights)
-    inputs = Inputs(problem.last.detach(), problem.lower.detach(), problem.dz, weights, problem.mask, None)
+    inputs = Inputs(
+        last=problem.last.detach(), lower=problem.lower.detach(), dz=problem.dz, mask=problem.mask, cu_seqlens=None,
+        weights=weights,
+    )  # fmt: skip
     buffer = torch.zeros(FLUSHED_CACHES * torch.cuda.get_device_properties(device).L2_cache_size // 4, device=device)
 
     def flush() -> None:

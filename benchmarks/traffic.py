@@ -32,9 +32,10 @@ from dlfa_kernels.backends import INTERPRETED
 from dlfa_kernels.branches import default_squeeze_dim
 from dlfa_kernels.checks import AIFWeights
 from dlfa_kernels.launches import Launch
+from dlfa_kernels.operands import Inputs
 from dlfa_kernels.overrides import record_launches
 
-from .calls import Inputs, Variant, meta_weights, run_backward, run_forward
+from .calls import Variant, meta_weights, run_backward, run_forward
 from .cases import DTYPES
 from .kernel_options import Dtype, RowsPath
 from .output import print_table, write_json

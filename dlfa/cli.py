@@ -102,7 +102,7 @@ def evaluate(
         from .evaluation.results import summary
         from .evaluation.saved_runs import told_by_run
         from .files import atomic
-        from .files.output_paths import check_file, check_folder
+        from .training.output_paths import check_file, check_folder
 
         config = run.config
         configs = [] if config is None else [config]
@@ -152,7 +152,7 @@ def predict(
         from .evaluation.prediction import predict as predict_examples
         from .evaluation.prediction import read_input
         from .files import atomic
-        from .files.output_paths import check_file
+        from .training.output_paths import check_file
 
         examples = read_input(run.task, STANDARD_INPUT if input_file == "-" else Path(input_file), input_format)
         if output is not None:

@@ -1,8 +1,10 @@
-"""The processes of a run, one or several, and the device of each."""
+"""The processes of a run, one or several, the device of each, and the end of those that others started."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import threading
 
 import torch
 from accelerate import PartialState
@@ -29,3 +31,20 @@ def check_alone(reason: str) -> None:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(f"{reason}; run it without torchrun or accelerate launch")
+
+
+def end_with_parent() -> None:
+    """Let a worker of `multiprocessing` end as soon as the process that started it is gone, even where that is killed.
+
+    Else it would go on computing, and the same command again would meet it in the files that both write. A process that
+    `multiprocessing` did not start goes on as before.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -105,7 +105,11 @@ def run_fields(
         int | None, typer.Option(help="A fixed random subset of the dev set and of each test set.")
     ] = None,
     save_steps: Annotated[
-        int | None, typer.Option(help="Steps between checkpoints and dev evaluations; default: once an epoch.")
+        int | None,
+        typer.Option(
+            help="Steps between checkpoints, and dev evaluations for tasks that select their model on them; default: "
+            "once an epoch."
+        ),
     ] = None,
     eval_batch_size: Annotated[int, typer.Option(help="Sequences a batch of evaluation.")] = EVAL_BATCH_SIZE,
     bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 autocast.")] = False,

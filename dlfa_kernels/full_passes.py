@@ -60,7 +60,7 @@ def forward(
 ) -> ForwardResult:
     """z of the padded or packed form in three launches a group.
 
-    One more where sequences are long or packed, and one where E H is large (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`).
+    One more where sequences are long or packed, and one where E H exceeds 2^18 (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`).
 
     Args:
         last, lower, weights, mask, cu_seqlens, fuse, activation: as `fused_aif` takes them, checked.
@@ -125,7 +125,8 @@ def backward(
 ) -> BackwardResult:
     """All gradients in three launches a group and one at the end.
 
-    One more a group where sequences are long or packed, one more where E H is large, and one for kernel sizes over 1.
+    One more a group where sequences are long or packed, one more where E H exceeds 2^18 and dx is needed, and one for
+    kernel sizes over 1.
 
     Args:
         dz: gradient of z, in its shape and dtype.

@@ -10,8 +10,8 @@ x and y of one tile of 128 tokens for each of an H200's 132 multiprocessors are 
 of its L2 (50 MB is the figure given for Hopper, 60 MB what an H200 reports). So a group that shall leave no
 multiprocessor idle needs smaller tiles: groups have those of few tokens, and read the weights twice as often.
 
-Chosen so far, not measured: one group, `Tiles.l2_share` = 0. What a group can save is the time in which DRAM delivers
-one part of L2; what it costs is three more stages that start and drain, among them the context, a chain of small
+Chosen so far, not measured: one group, `Tiles.l2_share` = 0. Grouping saves at most the DRAM time of the part that
+stays in L2. Each further group costs three more stages that start and drain, among them the context, a chain of small
 products that does not get shorter with the group. On chips with some tens of MB of L2 and some TB/s the two are alike,
 so the simpler schedule stands until `python -m benchmarks.schedule` says otherwise. Batches that L2 holds are one group
 whatever the share, so they take no more launches.

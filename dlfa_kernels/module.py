@@ -79,8 +79,8 @@ class FusedAIF(AIFBranches):
             last: x, (B, T, E), or (N, E) with `cu_seqlens`; float32, bfloat16, float16 or float64.
             lower: y, of the shape and dtype of `last`; or None.
             mask: (B, T), bool or integer 0/1, true at real tokens.
-            cu_seqlens: (B+1,) int32, sequence starts of the packed form, 0 first and N last; rows behind the last
-                sequence are unwritten memory in z and the gradients, see `fused_aif`.
+            cu_seqlens: (B+1,) int32, sequence starts of the packed form, 0 first, N last. Checked on the CPU; on a GPU
+                only under DLFA_VALIDATE=1. If it ends before N there, see `fused_aif`.
             token: return only this token's fused state of each sequence.
 
         Returns:

@@ -35,7 +35,7 @@ def _of_products(weight: Tensor, products: torch.dtype | None) -> Tensor:
 
 
 class Inputs(NamedTuple):
-    """What a pass is given, besides what an earlier pass saved; checked."""
+    """The checked arguments of a pass, without what the forward saved."""
 
     last: Tensor  # (B, T, E), or (N, E) with cu_seqlens
     lower: Tensor | None  # as last

@@ -70,7 +70,7 @@ def using_tiles(tiles: Tiles, in_this_thread: bool = False) -> Iterator[None]:
 
     Args:
         tiles: taken as they are.
-        in_this_thread: for tuning, unnoticed by other threads and untouched by what they, or blocks outside, change.
+        in_this_thread: for tuning. Only this thread sees the tiles, and it ignores overrides set outside.
     """
     if not in_this_thread:
         with _changed(replace(_overrides, tiles=tiles)):

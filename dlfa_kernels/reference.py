@@ -54,94 +54,81 @@ def aif_output(
     That is (B, T, E), packed (N, E), or with `token` (B, E). Arguments as in `aif_reference`, already checked.
     """
     with _without_autocast(last.device.type):
-        return _aif_output(last, lower, weights, mask, cu_seqlens, token, fuse, activation, output)
+        dtype = torch.promote_types(last.dtype, torch.float32)
+        device, embed_dim, phi = last.device, last.shape[-1], _PHI[activation]
+        w_ls, b_ls, w_le, b_le, w_gs, b_gs, w_ge, b_ge = (weight.to(dtype) for weight in weights)
 
-
-def _aif_output(
-    last: Tensor,
-    lower: Tensor | None,
-    weights: AIFWeights,
-    mask: Tensor | None,
-    cu_seqlens: Tensor | None,
-    token: int | None,
-    fuse: str,
-    activation: str,
-    output: Output,
-) -> Tensor:
-    dtype = torch.promote_types(last.dtype, torch.float32)
-    device, embed_dim, phi = last.device, last.shape[-1], _PHI[activation]
-    w_ls, b_ls, w_le, b_le, w_gs, b_gs, w_ge, b_ge = (weight.to(dtype) for weight in weights)
-
-    rows = last.shape[0] if cu_seqlens is not None else last.shape[0] * last.shape[1]
-    position = torch.arange(rows, device=device)
-    real = torch.ones(rows, dtype=torch.bool, device=device) if mask is None else mask.reshape(-1) != 0
-    if cu_seqlens is None:
-        batch, length = last.shape[:2]
-        start = torch.arange(batch, device=device) * length
-        sequence = torch.arange(batch, device=device).repeat_interleave(length)
-    else:
-        batch, start = cu_seqlens.shape[0] - 1, cu_seqlens[:-1].long()
-        sequence = torch.searchsorted(cu_seqlens[1:].contiguous(), position, right=True)
-
-    # w; padding may hold anything, NaN included, so it is replaced and never multiplied by zero
-    def at_real(states: Tensor) -> Tensor:
-        return torch.where(real[:, None], states, 0)
-
-    x, y = last.to(dtype), None if lower is None else lower.to(dtype)
-    if fuse == "select" and y is not None:
-        x, y = at_real(x.reshape(rows, embed_dim)), at_real(y.reshape(rows, embed_dim))
-        w = x + y
-    else:  # added before they take another shape, behind which dx and dy would share their memory unnoticed by autograd
-        w = at_real((x if y is None else x + y).reshape(rows, embed_dim))
-
-    # p and g
-    tokens = torch.zeros(batch, dtype=dtype, device=device).index_add(0, sequence, real.to(dtype))
-    pooled = torch.zeros(batch, embed_dim, dtype=dtype, device=device).index_add(0, sequence, w)
-    pooled = pooled / tokens.clamp(min=1)[:, None]
-    g = F.linear(phi(F.linear(pooled, w_gs, b_gs)), w_ge, b_ge)
-
-    # the rows asked for: all, or one a sequence
-    chosen, owner, wanted, shape = position, sequence, real, last.shape
-    if token is not None:
-        owner, shape = torch.arange(batch, device=device), torch.Size((batch, embed_dim))
-        if rows == 0:  # every sequence is empty; gradients are zeros, of the local branch too
-            local = sum(weight.sum() for weight in (w_ls, b_ls, w_le, b_le))
-            return (w.sum() + (g.sum() + local) * 0).to(last.dtype).expand(shape).contiguous()
-        chosen = (start + token).clamp(max=rows - 1)
-        wanted = real[chosen] & (sequence[chosen] == owner) & (start + token < rows)
-
-    def take(values: Tensor, index: Tensor) -> Tensor:
-        return values if index is position else values.index_select(0, index)
-
-    # u and l; a tap outside the sequence sees zero
-    half = (w_ls.shape[2] - 1) // 2
-    if half == 0:
-        squeezed = F.linear(take(w, chosen), w_ls[:, :, 0], b_ls)
-    else:
-        around, around_sequence = F.pad(w, (0, 0, half, half)), F.pad(sequence, (half, half), value=-1)
-        squeezed = b_ls
-        for tap in range(w_ls.shape[2]):
-            if token is None:
-                seen, seen_sequence = around[tap : tap + rows], around_sequence[tap : tap + rows]
-            else:
-                seen, seen_sequence = around.index_select(0, chosen + tap), around_sequence[chosen + tap]
-            squeezed = squeezed + F.linear(torch.where((seen_sequence == owner)[:, None], seen, 0), w_ls[:, :, tap])
-    local = F.linear(phi(squeezed), w_le[:, :, 0], b_le)
-
-    # m and z
-    logits = take(g, owner) + local
-    if output == "residual":
-        result = take(w, chosen) + logits
-    else:
-        gate = torch.sigmoid(logits)
-        if output == "gate":
-            result = gate
-        elif fuse == "gate" or y is None:
-            result = gate * take(w, chosen)
+        rows = last.shape[0] if cu_seqlens is not None else last.shape[0] * last.shape[1]
+        position = torch.arange(rows, device=device)
+        real = torch.ones(rows, dtype=torch.bool, device=device) if mask is None else mask.reshape(-1) != 0
+        if cu_seqlens is None:
+            batch, length = last.shape[:2]
+            start = torch.arange(batch, device=device) * length
+            sequence = torch.arange(batch, device=device).repeat_interleave(length)
         else:
-            result = gate * take(x, chosen) + (1 - gate) * take(y, chosen)
-    # reshaped before and not after: FSDP2's hooks are lost on a view that is changed in place
-    return torch.where(wanted.reshape(*shape[:-1], 1), result.reshape(shape), 0).to(last.dtype)
+            batch, start = cu_seqlens.shape[0] - 1, cu_seqlens[:-1].long()
+            sequence = torch.searchsorted(cu_seqlens[1:].contiguous(), position, right=True)
+
+        # w; padding may hold anything, NaN included, so it is replaced and never multiplied by zero
+        def at_real(states: Tensor) -> Tensor:
+            return torch.where(real[:, None], states, 0)
+
+        x, y = last.to(dtype), None if lower is None else lower.to(dtype)
+        if fuse == "select" and y is not None:
+            x, y = at_real(x.reshape(rows, embed_dim)), at_real(y.reshape(rows, embed_dim))
+            w = x + y
+        else:
+            # added before they take another shape, behind which dx and dy would share memory unnoticed by autograd
+            w = at_real((x if y is None else x + y).reshape(rows, embed_dim))
+
+        # p and g
+        tokens = torch.zeros(batch, dtype=dtype, device=device).index_add(0, sequence, real.to(dtype))
+        pooled = torch.zeros(batch, embed_dim, dtype=dtype, device=device).index_add(0, sequence, w)
+        pooled = pooled / tokens.clamp(min=1)[:, None]
+        g = F.linear(phi(F.linear(pooled, w_gs, b_gs)), w_ge, b_ge)
+
+        # the rows asked for: all, or one a sequence
+        chosen, owner, wanted, shape = position, sequence, real, last.shape
+        if token is not None:
+            owner, shape = torch.arange(batch, device=device), torch.Size((batch, embed_dim))
+            if rows == 0:  # every sequence is empty; gradients are zeros, of the local branch too
+                local = sum(weight.sum() for weight in (w_ls, b_ls, w_le, b_le))
+                return (w.sum() + (g.sum() + local) * 0).to(last.dtype).expand(shape).contiguous()
+            chosen = (start + token).clamp(max=rows - 1)
+            wanted = real[chosen] & (sequence[chosen] == owner) & (start + token < rows)
+
+        def take(values: Tensor, index: Tensor) -> Tensor:
+            return values if index is position else values.index_select(0, index)
+
+        # u and l; a tap outside the sequence sees zero
+        half = (w_ls.shape[2] - 1) // 2
+        if half == 0:
+            squeezed = F.linear(take(w, chosen), w_ls[:, :, 0], b_ls)
+        else:
+            around, around_sequence = F.pad(w, (0, 0, half, half)), F.pad(sequence, (half, half), value=-1)
+            squeezed = b_ls
+            for tap in range(w_ls.shape[2]):
+                if token is None:
+                    seen, seen_sequence = around[tap : tap + rows], around_sequence[tap : tap + rows]
+                else:
+                    seen, seen_sequence = around.index_select(0, chosen + tap), around_sequence[chosen + tap]
+                squeezed = squeezed + F.linear(torch.where((seen_sequence == owner)[:, None], seen, 0), w_ls[:, :, tap])
+        local = F.linear(phi(squeezed), w_le[:, :, 0], b_le)
+
+        # m and z
+        logits = take(g, owner) + local
+        if output == "residual":
+            result = take(w, chosen) + logits
+        else:
+            gate = torch.sigmoid(logits)
+            if output == "gate":
+                result = gate
+            elif fuse == "gate" or y is None:
+                result = gate * take(w, chosen)
+            else:
+                result = gate * take(x, chosen) + (1 - gate) * take(y, chosen)
+        # reshaped before and not after: FSDP2's hooks are lost on a view that is changed in place
+        return torch.where(wanted.reshape(*shape[:-1], 1), result.reshape(shape), 0).to(last.dtype)
 
 
 def aif_reference(

@@ -59,7 +59,7 @@ def forward(
 ) -> ForwardResult:
     """z (B, E) of one token a sequence in three launches.
 
-    One more where sequences are long or packed, and one where E H is large (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`).
+    One more where sequences are long or packed, and one where E H exceeds 2^18 (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`).
 
     Args:
         last, lower, weights, mask, cu_seqlens, token, fuse, activation: as `fused_aif` takes them, checked.
@@ -113,7 +113,8 @@ def backward(
 ) -> BackwardResult:
     """All gradients in six launches; x and y are read at the chosen rows alone, dx (and dy) written once.
 
-    Four launches where dx and dy are not needed; one more where E H is large (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`).
+    Four launches where dx and dy are not needed; one more where E H exceeds 2^18 and they are needed
+    (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`).
 
     Args:
         dz: (B, E), gradient of z.

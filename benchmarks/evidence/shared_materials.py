@@ -11,7 +11,7 @@ from dlfa.models.configuration import DLFAConfig
 from dlfa.training.materials import Materials, compute_states, load_data, load_materials
 from dlfa.training.run_config import RunConfig
 
-# The fields of a run's configuration that `dlfa.training.prepare` wants equal in runs that share materials.
+# The fields of a run's configuration that `dlfa.training.train.prepare` wants equal in runs that share materials.
 _SHARED = (
     "task", "model", "data_dir", "languages", "max_length", "max_train_examples", "max_eval_examples",
     "eval_batch_size", "bf16", "fp16", "freeze_encoder", "states_dtype", "states_cache",

@@ -40,7 +40,7 @@ def analyze(
         quiet_libraries()
         from rich.console import Console
 
-        from ..files.output_paths import check_folder
+        from ..training.output_paths import check_folder
         from .document import gate_table, layer_table, probe_text, variance_table, write_analysis
         from .findings import analyze as analyze_subject
         from .findings import load_probe_data

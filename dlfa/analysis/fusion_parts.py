@@ -71,16 +71,11 @@ def fusion_parts(
 
 def _aif_parts(fusion: AIFSequence, states: dict[str, Tensor], mask: Tensor | None) -> FusionParts:
     """Step by step: the gate multiplies all that was fused before, and its own lower input by m or 1 - m."""
-    fused = states[LAST]
+    names = [name for name in states if name != LAST]
+    gates = tuple(gate.float() for gate in fusion.gates(states[LAST], [states[name] for name in names], mask))
     coefficients: dict[str, Tensor] = {}
-    gates = []
-    final = len(fusion.aif) - 1
-    for step, (aif, name) in enumerate(zip(fusion.aif, [name for name in states if name != LAST], strict=True)):
+    for aif, gate, name in zip(fusion.aif, gates, names, strict=True):
         assert isinstance(aif, FusedAIF)
-        gate = aif.gate(fused, states[name], mask).float()
-        gates.append(gate)
         coefficients = {earlier: value * gate for earlier, value in coefficients.items()} or {LAST: gate}
         coefficients[name] = gate if aif.fuse == "gate" else 1 - gate
-        if step < final:
-            fused = aif(fused, states[name], mask)
-    return FusionParts(coefficients, states, tuple(gates))
+    return FusionParts(coefficients, states, gates)

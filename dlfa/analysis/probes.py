@@ -20,13 +20,13 @@ STRENGTH = 0.01  # C of the probes; 0.1 and 1 fitted the training language bette
 _ITERATIONS = 300
 
 
-def make_probe(strength: float = STRENGTH) -> Any:
-    """Standardised features and L2-regularised multinomial logistic regression, scikit-learn's, C = `strength`."""
+def make_probe() -> Any:
+    """Standardised features and L2-regularised multinomial logistic regression, scikit-learn's, C = `STRENGTH`."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=_ITERATIONS, tol=1e-3))
+    return make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=_ITERATIONS, tol=1e-3))
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,11 @@ def score_label_probes(
     return {**scores, "majority": [float(np.mean([label == probes.majority for label in states.labels]))]}
 
 
-def language_probe(sentences: Mapping[str, NDArray[np.float32]], strength: float = STRENGTH) -> dict[str, Any]:
+def language_probe(sentences: Mapping[str, NDArray[np.float32]]) -> dict[str, Any]:
     """Tell the language of a sentence from the mean of its tokens' states, layer by layer.
 
     Args:
         sentences: by language, (layers, S, E).
-        strength: of the probes, see `make_probe`.
 
     Returns:
         By layer: "accuracy", cross-validated over `FOLDS` folds, every language weighing the same; its "deviation"
@@ -101,7 +100,7 @@ def language_probe(sentences: Mapping[str, NDArray[np.float32]], strength: float
     }  # fmt: skip
     for layer in np.concatenate(list(sentences.values()), axis=1):
         with _impatient():
-            scores = cross_validate(make_probe(strength), layer, labels, cv=folds, scoring=scoring)
+            scores = cross_validate(make_probe(), layer, labels, cv=folds, scoring=scoring)
         result["accuracy"].append(float(scores["test_accuracy"].mean()))
         result["deviation"].append(float(scores["test_accuracy"].std(ddof=1)))
         result["log_loss"].append(-float(scores["test_log_loss"].mean()))

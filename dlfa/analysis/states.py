@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.batching import PaddingCollator, by_length
-from ..data.examples import Example, LabelledText, TaggedSentence
+from ..data.examples import Example, gold_labels
 from ..models.words import mean_of_subwords, mean_of_tokens
 from ..tasks import Encoding, Feature
 from .fusion_parts import FusionParts, fusion_parts
 from .subject import Subject
 
-BATCH_SIZE = 32
+BATCH_SIZE = 32  # sequences
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,13 @@ class LanguageStates:
 Watcher = Callable[[FusionParts, Tensor], None]
 
 
-def language_states(
-    subject: Subject, examples: Sequence[Example], watch: Watcher | None = None, batch_size: int = BATCH_SIZE
-) -> LanguageStates:
+def language_states(subject: Subject, examples: Sequence[Example], watch: Watcher | None = None) -> LanguageStates:
     """Run the encoder and the fusion over `examples` once and keep what probes need of every layer.
 
     Args:
         subject: the model.
         examples: of one language, labelled.
         watch: sees every batch's fusion.
-        batch_size: sequences a batch.
 
     Returns:
         The states of the layers in the order of `subject.layer_names`.
@@ -62,7 +59,7 @@ def language_states(
     collate = PaddingCollator(subject.tokenizer)
     units: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(features)
     sentences: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(features)
-    for places in by_length([len(feature.inputs["input_ids"]) for feature in features], batch_size):
+    for places in by_length([len(feature.inputs["input_ids"]) for feature in features], BATCH_SIZE):
         inputs = collate([features[place].inputs for place in places])
         inputs = {name: value.to(subject.model.device) for name, value in inputs.items()}
         layers, parts = _all_layers(subject, inputs)
@@ -81,7 +78,7 @@ def language_states(
         lengths[feature.example] += vector.shape[1]
     return LanguageStates(
         np.concatenate([empty, *units], axis=1),
-        [label for example in examples for label in _labels(example)],
+        [label for example in examples for label in gold_labels(example)],
         lengths,
         np.stack(sentences, axis=1) if sentences else empty,
     )
@@ -112,7 +109,7 @@ def _real_tokens(subject: Subject, inputs: dict[str, Tensor]) -> Tensor:
 
 def _reads_first_token(subject: Subject) -> bool:
     """Whether the first token of each sequence is all that the head sees."""
-    return subject.task.labels_sequences and subject.model.config.classifier_pooling == "first"
+    return subject.task.kind == "pair" and subject.model.config.classifier_pooling == "first"
 
 
 def _first_token(tokens: Tensor) -> Tensor:
@@ -146,9 +143,3 @@ def _one_subword(index: Tensor, *, last: bool) -> Tensor:
     other = torch.full_like(index[:, :1], -1)
     neighbour = torch.cat([index[:, 1:], other], 1) if last else torch.cat([other, index[:, :-1]], 1)
     return torch.where(index != neighbour, index, -1)
-
-
-def _labels(example: Example) -> tuple[str, ...]:
-    if isinstance(example, TaggedSentence):
-        return example.tags
-    return (str(example.label),) if isinstance(example, LabelledText) else ()

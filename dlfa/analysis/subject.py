@@ -10,12 +10,11 @@ from transformers import PreTrainedTokenizerBase
 from ..evaluation.saved_runs import load_run
 from ..models.config_files import load_config
 from ..models.configuration import LABEL_SUBWORDS
-from ..models.modeling import DLFAModel
 from ..models.positions import check_length
 from ..models.pretrained import DLFAPreTrainedModel, no_encoder
 from ..processes import default_device
 from ..tasks import Task, get_task
-from ..training.materials import load_tokenizer
+from ..training.materials import load_encoder, load_tokenizer
 
 FUSED = "fused"  # the name of the fusion's output among the layers
 
@@ -83,10 +82,7 @@ def load_subject(
     chosen = get_task(task)
     length = max_length or chosen.preset.max_length
     tokenizer = load_tokenizer(model, length)
-    try:
-        encoder = DLFAModel.from_encoder(model, fusion_layer=None)
-    except OSError as error:
-        raise no_encoder(model, error) from error
+    encoder = load_encoder(model)
     check_length(encoder.encoder, model, length)
     name = path.resolve().name if path.is_dir() else model
     encoder.to(default_device())  # type: ignore[arg-type]

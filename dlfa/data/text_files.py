@@ -1,4 +1,4 @@
-"""Files of labelled texts: a `text<TAB>label` or `first<TAB>second<TAB>label` a line (xnli, paws-x and their like)."""
+"""Files of labelled texts: `first<TAB>second<TAB>label` a line (xnli, paws-x and their like)."""
 
 from __future__ import annotations
 

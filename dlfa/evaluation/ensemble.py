@@ -12,10 +12,10 @@ from scipy.special import logsumexp, softmax
 
 from ..data.examples import Example
 from ..files import atomic
-from ..files.directory_lock import exclusive
 from ..processes import check_alone
 from ..tasks import Task
 from ..tasks.question_answering import Span
+from ..training.directory_lock import exclusive
 from ..training.run_config import RunConfig
 from ..training.run_directory import RunDirectory
 from .batch_size import EVAL_BATCH_SIZE
@@ -64,7 +64,7 @@ class EnsembleConfig:
         if len(self.runs) < 2 or len({run.resolve() for run in self.runs}) < len(self.runs):
             raise ValueError(f"an ensemble needs at least two runs, none of them twice, got {_names(self.runs)}")
         if self.split not in ("test", "dev"):
-            raise ValueError(f"--split must be test or dev, got {self.split!r}")
+            raise ValueError(f"split must be test or dev, got {self.split!r}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.max_eval_examples is not None and self.max_eval_examples < 0:
@@ -168,7 +168,7 @@ def together(several: Sequence[Sequence[Any]], vote: bool) -> list[Any]:
     """The scores of an ensemble from those of its members.
 
     Args:
-        several: of each member the scores of every example, as `dlfa.evaluation.example_scores` gives them.
+        several: of each member the scores of every example, as `dlfa.evaluation.evaluate.example_scores` gives them.
         vote: count each member's first choice; else average the probabilities.
 
     Returns:

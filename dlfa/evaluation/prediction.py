@@ -9,7 +9,7 @@ from ..data.examples import DataError, Example, LabelledText, TaggedSentence
 from ..data.lines import columns, example_lines, numbered_lines
 from ..data.squad_files import read_squad_file
 from ..data.text_files import unquoted
-from ..tasks import ClassificationTask, Task
+from ..tasks import PairTask, Task
 from .batch_size import EVAL_BATCH_SIZE
 from .saved_runs import SavedRun
 
@@ -37,8 +37,8 @@ def read_input(task: Task, path: Path, input_format: str = "auto") -> list[Examp
     if task.kind == "qa":
         return list(read_squad_file(path, need_answers=False))
     examples: list[Example]
-    if isinstance(task, ClassificationTask):
-        examples = list(_read_texts(task, path))
+    if isinstance(task, PairTask):
+        examples = list(_read_pairs(task, path))
     else:
         examples = list(_read_sentences(path, input_format))
     if not examples:
@@ -46,7 +46,7 @@ def read_input(task: Task, path: Path, input_format: str = "auto") -> list[Examp
     return examples
 
 
-def _read_texts(task: ClassificationTask, path: Path) -> list[LabelledText]:
+def _read_pairs(task: PairTask, path: Path) -> list[LabelledText]:
     examples = []
     for number, line in example_lines(path):
         fields = columns(path, number, line, task.columns, optional="label")

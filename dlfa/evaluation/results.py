@@ -54,7 +54,7 @@ def summary(
         "fusion_layer": getattr(config, "fusion_layer", None),
         "fuse": getattr(config, "fuse", None),
         "label_subword": getattr(config, "label_subword", None) if task.kind == "token" else None,
-        "classifier_pooling": getattr(config, "classifier_pooling", None) if task.labels_sequences else None,
+        "classifier_pooling": getattr(config, "classifier_pooling", None) if task.kind == "pair" else None,
         "seed": seed,
         "split": split,
         **scores(task, evaluations),

@@ -34,7 +34,6 @@ from .results import backend_of, recorded_config
 
 _AUTO = {
     "token": AutoModelForTokenClassification,
-    "sequence": AutoModelForSequenceClassification,
     "pair": AutoModelForSequenceClassification,
     "qa": AutoModelForQuestionAnswering,
 }

@@ -1,1 +1,1 @@
-"""Files: written as a whole or not at all, by one process at a time, and where they go."""
+"""Files: written as a whole or not at all, read with errors that name them, and where caches go."""

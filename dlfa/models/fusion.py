@@ -155,7 +155,7 @@ class FusionSequence(Fusion):
 
 
 def _branch_options(config: DLFAConfig) -> dict[str, Any]:
-    """What AIF and its control have in common, and so are comparable by."""
+    """The options AIF and the residual control share, so that both have the same parameters."""
     return {name: getattr(config, name) for name in ("reduction", "squeeze_dim", "kernel_size", "activation")}
 
 

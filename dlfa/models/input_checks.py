@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from dlfa_kernels.checks import check_mask, check_tensor, values_can_be_read
 
 from ..data.ignored_label import IGNORED
-from ..training.embedding_rows import embedding_table
+from .embedding_table import embedding_table
 from .positions import longest_sequence, position_table
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..files import atomic
-from ..files.output_paths import make_folder
+from ..training.output_paths import make_folder
 from ..training.run_directory import RunDirectory, remove_if_empty
 from .comparison import DLFA, LAST, METRIC, TASK, FineTuning, compare, fine_tune, most_frequent_tag
 from .corpus import LANGUAGES, Corpus, CorpusSize, corpus_files

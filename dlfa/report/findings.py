@@ -152,7 +152,7 @@ class Findings:
         return [pair for pair in pairs if pair[0] in chosen or pair[0].mode not in modes]
 
 
-def find(comparison: Comparison, *, resamples: int = 2000, data_dir: Path | None = None) -> Findings:
+def find(comparison: Comparison, *, resamples: int, data_dir: Path | None = None) -> Findings:
     """Compute the findings of a comparison.
 
     Args:

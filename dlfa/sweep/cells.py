@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import Any
 
 import torch
 
+from ..processes import end_with_parent
 from ..terminal import quiet_libraries
 from ..training.materials import Materials, load_data, load_materials
 from ..training.recorded_runs import run_recorded, write_error
@@ -81,7 +81,7 @@ _in_worker: dict[str, Materials] = {}
 
 def _start_worker(numbers: Any, processes: int, gpus: int) -> None:
     """Give this process its own GPU, or its share of the cores, before anything touches either."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     number = numbers.get()
     if gpus > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
@@ -89,14 +89,6 @@ def _start_worker(numbers: Any, processes: int, gpus: int) -> None:
     elif gpus == 0:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     quiet_libraries()
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent is gone, however it went: the same command again is then alone in the cells."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _run_in_worker(config: SweepConfig, cell: Cell, keep_models: bool) -> None:

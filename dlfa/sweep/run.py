@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..files.directory_lock import LOCK, exclusive
 from ..files.json_files import read_object
 from ..frozen.fingerprints import weights_fingerprint
 from ..processes import check_alone
+from ..training.directory_lock import LOCK, exclusive
 from ..training.intermediate import Predecessor
 from ..training.materials import compute_states, load_data, load_encoder, load_materials
 from ..training.run_config import differences

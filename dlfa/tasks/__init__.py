@@ -1,14 +1,13 @@
 """Tasks: what they are, where their data come from, how they are scored."""
 
 from .base import Encoding, Feature, HubSource, Preset, Task
-from .classification import ClassificationTask, PairTask
+from .classification import PairTask
 from .question_answering import QuestionAnsweringTask
 from .registry import TASKS, get_task
 from .tagging import TaggingTask
 
 __all__ = [
     "TASKS",
-    "ClassificationTask",
     "Encoding",
     "Feature",
     "HubSource",

@@ -99,14 +99,9 @@ class Task(ABC, Generic[E]):
         default_factory=lambda: {split: (f"{split}-{{lang}}.tsv",) for split in SPLITS}
     )
 
-    kind: ClassVar[str]  # "token", "sequence", "pair" or "qa"
+    kind: ClassVar[str]  # "token", "pair" or "qa"
     model_class: ClassVar[str]  # the name of the DLFA model with the head for it
     prediction_suffix: ClassVar[str] = ".tsv"
-
-    @property
-    def labels_sequences(self) -> bool:
-        """Whether there is one label a sequence: of a text, or of a pair."""
-        return self.kind in ("sequence", "pair")
 
     @abstractmethod
     def read_file(self, path: Path) -> list[E]:

@@ -1,4 +1,4 @@
-"""Classification of a text or of a pair of texts."""
+"""Classification of pairs of texts."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationTask(Task[LabelledText]):
-    """One label for each text; what does not fit the limit is cut from the end, in a pair from the longer text.
+class PairTask(Task[LabelledText]):
+    """One label for each pair of texts; what does not fit the limit is cut from the end of the longer text.
 
     Attributes:
-        columns: names of the text columns, one or two, on disk and on the Hub.
+        columns: names of the two text columns, on disk and on the Hub.
         label_column: the Hub's column of labels.
     """
 
-    columns: tuple[str, ...]
+    columns: tuple[str, str]
     label_column: str = "label"
 
-    kind = "sequence"
+    kind = "pair"
     model_class = "DLFAForSequenceClassification"
 
     def read_file(self, path: Path) -> list[LabelledText]:
@@ -56,14 +56,14 @@ class ClassificationTask(Task[LabelledText]):
         """
         if not examples:
             return []
-        needed = tokenizer.num_special_tokens_to_add(pair=len(self.columns) > 1) + len(self.columns)
+        needed = tokenizer.num_special_tokens_to_add(pair=True) + 2
         if encoding.max_length < needed:
             raise ValueError(
                 f"max_length must be at least {needed}, to leave room for a token of each text beside the special "
                 f"tokens, got {encoding.max_length}"
             )
-        texts = [[example.texts[side] for example in examples] for side in range(len(self.columns))]
-        encoded = tokenizer(*texts, truncation=True, max_length=encoding.max_length)
+        first, second = ([example.texts[side] for example in examples] for side in range(2))
+        encoded = tokenizer(first, second, truncation=True, max_length=encoding.max_length)
         features = []
         for index, example in enumerate(examples):
             inputs = {name: values[index] for name, values in encoded.items()}
@@ -99,10 +99,3 @@ class ClassificationTask(Task[LabelledText]):
     def prediction_text(self, examples: Sequence[LabelledText], predictions: Sequence[str]) -> str:
         """One label a line."""
         return "".join(f"{label}\n" for label in predictions)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairTask(ClassificationTask):
-    """One label for each pair of texts."""
-
-    kind = "pair"

@@ -15,13 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-
-def embedding_table(encoder: PreTrainedModel) -> nn.Module | None:
-    """The module that looks up `input_ids`; None for an encoder that has no one such, as CANINE, which hashes them."""
-    try:
-        return encoder.get_input_embeddings()
-    except NotImplementedError:
-        return None
+from ..models.embedding_table import embedding_table
 
 
 class RowEmbedding(nn.Module):

@@ -67,8 +67,8 @@ class RunConfig:
         seed: of initialisation, data order and dropout.
         max_train_examples: a fixed random subset of the training data; None takes all.
         max_eval_examples: likewise of the development set and of each test set.
-        save_steps: optimiser steps between checkpoints; None saves after each epoch. The development set is evaluated
-            at every checkpoint.
+        save_steps: optimiser steps between checkpoints; None saves after each epoch. For tasks that select their model
+            on it (`Preset.select_best`), the development set is evaluated at every checkpoint.
         eval_batch_size: sequences a batch of evaluation.
         bf16: train and evaluate under bfloat16 autocast.
         fp16: train and evaluate under float16 autocast, with loss scaling; needs a GPU.

@@ -16,7 +16,6 @@ from ..evaluation.evaluate import evaluate, model_for
 from ..evaluation.prediction_files import prediction_name, write_predictions
 from ..evaluation.results import backend_of, installed_version, recorded_config, summary
 from ..files import atomic
-from ..files.directory_lock import exclusive
 from ..files.json_files import read_object
 from ..frozen import StatesHead
 from ..frozen.fingerprints import weights_fingerprint
@@ -26,6 +25,7 @@ from ..models.pretrained import no_encoder
 from ..processes import default_device, process_state
 from ..tasks import Feature, Task
 from .checkpoints import newest_checkpoint
+from .directory_lock import exclusive
 from .embedding_rows import merge_rows, train_rows
 from .intermediate import Predecessor
 from .materials import Materials, encode_all, load_data, load_materials

@@ -1,6 +1,6 @@
 """The Triton kernels: a stage of the forward or backward pass a file, but all of the `token=i` form in token.py.
 
-Forward: squeeze (u before its activation, sums of w) -> pool -> context (g) -> expand (z).
+Forward: squeeze (a, or u with relu; sums of w) -> pool -> context (g) -> expand (z).
 Backward: reduce (ds summed, gradient of the squeeze) -> pool -> context (gradient of p) -> taps (dW_ls at k > 1) ->
 inputs (dx, dy) -> weights.
 What stages share is in rows.py (where a program's rows are, loads of states), chunks.py (blocks of H), gate.py and

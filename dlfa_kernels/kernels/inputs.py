@@ -93,7 +93,8 @@ def inputs_kernel(
             squeeze_weight (k, H, E), expand_weight (E, H): once per program; squeeze_weight at k > 1, and both with
             products of float32, once per tile, from cache
             context, pooled_gradient (B, E) float32: once per tile
-            mask, cu_seqlens: once per tile and block of E, the mask at k > 1 once more per tap
+            mask, cu_seqlens: once per tile and block of E, the mask at k > 1 once more per tap and step of at most 64
+            channels of H
             without NEEDS_DX neither squeeze_weight nor pooled_gradient, squeezed_gradient once at k = 1 and else not,
             and the mask once
     writes  with NEEDS_DX dx (B, T, E), and dy with SELECT: once

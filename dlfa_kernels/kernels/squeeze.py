@@ -97,7 +97,7 @@ def squeeze_kernel(
     A program works on SLOTS slots that follow each other, so that it reads the weights once for all of their tiles.
     Grid (cdiv(slots of a group, SLOTS), cdiv(H, CHUNKS BLOCK_H)). With all of H in one program, at k = 1:
     reads   x, y (B, T, E): once; at k > 1 each of the k taps reads its shifted rows again, from cache
-            mask (B, T), cu_seqlens (B+1,): once per tile, the mask at k > 1 once more per tap
+            mask (B, T), cu_seqlens (B+1,): once per tile, the mask at k > 1 once more per tap and block of E
             weight (k, H, E), bias (H,): once per program
     writes  squeezed (rows, H), a or with relu u = phi(a), in the dtype of products: once; 0 at padding
             sums (slots, E) float32, counts (slots,) int32: once, and zeros for the slots that the last program has too

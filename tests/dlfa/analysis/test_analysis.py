@@ -140,8 +140,8 @@ def test_a_label_probe_finds_what_transfers():
 
 
 def test_a_language_probe_finds_the_layer_that_tells():
-    states = {code: made_states(8 * index, ["X", "Y"] * 10, seed=index).units for index, code in enumerate("abc")}
-    found = language_probe(states, strength=1.0)
+    states = {code: made_states(8 * index, ["X", "Y"] * 100, seed=index).units for index, code in enumerate("abc")}
+    found = language_probe(states)
     assert found["chance"] == pytest.approx(1 / 3)
     assert found["accuracy"][1] > 0.95
     assert found["accuracy"][0] < 0.6
@@ -154,11 +154,12 @@ def test_a_language_probe_finds_the_layer_that_tells():
 
 
 @pytest.mark.parametrize("label_subword", ["first", "last", "mean"])
-def test_units_are_the_words_states(encoder, tmp_path, label_subword):
+def test_units_are_the_words_states(encoder, tmp_path, monkeypatch, label_subword):
     """Batched and in windows, against one word after the other from transformers' own hidden states."""
     subject = load_subject(str(encoder), "udpos", max_length=12, label_subword=label_subword)
     examples = read_split(subject.task, make_udpos(tmp_path), "test", "de")[:6]
-    states = language_states(subject, examples, batch_size=3)
+    monkeypatch.setattr("dlfa.analysis.states.BATCH_SIZE", 3)
+    states = language_states(subject, examples)
     assert states.lengths == [len(example.words) for example in examples]
     assert states.labels == [tag for example in examples for tag in example.tags]
     assert states.units.shape == (3, sum(states.lengths), 32)

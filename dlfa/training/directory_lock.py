@@ -10,8 +10,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..processes import process_state
-from ..training.run_directory import RunDirectory
 from .output_paths import make_folder
+from .run_directory import RunDirectory
 
 LOCK = ".lock"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..training.run_directory import RunDirectory
-from . import atomic
+from ..files import atomic
+from .run_directory import RunDirectory
 
 
 def check_file(option: str, path: Path) -> None:
