@@ -59,8 +59,9 @@ def test_from_encoder_takes_a_directory_an_encoder_or_a_model_with_a_head(tmp_pa
     by_path = DLFAModel.from_encoder(str(tmp_path), fusion_layer=1)
     assert by_path.dtype == torch.float32
     assert by_path.encoder.pooler is None
-    assert DLFAModel.from_encoder(tmp_path, fusion_layer=1, dtype=torch.float16).fusion.aif[0].gate_bias == 0.0
-    assert DLFAModel.from_encoder(tmp_path, fusion_layer=1, dtype="float16").dtype == torch.float16
+    for dtype in (torch.float16, "float16"):
+        model = DLFAModel.from_encoder(tmp_path, fusion_layer=1, dtype=dtype)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float16}
     by_object = DLFAModel.from_encoder(AutoModel.from_pretrained(tmp_path, dtype="float32"), fusion_layer=1)
     with_head = BertForMaskedLM.from_pretrained(tmp_path, dtype="float32")
     by_head = DLFAModel.from_encoder(with_head, fusion_layer=1)
