@@ -80,11 +80,13 @@ def test_same_training_as_with_the_encoder_run_at_every_step(base, finished, tmp
             module.p = 0.0
     ordinary = fit(prepared)
     _, frozen = finished
-    assert frozen["train"]["loss"] == pytest.approx(ordinary["train"]["loss"], rel=1e-4)
+    # Of four seeds, losses are apart by 1e-8, relatively, and weights by 3e-8. Adam, which divides by the size of a
+    # gradient, makes more of a rounding error where there is almost no gradient.
+    assert frozen["train"]["loss"] == pytest.approx(ordinary["train"]["loss"], rel=1e-6)
     a = DLFAForTokenClassification.from_pretrained(config.output_dir).state_dict()
     b = DLFAForTokenClassification.from_pretrained(finished[0].output_dir).state_dict()
     for name in a:
-        assert torch.allclose(a[name], b[name], atol=2e-4), name
+        assert torch.allclose(a[name], b[name], rtol=0, atol=1e-5), name
 
 
 @pytest.mark.parametrize(
@@ -186,7 +188,8 @@ def test_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
 
 def test_states_in_half_precision_are_the_states(base, finished, tmp_path):
     results = train(dataclasses.replace(base, output_dir=tmp_path / "run", states_dtype="float16"))
-    assert results["train"]["loss"] == pytest.approx(finished[1]["train"]["loss"], rel=1e-2)
+    # the states are rounded by 5e-4 either way, which moves the mean loss of four seeds by 4e-6 at most
+    assert results["train"]["loss"] == pytest.approx(finished[1]["train"]["loss"], rel=1e-4)
     files = [np.load(path, mmap_mode="r") for path in (base.states_cache / "states").glob("*/*-float16/last.npy")]
     assert files
     assert all(states.dtype == np.float16 for states in files)

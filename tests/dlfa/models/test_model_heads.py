@@ -96,7 +96,8 @@ def test_states_and_head_called_apart_give_what_forward_gives(head: type) -> Non
         kept = [state.half() for state in (states.last, *states.lowers)]
         half = model.head_from_states(kept[0], kept[1:], inputs["attention_mask"], **labels)
         field = next(iter(set(whole.keys()) & {"logits", "start_logits", "last_hidden_state"}))
-        torch.testing.assert_close(half[field].float(), whole[field], rtol=0.02, atol=0.02)
+        eps = torch.finfo(torch.float16).eps  # of 20 seeds, the worst is off by 0.6 eps of 1 + |value|
+        torch.testing.assert_close(half[field].float(), whole[field], rtol=2 * eps, atol=2 * eps)
     assert len(whole.gate) == 2
     assert whole.gate[0].shape == ((2, WIDTH) if head is DLFAForSequenceClassification else (2, 7, WIDTH))
     assert ((whole.gate[0] >= 0) & (whole.gate[0] <= 1)).all()
@@ -196,7 +197,9 @@ def test_words_are_classified_by_the_mean_of_their_subwords() -> None:
     chosen = labels != -100
     torch.testing.assert_close(output.loss, F.cross_entropy(output.logits[chosen], labels[chosen]))
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(model(**inputs, word_index=WORDS).logits.float(), words, rtol=0.05, atol=0.05)
+        rounded = model(**inputs, word_index=WORDS).logits.float()
+    eps = torch.finfo(torch.bfloat16).eps  # seven times what the worst of 12 seeds is off by
+    torch.testing.assert_close(rounded, words, rtol=eps, atol=eps)
 
 
 @pytest.mark.parametrize(
