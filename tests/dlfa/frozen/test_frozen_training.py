@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from launched_training import assert_same_weights
 from safetensors import safe_open
 from tiny_tasks import make_encoder
 from transformers import BertModel
@@ -83,10 +84,7 @@ def test_same_training_as_with_the_encoder_run_at_every_step(base, finished, tmp
     # Of four seeds, losses are apart by 1e-8, relatively, and weights by 3e-8. Adam, which divides by the size of a
     # gradient, makes more of a rounding error where there is almost no gradient.
     assert frozen["train"]["loss"] == pytest.approx(ordinary["train"]["loss"], rel=1e-6)
-    a = DLFAForTokenClassification.from_pretrained(config.output_dir).state_dict()
-    b = DLFAForTokenClassification.from_pretrained(finished[0].output_dir).state_dict()
-    for name in a:
-        assert torch.allclose(a[name], b[name], rtol=0, atol=1e-5), name
+    assert_same_weights(config.output_dir, finished[0].output_dir, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -128,20 +126,9 @@ def test_another_encoder_length_or_precision_has_states_of_its_own(base, tmp_pat
         assert passes[0] == [-1, 1], changes
 
 
-def test_interrupted_training_goes_on_to_the_same_result(base, finished, tmp_path, monkeypatch):
-    import dlfa.training.trainer as trainer
-
+def test_interrupted_training_goes_on_to_the_same_result(base, finished, tmp_path, interrupt_at_checkpoint):
     config = dataclasses.replace(base, output_dir=tmp_path / "run")
-    original = trainer.mark_complete
-
-    def stop(checkpoint, facts):
-        original(checkpoint, facts)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(trainer, "mark_complete", stop)
-    with pytest.raises(KeyboardInterrupt):
-        train(config)
-    monkeypatch.undo()
+    interrupt_at_checkpoint(config)
     kept = list((config.output_dir / "checkpoints").glob("checkpoint-*/model.safetensors"))
     with safe_open(kept[0], "pt") as file:
         assert not [name for name in file.keys() if name.startswith("encoder")]  # noqa: SIM118
