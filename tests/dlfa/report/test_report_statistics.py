@@ -23,14 +23,15 @@ from dlfa.report.tables import cost_table, difference_table
 from dlfa.report.variants import Variant
 from dlfa.tasks import TASKS
 
-DRAW = random.Random(0)
 LAST, AIF = Variant("last"), Variant("aif", (6,), "gate")
 
 
-def sentences(labels, count, longest=9):
-    lengths = [DRAW.randint(1, longest) for _ in range(count)]
+def sentences(labels, count, seed=0):
+    """Random tags of sentences of up to nine words; other ones by another seed, as of another language."""
+    draw = random.Random(seed)
+    lengths = [draw.randint(1, 9) for _ in range(count)]
     return [
-        TaggedSentence(tuple("abcdefghi"[:length]), tuple(DRAW.choice(labels) for _ in range(length)))
+        TaggedSentence(tuple("abcdefghi"[:length]), tuple(draw.choice(labels) for _ in range(length)))
         for length in lengths
     ]
 
@@ -46,7 +47,7 @@ def folder(tmp_path_factory):
     """Two seeds of last and of a better aif on three languages, with their gold labels."""
     root = tmp_path_factory.mktemp("results")
     task = TASKS["udpos"]
-    data = {language: sentences(task.labels[:5], 60) for language in ("en", "de", "fr")}
+    data = {language: sentences(task.labels[:5], 60, language) for language in ("en", "de", "fr")}
     for language, examples in data.items():
         write_tags(root / "gold" / f"test-{language}.tsv", examples)
     for seed in (1, 2):
@@ -119,7 +120,8 @@ def test_counts_of_tags_give_the_metrics(name, metrics):
 @pytest.mark.parametrize("metric", ["accuracy", "f1"])
 def test_counts_of_pairs_give_the_metrics(metric):
     task = TASKS["sick"]
-    examples = [LabelledText(("a", "b"), DRAW.choice(task.labels)) for _ in range(30)]
+    draw = random.Random(0)
+    examples = [LabelledText(("a", "b"), draw.choice(task.labels)) for _ in range(30)]
     predictions = corrupted(task, 0.5)("nl", examples, random.Random(1))
     counted = counted_metric(task, metric, "nl")
     total = counted.counts(examples, predictions).sum(axis=0)
@@ -239,7 +241,7 @@ def two_runs(folder, data, last, aif):
 
 
 def test_p_is_one_of_equal_runs_and_never_zero(tmp_path):
-    gold = {language: sentences(("NOUN", "VERB"), 20) for language in ("en", "de")}
+    gold = {language: sentences(("NOUN", "VERB"), 20, language) for language in ("en", "de")}
     right = {language: [example.tags for example in examples] for language, examples in gold.items()}
     wrong = {language: [("ADJ",) * len(tags) for tags in rows] for language, rows in right.items()}
     (tmp_path / "equal").mkdir()
@@ -264,7 +266,8 @@ def test_resamples_without_a_rare_label_do_not_move_their_mean(tmp_path):
 
 
 def test_a_language_of_one_sentence_goes_without_an_interval_and_the_others_keep_theirs(tmp_path):
-    gold = {"en": sentences(("NOUN", "VERB"), 20), "de": sentences(("NOUN",), 1), "fr": sentences(("NOUN", "VERB"), 40)}
+    tags = ("NOUN", "VERB")
+    gold = {"en": sentences(tags, 20, "en"), "de": sentences(tags[:1], 1, "de"), "fr": sentences(tags, 40, "fr")}
     right = {language: [example.tags for example in examples] for language, examples in gold.items()}
     wrong = {
         language: [tags if number % 2 else ("ADJ",) * len(tags) for number, tags in enumerate(rows)]
@@ -324,7 +327,7 @@ def test_findings(comparison):
 
 def test_the_layer_is_chosen_on_dev_and_the_oracle_stands_beside(tmp_path):
     task = TASKS["udpos"]
-    data = {language: sentences(task.labels[:5], 40) for language in ("en", "de")}
+    data = {language: sentences(task.labels[:5], 40, language) for language in ("en", "de")}
     for layer, rate, dev in ((2, 0.5, 0.80), (4, 0.1, 0.90), (6, 0.3, 0.95)):
         folder, train = tmp_path / f"l{layer}", {"best_dev": dev}
         make_run(folder, data, corrupted(task, rate), fusion="aif", fusion_layer=layer, train=train)
@@ -344,7 +347,7 @@ def test_the_layer_is_chosen_on_dev_and_the_oracle_stands_beside(tmp_path):
 @pytest.mark.parametrize(("layers", "shown"), [(6, range(6)), (7, (6,))])
 def test_a_table_of_languages_has_every_layer_or_the_chosen_one(tmp_path, layers, shown):
     task = TASKS["udpos"]
-    data = {language: sentences(task.labels[:5], 4) for language in ("en", "de")}
+    data = {language: sentences(task.labels[:5], 4, language) for language in ("en", "de")}
     make_run(tmp_path / "last", data, corrupted(task, 0.4))
     for layer in range(layers):
         make_run(
@@ -371,7 +374,7 @@ def test_discoveries_hold_over_all_languages_at_once(comparison, p_values, found
 
 def test_cost_is_told_as_a_multiple_of_the_baselines(tmp_path):
     task = TASKS["udpos"]
-    data = {language: sentences(task.labels[:5], 4) for language in ("en", "de")}
+    data = {language: sentences(task.labels[:5], 4, language) for language in ("en", "de")}
     for seed in (1, 2):
         for name, layer, seconds in (("last", None, 40.0), ("aif", 6, 50.0)):
             make_run(
@@ -398,7 +401,7 @@ def test_cost_is_told_as_a_multiple_of_the_baselines(tmp_path):
 )
 def test_without_predictions_or_data_a_note_says_why(tmp_path, spoil, message):
     task = TASKS["udpos"]
-    data = {language: sentences(task.labels[:3], 3) for language in ("en", "de")}
+    data = {language: sentences(task.labels[:3], 3, language) for language in ("en", "de")}
     for language, examples in data.items():
         write_tags(tmp_path / "gold" / f"test-{language}.tsv", examples)
     for name, fusion, layer in (("last", "last", None), ("aif", "aif", 6)):
