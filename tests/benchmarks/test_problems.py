@@ -67,7 +67,7 @@ def test_nothing_comes_near_zero_before_relu(case: Case, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("form", [FORMS[1], FORMS[2]], ids=str)
 def test_plain_code_keeps_within_the_limits_of_the_kernels(form: Case, dtype: str) -> None:
-    """Undecided, bfloat16 gradients are off by five times as much."""
+    """Without `decide_relu`, bfloat16 gradients are off by five times as much."""
     case = replace(form, shape=(4, 64, 256), squeeze_dim=64, dtype=dtype)
     problem = problems.make_problem(case, CPU)
     results = providers.results(providers.build(providers.EAGER, problem), problem)
