@@ -14,6 +14,7 @@ from suite_cases import FORMS, PACKED, TASK, session
 
 from benchmarks import floors, launch_counts, problems, providers
 from benchmarks.cases import Case
+from benchmarks.errors import relative_errors
 from benchmarks.results import case_keys
 from benchmarks.timing import Timing
 
@@ -30,7 +31,7 @@ def test_kernels_are_found_right_and_their_launches_counted(
         pass_: launch_counts.count_pass(pass_, call, problem, launch_counts.count_recorded) for pass_ in floors.PASSES
     }
     results = providers.results(call, problem)
-    assert max(problems.relative_errors(results, problems.exact(problem)).values()) < 2e-5
+    assert max(relative_errors(results, problems.exact(problem)).values()) < 2e-5
     assert results.keys() == {"z", *problems.GRADIENTS}
     assert launches == {"forward": counts[0], "backward": counts[1], "both": sum(counts)}
 

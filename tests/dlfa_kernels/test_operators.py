@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from aif_cases import GRADIENTS, LIMITS, Case, Inputs, make_inputs, relative_error, run
+from aif_cases import GRADIENTS, Case, Inputs, make_inputs, run
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.errors import LIMITS, relative_error
 from dlfa_kernels import FusedAIF, fused_aif
 from dlfa_kernels.overrides import record_launches
 
