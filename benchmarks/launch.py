@@ -15,9 +15,9 @@ from typing import Any
 
 from . import providers
 from .cases import core_case, shapes
+from .errors import relative_errors
 from .launch_counts import count_others, count_pass, count_recorded
 from .plots import Bars, size
-from .problems import relative_errors
 from .suite import Session, Suite, Task, Work, main, run_tasks
 from .timing import CapturedCall, synchronise
 

@@ -14,6 +14,7 @@ from dlfa_kernels import FusedAIF, aif_reference
 from dlfa_kernels.checks import AIFWeights
 
 from .cases import DTYPES, Case
+from .errors import LIMITS
 
 # float64 tensors of B*T*E elements that the definition and its backward keep at once, at most.
 TENSORS_OF_REFERENCE = 30
@@ -22,13 +23,8 @@ CPU_REFERENCE_BYTES = 1 << 30
 
 GRADIENTS = ("last", "lower", *AIFWeights._fields)
 
-# Relative errors in norm over which a result of ours counts as wrong, of z and of a gradient: those of the kernels'
-# tests. They hold at all sizes. What is rounded element by element is the same part of a norm however many there are.
-# Long sums go block by block in float32, rounded to nearest: their errors have either sign, as their terms do, and grow
-# no faster than the sums. Products as three of TF32 err by about 1e-6.
-LIMITS = {torch.bfloat16: (1e-2, 2e-2), torch.float16: (2e-3, 4e-3), torch.float32: (2e-5, 2e-5)}
-# Of the baselines: plain code rounds every intermediate result to its dtype, which at the smallest sizes takes up to
-# 2.2e-2 of a bfloat16 gradient's norm; and torch lets cuDNN run float32 convolutions in TF32.
+# As `LIMITS`, of the baselines: plain code rounds every intermediate result to its dtype, which at the smallest sizes
+# takes up to 2.2e-2 of a bfloat16 gradient's norm; and torch lets cuDNN run float32 convolutions in TF32.
 BASELINE_LIMITS = {torch.bfloat16: (2e-2, 5e-2), torch.float16: (4e-3, 1e-2), torch.float32: (1e-3, 4e-3)}
 # How far `decide_relu` keeps relu's arguments from zero, in standard deviations: none of 1e8 comes so far.
 DEVIATIONS = 6.0
@@ -155,24 +151,6 @@ def _sequences_at_once(problem: Problem) -> int:
         room = min(MOST_REFERENCE_BYTES, torch.cuda.mem_get_info(problem.last.device)[0] // 2)
     _, length, embed_dim = problem.case.shape
     return max(1, room // (TENSORS_OF_REFERENCE * 8 * length * embed_dim))
-
-
-def relative_errors(results: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
-    """|result - expected| / |expected| in Euclidean norm, of each result by name; infinite where one is NaN.
-
-    Args:
-        results: tensors of any shape.
-        expected: a tensor of that shape for each.
-    """
-    errors = {}
-    for name, result in results.items():
-        size = torch.linalg.vector_norm(expected[name], dtype=torch.float64).item()
-        distance = torch.linalg.vector_norm(
-            result.to(expected[name].dtype) - expected[name], dtype=torch.float64
-        ).item()
-        error = 0.0 if distance == 0 else distance / size if size > 0 else float("inf")
-        errors[name] = error if error == error else float("inf")
-    return errors
 
 
 def limit(name: str, dtype: torch.dtype, ours: bool) -> float:

@@ -21,10 +21,11 @@ from torch import Tensor
 from . import plots, providers
 from .budget import Budget, OutOfTime, time_limit
 from .cases import DTYPES, Case, Shape, shapes
+from .errors import relative_errors
 from .floors import Ceilings, floor_us
 from .hardware import ROOT, choose_device, folder_name, header, measure_ceilings
 from .output import print_table
-from .problems import Problem, beyond_limits, exact, limit, make_problem, relative_errors
+from .problems import Problem, beyond_limits, exact, limit, make_problem
 from .results import Results, case_keys
 from .timing import Stopwatch, Timing
 

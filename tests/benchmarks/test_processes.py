@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import run_limited
+from benchmarks import processes
+from benchmarks.processes import cuda_tool, run_limited
 
 ROOT = Path(__file__).resolve().parents[2]
 SLEEP = "import time; time.sleep(60)"
@@ -23,7 +24,7 @@ STUBBORN = (
 )
 # Runs such a command as the suites are run: in a session of its own, below a command that is run so too.
 NESTED = (
-    "import sys; from pathlib import Path; from benchmarks.processes import run_limited; "
+    "import sys; from pathlib import Path; from benchmarks.processes import cuda_tool, run_limited; "
     f"run_limited([sys.executable, '-c', {STUBBORN!r}, sys.argv[-1]], 50, cwd=Path('.'), grace=float(sys.argv[-2]))"
 )
 
@@ -66,7 +67,7 @@ def test_commands_end_with_all_that_they_started(tmp_path: Path) -> None:
 def test_a_background_job_that_ignores_interruptions_can_still_interrupt(tmp_path: Path) -> None:
     inner = "import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print('interrupted', flush=True)\n"
     script = (
-        "import signal, sys; from pathlib import Path; from benchmarks.processes import run_limited\n"
+        "import signal, sys; from pathlib import Path; from benchmarks.processes import cuda_tool, run_limited\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         f"run_limited([sys.executable, '-c', {inner!r}], 2.0, cwd=Path('.'), grace=20.0)\n"
     )
@@ -112,3 +113,17 @@ def test_nothing_outlives_an_outer_run_that_is_killed(tmp_path: Path) -> None:
     outer.send_signal(signal.SIGKILL)
     outer.wait()
     wait_for(lambda: not running(pid))
+
+
+def test_tools_of_the_cuda_toolkit_are_found_off_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "cuda"))
+    monkeypatch.setattr(processes, "NSIGHT_COMPUTE", tmp_path / "nsight-compute")
+    with pytest.raises(ValueError, match="ncu, of the CUDA toolkit, must be on the PATH, below CUDA_HOME or in /"):
+        cuda_tool("ncu")
+    for folder in ("nsight-compute/2025.2.0", "nsight-compute/2025.3.1", "cuda/bin"):
+        ncu_path = tmp_path / folder / "ncu"
+        ncu_path.parent.mkdir(parents=True)
+        ncu_path.write_text("#!/bin/sh\n")
+        ncu_path.chmod(0o755)
+        assert cuda_tool("ncu") == str(ncu_path)

@@ -23,7 +23,7 @@ from benchmarks.traffic import Case, measure
 from dlfa_kernels.backends import INTERPRETED
 from dlfa_kernels.launches import Launch
 from dlfa_kernels.overrides import using_l2_share
-from dlfa_kernels.tiles import choose_tiles
+from dlfa_kernels.tiles import Tile, choose_tiles
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="counts by Triton's interpreter: TRITON_INTERPRET=1")
 
@@ -207,6 +207,32 @@ def test_wide_kernels_write_once() -> None:
     assert 2 < moved(rows, "forward", "x")[0] <= 4
     assert 2 < moved(rows, "backward", "x")[0] <= 5
     assert moved(rows, "backward", "dz") == (pytest.approx(2), 0)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_the_mask_is_read_again_with_what_it_masks(kernel_size: int) -> None:
+    length, embed_dim, squeeze_dim = 64, 320, 80  # one tile, and several blocks of E and H
+    rows = counted((1, length, embed_dim), kernel_size=kernel_size)
+    tiles = choose_tiles(embed_dim, squeeze_dim, torch.bfloat16)
+    reads = {
+        kernel: read * embed_dim * 2 / 8  # in masks, of int64, from states, of bfloat16
+        for pass_ in ("forward", "backward")
+        for kernel, (read, _) in rows[pass_, "mask"]["by_kernel"].items()
+    }
+    taps = kernel_size - 2 / length  # each of the outer two sees one position outside the sequence
+
+    def blocks(tile: Tile) -> int:
+        return math.ceil(embed_dim / tile.block_e)
+
+    # The weight gradient goes by blocks of H too, and the input gradients by steps of at most 64 channels of it.
+    steps, blocks_h = (math.ceil(squeeze_dim / block) for block in (min(tiles.inputs.block_h, 64), tiles.taps.block_h))
+    # The fusion of so few tiles is split by channels.
+    expected = {"squeeze": 1.0, "expand": reads["expand"], "reduce": 1.0, "inputs": blocks(tiles.inputs)}
+    if kernel_size > 1:
+        expected["squeeze"] += taps * blocks(tiles.squeeze)
+        expected["inputs"] *= 1 + taps * steps
+        expected["taps"] = (kernel_size + taps) * blocks(tiles.taps) * blocks_h
+    assert reads == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("packed", [False, True])

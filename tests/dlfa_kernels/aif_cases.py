@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,12 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks import errors
 from dlfa_kernels import aif_reference
 from dlfa_kernels.backends import INTERPRETED
-from dlfa_kernels.checks import AIFWeights
-
-# Relative errors of the kernels in norm, at most: of z, and of a gradient.
-LIMITS = {torch.float32: (2e-5, 2e-5), torch.float16: (2e-3, 4e-3), torch.bfloat16: (1e-2, 2e-2)}
+from dlfa_kernels.checks import AIFWeights, weight_shapes
 
 PHI = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
@@ -117,12 +116,12 @@ def make_weights(
     embed_dim: int, squeeze_dim: int, kernel_size: int, generator: torch.Generator, dtype: torch.dtype = torch.float32
 ) -> AIFWeights:
     """Random weights that keep every stage near unit size, so that no branch drowns in another."""
-    e, h, k = embed_dim, squeeze_dim, kernel_size
-    shapes = [((h, e, k), e * k), ((h,), 4), ((e, h, 1), h), ((e,), 4), ((h, e), e), ((h,), 4), ((e, h), h), ((e,), 4)]
-    return AIFWeights._make(
-        (torch.randn(shape, generator=generator, dtype=torch.float64) / fan_in**0.5).to(dtype)
-        for shape, fan_in in shapes
-    )
+
+    def make(shape: tuple[int, ...]) -> Tensor:
+        fan_in = math.prod(shape[1:]) if len(shape) > 1 else 4
+        return (torch.randn(shape, generator=generator, dtype=torch.float64) / fan_in**0.5).to(dtype)
+
+    return AIFWeights._make(map(make, weight_shapes(embed_dim, squeeze_dim, kernel_size)))
 
 
 def make_inputs(case: Case, device: torch.device | str = "cpu") -> Inputs:
@@ -176,15 +175,6 @@ def run(
     return {"z": z.detach(), **dict(zip(leaves, zero_filled, strict=True))}
 
 
-def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """|actual - expected| / |expected| in Euclidean norm; infinite where a zero is missed or a NaN got through."""
-    assert actual.shape == expected.shape, f"{tuple(actual.shape)} for {tuple(expected.shape)}"
-    distance, size = (actual.double() - expected.double()).norm().item(), expected.double().norm().item()
-    if distance == 0:
-        return 0.0
-    return distance / size if size > 0 and distance == distance else float("inf")
-
-
 def worst_row_errors(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
     """As `relative_errors`, of the worst row, a token's or an output channel's: in the whole one wrong tile can hide.
 
@@ -204,9 +194,9 @@ def worst_row_errors(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> 
 
 
 def relative_errors(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
-    """`relative_error` of each of `run`'s results."""
+    """`benchmarks.errors.relative_errors`, of all of `run`'s results."""
     assert actual.keys() == expected.keys()
-    return {name: relative_error(actual[name], expected[name]) for name in expected}
+    return errors.relative_errors(actual, expected)
 
 
 def assert_equal_bits(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -223,7 +213,7 @@ def assert_equal_to_rounding(actual: dict[str, Tensor], expected: dict[str, Tens
         return assert_equal_bits(actual, expected)
     for name, value in expected.items():
         places = 8 if value.dtype == torch.float32 else 1
-        assert relative_error(actual[name], value) < places * torch.finfo(value.dtype).eps, name
+        assert errors.relative_error(actual[name], value) < places * torch.finfo(value.dtype).eps, name
 
 
 def exact(inputs: Inputs, case: Case) -> dict[str, Tensor]:

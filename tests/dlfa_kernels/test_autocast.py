@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from aif_cases import LIMITS, Case, exact, make_inputs, relative_errors, run
+from aif_cases import Case, exact, make_inputs, relative_errors, run
 from torch import Tensor
 
+from benchmarks.errors import LIMITS
 from dlfa_kernels import fused_aif
 from dlfa_kernels.overrides import record_launches
 

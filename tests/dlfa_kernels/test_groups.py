@@ -10,6 +10,7 @@ import pytest
 import torch
 from aif_cases import Case, exact, make_inputs, relative_errors, run
 
+from benchmarks.errors import LIMITS
 from dlfa_kernels import full_passes, fused_aif
 from dlfa_kernels.checks import AIFWeights, weight_shapes
 from dlfa_kernels.device import l2_bytes
@@ -100,10 +101,8 @@ def test_groups_give_the_same_numbers(case: Case, device: torch.device) -> None:
     for name, value in expected.items():
         assert name in sums_of_groups or torch.equal(actual[name], value), name
     exactly = exact(inputs, case)
-    limit = 2e-5 if case.dtype == torch.float32 else 2e-2
-    far = {name: relative_errors(actual, exactly)[name] for name in sums_of_groups}
-    allowed = {name: max(limit, 1.5 * relative_errors(expected, exactly)[name]) for name in sums_of_groups}
-    assert all(far[name] <= allowed[name] for name in far), f"{far} over {allowed}"
+    far = relative_errors(actual, exactly)
+    assert all(far[name] <= LIMITS[case.dtype][1] for name in sums_of_groups), far
 
 
 @pytest.mark.usefixtures("small_l2")

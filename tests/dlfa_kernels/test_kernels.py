@@ -10,7 +10,6 @@ from statistics import median
 import pytest
 import torch
 from aif_cases import (
-    LIMITS,
     MASKS,
     Case,
     Inputs,
@@ -28,6 +27,7 @@ from aif_cases import (
 )
 from torch import Tensor
 
+from benchmarks.errors import LIMITS
 from dlfa_kernels import FusedAIF, full_passes, fused_aif, token_passes
 from dlfa_kernels.backends import INTERPRETED
 from dlfa_kernels.checks import MASK_DTYPES

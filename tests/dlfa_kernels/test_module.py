@@ -166,15 +166,22 @@ def test_built_under_a_device_context() -> None:
 
 
 @pytest.mark.parametrize("token", [None, 1])
-def test_gate_is_what_multiplies(token: int | None) -> None:
-    inputs = make_inputs(Case(kernel_size=3)).double()
+@pytest.mark.parametrize("lengths", [None, (3, 0, 1, 5)])
+def test_gate_is_what_multiplies(lengths: tuple[int, ...] | None, token: int | None) -> None:
+    inputs = make_inputs(Case(kernel_size=3, lengths=lengths)).double()
     aif = FusedAIF(24, kernel_size=3, gate_bias=1.0, dtype=torch.float64)
-    gate = aif.gate(inputs.last, inputs.lower, inputs.mask, token=token)
-    real = inputs.mask if token is None else inputs.mask[:, token]
-    states = inputs.last + inputs.lower if token is None else (inputs.last + inputs.lower)[:, token]
+    arguments = {"mask": inputs.mask, "cu_seqlens": inputs.cu_seqlens, "token": token}
+    gate = aif.gate(inputs.last, inputs.lower, **arguments)
+    states, real = inputs.last + inputs.lower, inputs.mask
+    if lengths is not None:  # the token's row of each sequence, or any row where there is none
+        rows = inputs.cu_seqlens[:-1] + 1 if token is not None else slice(None)
+        real = torch.tensor(lengths) > 1 if token is not None else torch.ones(len(states), dtype=torch.bool)
+        states = states[rows]
+    elif token is not None:
+        states, real = states[:, token], real[:, token]
     assert ((gate > 0) & (gate < 1))[real].all()
     assert gate[~real].eq(0).all()
-    torch.testing.assert_close(aif(inputs.last, inputs.lower, inputs.mask, token=token), gate * states)
+    torch.testing.assert_close(aif(inputs.last, inputs.lower, **arguments), gate * states)
 
 
 def test_repr_says_every_setting() -> None:

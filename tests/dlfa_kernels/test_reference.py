@@ -192,7 +192,7 @@ def test_gradcheck_and_gradgradcheck(form: str, kernel_size: int, token: int | N
     def fused(*tensors: Tensor) -> Tensor:
         return aif_reference(*tensors, inputs.mask, cu_seqlens=inputs.cu_seqlens, token=token, **case.options)
 
-    assert torch.autograd.gradcheck(fused, leaves, fast_mode=True)
+    assert torch.autograd.gradcheck(fused, leaves, fast_mode=True, check_forward_ad=True)
     assert torch.autograd.gradgradcheck(fused, leaves, fast_mode=True)
 
 

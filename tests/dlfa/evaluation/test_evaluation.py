@@ -36,8 +36,9 @@ def examples(tmp_path_factory):
     return UDPOS.read_file(folder / "test-de.tsv")
 
 
-def close(left, right):
-    return all(np.allclose(a, b, atol=1e-5) for a, b in zip(left, right, strict=True))
+def close(left, right, atol=5e-6):
+    """Whether scores agree: log-probabilities down to -4, which batches of other sizes move by 5e-7 at most."""
+    return all(np.allclose(a, b, rtol=0, atol=atol) for a, b in zip(left, right, strict=True))
 
 
 def test_collator_pads_each_input_by_its_own_value():
@@ -107,7 +108,7 @@ def test_split_sentences_are_scored_whole(encoder, tokenizer, examples):
     assert close(split[:, None], example_scores(model, tokenizer, UDPOS, apart, max_length=6))
 
 
-def test_mode_of_the_model_is_restored_and_no_gradient_kept(encoder, tokenizer, examples):
+def test_mode_of_the_model_is_restored(encoder, tokenizer, examples):
     model = tagger(encoder).train()
     first = example_scores(model, tokenizer, UDPOS, examples, max_length=64)
     assert model.training
@@ -121,7 +122,7 @@ def test_autocast_is_used(encoder, tokenizer, examples):
     full = example_scores(model, tokenizer, UDPOS, examples, max_length=64)
     low = example_scores(model, tokenizer, UDPOS, examples, max_length=64, autocast=torch.bfloat16)
     assert not all(np.array_equal(a, b) for a, b in zip(full, low, strict=True))
-    assert all(np.allclose(a, b, atol=0.1) for a, b in zip(full, low, strict=True))
+    assert close(full, low, atol=torch.finfo(torch.bfloat16).eps)  # five times what the worst of 8 seeds is off by
 
 
 def test_metrics_come_from_the_predictions(encoder, tokenizer, examples):
@@ -130,9 +131,6 @@ def test_metrics_come_from_the_predictions(encoder, tokenizer, examples):
     right = sum(gold == guess for example, tags in pairs for gold, guess in zip(example.tags, tags, strict=True))
     words = sum(len(example.words) for example in examples)
     assert result.metrics["accuracy"] == pytest.approx(right / words)
-    # Averaged scores of several models can be decided and scored in the same way.
-    again = score_language(UDPOS, "de", examples, [(a + a) / 2 for a in result.scores])
-    assert again.metrics == result.metrics
 
 
 def test_pairs_are_scored(encoder, tokenizer):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from launched_training import assert_same_weights
 from safetensors import safe_open
 from tiny_tasks import make_encoder
 from transformers import BertModel
@@ -80,11 +81,10 @@ def test_same_training_as_with_the_encoder_run_at_every_step(base, finished, tmp
             module.p = 0.0
     ordinary = fit(prepared)
     _, frozen = finished
-    assert frozen["train"]["loss"] == pytest.approx(ordinary["train"]["loss"], rel=1e-4)
-    a = DLFAForTokenClassification.from_pretrained(config.output_dir).state_dict()
-    b = DLFAForTokenClassification.from_pretrained(finished[0].output_dir).state_dict()
-    for name in a:
-        assert torch.allclose(a[name], b[name], atol=2e-4), name
+    # Of four seeds, losses are apart by 1e-8, relatively, and weights by 3e-8. Adam, which divides by the size of a
+    # gradient, makes more of a rounding error where there is almost no gradient.
+    assert frozen["train"]["loss"] == pytest.approx(ordinary["train"]["loss"], rel=1e-6)
+    assert_same_weights(config.output_dir, finished[0].output_dir, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -126,20 +126,9 @@ def test_another_encoder_length_or_precision_has_states_of_its_own(base, tmp_pat
         assert passes[0] == [-1, 1], changes
 
 
-def test_interrupted_training_goes_on_to_the_same_result(base, finished, tmp_path, monkeypatch):
-    import dlfa.training.trainer as trainer
-
+def test_interrupted_training_goes_on_to_the_same_result(base, finished, tmp_path, interrupt_at_checkpoint):
     config = dataclasses.replace(base, output_dir=tmp_path / "run")
-    original = trainer.mark_complete
-
-    def stop(checkpoint, facts):
-        original(checkpoint, facts)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(trainer, "mark_complete", stop)
-    with pytest.raises(KeyboardInterrupt):
-        train(config)
-    monkeypatch.undo()
+    interrupt_at_checkpoint(config)
     kept = list((config.output_dir / "checkpoints").glob("checkpoint-*/model.safetensors"))
     with safe_open(kept[0], "pt") as file:
         assert not [name for name in file.keys() if name.startswith("encoder")]  # noqa: SIM118
@@ -186,7 +175,8 @@ def test_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
 
 def test_states_in_half_precision_are_the_states(base, finished, tmp_path):
     results = train(dataclasses.replace(base, output_dir=tmp_path / "run", states_dtype="float16"))
-    assert results["train"]["loss"] == pytest.approx(finished[1]["train"]["loss"], rel=1e-2)
+    # the states are rounded by 5e-4 either way, which moves the mean loss of four seeds by 4e-6 at most
+    assert results["train"]["loss"] == pytest.approx(finished[1]["train"]["loss"], rel=1e-4)
     files = [np.load(path, mmap_mode="r") for path in (base.states_cache / "states").glob("*/*-float16/last.npy")]
     assert files
     assert all(states.dtype == np.float16 for states in files)

@@ -240,7 +240,8 @@ def test_autocast_over_float32_parameters(family: str) -> None:
         output = model(**batch(), labels=batch()["input_ids"] % 5)
     output.loss.backward()
     assert model.fusion.aif[0].local_expand.weight.grad.dtype == torch.float32
-    torch.testing.assert_close(output.logits.float(), exact, rtol=0.1, atol=0.1)
+    eps = torch.finfo(torch.bfloat16).eps  # four times what the worst of 8 seeds is off by, deberta-v2's
+    torch.testing.assert_close(output.logits.float(), exact, rtol=eps, atol=eps)
 
 
 @pytest.mark.parametrize("family", EVERY)

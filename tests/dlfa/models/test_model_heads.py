@@ -1,17 +1,14 @@
-"""The models as their users call them: heads, words, states, building and saving."""
+"""The models as their users call them: heads, words, states and saving."""
 
-import copy
-import inspect
-from concurrent.futures import ThreadPoolExecutor
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import infer_auto_device_map
-from tiny_encoders import LAYERS, WIDTH, batch, tiny_config, tiny_encoder
+from tiny_encoders import WIDTH, batch, tiny_config, tiny_encoder
 from tiny_models import HEADS, build
 from torch.nn import functional as F
-from transformers import AutoModel, BartConfig, BartModel, BertForMaskedLM
 
 from dlfa import (
     DLFAConfig,
@@ -99,7 +96,8 @@ def test_states_and_head_called_apart_give_what_forward_gives(head: type) -> Non
         kept = [state.half() for state in (states.last, *states.lowers)]
         half = model.head_from_states(kept[0], kept[1:], inputs["attention_mask"], **labels)
         field = next(iter(set(whole.keys()) & {"logits", "start_logits", "last_hidden_state"}))
-        torch.testing.assert_close(half[field].float(), whole[field], rtol=0.02, atol=0.02)
+        eps = torch.finfo(torch.float16).eps  # of 20 seeds, the worst is off by 0.6 eps of 1 + |value|
+        torch.testing.assert_close(half[field].float(), whole[field], rtol=2 * eps, atol=2 * eps)
     assert len(whole.gate) == 2
     assert whole.gate[0].shape == ((2, WIDTH) if head is DLFAForSequenceClassification else (2, 7, WIDTH))
     assert ((whole.gate[0] >= 0) & (whole.gate[0] <= 1)).all()
@@ -199,7 +197,9 @@ def test_words_are_classified_by_the_mean_of_their_subwords() -> None:
     chosen = labels != -100
     torch.testing.assert_close(output.loss, F.cross_entropy(output.logits[chosen], labels[chosen]))
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(model(**inputs, word_index=WORDS).logits.float(), words, rtol=0.05, atol=0.05)
+        rounded = model(**inputs, word_index=WORDS).logits.float()
+    eps = torch.finfo(torch.bfloat16).eps  # seven times what the worst of 12 seeds is off by
+    torch.testing.assert_close(rounded, words, rtol=eps, atol=eps)
 
 
 @pytest.mark.parametrize(
@@ -314,14 +314,14 @@ def test_the_gate_is_the_last_of_a_tuple() -> None:
 
 
 @pytest.mark.parametrize("fusion", ["aif", "residual"])
-def test_a_fusion_is_not_spread_over_devices(fusion: str) -> None:
+def test_neither_a_fusion_nor_a_block_of_the_encoder_is_spread_over_devices(fusion: str) -> None:
     model = build(fusion=fusion)
     size = sum(parameter.nbytes for parameter in model.parameters())
     for share in (0.5, 0.7, 0.9, 0.95, 0.98):
         places = infer_auto_device_map(
             model, {0: int(share * size), 1: 2 * size}, no_split_module_classes=list(model._no_split_modules)
         )
-        assert not any("local_" in name or "global_" in name for name in places), places
+        assert not any(re.search(r"local_|global_|\.layer\.\d+\.", name) for name in places), places
 
 
 @pytest.mark.parametrize("problem", ["regression", "multi_label_classification", "single_label_classification"])
@@ -375,205 +375,3 @@ def test_tuple_in_place_of_output() -> None:
     output = model(**batch(), labels=batch()["input_ids"] % 5, return_dict=False)
     assert isinstance(output, tuple)
     assert [tuple(value.shape) for value in output] == [(), (2, 7, 5)]
-
-
-# Building
-
-
-def test_new_parameters_are_initialised_as_fused_aif_does() -> None:
-    torch.manual_seed(0)
-    model = build(gate_bias=-2.0)
-    aif = model.fusion.aif[0]
-    assert (aif.global_expand.bias == -2).all()
-    assert (aif.local_expand.bias == 0).all()
-    bound = WIDTH**-0.5  # torch's bound for a layer of this many inputs
-    assert 0.8 * bound < aif.local_squeeze.weight.abs().max() <= bound
-    assert model.classifier.weight.abs().max() < 0.1
-    scratch = DLFAForTokenClassification(DLFAConfig(encoder_config=tiny_config("bert"), fusion_layer=1, gate_bias=-2.0))
-    assert (scratch.fusion.aif[0].global_expand.bias == -2).all()
-
-
-def test_a_plain_encoder_directory_fills_the_encoder(tmp_path: Path) -> None:
-    encoder = tiny_encoder("bert")
-    encoder.save_pretrained(tmp_path)
-    config = DLFAConfig(encoder_config=tiny_config("bert"), fusion_layer=1, gate_bias=1.0, num_labels=5)
-    model, report = DLFAForTokenClassification.from_pretrained(tmp_path, config=config, output_loading_info=True)
-    for name, value in model.encoder.state_dict().items():
-        assert torch.equal(value, encoder.state_dict()[name]), name
-    assert all(name.startswith(("fusion.", "classifier.")) for name in report["missing_keys"])
-    assert (model.fusion.aif[0].global_expand.bias == 1).all()
-
-
-def test_heads_can_be_swapped_over_a_saved_model(tmp_path: Path) -> None:
-    build(DLFAForTokenClassification).save_pretrained(tmp_path)
-    other = DLFAForSequenceClassification.from_pretrained(tmp_path, num_labels=3, ignore_mismatched_sizes=True)
-    assert other.classifier.weight.shape == (3, WIDTH)
-    saved = DLFAForTokenClassification.from_pretrained(tmp_path)
-    for part in ("encoder", "fusion"):
-        for name, value in getattr(other, part).state_dict().items():
-            assert torch.equal(value, getattr(saved, part).state_dict()[name]), name
-
-
-def test_fields_changed_on_loading_are_checked(tmp_path: Path) -> None:
-    build(fusion="sum").save_pretrained(tmp_path)
-    assert DLFAModel.from_pretrained(tmp_path, fusion_layer=-2).config.fusion_layer == LAYERS - 1
-    with pytest.raises(ValueError, match=r"fusion_layer must be in 0\.\.2"):
-        DLFAModel.from_pretrained(tmp_path, fusion_layer=7)
-
-
-def test_from_encoder_takes_a_directory_an_encoder_or_a_model_with_a_head(tmp_path: Path) -> None:
-    encoder = tiny_encoder("bert").half()
-    encoder.save_pretrained(tmp_path)
-    inputs = batch()
-    by_path = DLFAModel.from_encoder(str(tmp_path), fusion_layer=1)
-    assert by_path.dtype == torch.float32
-    assert by_path.encoder.pooler is None
-    assert DLFAModel.from_encoder(tmp_path, fusion_layer=1, dtype=torch.float16).fusion.aif[0].gate_bias == 0.0
-    assert DLFAModel.from_encoder(tmp_path, fusion_layer=1, dtype="float16").dtype == torch.float16
-    by_object = DLFAModel.from_encoder(AutoModel.from_pretrained(tmp_path, dtype="float32"), fusion_layer=1)
-    with_head = BertForMaskedLM.from_pretrained(tmp_path, dtype="float32")
-    by_head = DLFAModel.from_encoder(with_head, fusion_layer=1)
-    assert by_head.encoder is with_head.bert
-    assert by_object.encoder.pooler is None
-    expected = by_path.encoder_states(**inputs).last
-    assert torch.equal(by_object.encoder_states(**inputs).last, expected)
-    assert torch.equal(by_head.encoder_states(**inputs).last, expected)
-
-
-def test_from_encoder_keeps_the_weights_of_a_resized_encoder() -> None:
-    encoder = tiny_encoder("bert")
-    encoder.resize_token_embeddings(70)
-    with torch.no_grad():
-        encoder.embeddings.word_embeddings.weight.fill_(0.25)
-    model = DLFAModel.from_encoder(encoder, fusion_layer=1)
-    assert (model.get_input_embeddings().weight == 0.25).all()
-
-
-@pytest.mark.parametrize(
-    ("fields", "error", "message"),
-    [
-        ({"fusion_layer": 3}, ValueError, r"fusion_layer must be in 0\.\.2 .* 3 layers, got 3"),
-        ({"fusion": "aif"}, ValueError, r"fusion_layer must be given for fusion='aif' \(0\.\.2"),
-        (
-            {"fusion_layer": 1, "kernal_size": 3},
-            TypeError,
-            "unknown keyword 'kernal_size'; .*kernel_size",
-        ),
-        ({"fusion_layer": 1, "num_labels": 2, "id2label": {0: "A"}}, ValueError, "num_labels must be 1.*got 2"),
-        ({"num_labels": 0}, ValueError, "num_labels must be at least 1, got 0"),
-        ({"num_labels": -1}, ValueError, "num_labels must be at least 1, got -1"),
-        ({"num_labels": "3"}, TypeError, "num_labels must be an int or None, got '3'"),
-        ({"num_labels": True}, TypeError, "num_labels must be an int or None, got True"),
-        ({"fusion_layer": 1, "attn_implementation": "eager"}, ValueError, "a loaded encoder takes no attn_impl"),
-    ],
-)
-def test_from_encoder_names_what_is_wrong(fields: dict, error: type, message: str) -> None:
-    with pytest.raises(error, match=message):
-        DLFAForTokenClassification.from_encoder(tiny_encoder("bert"), **fields)
-
-
-def test_from_encoder_hands_fields_of_the_configuration_and_options_of_loading_on(tmp_path: Path) -> None:
-    tiny_encoder("bert").save_pretrained(tmp_path / "sub")
-    fields = {"hidden_dropout_prob": 0.3, "output_hidden_states": True, "vocab_size": 70}
-    options = {"subfolder": "sub", "local_files_only": True, "ignore_mismatched_sizes": True}
-    model = DLFAModel.from_encoder(tmp_path, 1, encoder_kwargs={**fields, **options})
-    assert model.encoder.embeddings.dropout.p == model.config.encoder_config.hidden_dropout_prob == 0.3
-    assert model.get_input_embeddings().num_embeddings == 70
-    assert len(model(**batch()).hidden_states) == LAYERS + 1
-
-
-@pytest.mark.parametrize("name", ["dtype", "torch_dtype", "add_pooling_layer", "config", "output_loading_info"])
-def test_from_encoder_refuses_what_it_gives_itself(name: str) -> None:
-    with pytest.raises(ValueError, match=f"encoder_kwargs must not hold '{name}': "):
-        DLFAModel.from_encoder("anywhere", 1, encoder_kwargs={name: None})
-
-
-def test_from_encoder_has_the_configurations_default() -> None:
-    encoder = tiny_encoder("bert")
-    for config in (DLFAModel.from_encoder(encoder).config, DLFAConfig(encoder_config=encoder.config)):
-        assert (config.fusion, config.fusion_layer) == ("last", None)
-
-
-def test_from_encoder_refuses_what_it_could_not_rebuild(tmp_path: Path) -> None:
-    encoder = BartModel(BartConfig(vocab_size=60, d_model=16, encoder_layers=1, decoder_layers=1))
-    encoder.save_pretrained(tmp_path)
-    for given in (encoder, tmp_path):
-        with pytest.raises(ValueError, match="family without a decoder, or of T5's, got one of 'bart'"):
-            DLFAModel.from_encoder(given, fusion_layer=1)
-    with pytest.raises(ValueError, match="got a DLFAForTokenClassification; use its `encoder`"):
-        DLFAModel.from_encoder(build(), fusion_layer=1)
-
-
-def test_labels_by_name(tmp_path: Path) -> None:
-    model = DLFAForTokenClassification.from_encoder(
-        tiny_encoder("bert"), fusion_layer=1, id2label={0: "NOUN", 1: "VERB"}, label2id={"NOUN": 0, "VERB": 1}
-    )
-    assert model.num_labels == 2
-    model.save_pretrained(tmp_path)
-    assert DLFAForTokenClassification.from_pretrained(tmp_path).config.id2label == {0: "NOUN", 1: "VERB"}
-
-
-# As any model of transformers
-
-
-def test_embeddings_can_be_resized_and_saved(tmp_path: Path) -> None:
-    model = build()
-    model.resize_token_embeddings(75)
-    assert model.get_input_embeddings().weight.shape[0] == 75
-    assert model.config.encoder_config.vocab_size == 75
-    model.save_pretrained(tmp_path)
-    loaded = DLFAForTokenClassification.from_pretrained(tmp_path)
-    assert torch.equal(loaded.get_input_embeddings().weight, model.get_input_embeddings().weight)
-
-
-def test_a_copy_is_independent() -> None:
-    model, inputs = build(), batch()
-    twin = copy.deepcopy(model)
-    with torch.no_grad():
-        before = model(**inputs).logits
-        assert torch.equal(twin(**inputs).logits, before)
-        for parameter in twin.parameters():
-            parameter.zero_()
-        assert (twin(**inputs).logits == 0).all()
-        assert torch.equal(model(**inputs).logits, before)
-
-
-def test_two_models_can_share_one_encoder() -> None:
-    encoder, inputs = tiny_encoder("bert"), batch()
-    first, second = (DLFAModel.from_encoder(encoder, fusion_layer=layer, fusion="lower") for layer in (0, 2))
-    hidden = encoder(**inputs, output_hidden_states=True).hidden_states
-    torch.testing.assert_close(first(**inputs).last_hidden_state, hidden[0])
-    torch.testing.assert_close(second(**inputs).last_hidden_state, hidden[2])
-    assert all(len(layer._forward_pre_hooks) == 1 for layer in encoder.encoder.layer)
-
-
-def test_threads_do_not_see_each_others_layers() -> None:
-    model = build(fusion="lower", fusion_layer=1)
-    inputs = [batch((length, 3), seed=length) for length in range(4, 20)]
-    with torch.no_grad():
-        expected = [model(**one).logits for one in inputs]
-
-        def run(one: dict[str, torch.Tensor]) -> torch.Tensor:
-            with torch.no_grad():
-                return model(**one).logits
-
-        with ThreadPoolExecutor(4) as pool:
-            for alone, together in zip(expected, pool.map(run, inputs), strict=True):
-                assert torch.equal(alone, together)
-
-
-def test_flags_and_modules() -> None:
-    model = build()
-    assert model.supports_gradient_checkpointing
-    assert "BertLayer" in model._no_split_modules
-    assert model.main_input_name == "input_ids"
-    for head in HEADS[1:]:
-        parameters = inspect.signature(head.forward).parameters
-        assert "labels" in parameters or "start_positions" in parameters  # what the Trainer looks for
-
-
-def test_compiled_model_gives_the_same() -> None:
-    model, inputs = build(), batch()
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
-    with torch.no_grad():
-        torch.testing.assert_close(compiled(**inputs).logits, model(**inputs).logits)

@@ -1,10 +1,13 @@
-"""Inside transformers: pipelines and the Trainer."""
+"""Inside transformers: pipelines, the Trainer, and what any of its models can do."""
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_encoders import batch, tiny_encoder
+from tiny_models import HEADS, build
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     DataCollatorForTokenClassification,
@@ -13,6 +16,7 @@ from transformers import (
     TrainingArguments,
     pipeline,
 )
+from transformers.utils import find_labels
 
 import dlfa
 from dlfa import DLFAForQuestionAnswering, DLFAForSequenceClassification, DLFAForTokenClassification, DLFAModel
@@ -153,6 +157,65 @@ def test_low_rank_adapters() -> None:
     assert all("lora_" in name or "fusion" in name or "classifier" in name for name in learning)
     assert any("local_squeeze" in name for name in learning)
     assert any("lora_A" in name for name in learning)
+
+
+def test_embeddings_can_be_resized_and_saved(tmp_path: Path) -> None:
+    model = build()
+    model.resize_token_embeddings(75)
+    assert model.get_input_embeddings().weight.shape[0] == 75
+    assert model.config.encoder_config.vocab_size == 75
+    model.save_pretrained(tmp_path)
+    loaded = DLFAForTokenClassification.from_pretrained(tmp_path)
+    assert torch.equal(loaded.get_input_embeddings().weight, model.get_input_embeddings().weight)
+
+
+def test_a_copy_is_independent() -> None:
+    model, inputs = build(), batch()
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        before = model(**inputs).logits
+        assert torch.equal(twin(**inputs).logits, before)
+        for parameter in twin.parameters():
+            parameter.zero_()
+        assert (twin(**inputs).logits == 0).all()
+        assert torch.equal(model(**inputs).logits, before)
+
+
+def test_two_models_can_share_one_encoder() -> None:
+    encoder, inputs = tiny_encoder("bert"), batch()
+    first, second = (DLFAModel.from_encoder(encoder, fusion_layer=layer, fusion="lower") for layer in (0, 2))
+    hidden = encoder(**inputs, output_hidden_states=True).hidden_states
+    torch.testing.assert_close(first(**inputs).last_hidden_state, hidden[0])
+    torch.testing.assert_close(second(**inputs).last_hidden_state, hidden[2])
+    assert all(len(layer._forward_pre_hooks) == 1 for layer in encoder.encoder.layer)
+
+
+def test_threads_do_not_see_each_others_layers() -> None:
+    model = build(fusion="lower", fusion_layer=1)
+    inputs = [batch((length, 3), seed=length) for length in range(4, 20)]
+    with torch.no_grad():
+        expected = [model(**one).logits for one in inputs]
+
+        def run(one: dict[str, torch.Tensor]) -> torch.Tensor:
+            with torch.no_grad():
+                return model(**one).logits
+
+        with ThreadPoolExecutor(4) as pool:
+            for alone, together in zip(expected, pool.map(run, inputs), strict=True):
+                assert torch.equal(alone, together)
+
+
+def test_the_trainer_finds_the_labels_of_every_head() -> None:
+    found = {head: find_labels(head) for head in HEADS[1:]}
+    assert found.pop(DLFAForQuestionAnswering) == ["start_positions", "end_positions"]
+    assert list(found.values()) == [["labels"]] * 2
+
+
+def test_compiled_model_gives_the_same() -> None:
+    model, inputs = build(), batch()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(**inputs).logits, model(**inputs).logits)
 
 
 def test_every_name_of_the_package_is_there() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 
 from dlfa import DLFAForSequenceClassification, DLFAForTokenClassification
@@ -28,20 +29,22 @@ def me5(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("layer", [0, 6, 11])
-def test_states_and_training_step(me5: Path, layer: int) -> None:
+def test_states_and_training_step(me5: Path) -> None:
     torch.manual_seed(0)
-    model = DLFAForTokenClassification.from_encoder(me5, fusion_layer=layer, num_labels=17).eval()
+    layers = [0, 6, 11]
+    model = DLFAForTokenClassification.from_encoder(me5, fusion_layer=layers, num_labels=17).eval()
     inputs = AutoTokenizer.from_pretrained(me5)(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():
         hidden = AutoModel.from_pretrained(me5)(**inputs, output_hidden_states=True).hidden_states
         states = model.encoder_states(**inputs)
-    torch.testing.assert_close(states.lowers[0], hidden[layer])
-    torch.testing.assert_close(states.last, hidden[12])
-    loss = model.train()(**inputs, labels=inputs["input_ids"] % 17).loss
-    loss.backward()
-    assert loss.item() == pytest.approx(2.83, abs=0.6)  # log 17: nothing is known yet
-    assert model.fusion.aif[0].global_squeeze.weight.grad.abs().sum() > 0
+    for state, layer in zip((*states.lowers, states.last), (*layers, 12), strict=True):
+        torch.testing.assert_close(state, hidden[layer])
+    labels = torch.where(inputs["attention_mask"] == 1, inputs["input_ids"] % 17, -100)
+    output = model.train()(**inputs, labels=labels)
+    torch.testing.assert_close(output.loss, F.cross_entropy(output.logits.flatten(0, 1), labels.flatten()))
+    output.loss.backward()
+    for aif in model.fusion.aif:
+        assert aif.global_squeeze.weight.grad.abs().sum() > 0
 
 
 def test_saving_and_padding(me5: Path, tmp_path: Path) -> None:
@@ -54,7 +57,7 @@ def test_saving_and_padding(me5: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         together = loaded(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
         alone = torch.cat([model(**tokenizer(text, return_tensors="pt")).logits for text in TEXTS])
-    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(together, alone, rtol=0, atol=2e-6)  # the worst of six seeds is apart by 1.3e-7
 
 
 @pytest.mark.slow

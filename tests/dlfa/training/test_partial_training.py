@@ -11,7 +11,6 @@ from tiny_encoders import FAMILIES, LAYERS, batch, tiny_encoder
 from tiny_tasks import make_encoder, make_udpos
 
 import dlfa.training.train as training
-import dlfa.training.trainer as trainer
 from dlfa import DLFAForTokenClassification
 from dlfa.evaluation.evaluate import evaluate
 from dlfa.evaluation.saved_runs import load_run
@@ -103,7 +102,7 @@ def test_names_that_no_layer_has_are_refused():
         add_adapters(model_of("bert"), 2, None, ["LayerNorm"])
 
 
-def test_lora_run_is_saved_as_a_plain_model_and_resumes(tmp_path, monkeypatch):
+def test_lora_run_is_saved_as_a_plain_model_and_resumes(tmp_path, interrupt_at_checkpoint):
     pytest.importorskip("peft")
     base = RunConfig(
         task="udpos", model=str(make_encoder(tmp_path / "encoder")), output_dir=tmp_path / "whole",
@@ -116,16 +115,7 @@ def test_lora_run_is_saved_as_a_plain_model_and_resumes(tmp_path, monkeypatch):
     for language, result in again.items():
         assert result.metrics["accuracy"] == results["languages"][language]["accuracy"]
     config = dataclasses.replace(base, output_dir=tmp_path / "resumed")
-    original = trainer.mark_complete
-
-    def stop(checkpoint: Path, facts):
-        original(checkpoint, facts)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(trainer, "mark_complete", stop)
-    with pytest.raises(KeyboardInterrupt):
-        train(config)
-    monkeypatch.undo()
+    interrupt_at_checkpoint(config)
     resumed = train(config, resume=True)
     assert resumed["train"]["loss"] == pytest.approx(results["train"]["loss"], rel=1e-6)
     assert resumed["languages"] == results["languages"]

@@ -1,0 +1,37 @@
+"""Other schedules of the kernels, timed beside the shipped ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="triton is there on Linux only")
+
+from benchmarks import providers, schedule
+from benchmarks.cases import BASE_SHAPE, core_case
+from dlfa_kernels.overrides import overrides
+
+
+def test_other_tiles_are_timed_where_they_are_not_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "device_architecture", lambda device: "sm_90")
+    monkeypatch.setattr("dlfa_kernels.tiles.multiprocessors", lambda device: 132)
+    device = torch.device("cuda")
+    session: Any = SimpleNamespace(device=device, shapes=lambda sizes: [(32, 128, 768), *sizes])
+    tasks = list(schedule.tasks(session))
+    assert {task.providers[0] for task in tasks} == {"ours", *providers.SCHEDULES}
+    (case,) = (task.case for task in tasks if task.providers == (providers.ONE_SLOT,))
+    assert case == core_case(BASE_SHAPE)
+    shipped = schedule.shipped_tiles(case, device)
+    changed = {"one-slot": "squeeze", "waiting-reduce": "reduce", "waiting-inputs": "inputs"}
+    for name, stage in changed.items():
+        with schedule.schedule(f"ours-{name}", case, device):
+            tiles = overrides().tiles
+        assert tiles is not None
+        assert getattr(tiles, stage) != getattr(shipped, stage)
+        assert replace(tiles, **{stage: getattr(shipped, stage)}) == shipped
+    with schedule.schedule("ours-l2-50", case, device):
+        assert (overrides().tiles, overrides().l2_share) == (None, 0.5)

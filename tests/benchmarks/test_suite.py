@@ -1,0 +1,182 @@
+"""What all suites do: checks before times, rows, errors, time limits, and what is measured first."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="triton is there on Linux only")
+
+from suite_cases import CEILINGS, CPU, SMALL, TASK, never, session
+
+from benchmarks import aif, cases, launch, memory, padding, problems, providers, suite, targets, token
+from benchmarks.floors import floor_us
+from benchmarks.results import ROW_KEYS, case_keys, load
+from benchmarks.timing import Timing
+
+pytestmark = pytest.mark.usefixtures("known_ceilings")
+
+
+def test_what_targets_need_is_measured_first(tmp_path: Path) -> None:
+    running = session(tmp_path)
+    running.device = torch.device("cuda")
+    order = [(task.case, name) for task in aif.tasks(running) for name in task.providers]
+    assert len(order) == len(set(order))
+    base, tuned = cases.core_case(cases.BASE_SHAPE), providers.COMPILE_TUNED
+    assert order[:3] == [(base, name) for name in ("ours", "eager", "compile")]
+    needed = {(cases.core_case(shape), name) for shape in targets.LARGE for name in ("ours", "eager", "compile")}
+    assert max(map(order.index, needed)) < len(needed) + 2  # but for ours and eager at the small size
+    assert next(name for _, name in order if name not in ("ours", "eager", "compile")) == tuned
+    assert order.index((base, tuned)) > max(order.index((case, "ours")) for case in cases.variations(base.shape))
+    (task,) = launch.tasks(running)
+    graphs = ["ours+graph", "eager+graph", "compile+graph", "compile-reduce-overhead", "compile-max-autotune"]
+    assert list(task.providers[:8]) == ["ours", "eager", "compile", *graphs]
+    fills = [(task.case.fill, task.providers, task.case.packed) for task in padding.tasks(running)]
+    assert fills[:6] == [(1.0, ("ours",), False), (0.3, ("ours",), False)] * 3
+    assert all(task.providers == ("ours",) for task in list(token.tasks(running))[:6])
+    assert all(task.providers == ("ours", "eager") for task in list(memory.tasks(running))[: len(cases.SHAPES)])
+    for suite_ in (padding, token, memory):
+        rows = [(task.case, name) for task in suite_.tasks(running) for name in task.providers]
+        assert len(rows) == len(set(rows))
+
+
+@pytest.mark.parametrize(
+    ("passes", "names"),
+    [
+        (("forward",), {"forward": {"z"}}),
+        (("backward", "both"), {"backward": {*problems.GRADIENTS}, "both": {"z", *problems.GRADIENTS}}),
+    ],
+)
+def test_what_a_pass_is_checked_by(passes: tuple[str, ...], names: dict[str, set[str]]) -> None:
+    problem = problems.make_problem(SMALL, CPU)
+    errors = suite.check(providers.build(providers.OURS_EAGER, problem), problem, problems.exact(problem), passes)
+    assert {pass_: errors[pass_].keys() for pass_ in passes} == names
+    assert max(max(found.values()) for found in errors.values()) < 2e-6
+
+
+@pytest.mark.parametrize(("factor", "error"), [(1.1, 0.1), (torch.nan, None)])
+def test_a_wrong_provider_gets_no_time(
+    factor: float, error: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = providers.build
+    monkeypatch.setattr(providers, "build", lambda *of: lambda: build(*of)() * factor)
+    running = session(tmp_path)
+    suite.run_tasks(running, [TASK], never)
+    assert [row["pass"] for row in running.results.rows] == ["forward", "backward"]
+    for row in running.results.rows:
+        assert tuple(row) == ROW_KEYS
+        assert row["median_us"] is None
+        assert row["max_rel_error"] == (None if error is None else pytest.approx(error, rel=1e-3))
+    assert all(row["reason"].startswith("wrong: ") for row in running.results.skipped)
+    assert not running.ours_failed
+    running.save()
+    monkeypatch.setattr(suite.providers, "is_ours", lambda _: True)
+    suite.run_tasks(running, [TASK], never)
+    assert running.ours_failed
+
+
+def test_what_a_provider_gave_is_kept_though_the_next_one_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[list[str]] = []
+    build = providers.build
+
+    def look(name: str, problem: problems.Problem) -> providers.Call:
+        path = tmp_path / "aif.json"
+        kept.append([row["provider"] for row in load(path).rows] if path.exists() else [])
+        return build(name, problem)
+
+    monkeypatch.setattr(providers, "build", look)
+    task = replace(TASK, providers=("ours-eager-backend", "eager"), passes=("forward",))
+    suite.run_tasks(session(tmp_path), [task], lambda *_: {"timing": Timing(2.0, 1.0, 3.0)})
+    assert kept == [[], ["ours-eager-backend"]]
+
+
+def test_a_tuned_mode_is_planned_shorter_after_the_other(tmp_path: Path) -> None:
+    running, key = session(tmp_path, seconds=50.0), {"provider": "compile-max-autotune", "shape": [1]}
+    with running.attempt("compile-max-autotune", [key]) as go:
+        assert not go
+    with running.attempt("compile-max-autotune-no-cudagraphs", [key]) as go:
+        assert not go
+    with running.budget.spend("compile-max-autotune-no-cudagraphs"):
+        pass
+    with running.attempt("compile-max-autotune", [key]) as go:
+        assert go
+
+
+@pytest.mark.gpu
+def test_the_first_backward_of_a_check_runs_in_its_thread() -> None:
+    threads = []
+
+    class Named(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, z: torch.Tensor) -> torch.Tensor:
+            return z.clone()
+
+        @staticmethod
+        def backward(ctx: object, dz: torch.Tensor) -> torch.Tensor:
+            threads.append(threading.get_ident())
+            return dz
+
+    problem = problems.make_problem(SMALL, torch.device("cuda"))
+    plain = providers.build("eager", problem)
+    suite.check(lambda: Named.apply(plain()), problem, problems.exact(problem), ("both",))
+    assert threads[0] == threading.get_ident()
+    assert threads[1] != threads[0]
+
+
+def test_a_row_tells_the_floor_and_how_far_the_time_lies_over_it(tmp_path: Path) -> None:
+    running, case = session(tmp_path), cases.core_case((256, 128, 768))
+    floor = floor_us(case, "forward", CEILINGS)
+    keys = case_keys("aif", "forward", case, "eager")
+    running.add(keys, case, "forward", Timing(2.5 * floor, 2 * floor, 3 * floor), launches=4)
+    running.add(keys, case, "forward", None, saved_bytes=8)
+    timed, counted = running.results.rows
+    assert (timed["floor_us"], timed["of_floor"], timed["launches"]) == (round(floor, 3), 2.5, 4)
+    assert [timed[name] / floor for name in ("p20_us", "median_us", "p80_us")] == pytest.approx([2, 2.5, 3], rel=1e-4)
+    assert (counted["floor_us"], counted["of_floor"], counted["median_us"]) == (round(floor, 3), None, None)
+
+
+@pytest.mark.parametrize("name", ["z", "lower", "local_squeeze_weight"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("provider", ["ours", "eager"])
+def test_a_result_is_wrong_from_its_limit_on(provider: str, name: str, dtype: str, tmp_path: Path) -> None:
+    running, keys = session(tmp_path), case_keys("aif", "both", replace(SMALL, dtype=dtype), provider)
+    limit = problems.limit(name, getattr(torch, dtype), ours=provider == "ours")
+    assert running.right(keys, {name: 0.99 * limit, "last": 0.0})
+    assert running.results.rows == running.results.skipped == []
+    assert not running.right(keys, {name: 1.01 * limit, "last": 0.0})
+    assert [row["max_rel_error"] for row in running.results.rows] == [pytest.approx(1.01 * limit, rel=1e-2)]
+
+
+def test_errors_and_lack_of_time_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such luck\nand more")
+
+    monkeypatch.setattr(providers, "build", fail)
+    running = session(tmp_path)
+    suite.run_tasks(running, [TASK], never)
+    assert [row["reason"] for row in running.results.skipped] == ["RuntimeError: no such luck"] * 2
+    late = session(tmp_path, seconds=0.0)
+    suite.run_tasks(late, [TASK], never)
+    assert [row["reason"] for row in late.results.skipped] == ["no time left"] * 2
+    assert running.results.rows == late.results.rows == []
+
+
+def test_what_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(*_: object) -> None:
+        while True:
+            try:
+                torch.ones(8).sum()
+            except Exception:
+                continue
+
+    monkeypatch.setattr(providers, "build", hang)
+    monkeypatch.setattr(suite, "MOST_SECONDS", 0.3)
+    running = session(tmp_path)
+    suite.run_tasks(running, [TASK], never)
+    assert [row["reason"] for row in running.results.skipped] == ["took longer than its time"] * 2
