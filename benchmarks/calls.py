@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from dlfa_kernels import full_passes, token_passes
-from dlfa_kernels.checks import AIFWeights, weight_shapes
 from dlfa_kernels.operands import Inputs
 from dlfa_kernels.overrides import using_l2_share
+from dlfa_kernels.parameters import AIFWeights, weight_shapes
 from dlfa_kernels.results import BackwardResult, ForwardResult
 
 

@@ -123,9 +123,9 @@ def traffic_rows(kernels: Iterable[dict[str, Any]], tensor_bytes: int) -> list[d
 
 def launch_passes(l2_share: float | None) -> None:
     """What runs below `ncu`: warm up, then both passes between cudaProfilerStart and cudaProfilerStop."""
-    from dlfa_kernels.checks import AIFWeights
     from dlfa_kernels.operands import Inputs
     from dlfa_kernels.overrides import using_l2_share
+    from dlfa_kernels.parameters import AIFWeights
 
     from .calls import Variant, run_backward, run_forward
     from .problems import make_problem

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dlfa_kernels import FusedAIF, aif_reference
-from dlfa_kernels.checks import AIFWeights
+from dlfa_kernels.parameters import AIFWeights
 
 from .cases import DTYPES, Case
 from .errors import LIMITS

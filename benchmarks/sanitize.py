@@ -33,7 +33,7 @@ import typer
 
 from dlfa_kernels.device import device_architecture
 from dlfa_kernels.overrides import using_tiles
-from dlfa_kernels.tiles import choose_tiles, of_form
+from dlfa_kernels.tiles import choose_tiles, tiles_for_form
 
 from .cases import DTYPES, Case
 from .hardware import ROOT, choose_device, commit, folder_name
@@ -90,7 +90,7 @@ def run_call(call: SmallCall, device: torch.device) -> None:
     case = call.case
     problem = make_problem(case, device)
     chosen = choose_tiles(case.shape[-1], case.squeeze_dim, DTYPES[case.dtype], device_architecture(device))
-    chosen = of_form(chosen, case.kernel_size, case.packed)
+    chosen = tiles_for_form(chosen, case.kernel_size, case.packed)
     # Inside, tiles are taken as they are; elsewhere few tokens take smaller ones.
     with using_tiles(chosen) if call.of_large_batches else nullcontext():
         for _ in range(CALLS):

@@ -19,7 +19,7 @@ import torch
 
 from dlfa_kernels.device import device_architecture
 from dlfa_kernels.overrides import using_l2_share, using_tiles
-from dlfa_kernels.tiles import Tiles, choose_tiles, sized, with_one_slot
+from dlfa_kernels.tiles import Tiles, choose_tiles, tiles_for_batch, with_one_slot
 
 from . import aif, providers
 from .cases import DTYPES, Case, core_case
@@ -34,7 +34,7 @@ def shipped_tiles(case: Case, device: torch.device) -> Tiles:
     """The tiles of a padded case in one group."""
     (batch, length, embed_dim), dtype = case.shape, DTYPES[case.dtype]
     tiles = choose_tiles(embed_dim, case.squeeze_dim, dtype, device_architecture(device))
-    return sized(tiles, batch, batch * length, embed_dim * dtype.itemsize, 0.0, device)
+    return tiles_for_batch(tiles, batch, batch * length, embed_dim * dtype.itemsize, 0.0, device)
 
 
 def other_tiles(provider: str, shipped: Tiles) -> Tiles:

@@ -100,7 +100,7 @@ def evaluate(
         from .evaluation.evaluation_data import evaluation_data, examples_of_each
         from .evaluation.prediction_files import write_predictions
         from .evaluation.results import summary
-        from .evaluation.saved_runs import told_by_run
+        from .evaluation.saved_runs import recorded_by_run
         from .files import atomic
         from .training.output_paths import check_file, check_folder
 
@@ -120,8 +120,10 @@ def evaluate(
         )  # fmt: skip
         name, seed = (str(model_dir), None) if config is None else (config.model, config.seed)
         size = examples_of_each(configs, max_eval_examples)
-        told = told_by_run(model_dir, config, max_length=run.max_length, max_eval_examples=size)
-        results = summary(run.task, run.model, name, evaluations, seed=seed, split=split, autocast=run.autocast, **told)
+        recorded = recorded_by_run(model_dir, config, max_length=run.max_length, max_eval_examples=size)
+        results = summary(
+            run.task, run.model, name, evaluations, seed=seed, split=split, autocast=run.autocast, **recorded
+        )
         if predictions is not None:
             write_predictions(predictions, run.task, evaluations, split)
         if output is not None:

@@ -31,15 +31,15 @@ _tuned: dict[str, Tiles] = {}
 _tuning = threading.Lock()
 
 
-def bucket(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: str, products: torch.dtype) -> str:
+def bucket(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: str, product_dtype: torch.dtype) -> str:
     """The key under which tiles are kept: E rounded up to a power of two, H, dtypes and architecture.
 
-    H as it is: what a program holds of it decides whether a tile fits in registers and shared memory. `products` are
-    named where they have another dtype than the states.
+    H as it is: what a program holds of it decides whether a tile fits in registers and shared memory. `product_dtype`
+    is named where it is not the states' own.
     """
     name = str(dtype).removeprefix("torch.")
-    if products != dtype:
-        name += f" by {str(products).removeprefix('torch.')}"
+    if product_dtype != dtype:
+        name += f" by {str(product_dtype).removeprefix('torch.')}"
     return f"{architecture} {name} E{padded_side(embed_dim)} H{squeeze_dim}"
 
 
@@ -133,17 +133,17 @@ def tuning_waits(device: torch.device) -> bool:
 
 
 def tiles_for(
-    embed_dim: int, squeeze_dim: int, dtype: torch.dtype, device: torch.device, products: torch.dtype
+    embed_dim: int, squeeze_dim: int, dtype: torch.dtype, device: torch.device, product_dtype: torch.dtype
 ) -> Tiles:
     """The shipped tiles, or with DLFA_AUTOTUNE=1 on a GPU the tuned ones of the bucket, tuned now if there are none.
 
     Nothing is tuned while a CUDA graph is captured.
     """
     architecture = device_architecture(device)
-    default = choose_tiles(embed_dim, squeeze_dim, dtype, architecture, products)
+    default = choose_tiles(embed_dim, squeeze_dim, dtype, architecture, product_dtype)
     if device.type != "cuda" or not environment.autotune():
         return default
-    key = bucket(embed_dim, squeeze_dim, dtype, architecture, products)
+    key = bucket(embed_dim, squeeze_dim, dtype, architecture, product_dtype)
     with _tuning:  # threads that tuned at once would time each other's launches
         if key not in _tuned:
             path = environment.tile_cache()
@@ -154,7 +154,7 @@ def tiles_for(
                     return default
                 logger.info("tuning tiles of %s for at most %.0f s", key, environment.autotune_seconds())
                 try:
-                    trials = Trials(device, embed_dim, squeeze_dim, dtype, products)
+                    trials = Trials(device, embed_dim, squeeze_dim, dtype, product_dtype)
                     found = tune(default, trials.measure, environment.autotune_seconds())
                     found = _fit_for_every_form(found, default, trials)
                     add_tiles(path, key, found)

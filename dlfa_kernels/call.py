@@ -17,7 +17,7 @@ from .launches import Launch
 from .operands import Inputs, Operands
 from .overrides import overrides
 from .rounding import cdiv
-from .tiles import Tile, choose_tiles, of_form, sized, without_dx
+from .tiles import Tile, choose_tiles, tiles_for_batch, tiles_for_form, without_dx
 
 
 class Flags(NamedTuple):
@@ -62,7 +62,7 @@ class Settings(NamedTuple):
 
     fuse: str
     activation: str
-    products: torch.dtype  # of the operands of products over tokens
+    product_dtype: torch.dtype  # of the operands of products over tokens
     token: int | None = None  # the chosen one, in the token form
     needs_dx: bool = True  # whether a backward pass makes the gradients of the states, beside the parameters'
 
@@ -80,7 +80,7 @@ class Call:
         self.operands = operands
         self.settings = settings
         self.packed, self.batch, self.rows = inputs.packed, inputs.batch, inputs.rows
-        x, products = operands.x, settings.products
+        x, product_dtype = operands.x, settings.product_dtype
         self.length = 0 if self.packed else x.shape[1]
         self.kernel_size, self.squeeze_dim, self.embed_dim = operands.squeeze_weight.shape
         self.device = x.device
@@ -95,17 +95,17 @@ class Call:
         if overridden.tiles is not None:
             self.tiles = overridden.tiles
         elif overridden.architecture is not None or settings.token is not None:  # none of the token form's is tuned
-            self.tiles = choose_tiles(self.embed_dim, self.squeeze_dim, self.dtype, architecture, products)
+            self.tiles = choose_tiles(self.embed_dim, self.squeeze_dim, self.dtype, architecture, product_dtype)
         else:
-            self.tiles = tiles_for(self.embed_dim, self.squeeze_dim, self.dtype, self.device, products)
+            self.tiles = tiles_for(self.embed_dim, self.squeeze_dim, self.dtype, self.device, product_dtype)
         share = self.tiles.l2_share if overridden.l2_share is None else overridden.l2_share
         self.l2_share = 0.0 if self.packed else share
         if overridden.tiles is None:
             state_bytes = self.embed_dim * self.dtype.itemsize
-            tiles = of_form(self.tiles, self.kernel_size, self.packed)
-            self.tiles = sized(tiles, self.batch, self.rows, state_bytes, self.l2_share, self.device)
+            tiles = tiles_for_form(self.tiles, self.kernel_size, self.packed)
+            self.tiles = tiles_for_batch(tiles, self.batch, self.rows, state_bytes, self.l2_share, self.device)
             if not settings.needs_dx:
-                self.tiles = without_dx(self.tiles, architecture, products)
+                self.tiles = without_dx(self.tiles, architecture, product_dtype)
         divisor = gcd(*(stride for tensor in self._states.values() for stride in tensor.stride()[:-1]))
         interpreted = INTERPRETED and self.device.type != "meta"
         nvidia = architecture.startswith("sm_") and not interpreted
@@ -122,7 +122,7 @@ class Call:
             EMBED_DIM=self.embed_dim,
             SQUEEZE_DIM=self.squeeze_dim,
             PRECISION="tf32x3" if nvidia else "ieee",
-            ROW_PARTS={torch.bfloat16: 1, torch.float16: 2, torch.float32: 0}[products],
+            ROW_PARTS={torch.bfloat16: 1, torch.float16: 2, torch.float32: 0}[product_dtype],
             INTERPRETED=interpreted,
             PTX=nvidia,
         )

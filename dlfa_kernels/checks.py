@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import environment
+from .parameters import AIFWeights, weight_shapes
 
 ACTIVATIONS = ("relu", "gelu", "silu")
 FUSE_MODES = ("gate", "select")
@@ -17,25 +17,6 @@ STATE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 MASK_DTYPES = (
     torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32, torch.int64
 )  # fmt: skip
-
-
-class AIFWeights(NamedTuple):
-    """The eight tensors of AIF in the order of every signature; H is the squeeze width, k the kernel size."""
-
-    local_squeeze_weight: Tensor  # (H, E, k)
-    local_squeeze_bias: Tensor  # (H,)
-    local_expand_weight: Tensor  # (E, H, 1)
-    local_expand_bias: Tensor  # (E,)
-    global_squeeze_weight: Tensor  # (H, E)
-    global_squeeze_bias: Tensor  # (H,)
-    global_expand_weight: Tensor  # (E, H)
-    global_expand_bias: Tensor  # (E,)
-
-
-def weight_shapes(embed_dim: int, squeeze_dim: int, kernel_size: int) -> tuple[tuple[int, ...], ...]:
-    """The shapes of `AIFWeights` for given E, H and k, in its order."""
-    e, h = embed_dim, squeeze_dim
-    return (h, e, kernel_size), (h,), (e, h, 1), (e,), (h, e), (h,), (e, h), (e,)
 
 
 def check_one_of(name: str, value: object, valid: tuple[str, ...]) -> None:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from .call import Call, Settings
-from .checks import AIFWeights
 from .device import multiprocessors
 from .kernels.expand import expand_kernel
 from .kernels.inputs import inputs_kernel
@@ -20,27 +19,30 @@ from .kernels.reduce import reduce_kernel
 from .kernels.squeeze import squeeze_kernel
 from .kernels.taps import taps_kernel
 from .operands import Inputs, sequence_count
+from .parameters import AIFWeights
 from .replays import launch_stages
 from .results import BackwardResult, ForwardResult, empty_backward
 from .rounding import cdiv
 from .shared_stages import add_context, add_forward_context, add_pooling, add_weights
 
 
-def empty_forward(last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None, products: torch.dtype) -> ForwardResult:
+def empty_forward(
+    last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None, product_dtype: torch.dtype
+) -> ForwardResult:
     """Buffers of a forward pass; also its shapes, for tracing.
 
     Args:
         last: (B, T, E), or (N, E) with `cu_seqlens`.
         weights: the eight parameters.
         cu_seqlens: (B+1,) int32, of the packed form.
-        products: the dtype of `squeezed`.
+        product_dtype: the dtype of `squeezed`.
     """
     batch, rows = sequence_count(last, cu_seqlens), math.prod(last.shape[:-1])
     embed_dim, squeeze_dim, device = last.shape[-1], weights.local_squeeze_weight.shape[0], last.device
     pooled = torch.empty(batch, embed_dim, dtype=torch.float32, device=device)
     return ForwardResult(
         z=torch.empty_like(last, memory_format=torch.contiguous_format),
-        squeezed=torch.empty(rows, squeeze_dim, dtype=products, device=device),
+        squeezed=torch.empty(rows, squeeze_dim, dtype=product_dtype, device=device),
         hidden=torch.empty(batch, squeeze_dim, dtype=torch.float32, device=device),
         pooled=pooled,
         context=torch.empty_like(pooled),
@@ -56,7 +58,7 @@ def forward(
     cu_seqlens: Tensor | None,
     fuse: str,
     activation: str,
-    products: torch.dtype,
+    product_dtype: torch.dtype,
 ) -> ForwardResult:
     """z of the padded or packed form in three launches a group.
 
@@ -64,16 +66,16 @@ def forward(
 
     Args:
         last, lower, weights, mask, cu_seqlens, fuse, activation: as `fused_aif` takes them, checked.
-        products: the dtype in which products over tokens are taken, here and in the backward.
+        product_dtype: the dtype in which products over tokens are taken, here and in the backward.
 
     Returns:
         z, (B, T, E) or (N, E), and what the backward needs.
     """
     inputs = Inputs(last, lower, None, mask, cu_seqlens, weights)
-    result = empty_forward(last, weights, cu_seqlens, products)
+    result = empty_forward(last, weights, cu_seqlens, product_dtype)
     if last.numel() == 0:
         return result.zero_()
-    launch_stages(_forward_stages, inputs, Settings(fuse, activation, products), result)
+    launch_stages(_forward_stages, inputs, Settings(fuse, activation, product_dtype), result)
     return result
 
 

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 
 from .backends import TRITON_AVAILABLE, resolve_backend
-from .checks import AIFWeights, check_inputs
+from .checks import check_inputs
+from .parameters import AIFWeights
 from .reference import aif_output
 
 if TRITON_AVAILABLE:
     from . import operators
 
 
-def product_dtype(last: Tensor) -> torch.dtype:
+def product_dtype_of(last: Tensor) -> torch.dtype:
     """The dtype in which the kernels take products over tokens of the states `last`: autocast's for float32 ones.
 
     It is the states' own without autocast, and for states of 16 bits.
@@ -89,6 +90,6 @@ def fused_aif(
     if resolve_backend(backend, last) == "triton":
         inputs = (last, lower, *weights, mask, cu_seqlens)
         if token is None:
-            return operators.aif(*inputs, fuse, activation, product_dtype(last))
+            return operators.aif(*inputs, fuse, activation, product_dtype_of(last))
         return operators.aif_token(*inputs, token, fuse, activation)
     return aif_output(last, lower, weights, mask, cu_seqlens, token, fuse, activation)

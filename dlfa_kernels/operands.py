@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import AIFWeights
+from .parameters import AIFWeights
 from .rounding import cdiv
 
 # Elements from a token to the next: kernels take offsets within a tile in 32 bits.
@@ -27,10 +27,10 @@ def _rows_in_reach(states: Tensor) -> Tensor:
     return states if states.stride(-1) == 1 and states.stride(-2) <= MAX_ROW_STRIDE else states.contiguous()
 
 
-def _of_products(weight: Tensor, products: torch.dtype | None) -> Tensor:
+def _of_products(weight: Tensor, product_dtype: torch.dtype | None) -> Tensor:
     """A wider weight in the dtype of products: cast once here, because every program reads and holds all of it."""
-    if products is not None and weight.dtype.itemsize > products.itemsize:
-        weight = weight.to(products)
+    if product_dtype is not None and weight.dtype.itemsize > product_dtype.itemsize:
+        weight = weight.to(product_dtype)
     return weight.contiguous()
 
 
@@ -84,12 +84,12 @@ class Operands(NamedTuple):
     global_expand_bias: Tensor  # (E,)
 
     @classmethod
-    def of(cls, inputs: Inputs, products: torch.dtype | None) -> Operands:
+    def of(cls, inputs: Inputs, product_dtype: torch.dtype | None) -> Operands:
         """The operands of a call.
 
         Args:
             inputs: as given.
-            products: the dtype in which products over tokens are taken; None leaves the local weights as they are.
+            product_dtype: the dtype in which products over tokens are taken; None leaves the local weights as they are.
         """
         last, lower, dz, mask, cu_seqlens, (squeeze, squeeze_bias, expand, *others) = inputs
         if mask is not None:
@@ -101,8 +101,8 @@ class Operands(NamedTuple):
             None if dz is None else _rows_in_reach(dz),
             mask,
             None if cu_seqlens is None else cu_seqlens.contiguous(),
-            _of_products(squeeze.permute(2, 0, 1), products),
+            _of_products(squeeze.permute(2, 0, 1), product_dtype),
             squeeze_bias.contiguous(),
-            _of_products(expand, products),
+            _of_products(expand, product_dtype),
             *(weight.contiguous() for weight in others),
         )

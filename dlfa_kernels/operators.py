@@ -2,8 +2,8 @@
 
 A copy of the package under another name, as Hugging Face's `kernels` loads it, has a namespace of that name instead.
 
-    dlfa::aif        (last, lower?, eight weights, mask?, cu_seqlens?, fuse, activation, products) -> ForwardResult
-    dlfa::aif_token  the same with `token` before `fuse` and without `products`
+    dlfa::aif        (last, lower?, eight weights, mask?, cu_seqlens?, fuse, activation, product_dtype) -> ForwardResult
+    dlfa::aif_token  the same with `token` before `fuse` and without `product_dtype`
     dlfa::aif_backward, dlfa::aif_token_backward
                      (dz, the tensors above, the six outputs, the settings, needs_dx) -> (dx, dy, eight gradients)
 
@@ -22,8 +22,8 @@ from torch.autograd import forward_ad
 
 from . import full_passes, token_passes
 from .backends import resolve_backend
-from .checks import AIFWeights
 from .flop_counts import register_flop_counts
+from .parameters import AIFWeights
 from .results import BackwardResult, ForwardResult, empty_backward
 
 _INPUTS = ("Tensor last", "Tensor? lower", *(f"Tensor {name}" for name in AIFWeights._fields),
@@ -73,7 +73,7 @@ _USUAL_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.BackendSelect) | torc
 )
 
 
-def _unobserved(tensors: Sequence[Tensor | None]) -> bool:
+def _can_skip_dispatcher(tensors: Sequence[Tensor | None]) -> bool:
     """Whether an operator called on these tensors comes to its implementation with nothing before it but autograd.
 
     Dispatch modes, transforms, tracers, the profiler and subclasses of tensors are to see the operator, and the
@@ -104,7 +104,8 @@ def _register(
     The forward takes `forward_settings` after `settings`; they show in what it saves.
 
     Returns:
-        A function of the forward operator's arguments, which returns its z; by the operator unless `_unobserved`.
+        A function of the forward operator's arguments, which returns its z; by the operator unless
+        `_can_skip_dispatcher`.
     """
     tensors = len(_INPUTS)
     fuse_setting = len(settings) - 2  # settings end with fuse, activation
@@ -154,7 +155,7 @@ def _register(
             needs_dx = any(ctx.needs_input_grad[2:4])
             values = (dz, *ctx.saved_tensors)  # read once: activation checkpointing recomputes it at each reading
             # With create_graph=True the operator's own autograd refuses a second derivative.
-            direct = not torch.is_grad_enabled() and _unobserved(values)
+            direct = not torch.is_grad_enabled() and _can_skip_dispatcher(values)
             dx, dy, *weights = (backward if direct else backward_operator)(*values, *ctx.settings, needs_dx)
             if not needs_dx:
                 dx = dy = None
@@ -194,7 +195,7 @@ def _register(
         return differentiated(below, inputs)
 
     def call(*inputs: Any) -> Tensor:
-        if _unobserved(inputs[:tensors]):
+        if _can_skip_dispatcher(inputs[:tensors]):
             return differentiated(forward, inputs)[0]
         return operator(*inputs)[0]
 
@@ -216,5 +217,5 @@ def _register(
     return call
 
 
-aif = _register("aif", ("str fuse", "str activation"), full_passes, ("ScalarType products",))
+aif = _register("aif", ("str fuse", "str activation"), full_passes, ("ScalarType product_dtype",))
 aif_token = _register("aif_token", ("SymInt token", "str fuse", "str activation"), token_passes)

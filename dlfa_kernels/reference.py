@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .checks import AIFWeights, check_inputs
+from .checks import check_inputs
+from .parameters import AIFWeights
 
 # z; the gate m alone; or AIF's control without a gate, w_bt + g_b + l_bt
 Output = Literal["fused", "gate", "residual"]

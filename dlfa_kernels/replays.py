@@ -152,10 +152,11 @@ def launch_stages(
         results: what an earlier pass saved, and what this one fills.
     """
     device = inputs.last.device
-    products = settings.products if settings.token is None else None  # of one token, products are cheap in any dtype
+    # of one token, products are cheap in any dtype
+    product_dtype = settings.product_dtype if settings.token is None else None
     with _on(device):
         if overrides().recorded is not None or device.type == "meta":
-            _launch(stages, inputs, Operands.of(inputs, products), settings, results)
+            _launch(stages, inputs, Operands.of(inputs, product_dtype), settings, results)
             return
         filled = [*chain.from_iterable(result.tensors for result in results)]
         given, others = _pointers(inputs.tensors), _pointers(filled)
@@ -164,7 +165,7 @@ def launch_stages(
         if replay is not None and replay.as_given:
             replay.run(given + others, device)
             return
-        operands = Operands.of(inputs, products)
+        operands = Operands.of(inputs, product_dtype)
         if replay is not None:
             replay.run(_pointers(operands) + others, device)
             return

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import AIFWeights
+from .parameters import AIFWeights
 
 
 class ForwardResult(NamedTuple):

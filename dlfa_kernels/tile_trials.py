@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import torch
 
-from .checks import AIFWeights, weight_shapes
 from .device import l2_bytes, multiprocessors
 from .overrides import using_tiles
+from .parameters import AIFWeights, weight_shapes
 from .rounding import cdiv
-from .tiles import Tiles, of_form, sized
+from .tiles import Tiles, tiles_for_batch, tiles_for_form
 
 LENGTH = 128
 # Largest relative difference that is accepted, the norm of the difference over the result's. Tiles may change rounding
@@ -21,8 +21,8 @@ MOST_DIFFERENCE = 0.05
 def trial_batch(device: torch.device, state_bytes: int) -> int:
     """Sequences of `LENGTH` tokens, of `state_bytes` each, beyond L2 and in whole rounds of programs of two slots.
 
-    Smaller batches take half of the tokens a tile (`tiles.sized`), and no groups. In broken rounds programs of two
-    slots gain nothing over those of one, which calls would take in their place.
+    Smaller batches take half of the tokens a tile (`tiles.tiles_for_batch`), and no groups. In broken rounds programs
+    of two slots gain nothing over those of one, which calls would take in their place.
     """
     beyond_l2 = 1 + l2_bytes(device) // (LENGTH * state_bytes)
     round_of_two_slots = 2 * multiprocessors(device)
@@ -37,16 +37,16 @@ class Trials:
         embed_dim: E.
         squeeze_dim: H.
         dtype: of states and parameters.
-        products: the dtype in which products over tokens are taken.
+        product_dtype: the dtype in which products over tokens are taken.
 
     Raises:
         torch.OutOfMemoryError: three tensors of that size do not fit.
     """
 
     def __init__(
-        self, device: torch.device, embed_dim: int, squeeze_dim: int, dtype: torch.dtype, products: torch.dtype
+        self, device: torch.device, embed_dim: int, squeeze_dim: int, dtype: torch.dtype, product_dtype: torch.dtype
     ) -> None:
-        self.device, self.dtype, self.products = device, dtype, products
+        self.device, self.dtype, self.product_dtype = device, dtype, product_dtype
         self.embed_dim, self.squeeze_dim = embed_dim, squeeze_dim
         self._generator = torch.Generator(device).manual_seed(0)  # not the default one, whose state is the user's
         self.batch = trial_batch(device, embed_dim * dtype.itemsize)
@@ -75,16 +75,16 @@ class Trials:
         last, lower, dz = self._states
         arguments = (last, lower, self._weights, None, None)
         state_bytes = self.embed_dim * self.dtype.itemsize
-        taken = sized(tiles, self.batch, self.batch * LENGTH, state_bytes, tiles.l2_share, self.device)
+        taken = tiles_for_batch(tiles, self.batch, self.batch * LENGTH, state_bytes, tiles.l2_share, self.device)
         if stage == "squeeze" and stage in self._expected and taken.squeeze.slots != tiles.squeeze.slots:
             raise RuntimeError(f"calls take {taken.squeeze} in its place")
         with using_tiles(taken, in_this_thread=True):
-            saved = full_passes.forward(*arguments, "gate", "relu", self.products)
+            saved = full_passes.forward(*arguments, "gate", "relu", self.product_dtype)
 
             def run() -> list[torch.Tensor]:
                 results = []
                 if stage in ("squeeze", "expand", "l2_share"):
-                    results.append(full_passes.forward(*arguments, "gate", "relu", self.products).z)
+                    results.append(full_passes.forward(*arguments, "gate", "relu", self.product_dtype).z)
                 if stage not in ("squeeze", "expand"):
                     results += full_passes.backward(dz, *arguments, saved, "gate", "relu").tensors
                 return results
@@ -111,11 +111,11 @@ class Trials:
         cu_seqlens = torch.tensor([0, LENGTH, 2 * LENGTH], dtype=torch.int32, device=self.device)
         with using_tiles(tiles, in_this_thread=True):
             weights = self._weights
-            saved = full_passes.forward(last, lower, weights, mask, None, "select", "gelu", self.products)
+            saved = full_passes.forward(last, lower, weights, mask, None, "select", "gelu", self.product_dtype)
             full_passes.backward(dz, last, lower, weights, mask, None, saved, "select", "gelu")
-        with using_tiles(of_form(tiles, kernel_size=3, packed=True), in_this_thread=True):
+        with using_tiles(tiles_for_form(tiles, kernel_size=3, packed=True), in_this_thread=True):
             weights = self._made_weights(kernel_size=3)
-            saved = full_passes.forward(x, y, weights, None, cu_seqlens, "select", "silu", self.products)
+            saved = full_passes.forward(x, y, weights, None, cu_seqlens, "select", "silu", self.product_dtype)
             full_passes.backward(gradient, x, y, weights, None, cu_seqlens, saved, "select", "silu")
 
 

@@ -231,13 +231,13 @@ def choose_tiles(
     squeeze_dim: int,
     dtype: torch.dtype,
     architecture: str = DEFAULT_ARCHITECTURE,
-    products: torch.dtype | None = None,
+    product_dtype: torch.dtype | None = None,
 ) -> Tiles:
     """Tile sizes for (E, H, dtype of the states, architecture such as "sm_90" or "gfx942").
 
-    `products` is the dtype of the operands of products where it is not the states'.
+    `product_dtype` is the dtype of the operands of products where it is not the states'.
     """
-    operand_bytes = (products or dtype).itemsize
+    operand_bytes = (product_dtype or dtype).itemsize
     family = _family(architecture)
     caps = CAPS[family, dtype.itemsize, operand_bytes]
     widest_e = padded_side(embed_dim)
@@ -322,7 +322,7 @@ def with_fewer_tokens(tiles: Tiles) -> Tiles:
     return replace(tiles, squeeze=short(tiles.squeeze), expand=short(tiles.expand), reduce=short(tiles.reduce))
 
 
-def of_form(tiles: Tiles, kernel_size: int, packed: bool) -> Tiles:
+def tiles_for_form(tiles: Tiles, kernel_size: int, packed: bool) -> Tiles:
     """The tiles of a bucket for calls of one form.
 
     With two slots a program has too few registers for the masks of taps, and where sequences may end anywhere up to
@@ -338,7 +338,9 @@ def two_slots_pay(slots: int, multiprocessors: int) -> bool:
     return programs >= MOSTLY_FILLED * multiprocessors and COST_OF_TWO_SLOTS * rounds <= rounds_of_one
 
 
-def sized(tiles: Tiles, batch: int, rows: int, state_bytes: int, l2_share: float, device: torch.device) -> Tiles:
+def tiles_for_batch(
+    tiles: Tiles, batch: int, rows: int, state_bytes: int, l2_share: float, device: torch.device
+) -> Tiles:
     """Tiles of fewer tokens where sequences are short, or where a launch has too few tokens to fill the device.
 
     Args:
@@ -359,11 +361,11 @@ def sized(tiles: Tiles, batch: int, rows: int, state_bytes: int, l2_share: float
 
 
 @cache
-def without_dx(tiles: Tiles, architecture: str, products: torch.dtype) -> Tiles:
-    """The same tiles for a backward that makes the parameters' gradients alone, with operands of the dtype `products`.
+def without_dx(tiles: Tiles, architecture: str, product_dtype: torch.dtype) -> Tiles:
+    """The same tiles for a backward that makes the parameters' gradients alone, with operands of `product_dtype`.
 
     Where operands take registers, eight warps then compute each product of 16 bits several times over, and spill.
     """
-    if _family(architecture) != "warp" or products.itemsize != 2:
+    if _family(architecture) != "warp" or product_dtype.itemsize != 2:
         return tiles
     return replace(tiles, inputs=replace(tiles.inputs, block_e=min(32, tiles.inputs.block_e), num_warps=4))

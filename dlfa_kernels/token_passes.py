@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from .call import Call, Settings
-from .checks import AIFWeights
 from .groups import Group
 from .kernels.token import (
     sums_kernel,
@@ -17,6 +16,7 @@ from .kernels.token import (
     token_reduce_kernel,
 )
 from .operands import Inputs, sequence_count
+from .parameters import AIFWeights
 from .replays import launch_stages
 from .results import BackwardResult, ForwardResult, empty_backward
 from .rounding import cdiv

@@ -24,7 +24,7 @@ from .evaluate import score_language
 from .evaluation_data import evaluation_data
 from .prediction_files import prediction_name, write_predictions
 from .results import scores, summary
-from .saved_runs import load_run, told_by_run
+from .saved_runs import load_run, recorded_by_run
 
 # What results.json tells of one model; of an ensemble where all of its runs agree.
 _OF_A_MODEL = ("model", "fusion", "fusion_layer", "fuse", "label_subword", "classifier_pooling")
@@ -108,11 +108,11 @@ def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], 
         task, configs, data_dir=config.data_dir, languages=config.languages, split=config.split,
         max_eval_examples=config.max_eval_examples,
     )  # fmt: skip
-    told = {path: told_by_run(path, run) for path, run in zip(config.runs, configs, strict=True)}
+    recorded = {path: recorded_by_run(path, run) for path, run in zip(config.runs, configs, strict=True)}
     results_of: list[dict[str, Any]] = []
     scores_of: dict[str, list[list[Any]]] = {language: [] for language in data}
     for path in config.runs:
-        found, result = _member(path, task, data, config, told[path])
+        found, result = _member(path, task, data, config, recorded[path])
         results_of.append(result)
         for language, several in scores_of.items():
             several.append(found[language])
@@ -151,7 +151,7 @@ def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], 
 
 
 def _member(
-    path: Path, task: Task, data: Mapping[str, list[Example]], config: EnsembleConfig, told: Mapping[str, Any]
+    path: Path, task: Task, data: Mapping[str, list[Example]], config: EnsembleConfig, recorded: Mapping[str, Any]
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """One run's scores by language and what its results.json would hold; its model is gone afterwards."""
     run = load_run(path)
@@ -159,7 +159,7 @@ def _member(
     evaluations = {language: score_language(task, language, data[language], each) for language, each in found.items()}
     name, seed = (path.name, None) if run.config is None else (run.config.model, run.config.seed)
     result = summary(
-        task, run.model, name, evaluations, seed=seed, split=config.split, autocast=run.autocast, **told
+        task, run.model, name, evaluations, seed=seed, split=config.split, autocast=run.autocast, **recorded
     )  # fmt: skip
     return found, result
 

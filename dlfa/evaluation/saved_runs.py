@@ -106,7 +106,7 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
     return SavedRun(task, model.to(device).eval(), tokenizer, config, length)
 
 
-def told_by_run(path: Path, config: RunConfig | None, **changed: Any) -> dict[str, Any]:
+def recorded_by_run(path: Path, config: RunConfig | None, **changed: Any) -> dict[str, Any]:
     """What an evaluation's results.json takes over from the run in `path`: its model's name, and how it was trained.
 
     An encoder's directory name depends on where the command runs; the run's results.json has the original.

@@ -306,7 +306,7 @@ def _baselines(members: Mapping[Variant, Any], baseline: str | None) -> dict[Var
 
 
 def _seed(seed: int | None) -> str:
-    return "not told" if seed is None else str(seed)
+    return "not recorded" if seed is None else str(seed)
 
 
 def _sorted(seeds: Iterable[int | None]) -> Seeds:

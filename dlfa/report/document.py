@@ -57,7 +57,7 @@ def write_report(
 def section_title(findings: Findings) -> str:
     """Task, model, split, and the seeds."""
     comparison = findings.comparison
-    seeds = ", ".join("not told" if seed is None else str(seed) for seed in comparison.seeds)
+    seeds = ", ".join("not recorded" if seed is None else str(seed) for seed in comparison.seeds)
     split = "" if comparison.split == "test" else f", {comparison.split} data"
     return f"{heading(comparison)}{split}, {'seed' if len(comparison.seeds) == 1 else 'seeds'} {seeds}"
 
@@ -73,7 +73,7 @@ def _section(folder: Path, findings: Findings, name: str) -> str:
     facts = [
         f"Metric: {comparison.metric}, percent. Languages: {len(comparison.languages)} "
         f"({' '.join(comparison.languages)}), training language {comparison.train_language}.",
-        f"Protocol of all runs: {protocol or 'not told'}.",
+        f"Protocol of all runs: {protocol or 'not recorded'}.",
     ]
     parts = [f"## {section_title(findings)}\n", "\n".join(facts) + "\n", _bullets(left_out(findings))]
     parts += _titled("Scores", score_table(findings), "Mean ± standard deviation over seeds.")

@@ -32,4 +32,4 @@ def told_apart(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
 
 
 def _name(model: str, encoder: str | None) -> str:
-    return f"{model} ({'not told' if encoder is None else encoder[:8]})"
+    return f"{model} ({'not recorded' if encoder is None else encoder[:8]})"

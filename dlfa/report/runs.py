@@ -31,7 +31,7 @@ class Run:
         seed: None where the results do not tell.
         protocol: everything else that has a say in the result, by name.
         scores: by language and metric, fractions in 0..1.
-        examples: by language, how many were evaluated; None where not told.
+        examples: by language, how many were evaluated; None where not recorded.
         train: `steps`, `seconds`, `best_dev`, ...; empty for an evaluation alone.
         environment: device, versions, precision, backend.
         data_dir: where the run read its data; None for the Hub or where there is no run.json.

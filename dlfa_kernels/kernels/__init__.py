@@ -7,10 +7,11 @@ What stages share is in rows.py (where a program's rows are, loads of states), c
 arithmetic.py.
 
 Names: `*_ptr` points to a tensor; `*_offsets` are element offsets into one, int64 where nothing else is said;
-`*_rows` offsets of a tile's rows, int32. `inside*` masks accesses; `real` marks real tokens, `seen` the neighbours that
-a tap sees and `seeing` those by which it is seen. A block value is called as in the equations of `aif_reference`: x,
-y, w, a (u before its activation), u, m, and the gradients dz, ds (before the sigmoid) and da. A `slot` numbers a tile
-of BLOCK_T consecutive rows of one sequence, and is also the row of that tile's partial sums; BLOCK_B counts sequences.
+`*_rows` offsets of a tile's rows, int32. `inside*` masks accesses; `real` marks real tokens, `seen` the real ones among
+the neighbours that a tap reads, `output_t` and `output_real` in the backward the tokens whose squeeze read this one
+through a tap. A block value is called as in the equations of `aif_reference`: x, y, w, a (u before its activation), u,
+m, and the gradients dz, ds (before the sigmoid) and da. A `slot` numbers a tile of BLOCK_T consecutive rows of one
+sequence, and is also the row of that tile's partial sums; BLOCK_B counts sequences.
 `rows` in a shape is B T, or N of packed states. Operands of products over tokens are rounded to the dtype of
 `squeezed`, which is that of the states, or under autocast the shorter one that autocast computes in.
 

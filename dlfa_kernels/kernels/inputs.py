@@ -236,16 +236,16 @@ def inputs_kernel(
                     for step in range(0, KERNEL_SIZE * blocks_h):
                         tap = step // blocks_h
                         h = (step % blocks_h) * step_h + tl.arange(0, step_h)
-                        seer = t - (tap - (KERNEL_SIZE - 1) // 2)
-                        seeing = real
+                        output_t = t - (tap - (KERNEL_SIZE - 1) // 2)
+                        output_real = real
                         if KERNEL_SIZE > 1:
-                            seeing = real_tokens(mask_ptr, sequence, start + seer, rows, length, HAS_MASK)
+                            output_real = real_tokens(mask_ptr, sequence, start + output_t, rows, length, HAS_MASK)
                         inside_h = inside_dim(h, SQUEEZE_DIM, step_h)
                         weight = load_squeeze_weight(
                             squeeze_weight_ptr, tap, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED,
                             BLOCK_E,
                         )  # fmt: skip
-                        tap_da = load_squeezed(gradient_tile, seer, seeing, h, inside_h, SQUEEZE_DIM)
+                        tap_da = load_squeezed(gradient_tile, output_t, output_real, h, inside_h, SQUEEZE_DIM)
                         dx = dot(tap_da, weight, dx, PRECISION, INTERPRETED)
                 out_offsets = t[:, None] * EMBED_DIM + e[None, :]
                 tl.store(dx_tile + out_offsets, round_to(dx, state_dtype, INTERPRETED), mask=inside)

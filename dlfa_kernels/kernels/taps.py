@@ -52,7 +52,7 @@ def taps_kernel(
     inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
     inside_h = inside_dim(h, SQUEEZE_DIM, BLOCK_H)
     t = tl.arange(0, BLOCK_T)
-    seer = t - (tap - (KERNEL_SIZE - 1) // 2)
+    output_t = t - (tap - (KERNEL_SIZE - 1) // 2)
     product_dtype: tl.constexpr = squeezed_gradient_ptr.dtype.element_ty
     part = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
     for turn in range(tl.program_id(1), end_slot - first_slot, tl.num_programs(1)):
@@ -71,8 +71,8 @@ def taps_kernel(
                 real[:, None] & inside_e[None, :], HAS_LOWER,
             )  # fmt: skip
             gradient_tile = squeezed_gradient_ptr + (first_row + start) * SQUEEZE_DIM
-            seeing = real_tokens(mask_ptr, sequence, start + seer, rows, length, HAS_MASK)
-            da = load_squeezed(gradient_tile, seer, seeing, h, inside_h, SQUEEZE_DIM)
+            output_real = real_tokens(mask_ptr, sequence, start + output_t, rows, length, HAS_MASK)
+            da = load_squeezed(gradient_tile, output_t, output_real, h, inside_h, SQUEEZE_DIM)
             part = dot(tl.trans(da), round_to(w, product_dtype, INTERPRETED), part, PRECISION, INTERPRETED)
     row = (tl.program_id(1).to(tl.int64) * KERNEL_SIZE + tap) * SQUEEZE_DIM + h
     inside = inside_h[:, None] & inside_e[None, :]

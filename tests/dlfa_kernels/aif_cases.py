@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from benchmarks import errors
 from dlfa_kernels import aif_reference
 from dlfa_kernels.backends import INTERPRETED
-from dlfa_kernels.checks import AIFWeights, weight_shapes
+from dlfa_kernels.parameters import AIFWeights, weight_shapes
 
 PHI = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 

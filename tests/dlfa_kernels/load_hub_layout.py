@@ -19,7 +19,7 @@ from aif_cases import GRADIENTS, Case, exact, make_inputs, relative_errors, run
 from torch import Tensor, nn
 
 import dlfa_kernels
-from dlfa_kernels.checks import AIFWeights
+from dlfa_kernels.parameters import AIFWeights
 
 LIMIT = 2e-5  # of float32, as in test_kernels.py
 CASES = [

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from dlfa_kernels import FusedAIF, aif_reference, environment, fused_aif
-from dlfa_kernels.checks import AIFWeights
 from dlfa_kernels.overrides import record_launches
+from dlfa_kernels.parameters import AIFWeights
 
 B, T, E, H, K = 2, 5, 24, 16, 3
 ROWS = [0, 2, 5]  # cu_seqlens of the packed form

@@ -12,11 +12,11 @@ from aif_cases import Case, exact, make_inputs, relative_errors, run
 
 from benchmarks.errors import LIMITS
 from dlfa_kernels import full_passes, fused_aif
-from dlfa_kernels.checks import AIFWeights, weight_shapes
 from dlfa_kernels.device import l2_bytes
 from dlfa_kernels.groups import Group, sequence_groups
 from dlfa_kernels.launches import Launch
 from dlfa_kernels.overrides import record_launches, using_l2_share, using_tiles
+from dlfa_kernels.parameters import AIFWeights, weight_shapes
 from dlfa_kernels.tiles import choose_tiles
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")

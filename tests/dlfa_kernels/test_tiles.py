@@ -36,8 +36,8 @@ from dlfa_kernels.tiles import (
     Tile,
     Tiles,
     choose_tiles,
-    of_form,
-    sized,
+    tiles_for_batch,
+    tiles_for_form,
     with_fewer_tokens,
 )
 
@@ -180,10 +180,11 @@ META = torch.device("meta")
 def test_two_slots_share_the_weights_where_programs_still_fill_the_device(batch: int, length: int, slots: int) -> None:
     tiles = choose_tiles(768, 192, torch.bfloat16, "sm_90")
     assert tiles.squeeze.slots == 2
-    chosen = sized(tiles, batch, batch * length, 2 * 768, 0, META)
+    chosen = tiles_for_batch(tiles, batch, batch * length, 2 * 768, 0, META)
     assert chosen.squeeze.slots == slots
     assert (chosen == tiles) == (slots == 2)
-    assert sized(of_form(tiles, 1, packed=True), batch, batch * length, 2 * 768, 0, META).squeeze.slots == 1
+    packed = tiles_for_form(tiles, 1, packed=True)
+    assert tiles_for_batch(packed, batch, batch * length, 2 * 768, 0, META).squeeze.slots == 1
     if slots == 1:
         assert chosen.squeeze.block_e == 64
 
@@ -193,7 +194,7 @@ def test_groups_have_programs_of_two_slots_where_they_are_large_enough() -> None
     of_two = 2 * 128 * multiprocessors(META)  # tokens of one round of such programs
     share = of_two * 2 * state_bytes / l2_bytes(META)
     for part, slots in ((0.99, 2), (0.7, 1)):
-        chosen = sized(tiles, batch, batch * 128, state_bytes, part * share, META).squeeze
+        chosen = tiles_for_batch(tiles, batch, batch * 128, state_bytes, part * share, META).squeeze
         assert (chosen.block_t, chosen.slots) == (128, slots)
 
 
@@ -288,7 +289,7 @@ def test_tiles_of_two_slots_are_tried_as_they_are(
     assert batch * tile_trials.LENGTH * 2 * embed_dim > l2 << 20
     tiles = choose_tiles(embed_dim, squeeze_dim, torch.bfloat16, "sm_90")
     assert tiles.squeeze.slots == 2
-    assert sized(tiles, batch, batch * tile_trials.LENGTH, 2 * embed_dim, 0.0, META) == tiles
+    assert tiles_for_batch(tiles, batch, batch * tile_trials.LENGTH, 2 * embed_dim, 0.0, META) == tiles
 
 
 def test_tiles_that_calls_would_not_take_are_not_timed(
@@ -325,7 +326,7 @@ def test_trials_multiply_in_the_dtype_of_autocast(device: torch.device, monkeypa
     monkeypatch.setattr(tile_trials, "_milliseconds", lambda run: 1.0)
     monkeypatch.setattr(full_passes, "forward", noted)
     trials = tile_trials.Trials(device, 24, 16, torch.float32, torch.bfloat16)
-    tiles = choose_tiles(24, 16, torch.float32, products=torch.bfloat16)
+    tiles = choose_tiles(24, 16, torch.float32, product_dtype=torch.bfloat16)
     for stage in ("squeeze", "inputs"):
         trials.measure(tiles, stage)
     trials.run_forms(tiles)

@@ -218,5 +218,5 @@ def test_encoders_of_one_name_are_told_apart_by_their_weights(tmp_path):
     assert load(None, None) == (["m", "m"], [])
     assert load("aaaaaaaaaa", None) == (["m", "m"], [])
     models, (note,) = load("aaaaaaaaaa", "bbbbbbbbbb", None)
-    assert models == ["m (aaaaaaaa)", "m (bbbbbbbb)", "m (not told)"]
+    assert models == ["m (aaaaaaaa)", "m (bbbbbbbb)", "m (not recorded)"]
     assert note.startswith("2 encoders are called m, so their runs are not compared")

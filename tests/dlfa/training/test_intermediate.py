@@ -11,7 +11,7 @@ from tiny_tasks import make_encoder, make_udpos
 
 import dlfa.training.train as training
 from dlfa import DLFAForSequenceClassification, DLFAForTokenClassification
-from dlfa.evaluation.saved_runs import told_by_run
+from dlfa.evaluation.saved_runs import recorded_by_run
 from dlfa.training.intermediate import Predecessor
 from dlfa.training.run_config import RunConfig
 from dlfa.training.train import fit, prepare, train
@@ -67,9 +67,9 @@ def test_encoder_and_fusion_are_handed_on_and_the_head_is_new(base, sick, tmp_pa
     changed = [n for n, v in weights(stage, "fusion.").items() if not torch.equal(v, started["sick"][n])]
     assert changed
     assert started["udpos"]["classifier.weight"].shape == (17, 32)
-    told = told_by_run(config.output_dir, config, max_length=9)
-    assert {name: told[name] for name in ("intermediate", "encoder_sha256")}.items() <= results.items()
-    assert told["config"] == {**results["config"], "max_length": 9}
+    recorded = recorded_by_run(config.output_dir, config, max_length=9)
+    assert {name: recorded[name] for name in ("intermediate", "encoder_sha256")}.items() <= results.items()
+    assert recorded["config"] == {**results["config"], "max_length": 9}
     (record,) = results["intermediate"]
     assert (record["task"], record["train"]["steps"]) == ("sick", 3)
     for place in (tmp_path, sick.parent):
