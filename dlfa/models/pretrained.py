@@ -121,7 +121,8 @@ class DLFAPreTrainedModel(PreTrainedModel):
                 its own dtype and on its own device, less its pooler. Of a model with a task head, such as
                 BertForMaskedLM, the encoder alone is used.
             fusion_layer: see DLFAConfig, whose default it shares: None, the plain last-layer baseline.
-            num_labels: classes of the task head, at least 1; None takes as many as `id2label` has, else two.
+            num_labels: classes of the task head, at least 1; None takes as many as `id2label` or `label2id` names, else
+                two.
             dtype: of the loaded weights; float32 unless told otherwise, since they are to be trained.
             encoder_kwargs: for `AutoModel.from_pretrained`, such as `revision` or `local_files_only`, or fields of the
                 encoder's configuration, such as `hidden_dropout_prob`.
@@ -141,12 +142,9 @@ class DLFAPreTrainedModel(PreTrainedModel):
                 raise ValueError(f"encoder_kwargs must not hold {name!r}: {instead}")
         if "attn_implementation" in config_kwargs:
             options["attn_implementation"] = config_kwargs.pop("attn_implementation")
-        _check_fields(config_kwargs, num_labels)
-        if config_kwargs.get("id2label") is None:
-            if config_kwargs.get("label2id") is not None:
-                config_kwargs["id2label"] = {index: label for label, index in config_kwargs["label2id"].items()}
-            elif num_labels is not None:
-                config_kwargs["num_labels"] = num_labels
+        _check_fields(config_kwargs)
+        id2label, label2id = (config_kwargs.pop(name, None) for name in ("id2label", "label2id"))
+        config_kwargs |= _label_fields(id2label, label2id, num_labels)
         if isinstance(encoder, PreTrainedModel):
             if options:
                 raise ValueError(f"a loaded encoder takes no {', '.join(sorted(options))}; load it with them")
@@ -397,29 +395,39 @@ def _bare(model: PreTrainedModel) -> PreTrainedModel:
     return encoder
 
 
-def _check_fields(config_kwargs: dict[str, Any], num_labels: int | None) -> None:
-    """Raise TypeError or ValueError unless every keyword is a field of DLFAConfig and the labels agree."""
+def _check_fields(config_kwargs: dict[str, Any]) -> None:
+    """Raise TypeError unless every keyword is a field of DLFAConfig."""
     own = {field.name for field in dataclasses.fields(DLFAConfig)} - {"encoder_config", "fusion_layer"}
     unknown = sorted(set(config_kwargs) - own)
     if unknown:
         raise TypeError(f"unknown keyword {', '.join(map(repr, unknown))}; DLFAConfig has {', '.join(sorted(own))}")
-    names, ids = config_kwargs.get("id2label"), config_kwargs.get("label2id")
-    for name, given in (("id2label", names), ("label2id", ids)):
+
+
+def _label_fields(id2label: Any, label2id: Any, num_labels: int | None) -> dict[str, Any]:
+    """The configuration's fields for a head's classes, which are named in either direction, counted, or both.
+
+    Raises:
+        TypeError, ValueError: names of another type, that leave a class out or contradict each other or the count.
+    """
+    for name, given in (("id2label", id2label), ("label2id", label2id)):
         if given is not None and not isinstance(given, dict):
             raise TypeError(f"{name} must be a dict, got {given!r}")
-    if names is None and ids is not None:
-        names = {index: label for label, index in ids.items()}
-    if names is not None and sorted(map(str, names)) != sorted(map(str, range(len(names)))):
-        raise ValueError(f"id2label must name classes 0..{len(names) - 1}, got {sorted(map(str, names))}")
-    if (
-        names is not None
-        and ids is not None
-        and {str(index): label for label, index in ids.items()} != {str(index): label for index, label in names.items()}
-    ):
-        raise ValueError(f"label2id must say what id2label does, {names!r}, got {ids!r}")
     if num_labels is not None and (isinstance(num_labels, bool) or not isinstance(num_labels, int)):
         raise TypeError(f"num_labels must be an int or None, got {num_labels!r}")
     if num_labels is not None and num_labels < 1:
         raise ValueError(f"num_labels must be at least 1, got {num_labels}")
-    if num_labels is not None and names is not None and len(names) != num_labels:
+    # A configuration that was read from JSON has its classes as strings.
+    of_ids = None if label2id is None else {str(index): label for label, index in label2id.items()}
+    names = of_ids if id2label is None else {str(index): label for index, label in id2label.items()}
+    if names is None:
+        return {} if num_labels is None else {"num_labels": num_labels}
+    if label2id is not None and len(of_ids or ()) != len(label2id):
+        raise ValueError(f"label2id must give each label a class of its own, got {label2id!r}")
+    if names.keys() != set(map(str, range(len(names)))):
+        raise ValueError(f"id2label must name the classes 0..{len(names) - 1}, got {', '.join(sorted(names))}")
+    if of_ids is not None and of_ids != names:
+        raise ValueError(f"label2id must say the same as id2label, {id2label!r}, got {label2id!r}")
+    if num_labels is not None and len(names) != num_labels:
         raise ValueError(f"num_labels must be {len(names)}, the length of id2label, got {num_labels}")
+    by_class = {index: names[str(index)] for index in range(len(names))}
+    return {"id2label": by_class, "label2id": {label: index for index, label in by_class.items()}}

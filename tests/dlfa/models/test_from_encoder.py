@@ -92,6 +92,11 @@ def test_from_encoder_keeps_the_weights_of_a_resized_encoder() -> None:
             "unknown keyword 'kernal_size'; .*kernel_size",
         ),
         ({"fusion_layer": 1, "num_labels": 2, "id2label": {0: "A"}}, ValueError, "num_labels must be 1.*got 2"),
+        ({"id2label": ["A", "B"]}, TypeError, r"id2label must be a dict, got \['A', 'B'\]"),
+        ({"label2id": "A"}, TypeError, "label2id must be a dict, got 'A'"),
+        ({"id2label": {1: "A", 2: "B"}}, ValueError, r"id2label must name the classes 0..1, got 1, 2"),
+        ({"label2id": {"A": 0, "B": 0}}, ValueError, "label2id must give each label a class of its own"),
+        ({"id2label": {0: "A"}, "label2id": {"B": 0}}, ValueError, "label2id must say the same as id2label, {0: 'A'}"),
         ({"num_labels": 0}, ValueError, "num_labels must be at least 1, got 0"),
         ({"num_labels": -1}, ValueError, "num_labels must be at least 1, got -1"),
         ({"num_labels": "3"}, TypeError, "num_labels must be an int or None, got '3'"),
@@ -143,3 +148,16 @@ def test_labels_by_name(tmp_path: Path) -> None:
     assert model.num_labels == 2
     model.save_pretrained(tmp_path)
     assert DLFAForTokenClassification.from_pretrained(tmp_path).config.id2label == {0: "NOUN", 1: "VERB"}
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"id2label": {0: "NOUN", 1: "VERB"}},
+        {"label2id": {"VERB": 1, "NOUN": 0}},
+        {"id2label": {"0": "NOUN", "1": "VERB"}},
+    ],
+)
+def test_labels_named_in_one_direction(named: dict) -> None:
+    config = DLFAForTokenClassification.from_encoder(tiny_encoder("bert"), fusion_layer=1, **named).config
+    assert (config.id2label, config.label2id) == ({0: "NOUN", 1: "VERB"}, {"NOUN": 0, "VERB": 1})

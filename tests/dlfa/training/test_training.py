@@ -69,6 +69,14 @@ def test_a_checkout_that_is_not_installed_trains_and_resumes(base, tmp_path, mon
     assert train(config, resume=True) == results
 
 
+def test_progress_is_told_on_standard_error_alone(base, tmp_path, capsys):
+    """Standard output is the table's, which the command prints."""
+    train(dataclasses.replace(base, output_dir=tmp_path / "run", epochs=1), progress=True)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "loss=" in said.err
+
+
 def test_run_learns_and_leaves_everything(finished):
     config, results = finished
     out = config.output_dir
