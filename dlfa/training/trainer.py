@@ -156,14 +156,7 @@ def parameter_groups(model: torch.nn.Module, config: CompleteRunConfig, decayed:
 class LossOnBar(ProgressCallback):
     """The Trainer's bar, with the latest loss beside it: transformers prints that to standard output, the table's."""
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
-    ) -> None:
+    def on_log(self, *_: Any, logs: dict[str, Any] | None = None, **__: Any) -> None:
         if self.training_bar is not None and logs and "loss" in logs:
             self.training_bar.set_postfix(loss=f"{logs['loss']:.4g}")
 
