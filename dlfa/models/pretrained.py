@@ -421,7 +421,7 @@ def _label_fields(id2label: Any, label2id: Any, num_labels: int | None) -> dict[
     names = of_ids if id2label is None else {str(index): label for index, label in id2label.items()}
     if names is None:
         return {} if num_labels is None else {"num_labels": num_labels}
-    if label2id is not None and len(of_ids or ()) != len(label2id):
+    if of_ids is not None and len(of_ids) != len(label2id):
         raise ValueError(f"label2id must give each label a class of its own, got {label2id!r}")
     if names.keys() != set(map(str, range(len(names)))):
         raise ValueError(f"id2label must name the classes 0..{len(names) - 1}, got {', '.join(sorted(names))}")
