@@ -22,6 +22,8 @@ ONE_SLOT, WAITING_REDUCE, WAITING_INPUTS = OTHER_TILES = (
 )  # fmt: skip
 SCHEDULES = (*OTHER_TILES, *L2_SHARES)
 EAGER = "eager"
+# Of a training step: no AIF at all.
+PLAIN_HEAD = "plain-head"
 COMPILE = "compile"
 COMPILE_TUNED = "compile-max-autotune-no-cudagraphs"
 COMPILE_TUNED_GRAPHS = "compile-max-autotune"

@@ -31,7 +31,6 @@ from .results import case_keys
 from .suite import Session, Suite, check, main, round_error
 from .timing import summarise, synchronise
 
-PLAIN_HEAD = "plain-head"
 LABELS = 17
 WARM_UP_STEPS, STEPS_A_TURN, LEAST_TURNS, MOST_TURNS = 5, 5, 7, 40
 CPU_TURNS = 2
@@ -61,7 +60,7 @@ class Tagger(nn.Module):
         self.fusion_layer = config.num_hidden_layers // 2
         self.aif: FusedAIF | None = None
         self.fusion: nn.Module | None = None
-        if provider != PLAIN_HEAD:
+        if provider != providers.PLAIN_HEAD:
             backend = "triton" if provider == providers.OURS else "eager"
             self.aif = FusedAIF(width, backend=backend)
             self.fusion = PlainAIF(self.aif) if provider == providers.EAGER else self.aif
@@ -125,7 +124,7 @@ def run(session: Session) -> None:
     device = session.device
     shape = SMALL_SHAPE if device.type == "cuda" else CPU_SHAPES[1]
     case = core_case(shape)
-    names = session.wanted((PLAIN_HEAD, providers.ours(device), providers.EAGER))
+    names = session.wanted((providers.PLAIN_HEAD, providers.ours(device), providers.EAGER))
     keys = {name: case_keys(session.suite, "step", case, name) for name in names}
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(100, shape[:2], generator=generator).to(device)
@@ -142,7 +141,7 @@ def run(session: Session) -> None:
             with device:  # where weights are drawn in no time; a CPU takes seconds for each model
                 model = Tagger(shape, name).train()
             errors[name] = None
-            if name != PLAIN_HEAD:
+            if name != providers.PLAIN_HEAD:
                 found = fusion_errors(model, case, batch)
                 if not session.right(keys[name], found):
                     continue
@@ -188,7 +187,7 @@ SUITE = Suite(
     run,
     Bars(_milliseconds, size, "milliseconds a training step"),
     60,
-    (PLAIN_HEAD, providers.EAGER, providers.OURS, providers.OURS_EAGER),
+    (providers.PLAIN_HEAD, providers.EAGER, providers.OURS, providers.OURS_EAGER),
 )
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from .memory import saved_tensors
 from .output import print_table
 from .plots import size
 from .results import Results, load_folder, rows_of
-from .step import PLAIN_HEAD
 
 LARGE = tuple(shape for shape in SHAPES if shape != SMALL_SHAPE)
 TRAFFIC_FILE = "ncu.json"
@@ -169,7 +168,7 @@ def _saved(results: dict[str, Results]) -> dict[str, float]:
 
 def _step(results: dict[str, Results]) -> dict[str, float]:
     rows = _rows(results, "step")
-    ours, plain = (_find(rows, core_case(SMALL_SHAPE), "step", name) for name in (providers.OURS, PLAIN_HEAD))
+    ours, plain = (_find(rows, core_case(SMALL_SHAPE), "step", name) for name in (providers.OURS, providers.PLAIN_HEAD))
     return {"": ours["median_us"] / plain["median_us"]} if ours and plain else {}
 
 

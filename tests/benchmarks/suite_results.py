@@ -12,7 +12,6 @@ from benchmarks.cases import SHAPES, Case, core_case
 from benchmarks.floors import PASSES, Ceilings, floor_us
 from benchmarks.ncu import TRAFFIC_FILE
 from benchmarks.results import Results, case_keys
-from benchmarks.step import PLAIN_HEAD
 from dlfa.files.atomic import write_text
 
 CEILINGS = Ceilings(4.0, {"bfloat16": 800.0, "float16": 800.0, "float32": 400.0})
@@ -56,7 +55,7 @@ def folder(path: Path) -> Path:
         add(launch, "launch", "both", small, provider, median)
     launch.save(path / "launch.json")
     step = Results(dict(HEADER))
-    for provider, median in {PLAIN_HEAD: 10000.0, "eager": 11000.0, "ours": 10100.0}.items():
+    for provider, median in {providers.PLAIN_HEAD: 10000.0, "eager": 11000.0, "ours": 10100.0}.items():
         add(step, "step", "step", small, provider, median)
     step.save(path / "step.json")
     memory = Results(dict(HEADER))
