@@ -7,6 +7,7 @@ from torch import Tensor
 
 from . import environment
 from .checks import check_one_of
+from .device import device_architecture, runs_kernels
 
 BACKENDS = ("auto", "triton", "eager")
 try:
@@ -26,8 +27,8 @@ TAKES_CPU_TENSORS = INTERPRETED
 def resolve_backend(backend: str, last: Tensor) -> str:
     """Turn `backend` into "triton" or "eager" for states like `last`.
 
-    "auto" is DLFA_BACKEND where that is set; else Triton for float32, bfloat16 and float16 tensors on an NVIDIA or AMD
-    GPU when Triton can be imported, and eager for everything else.
+    "auto" is DLFA_BACKEND where that is set; else Triton for float32, bfloat16 and float16 tensors on an AMD GPU, or an
+    NVIDIA one of compute capability 8.0 or more, when Triton can be imported, and eager for everything else.
 
     Args:
         backend: of `BACKENDS`.
@@ -35,7 +36,8 @@ def resolve_backend(backend: str, last: Tensor) -> str:
 
     Raises:
         ValueError: an unknown backend, here or in DLFA_BACKEND.
-        RuntimeError: "triton" where it cannot run: Triton missing, or tensors on the CPU without TRITON_INTERPRET=1.
+        RuntimeError: "triton" where it cannot run: Triton missing, tensors on the CPU without TRITON_INTERPRET=1, or an
+            older GPU.
         TypeError: "triton" for float64, which only the eager path accumulates.
     """
     check_one_of("backend", backend, BACKENDS)
@@ -43,7 +45,8 @@ def resolve_backend(backend: str, last: Tensor) -> str:
     if backend == "auto":
         override = environment.backend()
         if override is None or override == "auto":
-            return "triton" if last.is_cuda and TRITON_AVAILABLE and last.dtype != torch.float64 else "eager"
+            able = last.is_cuda and TRITON_AVAILABLE and last.dtype != torch.float64 and not _on_older_gpu(last)
+            return "triton" if able else "eager"
         check_one_of("DLFA_BACKEND", override, BACKENDS)
         backend, asked = override, "DLFA_BACKEND=triton"
     if backend == "eager":
@@ -59,4 +62,14 @@ def resolve_backend(backend: str, last: Tensor) -> str:
         )
     if last.device.type not in ("cpu", "cuda", "meta"):
         raise RuntimeError(f"{asked} needs CUDA or ROCm tensors, got {last.device.type}; use backend='eager'")
+    if last.is_cuda and _on_older_gpu(last):
+        raise RuntimeError(
+            f"{asked} needs an NVIDIA GPU of compute capability 8.0 or more, got {device_architecture(last.device)}; "
+            "use backend='eager'"
+        )
     return "triton"
+
+
+def _on_older_gpu(states: Tensor) -> bool:
+    # torch.compile is not to trace the question; compiled for an older GPU, a call fails at its launch
+    return not torch.compiler.is_compiling() and not runs_kernels(states.device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from . import environment
+from .autocast import autocast_dtype
 from .parameters import AIFWeights, weight_shapes
 
 ACTIVATIONS = ("relu", "gelu", "silu")
@@ -108,8 +109,11 @@ def _check_weights(weights: AIFWeights, last: Tensor) -> None:
         )
     shapes = weight_shapes(embed_dim, squeeze_dim, kernel_size)
     dtype, device = squeeze.dtype, last.device
-    # float32 master weights go with any states, as under autocast; otherwise both have one dtype.
-    if dtype != last.dtype and dtype != torch.float32:
+    # float32 master weights go with any states; otherwise both have one dtype, but under autocast, where a layer norm
+    # hands over float32 states in a model of 16 bits.
+    if dtype not in (last.dtype, torch.float32) and not (
+        dtype in (torch.bfloat16, torch.float16) and autocast_dtype(device.type) is not None
+    ):
         raise TypeError(
             f"local_squeeze_weight and the other parameters must be float32 or have the dtype of last, {last.dtype}, "
             f"got {dtype}"

@@ -22,6 +22,18 @@ def device_architecture(device: torch.device) -> str:
 
 
 @cache
+def runs_kernels(device: torch.device) -> bool:
+    """Whether the kernels can run on a GPU: not on NVIDIA's before "sm_80", short of the shared memory that tiles take.
+
+    Where there is no GPU to be asked, as for tensors without data, nothing speaks against it.
+    """
+    if not torch.cuda.is_available():
+        return True
+    architecture = device_architecture(device)
+    return not (architecture.startswith("sm_") and int(architecture.removeprefix("sm_")) < 80)
+
+
+@cache
 def multiprocessors(device: torch.device) -> int:
     """Multiprocessors of a GPU; for the meta device those of an H200, for the CPU few."""
     if device.type == "cuda":

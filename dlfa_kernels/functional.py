@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .autocast import autocast_dtype
 from .backends import TRITON_AVAILABLE, resolve_backend
 from .checks import check_inputs
 from .parameters import AIFWeights
@@ -23,10 +24,9 @@ def product_dtype_of(last: Tensor) -> torch.dtype:
     by element stays float32, as the layer norm of an encoder's last layer hands it over. To cast the states would move
     more bytes than it saves, and leave copies to keep for the backward.
     """
-    device = last.device.type
-    if last.dtype != torch.float32 or device == "meta" or not torch.is_autocast_enabled(device):
+    if last.dtype != torch.float32:
         return last.dtype
-    dtype = torch.get_autocast_dtype(device)
+    dtype = autocast_dtype(last.device.type)
     return dtype if dtype in (torch.bfloat16, torch.float16) else last.dtype
 
 
@@ -54,7 +54,8 @@ def fused_aif(
     Args:
         last: x, (B, T, E), or (N, E) with `cu_seqlens`; float32, bfloat16 or float16 (float64: eager only).
         lower: y, of the shape and dtype of `last`; or None.
-        local_squeeze_weight: (H, E, k). All eight parameters are float32 or have the dtype of `last`.
+        local_squeeze_weight: (H, E, k). All eight parameters are float32 or have the dtype of `last`; under autocast
+            they may be bfloat16 or float16 too.
         local_squeeze_bias: (H,).
         local_expand_weight: (E, H, 1).
         local_expand_bias: (E,).

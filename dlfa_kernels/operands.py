@@ -11,8 +11,8 @@ from torch import Tensor
 from .parameters import AIFWeights
 from .rounding import cdiv
 
-# Elements from a token to the next: kernels take offsets within a tile in 32 bits.
-MAX_ROW_STRIDE = 1 << 23
+# No tile has more tokens.
+MAX_TILE_TOKENS = 128
 # Launches of packed sequences are made for multiples of so many rows: batches of about as many are then launched alike.
 PACKED_ROWS = 128
 
@@ -22,9 +22,15 @@ def sequence_count(states: Tensor, cu_seqlens: Tensor | None) -> int:
     return states.shape[0] if cu_seqlens is None else cu_seqlens.shape[0] - 1
 
 
-def _rows_in_reach(states: Tensor) -> Tensor:
+def max_row_stride(kernel_size: int) -> int:
+    """Most elements from a token to the next: offsets within a tile and the reach of its taps are taken in 32 bits."""
+    return ((1 << 31) - 1) // (MAX_TILE_TOKENS + kernel_size)
+
+
+def _rows_in_reach(states: Tensor, kernel_size: int) -> Tensor:
     """Strides over batch and tokens are free; states with strided channels or tokens very far apart are copied."""
-    return states if states.stride(-1) == 1 and states.stride(-2) <= MAX_ROW_STRIDE else states.contiguous()
+    in_reach = states.stride(-1) == 1 and states.stride(-2) <= max_row_stride(kernel_size)
+    return states if in_reach else states.contiguous()
 
 
 def _of_products(weight: Tensor, product_dtype: torch.dtype | None) -> Tensor:
@@ -92,13 +98,14 @@ class Operands(NamedTuple):
             product_dtype: the dtype in which products over tokens are taken; None leaves the local weights as they are.
         """
         last, lower, dz, mask, cu_seqlens, (squeeze, squeeze_bias, expand, *others) = inputs
+        kernel_size = squeeze.shape[2]
         if mask is not None:
             mask = mask.contiguous()
             mask = mask.view(torch.uint8) if mask.dtype == torch.bool else mask
         return cls(
-            _rows_in_reach(last),
-            None if lower is None else _rows_in_reach(lower),
-            None if dz is None else _rows_in_reach(dz),
+            _rows_in_reach(last, kernel_size),
+            None if lower is None else _rows_in_reach(lower, kernel_size),
+            None if dz is None else _rows_in_reach(dz, kernel_size),
             mask,
             None if cu_seqlens is None else cu_seqlens.contiguous(),
             _of_products(squeeze.permute(2, 0, 1), product_dtype),

@@ -121,7 +121,9 @@ def _register(
 
     def backward(dz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
         inputs, saved = arguments[:tensors], arguments[tensors : tensors + len(_SAVED)]
-        earlier, others = ForwardResult._make(saved), arguments[tensors + len(_SAVED) :]
+        # contiguous, as the forward made them and kernels read them, whatever hooks on saved tensors gave back
+        earlier = ForwardResult._make(tensor.contiguous() for tensor in saved)
+        others = arguments[tensors + len(_SAVED) :]
         result: BackwardResult = passes.backward(dz, *_split(inputs), earlier, *others)
         return result.tensors
 

@@ -10,33 +10,19 @@ The padded, packed and `token=` forms are one form here: rows of E channels, eac
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .autocast import without_autocast
 from .checks import check_inputs
 from .parameters import AIFWeights
 
 # z; the gate m alone; or AIF's control without a gate, w_bt + g_b + l_bt
 Output = Literal["fused", "gate", "residual"]
 _PHI: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
-
-
-def _knows_autocast(device_type: str) -> bool:
-    if device_type == "meta":
-        return False
-    # torch 2.11 does not trace the question, and marking it as constant would load the compiler with this package.
-    return torch.compiler.is_compiling() or torch.amp.is_autocast_available(device_type)
-
-
-def _without_autocast(device_type: str) -> AbstractContextManager[object]:
-    # Autocast would turn the float32 accumulation below into bfloat16.
-    if _knows_autocast(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
 
 
 def aif_output(
@@ -54,7 +40,7 @@ def aif_output(
 
     That is (B, T, E), packed (N, E), or with `token` (B, E). Arguments as in `aif_reference`, already checked.
     """
-    with _without_autocast(last.device.type):
+    with without_autocast(last.device.type):
         dtype = torch.promote_types(last.dtype, torch.float32)
         device, embed_dim, phi = last.device, last.shape[-1], _PHI[activation]
         w_ls, b_ls, w_le, b_le, w_gs, b_gs, w_ge, b_ge = (weight.to(dtype) for weight in weights)
@@ -92,11 +78,12 @@ def aif_output(
         chosen, owner, wanted, shape = position, sequence, real, last.shape
         if token is not None:
             owner, shape = torch.arange(batch, device=device), torch.Size((batch, embed_dim))
-            if rows == 0:  # every sequence is empty; gradients are zeros, of the local branch too
-                local = sum(weight.sum() for weight in (w_ls, b_ls, w_le, b_le))
-                return (w.sum() + (g.sum() + local) * 0).to(last.dtype).expand(shape).contiguous()
-            chosen = (start + token).clamp(max=rows - 1)
-            wanted = real[chosen] & (sequence[chosen] == owner) & (start + token < rows)
+            # a row of no sequence stands for what is behind the last one: there may be no rows at all
+            w, real, sequence = F.pad(w, (0, 0, 0, 1)), F.pad(real, (0, 1)), F.pad(sequence, (0, 1), value=-1)
+            if fuse == "select" and y is not None:
+                x, y = F.pad(x, (0, 0, 0, 1)), F.pad(y, (0, 0, 0, 1))
+            chosen = (start + token).clamp(max=rows)
+            wanted = real[chosen] & (sequence[chosen] == owner)
 
         def take(values: Tensor, index: Tensor) -> Tensor:
             return values if index is position else values.index_select(0, index)

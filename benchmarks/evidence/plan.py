@@ -4,8 +4,7 @@
 these are of another protocol and count no more: give the group another name, or remove their directories.
 
 Sizes are what two CPU cores manage: `max_train_examples` and `max_eval_examples` are fixed random subsets; without them
-all data are used (udpos: 12,544 training sentences, 2,001 for development, 21,282 to test). A frozen encoder's states
-are computed once for all runs, so that these use all development and test data.
+all data are used (udpos: 12,544 training sentences, 2,001 for development, 21,282 to test).
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ POS_FROZEN = _pos(
     question="POS, frozen encoder: does fusing lower layers beat the last layer, and the best single layer?",
     regime="frozen",
     seeds=TWO,
-    options={**_TAGGING, **_FROZEN},
+    options={**_POS_100, **_FROZEN},
     variants=(
         *_modes(3, 4, 5, 6, mix=(None, PAIR), seeds=FIVE),
         variant("sum", 6, (8, 6, 4), seeds=FIVE),
@@ -92,8 +91,7 @@ POS_ENSEMBLES = _pos(
     name="pos-ensembles",
     question="POS, frozen encoder: what do ensembles of seeds and of fusion layers gain over one model?",
     regime="frozen",
-    # Each member's own encoder runs over the test data.
-    options={**_POS_100, **_FROZEN},
+    options=POS_FROZEN.options,
     variants=(
         variant("last", seeds=THREE),
         variant("aif select", PAIR, seeds=THREE),

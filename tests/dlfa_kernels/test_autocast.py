@@ -75,6 +75,34 @@ def test_autocast_to_float32_or_off_changes_nothing(device: torch.device) -> Non
         assert torch.equal(run(triton_aif, inputs, **case.options)["z"], expected)
 
 
+@pytest.mark.parametrize("backend", ["triton", "eager"])
+@pytest.mark.parametrize("weight_dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "case", [Case(length=40), Case(lengths=(5, 0, 33), kernel_size=3, fuse="select"), Case(token=1)], ids=str
+)
+def test_parameters_of_16_bits_take_the_float32_states_of_a_layer_norm(
+    case: Case, weight_dtype: torch.dtype, backend: str, device: torch.device
+) -> None:
+    inputs = make_inputs(case.but(weight_dtype=weight_dtype), device)
+
+    def fused(last: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        with torch.autocast(last.device.type, dtype=torch.bfloat16):
+            return fused_aif(last, *arguments, backend=backend, **options)
+
+    results = run(fused, inputs, **case.options)
+    assert {name: value.dtype for name, value in results.items()} == {
+        name: torch.float32 if name in ("z", "last", "lower") else weight_dtype for name in results
+    }
+    errors = relative_errors(results, exact(inputs, case))
+    forward_limit, gradient_limit = LIMITS[torch.bfloat16]
+    assert errors.pop("z") <= forward_limit
+    assert max(errors.values()) <= gradient_limit, errors
+    with pytest.raises(
+        TypeError, match=f"must be float32 or have the dtype of last, torch.float32, got {weight_dtype}"
+    ):
+        fused_aif(inputs.last, inputs.lower, *inputs.weights, inputs.mask, cu_seqlens=inputs.cu_seqlens)
+
+
 def test_opcheck_with_other_products(device: torch.device) -> None:
     inputs = make_inputs(Case(batch=1, length=5, embed_dim=16, mask="full"), device)
     states = [inputs.last.requires_grad_(), inputs.lower.requires_grad_()]

@@ -32,7 +32,7 @@ from dlfa_kernels import FusedAIF, full_passes, fused_aif, token_passes
 from dlfa_kernels.backends import INTERPRETED
 from dlfa_kernels.checks import MASK_DTYPES
 from dlfa_kernels.device import device_architecture
-from dlfa_kernels.operands import MAX_ROW_STRIDE
+from dlfa_kernels.operands import max_row_stride
 from dlfa_kernels.overrides import record_launches
 from dlfa_kernels.replays import Replay
 from dlfa_kernels.tiles import choose_tiles
@@ -538,10 +538,10 @@ def test_the_two_inputs_own_their_gradients(token: int | None, device: torch.dev
     ("case", "strides"),
     [
         (Case(batch=2, length=17), (1 << 31, 16, 1)),
-        (Case(batch=1, length=258, mask="none"), (1 << 31, MAX_ROW_STRIDE, 1)),
-        (Case(lengths=(129, 129)), (MAX_ROW_STRIDE, 1)),
+        (Case(batch=1, length=258, mask="none"), (1 << 31, max_row_stride(3), 1)),
+        (Case(lengths=(129, 129)), (max_row_stride(3), 1)),
         (Case(batch=2, length=17, token=3), (1 << 31, 16, 1)),
-        (Case(lengths=(129, 129), token=128), (MAX_ROW_STRIDE, 1)),
+        (Case(lengths=(129, 129), token=128), (max_row_stride(3), 1)),
     ],
     ids=["sequences", "rows", "packed rows", "token", "packed token"],
 )

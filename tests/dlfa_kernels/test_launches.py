@@ -18,9 +18,9 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from dlfa_kernels import FusedAIF, full_passes
 from dlfa_kernels.launches import Launch, specialised
-from dlfa_kernels.operands import MAX_ROW_STRIDE
+from dlfa_kernels.operands import max_row_stride
 from dlfa_kernels.overrides import overrides, record_launches, using_l2_share, using_tiles
-from dlfa_kernels.tiles import choose_tiles
+from dlfa_kernels.tiles import CAPS, choose_tiles
 
 MEMORY = torch.zeros(1024, dtype=torch.uint8)
 launches_itself = pytest.mark.skipif(
@@ -115,13 +115,19 @@ def test_other_lengths_compile_nothing_more(form: str) -> None:
     assert kinds[0] == kinds[1] == kinds[2]
 
 
-@pytest.mark.parametrize(("stride", "read"), [(MAX_ROW_STRIDE, MAX_ROW_STRIDE), (MAX_ROW_STRIDE + 1, 24)])
-def test_tokens_too_far_apart_for_offsets_of_32_bits_are_copied(stride: int, read: int) -> None:
+@pytest.mark.parametrize("kernel_size", [1, 601])
+@pytest.mark.parametrize("too_far", [False, True])
+def test_tokens_too_far_apart_for_offsets_of_32_bits_are_copied(too_far: bool, kernel_size: int) -> None:
+    stride = max_row_stride(kernel_size) + too_far
+    # from a tile's first row its last one, and the neighbour that the last tap of that one reads
+    furthest = max(vars(CAPS["warpgroup", 2, 2]).values(), key=lambda tile: tile.block_t).block_t + kernel_size // 2
+    assert too_far or (furthest + 1) * stride < 1 << 31
     states = torch.empty_strided((1, 2, 24), (2 * stride, stride, 1), device="meta")
+    weights = FusedAIF(24, kernel_size=kernel_size, device="meta").weights
     with record_launches("sm_90") as launches:
-        full_passes.forward(states, None, FusedAIF(24, device="meta").weights, None, None, "gate", "relu", states.dtype)
+        full_passes.forward(states, None, weights, None, None, "gate", "relu", states.dtype)
     strides = [launch.arguments["x_row_stride"] for launch in launches if "x_row_stride" in launch.arguments]
-    assert strides == [read] * 2
+    assert strides == [24 if too_far else stride] * 2
 
 
 def test_what_a_block_changes_ends_with_an_error_too() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ import torch
 import torch.nn.utils.prune
 from aif_cases import Case, make_inputs, state_names
 
-from dlfa_kernels import FusedAIF, aif_reference, functional
+from dlfa_kernels import FusedAIF, aif_reference, backends, functional
+from dlfa_kernels import device as device_module
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -246,6 +248,25 @@ def test_choice_of_backend(ran: list[str], monkeypatch: pytest.MonkeyPatch, devi
         FusedAIF(24, backend=backend, device=device)(states)
         assert ran.pop() == expected, (environment, backend)
     assert not ran
+
+
+@pytest.mark.parametrize(
+    ("architecture", "runs"),
+    [("sm_75", False), ("sm_70", False), ("sm_80", True), ("sm_120", True), ("gfx942", True)],
+)
+def test_older_gpus_take_the_eager_path(architecture: str, runs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpu = SimpleNamespace(is_cuda=True, dtype=torch.float32, device=torch.device("cuda", 0))
+    monkeypatch.delenv("DLFA_BACKEND", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for module in (device_module, backends):
+        monkeypatch.setattr(module, "device_architecture", lambda device: architecture)
+    monkeypatch.setattr(backends, "runs_kernels", device_module.runs_kernels.__wrapped__)
+    assert backends.resolve_backend("auto", on_gpu) == ("triton" if runs else "eager")
+    if runs:
+        assert backends.resolve_backend("triton", on_gpu) == "triton"
+    else:
+        with pytest.raises(RuntimeError, match=f"compute capability 8.0 or more, got {architecture}; use backend='ea"):
+            backends.resolve_backend("triton", on_gpu)
 
 
 def python(code: str, **environment: str | None) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -223,6 +224,24 @@ def test_packed_form_compiles(token: int | None, backend: str, device: torch.dev
     expected, actual = run(fused_aif, inputs, **options), run(compiled, inputs, **options)
     for name, value in expected.items():
         torch.testing.assert_close(actual[name], value)
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("token", [None, 1])
+def test_rows_that_a_mask_chose_inside_the_graph_compile(token: int | None, backend: str, device: torch.device) -> None:
+    aif, last, lower, _ = module_and_inputs(backend, device)
+
+    def packed(last: Tensor, lower: Tensor, mask: Tensor) -> Tensor:
+        cu_seqlens = torch.nn.functional.pad(mask.sum(1).cumsum(0), (1, 0)).int()
+        return aif(last[mask], lower[mask], cu_seqlens=cu_seqlens, token=token)
+
+    compiled = torch.compile(packed, fullgraph=True, backend="aot_eager")
+    position = torch.arange(last.shape[1], device=device)
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        for lengths in ([3, 1], [0, last.shape[1]], [0, 0]):
+            mask = position < torch.tensor(lengths, device=device)[:, None]
+            torch.testing.assert_close(compiled(last, lower, mask), packed(last, lower, mask))
 
 
 @pytest.mark.usefixtures("fresh_dynamo")
@@ -611,6 +630,19 @@ def test_what_is_kept_for_the_backward(case: Case, device: torch.device) -> None
     batch = len(inputs.dz_token)
     squeezed = 4 * batch if case.token is not None else inputs.last.element_size() * inputs.last[..., 0].numel()
     assert sum(kept.values()) == squeezed * 16 + 4 * batch * (16 + 2 * 64 + 1)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_hooks_may_give_saved_tensors_back_in_another_layout(case: Case, device: torch.device) -> None:
+    def column_major(tensor: Tensor) -> Tensor:
+        return tensor.detach().mT.contiguous().mT if tensor.dim() > 1 else tensor.detach()
+
+    inputs = make_inputs(case, device)
+    expected = run(partial(fused_aif, backend="triton"), inputs, **case.options)
+    with torch.autograd.graph.saved_tensors_hooks(column_major, lambda tensor: tensor):
+        actual = run(partial(fused_aif, backend="triton"), inputs, **case.options)
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value)
 
 
 def run_forward(inputs: Inputs, case: Case) -> Tensor:
