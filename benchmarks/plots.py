@@ -17,7 +17,8 @@ from .results import Results
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-OURS_COLOUR, EAGER_COLOUR = "#c44e52", "#b0b8c0"
+EAGER_COLOUR = "#b0b8c0"
+OURS_COLOURS = ("#c44e52", "#e39a7b", "#8c2d3a", "#d97fa6", "#f2c0a2", "#6b3a1e", "#b5651d", "#f08080")
 OTHER_COLOURS = ("#4878a8", "#6aa584", "#8a6fb0", "#c9a227", "#7f7f7f", "#30343a")
 GAP, BAR_HEIGHT = 0.2, 0.22
 MARKERS = {"forward": "o", "backward": "s"}
@@ -129,10 +130,13 @@ def case_of(row: dict[str, Any]) -> Case:
 
 
 def _colours(providers: list[str]) -> dict[str, str]:
-    others = [name for name in providers if not name.startswith(("ours", "eager"))]
-    colours = {name: OTHER_COLOURS[index % len(OTHER_COLOURS)] for index, name in enumerate(others)}
-    own = {name: OURS_COLOUR if name.startswith("ours") else EAGER_COLOUR for name in providers if name not in colours}
-    return own | colours
+    colours = dict.fromkeys(providers, EAGER_COLOUR)
+    for names, palette in (
+        ([name for name in providers if name.startswith("ours")], OURS_COLOURS),
+        ([name for name in providers if not name.startswith(("ours", "eager"))], OTHER_COLOURS),
+    ):
+        colours |= {name: palette[index % len(palette)] for index, name in enumerate(names)}
+    return colours
 
 
 def _finish(figure: Figure, axes: Any, results: Results) -> None:

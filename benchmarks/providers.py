@@ -34,6 +34,8 @@ COMPILE_MODES = {
     COMPILE_TUNED_GRAPHS: "max-autotune",
     COMPILE_GRAPHS: "reduce-overhead",
 }
+# Modes in which torch.compile times kernels against each other; they take longest, and are the first to find no time.
+TUNED = (COMPILE_TUNED, COMPILE_TUNED_GRAPHS)
 # Modes in which torch.compile replays CUDA graphs.
 WITH_GRAPHS = (COMPILE_TUNED_GRAPHS, COMPILE_GRAPHS)
 # Inductor takes what a forward saved as static inputs of the backward's graph, but no gradients of outputs
@@ -58,6 +60,11 @@ def ours(device: torch.device) -> str:
 def is_ours(provider: str) -> bool:
     """Whether `provider` is `FusedAIF`, by whatever backend, schedule or graph."""
     return provider.startswith(OURS)
+
+
+def is_tuned(provider: str) -> bool:
+    """Whether `provider` is a max-autotune mode of torch.compile, captured by hand or not."""
+    return provider.removesuffix(GRAPH) in TUNED
 
 
 def build(provider: str, problem: Problem) -> Call:

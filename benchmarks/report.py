@@ -105,7 +105,9 @@ def _speed(results: Results) -> list[str]:
 
 def _ratios(found: dict[str, dict[str, Any]]) -> list[str]:
     ours = found[providers.OURS]
-    compiled = [row["median_us"] for name, row in found.items() if name.startswith(providers.COMPILE)]
+    compiled = {name: row["median_us"] for name, row in found.items() if name.startswith(providers.COMPILE)}
+    best = min(compiled, key=lambda name: compiled[name], default=None)
+    mode = "" if best is None else f" ({providers.COMPILE_MODES[best]})"
 
     def times(value: float | None) -> str:
         return "-" if value is None else f"{value / ours['median_us']:.2f}x"
@@ -115,7 +117,7 @@ def _ratios(found: dict[str, dict[str, Any]]) -> list[str]:
 
     return [
         f"{ours['median_us']:.1f}", f"{ours['of_floor']:.2f}", times(median(providers.EAGER)),
-        times(median(providers.COMPILE)), times(min(compiled, default=None)),
+        times(median(providers.COMPILE)), f"{times(compiled.get(best or ''))}{mode}",
     ]  # fmt: skip
 
 

@@ -180,3 +180,4 @@ def test_what_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.Monkey
     running = session(tmp_path)
     suite.run_tasks(running, [TASK], never)
     assert [row["reason"] for row in running.results.skipped] == ["took longer than its time"] * 2
+    assert running.ours_failed == any(name.startswith("ours") for name in TASK.providers)

@@ -86,7 +86,7 @@ def test_targets(tmp_path: Path) -> None:
     assert found["forward against best torch.compile"] == ("2.00 at 256x128x768, best 2.00", "met")
     assert found["forward against eager"] == ("4.00 at 256x128x768, best 4.00", "met")
     assert found["32x128x768, CUDA graph, both passes against best torch.compile with graphs"] == (
-        "1.50 at 32x128x768", "met"
+        "1.50 at 32x128x768", "met, but at 1 of 1 max-autotune was not measured"
     )  # fmt: skip
     assert found["32x128x768, wall clock, no graph, against eager"] == ("2.60 at 32x128x768", "met")
     assert found["32x128x768, wall clock, no graph, against torch.compile"] == ("0.90 at 32x128x768", "not met")
@@ -127,6 +127,16 @@ def test_traffic_counts_where_all_of_z_was_seen_written(tmp_path: Path) -> None:
         assert verdicts(tmp_path)["DRAM traffic of forward at 256x128x768, tensors"][1] == verdict
 
 
+def test_a_met_target_says_where_max_autotune_was_not_measured(tmp_path: Path) -> None:
+    results = suite_results.aif()
+    slow = [row for row in results.rows if row["shape"] == [16, 4096, 1024] and providers.is_tuned(row["provider"])]
+    assert slow
+    results.rows = [row for row in results.rows if row not in slow]
+    results.save(tmp_path / "aif.json")
+    name = "forward against best torch.compile"
+    assert verdicts(tmp_path)[name][1] == "met, but at 1 of 5 max-autotune was not measured"
+
+
 def test_targets_command(tmp_path: Path) -> None:
     result = invoke(targets.command, str(suite_results.folder(tmp_path)))
     assert result.exit_code == 0
@@ -160,7 +170,7 @@ def test_report_of_results(tmp_path: Path) -> None:
     assert "2001-02-03, commit abc, torch 2.0, triton 3.0; copy 4.0 TB/s" in section
     (row,) = [line for line in section.splitlines() if line.startswith("| 256x128x768, forward ")]
     ours = 1.4 * 3 * 256 * 128 * 768 * 2 / 4e12 * 1e6
-    assert row == f"| 256x128x768, forward | {ours:.1f} | 1.40 | 4.00x | 2.50x | 2.00x |"
+    assert row == f"| 256x128x768, forward | {ours:.1f} | 1.40 | 4.00x | 2.50x | 2.00x (max-autotune-no-cudagraphs) |"
     assert "| forward, time over floor | <= 1.5 (stretch 1.2) | 1.40 at 256x128x768, best 1.40 | met |" in section
     assert providers.GRAPHS_NOTE in section  # launch has a row of reduce-overhead
     for name in ("roofline", "memory"):
