@@ -32,10 +32,8 @@ class Flags(NamedTuple):
     ALIGN: int  # divides the strides of all states' rows
     EMBED_DIM: int
     SQUEEZE_DIM: int
-    PRECISION: str  # of products of float32 operands
     ROW_PARTS: int  # see `row_dot`
-    INTERPRETED: bool
-    PTX: bool  # instructions of NVIDIA may be used
+    TARGET: str  # see `kernels`
 
 
 class Variant(NamedTuple):
@@ -107,10 +105,11 @@ class Call:
             if not settings.needs_dx:
                 self.tiles = without_dx(self.tiles, architecture, product_dtype)
         divisor = gcd(*(stride for tensor in self._states.values() for stride in tensor.stride()[:-1]))
-        interpreted = INTERPRETED and self.device.type != "meta"
-        nvidia = architecture.startswith("sm_") and not interpreted
+        target = "nvidia" if architecture.startswith("sm_") else "amd"
+        if INTERPRETED and self.device.type != "meta":
+            target = "interpreter"
         # Under other backends Triton compiles for more than `Launch` tells apart.
-        self.keeps_compiled = nvidia and torch.version.hip is None
+        self.keeps_compiled = target == "nvidia" and torch.version.hip is None
         self.flags = Flags(
             SELECT=settings.fuse == "select",
             ACTIVATION=settings.activation,
@@ -121,10 +120,8 @@ class Call:
             ALIGN=next(n for n in (16, 8, 4, 1) if divisor % n == 0),
             EMBED_DIM=self.embed_dim,
             SQUEEZE_DIM=self.squeeze_dim,
-            PRECISION="tf32x3" if nvidia else "ieee",
             ROW_PARTS={torch.bfloat16: 1, torch.float16: 2, torch.float32: 0}[product_dtype],
-            INTERPRETED=interpreted,
-            PTX=nvidia,
+            TARGET=target,
         )
 
     def slots(self, block_t: int, group: Group | None = None) -> range:
@@ -169,7 +166,7 @@ class Call:
         """Add a launch of `kernel`, picking of the arguments and the shared flags those it declares."""
         variant = _variant(kernel, tile, self.flags, tuple(constants.items()))
         # Left alone, the assembler spills a few registers to fit one more program on a multiprocessor.
-        registers = tile.registers if self.flags.PTX else None
+        registers = tile.registers if self.flags.TARGET == "nvidia" else None
         self.launches.append(
             Launch(
                 kernel, grid, {name: arguments[name] for name in variant.arguments}, variant.constants,

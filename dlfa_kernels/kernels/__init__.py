@@ -15,5 +15,8 @@ sequence, and is also the row of that tile's partial sums; BLOCK_B counts sequen
 `rows` in a shape is B T, or N of packed states. Operands of products over tokens are rounded to the dtype of
 `squeezed`, which is that of the states, or under autocast the shorter one that autocast computes in.
 
+TARGET says what runs a kernel: "nvidia", where instructions of PTX may be written and products of float32 are three of
+TF32; "amd"; or "interpreter", Triton's own, for which bfloat16 is rounded and widened by hand.
+
 Every kernel's docstring says what it reads and writes, and how often all programs together touch each element.
 """

@@ -34,8 +34,7 @@ def context_kernel(
     MAX_TILES: tl.constexpr,
     ACTIVATION: tl.constexpr,
     ROW_PARTS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -129,8 +128,8 @@ def context_kernel(
                             stored = (row_present & (row < BLOCK_B))[:, None] & inside_e[None, :]
                             tl.store(pooled_ptr + row_offsets, p, mask=stored)
                 if ROW_PARTS > 0:
-                    upper = round_to(p, tl.bfloat16, INTERPRETED).to(tl.float32)
-                    p = round_to(tl.where(row[:, None] < BLOCK_B, upper, p - upper), tl.bfloat16, INTERPRETED)
+                    upper = round_to(p, tl.bfloat16, TARGET).to(tl.float32)
+                    p = round_to(tl.where(row[:, None] < BLOCK_B, upper, p - upper), tl.bfloat16, TARGET)
                 accumulated = ()
                 for chunk in tl.static_range(CHUNKS):
                     h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
@@ -138,9 +137,7 @@ def context_kernel(
                         weight = load_transposed(expand_weight_ptr, h, e, inside_h, inside_e, SQUEEZE_DIM)
                     else:
                         weight = load_matrix(squeeze_weight_ptr, h, e, inside_h, inside_e, EMBED_DIM)
-                    accumulated = accumulated + (
-                        weight_dot(weight, tl.trans(p), squeezed[chunk], ROW_PARTS, PRECISION, INTERPRETED),
-                    )
+                    accumulated = accumulated + (weight_dot(weight, tl.trans(p), squeezed[chunk], ROW_PARTS, TARGET),)
                 squeezed = accumulated
 
         for chunk in tl.static_range(CHUNKS):
@@ -172,7 +169,7 @@ def context_kernel(
                         squeeze_weight_ptr, expand_weight_ptr, out_e, h, out_inside, inside_h, EMBED_DIM, SQUEEZE_DIM,
                         BACKWARD,
                     )  # fmt: skip
-                context = row_dot(out_weight, inner, context, ROW_PARTS, PRECISION, INTERPRETED)
+                context = row_dot(out_weight, inner, context, ROW_PARTS, TARGET)
 
     if EXPAND:
         if BACKWARD:
