@@ -207,7 +207,7 @@ def compile_job(job: Job) -> dict[str, Any]:
 
 def _per_element(item: Launch, instructions: int) -> float | None:
     """Instructions of a loop for each element of a block of the states; None for kernels that have none."""
-    if kernel_name(item) not in ("squeeze", "expand", "reduce", "inputs", "taps"):
+    if kernel_name(item) not in ("squeeze", "expand", "reduce", "input_grads", "tap_grads"):
         return None
     elements = item.constants["BLOCK_T"] * item.constants["BLOCK_E"] * item.constants.get("SLOTS", 1)
     return round(instructions * 32 * item.num_warps / elements, 1)

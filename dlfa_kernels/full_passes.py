@@ -14,16 +14,16 @@ from torch import Tensor
 from .call import Call, Settings
 from .device import multiprocessors
 from .kernels.expand import expand_kernel
-from .kernels.inputs import inputs_kernel
+from .kernels.input_grads import input_grads_kernel
 from .kernels.reduce import reduce_kernel
 from .kernels.squeeze import squeeze_kernel
-from .kernels.taps import taps_kernel
+from .kernels.tap_grads import tap_grads_kernel
 from .operands import Inputs, sequence_count
 from .parameters import AIFWeights
 from .replays import launch_stages
 from .results import BackwardResult, ForwardResult, empty_backward
 from .rounding import cdiv
-from .shared_stages import add_context, add_forward_context, add_pooling, add_weights
+from .shared_stages import add_context, add_forward_context, add_pooling, add_weight_grads
 
 
 def empty_forward(
@@ -146,7 +146,7 @@ def backward(
 
 
 def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -> None:
-    reduce, inputs, taps = call.tiles.reduce, call.tiles.inputs, call.tiles.taps
+    reduce, input_grads, tap_grads = call.tiles.reduce, call.tiles.input_grads, call.tiles.tap_grads
     slots = len(call.slots(reduce.block_t))
     sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
     bias_parts = call.empty(slots, call.squeeze_dim)
@@ -157,9 +157,9 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
     pooled_gradient = torch.empty_like(saved.pooled) if call.settings.needs_dx else None
     states, groups = call.states("dz", "x", "y"), call.groups(states=2 if call.operands.y is None else 3, squeezed=2)
 
-    blocks_e, blocks_h = cdiv(call.embed_dim, inputs.block_e), cdiv(call.squeeze_dim, inputs.held_h)
-    most_slots = len(call.slots(inputs.block_t, groups[0]))
-    programs = multiprocessors(call.device) * (8 // inputs.num_warps)
+    blocks_e, blocks_h = cdiv(call.embed_dim, input_grads.block_e), cdiv(call.squeeze_dim, input_grads.held_h)
+    most_slots = len(call.slots(input_grads.block_t, groups[0]))
+    programs = multiprocessors(call.device) * (8 // input_grads.num_warps)
     splits = max(1, min(most_slots, programs // (blocks_e * blocks_h)))
     expand_parts = call.empty(splits, call.squeeze_dim, call.embed_dim)
     squeeze_parts = call.empty(splits, call.kernel_size, call.squeeze_dim, call.embed_dim)
@@ -189,12 +189,12 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
             pooled=pooled,
         )  # fmt: skip
         if call.kernel_size > 1:
-            tiles = call.slots(taps.block_t, group)
-            blocks = cdiv(call.embed_dim, taps.block_e) * cdiv(call.squeeze_dim, taps.block_h)
+            tiles = call.slots(tap_grads.block_t, group)
+            blocks = cdiv(call.embed_dim, tap_grads.block_e) * cdiv(call.squeeze_dim, tap_grads.block_h)
             call.add(
-                taps_kernel,
+                tap_grads_kernel,
                 (blocks, splits, call.kernel_size),
-                taps,
+                tap_grads,
                 states
                 | {
                     "squeezed_gradient_ptr": squeezed_gradient, "squeeze_parts_ptr": squeeze_parts,
@@ -202,11 +202,11 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
                 },
                 ADD=group.first > 0,
             )  # fmt: skip
-        tiles = call.slots(inputs.block_t, group)
+        tiles = call.slots(input_grads.block_t, group)
         call.add(
-            inputs_kernel,
+            input_grads_kernel,
             (blocks_e, splits, blocks_h),
-            inputs,
+            input_grads,
             states
             | {
                 "u_ptr": u, "squeezed_gradient_ptr": squeezed_gradient,
@@ -217,7 +217,7 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
                 "first_slot": tiles.start, "end_slot": tiles.stop,
             },
             NEEDS_DX=call.settings.needs_dx,
-            EARLY=inputs.block_t > 32,  # tiles of products whose operands are in shared memory
+            EARLY=input_grads.block_t > 32,  # tiles of products whose operands are in shared memory
             ADD=group.first > 0,
         )  # fmt: skip
-    add_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
+    add_weight_grads(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)

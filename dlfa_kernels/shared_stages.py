@@ -1,4 +1,4 @@
-"""Stages that the full passes and those of the `token=i` form have in common: pooled rows, context, weights."""
+"""Stages that the full passes and those of the `token=i` form have in common: pooling, context, weight gradients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .call import Call
 from .groups import Group
 from .kernels.context import context_kernel
 from .kernels.pool import pool_kernel
-from .kernels.weights import weights_kernel
+from .kernels.weight_grads import weight_grads_kernel
 from .results import BackwardResult, ForwardResult
 from .rounding import cdiv
 from .tiles import Tile
@@ -141,7 +141,7 @@ def add_forward_context(
     )  # fmt: skip
 
 
-def add_weights(
+def add_weight_grads(
     call: Call,
     saved: ForwardResult,
     expand_parts: Tensor,
@@ -163,9 +163,9 @@ def add_weights(
         hidden_gradient: (B, H) float32, of the global squeeze before its activation.
         result: of the backward pass.
     """
-    tile = call.tiles.weights
+    tile = call.tiles.weight_grads
     call.add(
-        weights_kernel,
+        weight_grads_kernel,
         (cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.block_h), 5),
         tile,
         {

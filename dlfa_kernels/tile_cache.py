@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from .tiles import MAX_HELD_H, MAX_PART_H, Tile, Tiles
 
-FORMAT = "dlfa-tiles-6"
+FORMAT = "dlfa-tiles-7"
 BEGINNING = '{"format":"dlfa-tiles-'  # of a file of ours of any version, blanks left out
 # What tuning may have found, lowest and highest: anything else is not from here, and might not compile.
 LIMITS = {

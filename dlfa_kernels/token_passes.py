@@ -20,7 +20,7 @@ from .parameters import AIFWeights
 from .replays import launch_stages
 from .results import BackwardResult, ForwardResult, empty_backward
 from .rounding import cdiv
-from .shared_stages import add_context, add_forward_context, add_weights
+from .shared_stages import add_context, add_forward_context, add_weight_grads
 
 
 def empty_forward(last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None) -> ForwardResult:
@@ -201,4 +201,4 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
         },
         BLOCK_B=tile.block_t,
     )  # fmt: skip
-    add_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
+    add_weight_grads(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)

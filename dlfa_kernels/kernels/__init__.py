@@ -1,8 +1,8 @@
 """The Triton kernels: a stage of the forward or backward pass a file, but all of the `token=i` form in token.py.
 
 Forward: squeeze (a, or u with relu; sums of w) -> pool -> context (g) -> expand (z).
-Backward: reduce (ds summed, gradient of the squeeze) -> pool -> context (gradient of p) -> taps (dW_ls at k > 1) ->
-inputs (dx, dy) -> weights.
+Backward: reduce (ds summed, gradient of the squeeze) -> pool -> context (gradient of p) -> tap_grads (dW_ls at k > 1)
+-> input_grads (dx, dy) -> weight_grads.
 What stages share is in rows.py (where a program's rows are, loads of states), chunks.py (blocks of H), gate.py and
 arithmetic.py.
 

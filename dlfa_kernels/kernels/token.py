@@ -1,7 +1,7 @@
 """The `token=i` form: the whole sequence is pooled, but one row a sequence is gated.
 
 Forward: sums (of w) -> pool -> context (g) -> token_expand (z). Backward: token_reduce (ds, da) -> context (dp) ->
-token_branch (what the row's neighbours get) -> token_inputs (dx, dy), token_parts -> weights.
+token_branch (what the row's neighbours get) -> token_inputs (dx, dy), token_parts -> weight_grads.
 """
 
 import triton

@@ -9,7 +9,7 @@ from .rows import STRIDES, inside_dim, load_integrated, locate_real_tokens, real
 
 
 @triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot", "end_slot"])
-def taps_kernel(
+def tap_grads_kernel(
     x_ptr,
     y_ptr,
     mask_ptr,

@@ -8,7 +8,7 @@ from .rows import inside_dim
 
 
 @triton.jit(do_not_specialize=["batch", "splits", "bias_rows"])
-def weights_kernel(
+def weight_grads_kernel(
     expand_parts_ptr,
     squeeze_parts_ptr,
     bias_parts_ptr,

@@ -29,7 +29,7 @@ from .squeeze import load_squeeze_weight, load_squeeze_weights
 
 
 @triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot", "end_slot"])
-def inputs_kernel(
+def input_grads_kernel(
     dz_ptr,
     x_ptr,
     y_ptr,
@@ -76,7 +76,7 @@ def inputs_kernel(
     """dx = dz m + dw', dy = dz (1-m) + dw' with SELECT; else one gradient dz m + dw' serves both inputs.
 
     dw'_bt = sum_j W_ls[:, :, j]^T da_b,t-j+(k-1)/2 + dp_b / |V_b|. Channel-major: a program keeps a block of channels
-    and walks over every `splits`-th slot of a group, so that dW_le and dW_ls (k = 1; wider kernels: taps_kernel)
+    and walks over every `splits`-th slot of a group, so that dW_le and dW_ls (k = 1; wider kernels: tap_grads_kernel)
     accumulate in registers, transposed. It walks backwards, as `expand_kernel`: rows that L2 still holds come first.
     Without NEEDS_DX, where the states need no gradient, it makes these alone.
     With EARLY all loads of a tile stand before its first product, but for dz of float32, so that the program waits for
