@@ -129,8 +129,8 @@ class Call:
         if self.packed:
             return range(self.rows // block_t + self.batch)
         first, end = group or (0, self.batch)
-        tiles = cdiv(self.length, block_t)
-        return range(first * tiles, end * tiles)
+        tiles_per_sequence = cdiv(self.length, block_t)
+        return range(first * tiles_per_sequence, end * tiles_per_sequence)
 
     def groups(self, states: int, squeezed: int) -> list[Group]:
         """Groups of sequences for stages that share this many (B, T, E) and (B, T, H) tensors."""

@@ -24,14 +24,14 @@ def context_kernel(
     context_ptr,
     first,
     end,
-    tiles,
+    tiles_per_sequence,
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
     BACKWARD: tl.constexpr,
     SQUEEZE: tl.constexpr,
     EXPAND: tl.constexpr,
     POOLED: tl.constexpr,
-    MAX_TILES: tl.constexpr,
+    MAX_TILES_PER_SEQUENCE: tl.constexpr,
     ACTIVATION: tl.constexpr,
     ROW_PARTS: tl.constexpr,
     TARGET: tl.constexpr,
@@ -51,8 +51,8 @@ def context_kernel(
     With ROW_PARTS > 0 a program reads what it squeezes twice, for the upper and the lower part of each number; where H
     is wider than CHUNKS BLOCK_H, and with EXPAND, once more for each such part of H.
     reads   SQUEEZE: POOLED: pooled (B, E) float32, p or dg: by every program of its sequences
-                     else: sums (B * tiles, E) float32, counts (B * tiles,) int32 alike, of at most MAX_TILES tiles a
-                     sequence
+                     else: sums (slots, E) float32, counts (slots,) int32 alike, of tiles_per_sequence slots a sequence,
+                     at most MAX_TILES_PER_SEQUENCE
                      the first product's weight, wholly by every program, without EXPAND a part of H
                      forward: squeeze_bias (H,) alike; backward: hidden (B, H) float32
             EXPAND:  a block of E of the second product's weight: once per program
@@ -70,12 +70,14 @@ def context_kernel(
     row_present = row_sequences < end
     first_program = tl.program_id(1) == 0
 
-    slots = row_sequences * tiles
+    slots = row_sequences * tiles_per_sequence
     filled = ()  # for each tile, whether it holds a token; read here, as a load within the loop would wait for it
     if not POOLED:
         counted = tl.zeros(row.shape, dtype=tl.int32)
-        for tile in tl.static_range(MAX_TILES):
-            count = tl.load(counts_ptr + slots + tile, mask=row_present & (row * 0 + tile < tiles), other=0)
+        for tile in tl.static_range(MAX_TILES_PER_SEQUENCE):
+            count = tl.load(
+                counts_ptr + slots + tile, mask=row_present & (row * 0 + tile < tiles_per_sequence), other=0
+            )
             filled = filled + (count > 0,)
             counted += count
         if not BACKWARD:
@@ -118,7 +120,7 @@ def context_kernel(
                     p = tl.load(pooled_ptr + row_offsets, mask=row_present[:, None] & inside_e[None, :], other=0.0)
                 else:
                     p = tl.zeros((copies * BLOCK_B, in_block), dtype=tl.float32)
-                    for tile in tl.static_range(MAX_TILES):
+                    for tile in tl.static_range(MAX_TILES_PER_SEQUENCE):
                         sums = sums_ptr + (slots + tile)[:, None] * EMBED_DIM + e[None, :]
                         p += tl.load(sums, mask=filled[tile][:, None] & inside_e[None, :], other=0.0)
                     if not BACKWARD:
