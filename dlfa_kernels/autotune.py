@@ -44,7 +44,7 @@ def bucket(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: s
 
 
 def neighbours(tile: Tile, stage: str) -> Iterator[Tile]:
-    """Tiles of a stage that differ from `tile` in one thing: a block, warps, registers, stages, slots or `ahead`.
+    """Tiles of a stage, each with one thing changed: a block, warps, registers, stages, slots, `early` or `ahead`.
 
     Half a program of two warpgroups, of half the tokens, counts as one thing.
     """
@@ -55,6 +55,7 @@ def neighbours(tile: Tile, stage: str) -> Iterator[Tile]:
         "registers": (255, 168, 128),
         "num_stages": (2, 3, 4),
         "slots": (1, 2) if stage == "squeeze" else (1,),
+        "early": (0, 1) if stage == "input_grads" else (0,),
         "ahead": (0, 1) if stage == "input_grads" else (0,),
     }
     if torch.version.hip:  # whose compiler is not told of registers: the same tile again

@@ -48,7 +48,7 @@ class Variant(NamedTuple):
 def _variant(kernel: Any, tile: Tile, flags: Flags, constants: tuple[tuple[str, Any], ...]) -> Variant:
     blocks = {
         "BLOCK_T": tile.block_t, "BLOCK_E": tile.block_e, "BLOCK_H": tile.block_h, "CHUNKS": tile.chunks,
-        "SLOTS": tile.slots, "AHEAD": tile.ahead,
+        "SLOTS": tile.slots, "EARLY": tile.early, "AHEAD": tile.ahead,
     }  # fmt: skip
     known = {**flags._asdict(), **blocks, **dict(constants)}
     arguments = tuple(name for name in kernel.arg_names if not name.isupper())

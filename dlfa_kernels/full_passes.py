@@ -217,7 +217,6 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
                 "first_slot": slots.start, "end_slot": slots.stop,
             },
             NEEDS_DX=call.settings.needs_dx,
-            EARLY=input_grads.block_t > 32,  # tiles of products whose operands are in shared memory
             ADD=group.first > 0,
         )  # fmt: skip
     add_weight_grads(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)

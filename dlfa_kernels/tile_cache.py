@@ -18,7 +18,7 @@ BEGINNING = '{"format":"dlfa-tiles-'  # of a file of ours of any version, blanks
 LIMITS = {
     "block_t": (16, 128), "block_e": (16, 128), "block_h": (16, MAX_HELD_H), "chunks": (1, 16),
     "num_warps": (4, 8), "num_stages": (1, 4), "registers": (64, 255), "slots": (1, 2),
-    "ahead": (0, 1),
+    "early": (0, 1), "ahead": (0, 1),
 }  # fmt: skip
 
 

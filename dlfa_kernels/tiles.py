@@ -35,9 +35,10 @@ class Tile:
     """Launch parameters of one kernel: block sizes in elements, warps a program, software-pipeline stages.
 
     `block_t` counts tokens; in the context, weight_grads and token stages it counts sequences, and in the pool stage
-    tiles. A program of the squeeze stage works on `slots` tiles of `block_t` tokens; one of the input gradients loads
-    operands `ahead` tiles, 0 or 1, before it needs them. A program holds `chunks` blocks of `block_h` of the squeeze
-    width at once. On NVIDIA a thread may take `registers`: with fewer, more programs share a multiprocessor.
+    tiles. A program of the squeeze stage works on `slots` tiles of `block_t` tokens. One of the input gradients loads
+    all operands of a tile before its first product where `early` is 1, and some of them a tile before where `ahead` is
+    1 too. A program holds `chunks` blocks of `block_h` of the squeeze width at once. On NVIDIA a thread may take
+    `registers`: with fewer, more programs share a multiprocessor.
     """
 
     block_t: int = 64
@@ -48,6 +49,7 @@ class Tile:
     num_stages: int = 2
     registers: int = 255
     slots: int = 1
+    early: int = 0
     ahead: int = 0
 
     @property
@@ -96,8 +98,10 @@ class Caps:
     input_grads: Tile
 
 
-def _cap(block_t: int, block_e: int, num_warps: int, num_stages: int, registers: int = 255) -> Tile:
-    return Tile(block_t=block_t, block_e=block_e, num_warps=num_warps, num_stages=num_stages, registers=registers)
+def _cap(block_t: int, block_e: int, num_warps: int, num_stages: int, registers: int = 255, early: int = 0) -> Tile:
+    return Tile(
+        block_t=block_t, block_e=block_e, num_warps=num_warps, num_stages=num_stages, registers=registers, early=early
+    )
 
 
 _FLOAT32_CAPS = Caps(squeeze=_cap(32, 16, 4, 2), expand=_cap(32, 16, 4, 2), reduce=_cap(16, 32, 4, 2),
@@ -110,16 +114,16 @@ CAPS = {
     # Matrix products are issued by whole warpgroups, 64 rows each, with operands in shared memory. Programs of two
     # warpgroups, so that 128 tokens share what is read of the weights: L2 delivers more of them than of the states.
     ("warpgroup", 2, 2): Caps(squeeze=_cap(128, 64, 8, 3), expand=_cap(128, 64, 8, 2, 128), reduce=_cap(128, 64, 8, 2),
-                              input_grads=_cap(128, 64, 8, 1)),
+                              input_grads=_cap(128, 64, 8, 1, early=1)),
     ("warpgroup", 4, 2): Caps(squeeze=_cap(128, 64, 8, 2), expand=_cap(128, 32, 8, 2, 128), reduce=_cap(128, 64, 8, 2),
-                              input_grads=_cap(128, 64, 8, 1)),
+                              input_grads=_cap(128, 64, 8, 1, early=1)),
     ("warpgroup", 4, 4): replace(_FLOAT32_CAPS, squeeze=_cap(64, 16, 4, 2), expand=_cap(32, 64, 8, 2),
                                  reduce=_cap(32, 64, 8, 2)),
     # the accumulators are in a memory of their own, and leave it block by block
     ("tensor memory", 2, 2): Caps(squeeze=_cap(128, 64, 8, 3), expand=_cap(128, 64, 8, 2), reduce=_cap(128, 32, 8, 2),
-                                  input_grads=_cap(128, 64, 8, 1)),
+                                  input_grads=_cap(128, 64, 8, 1, early=1)),
     ("tensor memory", 4, 2): Caps(squeeze=_cap(64, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(64, 32, 8, 2),
-                                  input_grads=_cap(128, 64, 8, 1)),
+                                  input_grads=_cap(128, 64, 8, 1, early=1)),
     ("tensor memory", 4, 4): replace(_FLOAT32_CAPS, expand=_cap(32, 64, 8, 2), reduce=_cap(32, 64, 8, 2)),
     # operands take registers
     ("warp", 2, 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(128, 32, 8, 2), reduce=_cap(32, 64, 8, 2),

@@ -59,7 +59,6 @@ def input_grads_kernel(
     SQUEEZE_DIM: tl.constexpr,
     KERNEL_SIZE: tl.constexpr,
     NEEDS_DX: tl.constexpr,
-    EARLY: tl.constexpr,
     ADD: tl.constexpr,
     SELECT: tl.constexpr,
     HAS_LOWER: tl.constexpr,
@@ -71,6 +70,7 @@ def input_grads_kernel(
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
     CHUNKS: tl.constexpr,
+    EARLY: tl.constexpr,
     AHEAD: tl.constexpr,
 ):
     """dx = dz m + dw', dy = dz (1-m) + dw' with SELECT; else one gradient dz m + dw' serves both inputs.
@@ -108,7 +108,7 @@ def input_grads_kernel(
     # Products of float32 take three of the tensor cores' each: gathered before they start, their operands would spill.
     gathered: tl.constexpr = product_dtype.primitive_bitwidth == 16
     held: tl.constexpr = SQUEEZE_DIM <= CHUNKS * BLOCK_H and gathered
-    early: tl.constexpr = EARLY and gathered
+    early: tl.constexpr = EARLY > 0 and gathered
     early_dz: tl.constexpr = early and state_dtype.primitive_bitwidth == 16
     ahead: tl.constexpr = AHEAD > 0 and held and early
     # Sums of 256 squeeze channels take the registers and the shared memory; so do states of float32, and so does da as

@@ -113,15 +113,16 @@ def test_other_tiles_give_the_same_numbers(case: Case, sizes: dict[str, dict[str
     ],
     ids=str,
 )
-def test_operands_loaded_a_tile_ahead_give_the_same_numbers(case: Case, device: torch.device) -> None:
+def test_operands_loaded_early_or_a_tile_ahead_give_the_same_numbers(case: Case, device: torch.device) -> None:
     case = case.but(dtype=case.dtype if case.dtype == torch.bfloat16 else torch.float16)
     tiles = choose_tiles(case.embed_dim, case.squeeze_dim, case.dtype)
     inputs, results = make_inputs(case, device), []
-    for ahead in (0, 1):
-        tile = replace(tiles.input_grads, block_t=64, ahead=ahead)
+    for early, ahead in ((0, 0), (1, 0), (1, 1)):
+        tile = replace(tiles.input_grads, block_t=64, early=early, ahead=ahead)
         with using_tiles(replace(tiles, input_grads=tile)):
             results.append(run(fused_aif, inputs, **case.options, backend="triton"))
     assert_equal_to_rounding(results[1], results[0])
+    assert_equal_to_rounding(results[2], results[0])
 
 
 def test_operands_are_loaded_ahead_where_a_program_has_a_multiprocessor_to_itself() -> None:
@@ -232,6 +233,7 @@ def test_neighbours_differ_in_one_thing(monkeypatch: pytest.MonkeyPatch) -> None
         assert sum(getattr(other, field.name) != getattr(tile, field.name) for field in fields(Tile)) == 1
     assert len(set(several)) == len(several) == 3 + 2 + 1 + 2 + 2
     assert set(neighbours(tile, "squeeze")) == {*several, replace(tile, slots=2)}
+    assert set(neighbours(tile, "input_grads")) == {*several, replace(tile, early=1), replace(tile, ahead=1)}
     monkeypatch.setattr(torch.version, "hip", "7.0")
     assert list(neighbours(tile, "expand")) == [other for other in several if other.registers == tile.registers]
     assert replace(tile, block_t=64, num_warps=4) in set(neighbours(replace(tile, block_t=128), "expand"))
