@@ -36,7 +36,7 @@ class Flags(NamedTuple):
     TARGET: str  # see `kernels`
 
 
-class Variant(NamedTuple):
+class KernelVariant(NamedTuple):
     """A kernel with given constants: names of its arguments, constants in its order, and `Launch.compiled`."""
 
     arguments: tuple[str, ...]
@@ -45,14 +45,14 @@ class Variant(NamedTuple):
 
 
 @cache
-def _variant(kernel: Any, tile: Tile, flags: Flags, constants: tuple[tuple[str, Any], ...]) -> Variant:
+def _variant(kernel: Any, tile: Tile, flags: Flags, constants: tuple[tuple[str, Any], ...]) -> KernelVariant:
     blocks = {
         "BLOCK_T": tile.block_t, "BLOCK_E": tile.block_e, "BLOCK_H": tile.block_h, "CHUNKS": tile.chunks,
         "SLOTS": tile.slots, "EARLY": tile.early, "AHEAD": tile.ahead,
     }  # fmt: skip
     known = {**flags._asdict(), **blocks, **dict(constants)}
     arguments = tuple(name for name in kernel.arg_names if not name.isupper())
-    return Variant(arguments, {name: known[name] for name in kernel.arg_names if name.isupper()}, {})
+    return KernelVariant(arguments, {name: known[name] for name in kernel.arg_names if name.isupper()}, {})
 
 
 class Settings(NamedTuple):

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from benchmarks import traffic
-from benchmarks.calls import Variant
+from benchmarks.calls import CallVariant
 from benchmarks.traffic import Case, measure
 from dlfa_kernels.backends import INTERPRETED
 from dlfa_kernels.launches import Launch
@@ -36,7 +36,7 @@ Rows = dict[tuple[str, str], dict[str, Any]]
 @cache
 def counted(shape: tuple[int, int, int] = LONG, *, ragged: bool = False, **variant: Any) -> Rows:
     """Rows of one case by pass and argument; tests that share a case share its rows."""
-    rows = measure(Case(shape, ragged, Variant(**variant)), torch.bfloat16)
+    rows = measure(Case(shape, ragged, CallVariant(**variant)), torch.bfloat16)
     result = {(row["pass"], row["argument"]): row for row in rows}
     assert len(result) == len(rows)
     return result
@@ -112,7 +112,7 @@ def test_second_touch_begins_where_the_first_ended(monkeypatch: pytest.MonkeyPat
             super().count(direction, pointers, mask)
 
     monkeypatch.setattr(traffic, "Traffic", Ordered)
-    measure(Case((4, 320, 64), False, Variant(kernel_size=kernel_size)), torch.bfloat16)
+    measure(Case((4, 320, 64), False, CallVariant(kernel_size=kernel_size)), torch.bfloat16)
     assert touched["squeeze_kernel"][0] == touched["reduce_kernel"][0] == 0
     last_tiles = 4 * 320 - 128  # the programs of the backward walk over several tiles each
     assert touched["expand_kernel"][0] >= last_tiles
@@ -253,7 +253,7 @@ def test_token_form_pools_once_and_writes_one_row(packed: bool) -> None:
 
 
 def test_groups_move_the_states_as_often_as_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case((3, 77, 33), True, Variant())
+    case = Case((3, 77, 33), True, CallVariant())
     whole = measure(case, torch.float32)
     monkeypatch.setattr("dlfa_kernels.groups.l2_bytes", lambda device: 1 << 12)
     with using_l2_share(0.5):
@@ -284,7 +284,7 @@ def test_scratch_is_listed() -> None:
 
 
 def test_command_writes_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case((1, 20, 24), False, Variant())
+    case = Case((1, 20, 24), False, CallVariant())
     monkeypatch.setattr(traffic, "CASES", (case,))
     path = tmp_path / "new" / "rows.json"
     result = CliRunner().invoke(traffic.app, ["--json", str(path), "--dtype", "float32"])
