@@ -14,7 +14,7 @@ from dlfa_kernels.results import BackwardResult, ForwardResult
 
 
 @dataclass(frozen=True)
-class Variant:
+class CallVariant:
     """A way to call AIF that changes which kernels run, or what is compiled.
 
     `autocast` is its dtype, under which states and parameters are float32. `groups` launches by groups of sequences
@@ -51,7 +51,7 @@ def meta_weights(embed_dim: int, squeeze_dim: int, kernel_size: int) -> AIFWeigh
     return AIFWeights._make(torch.empty(shape, device="meta") for shape in shapes)
 
 
-def run_forward(variant: Variant, inputs: Inputs) -> ForwardResult:
+def run_forward(variant: CallVariant, inputs: Inputs) -> ForwardResult:
     """The forward launches of a call; relu throughout."""
     arguments = (inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens)
     if variant.token is None:
@@ -60,7 +60,7 @@ def run_forward(variant: Variant, inputs: Inputs) -> ForwardResult:
     return token_passes.forward(*arguments, variant.token, variant.fuse, "relu")
 
 
-def run_backward(variant: Variant, inputs: Inputs, saved: ForwardResult) -> BackwardResult:
+def run_backward(variant: CallVariant, inputs: Inputs, saved: ForwardResult) -> BackwardResult:
     """The backward launches that follow `run_forward`; needs `inputs.dz`."""
     assert inputs.dz is not None
     arguments = (inputs.dz, inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens, saved)

@@ -32,12 +32,12 @@ from rich.progress import track
 
 from dlfa.processes import end_with_parent
 from dlfa_kernels.branches import default_squeeze_dim
-from dlfa_kernels.launches import Launch, specialised
+from dlfa_kernels.launches import Launch, specialization_of
 from dlfa_kernels.operands import Inputs
 from dlfa_kernels.overrides import record_launches
 from dlfa_kernels.parameters import AIFWeights
 
-from .calls import Variant, meta_weights, run_backward, run_forward
+from .calls import CallVariant, meta_weights, run_backward, run_forward
 from .cases import DTYPES
 from .kernel_options import RowsPath, one_of, refuse_interpreter
 from .machine_code import ACCESSES, read_amd, read_nvidia
@@ -73,17 +73,17 @@ REDUCTIONS = [4, 16]
 VARIANTS = {
     str(variant): variant
     for variant in (
-        Variant(),
-        Variant(fuse="select"),
-        Variant(lower=False),
-        Variant(kernel_size=3),
-        Variant(packed=True),
-        Variant(token=0),
-        Variant(autocast=torch.bfloat16),
-        Variant(groups=True),
-        Variant(kernel_size=3, groups=True),
-        Variant(few=True),
-        Variant(frozen=True),
+        CallVariant(),
+        CallVariant(fuse="select"),
+        CallVariant(lower=False),
+        CallVariant(kernel_size=3),
+        CallVariant(packed=True),
+        CallVariant(token=0),
+        CallVariant(autocast=torch.bfloat16),
+        CallVariant(groups=True),
+        CallVariant(kernel_size=3, groups=True),
+        CallVariant(few=True),
+        CallVariant(frozen=True),
     )
 }
 CALLS = list(VARIANTS)
@@ -114,7 +114,7 @@ class Job:
     index: int
 
 
-def recorded_launches(setting: Setting, variant: Variant) -> list[tuple[str, Launch]]:
+def recorded_launches(setting: Setting, variant: CallVariant) -> list[tuple[str, Launch]]:
     """("forward" or "backward", launch) of a call of 512 x 128 tokens, few 32 x 128, with a mask, or packed.
 
     Under autocast, which is to the setting's dtype, states and parameters are float32.
@@ -150,7 +150,7 @@ def kernel_name(item: Launch) -> str:
 
 def code_key(item: Launch) -> str:
     """What a launch's code follows from on one chip: launches of one key compile to the same."""
-    arguments = [specialised(value) for value in item.arguments.values()]
+    arguments = [specialization_of(value) for value in item.arguments.values()]
     return str((kernel_name(item), arguments, item.constants, item.options))
 
 
@@ -207,7 +207,7 @@ def compile_job(job: Job) -> dict[str, Any]:
 
 def _per_element(item: Launch, instructions: int) -> float | None:
     """Instructions of a loop for each element of a block of the states; None for kernels that have none."""
-    if kernel_name(item) not in ("squeeze", "expand", "reduce", "inputs", "taps"):
+    if kernel_name(item) not in ("squeeze", "expand", "reduce", "input_grads", "tap_grads"):
         return None
     elements = item.constants["BLOCK_T"] * item.constants["BLOCK_E"] * item.constants.get("SLOTS", 1)
     return round(instructions * 32 * item.num_warps / elements, 1)

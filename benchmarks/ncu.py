@@ -127,7 +127,7 @@ def launch_passes(l2_share: float | None) -> None:
     from dlfa_kernels.overrides import using_l2_share
     from dlfa_kernels.parameters import AIFWeights
 
-    from .calls import Variant, run_backward, run_forward
+    from .calls import CallVariant, run_backward, run_forward
     from .problems import make_problem
 
     device = choose_device("cuda")
@@ -145,9 +145,12 @@ def launch_passes(l2_share: float | None) -> None:
 
     with using_l2_share(l2_share):
         for _ in range(2):  # compiled, then kept
-            saved = run_forward(Variant(), inputs)
-            run_backward(Variant(), inputs, saved)
-        for profiled in (lambda: run_forward(Variant(), inputs), lambda: run_backward(Variant(), inputs, saved)):
+            saved = run_forward(CallVariant(), inputs)
+            run_backward(CallVariant(), inputs, saved)
+        for profiled in (
+            lambda: run_forward(CallVariant(), inputs),
+            lambda: run_backward(CallVariant(), inputs, saved),
+        ):
             flush()
             torch.cuda.profiler.start()
             profiled()

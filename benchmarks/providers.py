@@ -17,8 +17,8 @@ OURS = "ours"
 OURS_EAGER = "ours-eager-backend"
 # The kernels as `benchmarks.schedule` has them launched: by groups, of a share of L2; by other tiles of one stage.
 L2_SHARES = {f"{OURS}-one-group": 0.0, f"{OURS}-l2-25": 0.25, f"{OURS}-l2-50": 0.5, f"{OURS}-l2-75": 0.75}
-ONE_SLOT, WAITING_REDUCE, WAITING_INPUTS = OTHER_TILES = (
-    f"{OURS}-one-slot", f"{OURS}-waiting-reduce", f"{OURS}-waiting-inputs"
+ONE_SLOT, WAITING_REDUCE, WAITING_INPUT_GRADS = OTHER_TILES = (
+    f"{OURS}-one-slot", f"{OURS}-waiting-reduce", f"{OURS}-waiting-input-grads"
 )  # fmt: skip
 SCHEDULES = (*OTHER_TILES, *L2_SHARES)
 EAGER = "eager"

@@ -5,8 +5,8 @@
 "ours" is what is shipped; "ours-one-group" and "ours-l2-PERCENT" say `Tiles.l2_share` themselves, see
 `dlfa_kernels.groups`. Where it is not what is shipped, a squeeze program works on one tile in "ours-one-slot", and a
 program of the reduce stage, or of the input gradients, waits for its loads in "ours-waiting-reduce" and
-"ours-waiting-inputs". Only sizes whose states L2 does not hold tell groups apart. `--full` takes all sizes. On a CPU,
-where nothing is launched, there is one schedule.
+"ours-waiting-input-grads". Only sizes whose states L2 does not hold tell groups apart. `--full` takes all sizes. On a
+CPU, where nothing is launched, there is one schedule.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def other_tiles(provider: str, shipped: Tiles) -> Tiles:
     """The tiles that `provider`, of `OTHER_TILES`, has in place of the shipped ones, which may be the same."""
     if provider == providers.ONE_SLOT:
         return with_one_slot(shipped)
-    if provider == providers.WAITING_INPUTS:
-        return replace(shipped, inputs=replace(shipped.inputs, ahead=0))
+    if provider == providers.WAITING_INPUT_GRADS:
+        return replace(shipped, input_grads=replace(shipped.input_grads, ahead=0))
     return replace(shipped, reduce=replace(shipped.reduce, block_e=64, num_stages=2))
 
 

@@ -35,7 +35,7 @@ from dlfa_kernels.operands import Inputs
 from dlfa_kernels.overrides import record_launches
 from dlfa_kernels.parameters import AIFWeights
 
-from .calls import Variant, meta_weights, run_backward, run_forward
+from .calls import CallVariant, meta_weights, run_backward, run_forward
 from .cases import DTYPES
 from .kernel_options import Dtype, RowsPath
 from .output import print_table, write_json
@@ -63,7 +63,7 @@ class Case:
 
     shape: tuple[int, int, int]
     ragged: bool
-    variant: Variant
+    variant: CallVariant
 
     @property
     def lengths(self) -> list[int]:
@@ -74,7 +74,7 @@ class Case:
 
 CASES = (
     *(
-        Case(shape, ragged, Variant(fuse=fuse, kernel_size=kernel_size, packed=packed))
+        Case(shape, ragged, CallVariant(fuse=fuse, kernel_size=kernel_size, packed=packed))
         for shape, (ragged, packed), kernel_size, fuse in product(
             # a multiple of every tile; long enough to be pooled by a launch of its own; nothing even
             ((2, 128, 64), (4, 320, 64), (3, 77, 33)),
@@ -84,14 +84,14 @@ CASES = (
         )
     ),
     *(
-        Case((4, 320, 64), True, Variant(fuse=fuse, kernel_size=kernel_size, packed=packed, frozen=True))
+        Case((4, 320, 64), True, CallVariant(fuse=fuse, kernel_size=kernel_size, packed=packed, frozen=True))
         for packed, kernel_size, fuse in product((False, True), (1, 3), ("gate", "select"))
     ),
-    Case((2, 128, 384), False, Variant()),
-    Case((4, 320, 64), False, Variant(lower=False)),
-    Case((4, 320, 64), True, Variant(token=0)),
-    Case((4, 320, 64), True, Variant(token=0, fuse="select", packed=True)),
-    Case((4, 320, 64), True, Variant(token=0, frozen=True)),
+    Case((2, 128, 384), False, CallVariant()),
+    Case((4, 320, 64), False, CallVariant(lower=False)),
+    Case((4, 320, 64), True, CallVariant(token=0)),
+    Case((4, 320, 64), True, CallVariant(token=0, fuse="select", packed=True)),
+    Case((4, 320, 64), True, CallVariant(token=0, frozen=True)),
 )
 
 

@@ -21,7 +21,7 @@ from .tiles import Tile, Tiles, choose_tiles, one_warpgroup
 logger = logging.getLogger(__name__)
 
 # The stages of every full pass that touch the states, in the order in which they are tuned.
-STAGES = ("squeeze", "expand", "reduce", "inputs")
+STAGES = ("squeeze", "expand", "reduce", "input_grads")
 # Parts of L2 for `Tiles.l2_share`, tried after the stages.
 L2_SHARES = (0.25, 0.5, 0.75)
 # The smallest relative gain that counts; less is noise.
@@ -44,7 +44,7 @@ def bucket(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: s
 
 
 def neighbours(tile: Tile, stage: str) -> Iterator[Tile]:
-    """Tiles of a stage that differ from `tile` in one thing: a block, warps, registers, stages, slots or `ahead`.
+    """Tiles of a stage, each with one thing changed: a block, warps, registers, stages, slots, `early` or `ahead`.
 
     Half a program of two warpgroups, of half the tokens, counts as one thing.
     """
@@ -55,7 +55,8 @@ def neighbours(tile: Tile, stage: str) -> Iterator[Tile]:
         "registers": (255, 168, 128),
         "num_stages": (2, 3, 4),
         "slots": (1, 2) if stage == "squeeze" else (1,),
-        "ahead": (0, 1) if stage == "inputs" else (0,),
+        "early": (0, 1) if stage == "input_grads" else (0,),
+        "ahead": (0, 1) if stage == "input_grads" else (0,),
     }
     if torch.version.hip:  # whose compiler is not told of registers: the same tile again
         del choices["registers"]

@@ -32,13 +32,11 @@ class Flags(NamedTuple):
     ALIGN: int  # divides the strides of all states' rows
     EMBED_DIM: int
     SQUEEZE_DIM: int
-    PRECISION: str  # of products of float32 operands
     ROW_PARTS: int  # see `row_dot`
-    INTERPRETED: bool
-    PTX: bool  # instructions of NVIDIA may be used
+    TARGET: str  # see `kernels`
 
 
-class Variant(NamedTuple):
+class KernelVariant(NamedTuple):
     """A kernel with given constants: names of its arguments, constants in its order, and `Launch.compiled`."""
 
     arguments: tuple[str, ...]
@@ -47,14 +45,14 @@ class Variant(NamedTuple):
 
 
 @cache
-def _variant(kernel: Any, tile: Tile, flags: Flags, constants: tuple[tuple[str, Any], ...]) -> Variant:
+def _variant(kernel: Any, tile: Tile, flags: Flags, constants: tuple[tuple[str, Any], ...]) -> KernelVariant:
     blocks = {
         "BLOCK_T": tile.block_t, "BLOCK_E": tile.block_e, "BLOCK_H": tile.block_h, "CHUNKS": tile.chunks,
-        "SLOTS": tile.slots, "AHEAD": tile.ahead,
+        "SLOTS": tile.slots, "EARLY": tile.early, "AHEAD": tile.ahead,
     }  # fmt: skip
     known = {**flags._asdict(), **blocks, **dict(constants)}
     arguments = tuple(name for name in kernel.arg_names if not name.isupper())
-    return Variant(arguments, {name: known[name] for name in kernel.arg_names if name.isupper()}, {})
+    return KernelVariant(arguments, {name: known[name] for name in kernel.arg_names if name.isupper()}, {})
 
 
 class Settings(NamedTuple):
@@ -107,10 +105,11 @@ class Call:
             if not settings.needs_dx:
                 self.tiles = without_dx(self.tiles, architecture, product_dtype)
         divisor = gcd(*(stride for tensor in self._states.values() for stride in tensor.stride()[:-1]))
-        interpreted = INTERPRETED and self.device.type != "meta"
-        nvidia = architecture.startswith("sm_") and not interpreted
+        target = "nvidia" if architecture.startswith("sm_") else "amd"
+        if INTERPRETED and self.device.type != "meta":
+            target = "interpreter"
         # Under other backends Triton compiles for more than `Launch` tells apart.
-        self.keeps_compiled = nvidia and torch.version.hip is None
+        self.keeps_compiled = target == "nvidia" and torch.version.hip is None
         self.flags = Flags(
             SELECT=settings.fuse == "select",
             ACTIVATION=settings.activation,
@@ -121,10 +120,8 @@ class Call:
             ALIGN=next(n for n in (16, 8, 4, 1) if divisor % n == 0),
             EMBED_DIM=self.embed_dim,
             SQUEEZE_DIM=self.squeeze_dim,
-            PRECISION="tf32x3" if nvidia else "ieee",
             ROW_PARTS={torch.bfloat16: 1, torch.float16: 2, torch.float32: 0}[product_dtype],
-            INTERPRETED=interpreted,
-            PTX=nvidia,
+            TARGET=target,
         )
 
     def slots(self, block_t: int, group: Group | None = None) -> range:
@@ -132,8 +129,8 @@ class Call:
         if self.packed:
             return range(self.rows // block_t + self.batch)
         first, end = group or (0, self.batch)
-        tiles = cdiv(self.length, block_t)
-        return range(first * tiles, end * tiles)
+        tiles_per_sequence = cdiv(self.length, block_t)
+        return range(first * tiles_per_sequence, end * tiles_per_sequence)
 
     def groups(self, states: int, squeezed: int) -> list[Group]:
         """Groups of sequences for stages that share this many (B, T, E) and (B, T, H) tensors."""
@@ -169,7 +166,7 @@ class Call:
         """Add a launch of `kernel`, picking of the arguments and the shared flags those it declares."""
         variant = _variant(kernel, tile, self.flags, tuple(constants.items()))
         # Left alone, the assembler spills a few registers to fit one more program on a multiprocessor.
-        registers = tile.registers if self.flags.PTX else None
+        registers = tile.registers if self.flags.TARGET == "nvidia" else None
         self.launches.append(
             Launch(
                 kernel, grid, {name: arguments[name] for name in variant.arguments}, variant.constants,

@@ -14,16 +14,16 @@ from torch import Tensor
 from .call import Call, Settings
 from .device import multiprocessors
 from .kernels.expand import expand_kernel
-from .kernels.inputs import inputs_kernel
+from .kernels.input_grads import input_grads_kernel
 from .kernels.reduce import reduce_kernel
 from .kernels.squeeze import squeeze_kernel
-from .kernels.taps import taps_kernel
+from .kernels.tap_grads import tap_grads_kernel
 from .operands import Inputs, sequence_count
 from .parameters import AIFWeights
 from .replays import launch_stages
 from .results import BackwardResult, ForwardResult, empty_backward
 from .rounding import cdiv
-from .shared_stages import add_context, add_forward_context, add_pooling, add_weights
+from .shared_stages import add_context, add_forward_context, add_pooling, add_weight_grads
 
 
 def empty_forward(
@@ -81,34 +81,34 @@ def forward(
 
 def _forward_stages(call: Call, result: ForwardResult) -> None:
     squeeze, expand = call.tiles.squeeze, call.tiles.expand
-    slots = len(call.slots(squeeze.block_t)) + squeeze.slots - 1  # the last program may have some too many
-    sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
+    slot_count = len(call.slots(squeeze.block_t)) + squeeze.slots - 1  # the last program may have some too many
+    sums, counts = call.empty(slot_count, call.embed_dim), call.empty(slot_count, dtype=torch.int32)
     states = call.states("x", "y")
     for group in call.groups(states=1 if call.operands.y is None else 2, squeezed=1):
-        tiles = call.slots(squeeze.block_t, group)
+        slots = call.slots(squeeze.block_t, group)
         call.add(
             squeeze_kernel,
-            (cdiv(len(tiles), squeeze.slots), cdiv(call.squeeze_dim, squeeze.held_h)),
+            (cdiv(len(slots), squeeze.slots), cdiv(call.squeeze_dim, squeeze.held_h)),
             squeeze,
             states
             | {
                 "weight_ptr": call.operands.squeeze_weight, "bias_ptr": call.operands.squeeze_bias,
-                "squeezed_ptr": result.squeezed, "sums_ptr": sums, "counts_ptr": counts, "end_slot": tiles.stop,
-                "first_slot": tiles.start,
+                "squeezed_ptr": result.squeezed, "sums_ptr": sums, "counts_ptr": counts, "end_slot": slots.stop,
+                "first_slot": slots.start,
             },
         )  # fmt: skip
         add_forward_context(call, group, sums, counts, squeeze.block_t, result)
-        tiles = call.slots(expand.block_t, group)
-        # where tiles are too few to fill the device, their channels are split among programs
-        splits = 2 * multiprocessors(call.device) // len(tiles)
+        slots = call.slots(expand.block_t, group)
+        # where slots are too few to fill the device, their channels are split among programs
+        splits = 2 * multiprocessors(call.device) // len(slots)
         call.add(
             expand_kernel,
-            (len(tiles), max(1, min(cdiv(call.embed_dim, expand.block_e), splits))),
+            (len(slots), max(1, min(cdiv(call.embed_dim, expand.block_e), splits))),
             expand,
             states
             | {
                 "squeezed_ptr": result.squeezed, "weight_ptr": call.operands.expand_weight,
-                "context_ptr": result.context, "z_ptr": result.z, "first_slot": tiles.start,
+                "context_ptr": result.context, "z_ptr": result.z, "first_slot": slots.start,
             },
         )  # fmt: skip
 
@@ -146,10 +146,10 @@ def backward(
 
 
 def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -> None:
-    reduce, inputs, taps = call.tiles.reduce, call.tiles.inputs, call.tiles.taps
-    slots = len(call.slots(reduce.block_t))
-    sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
-    bias_parts = call.empty(slots, call.squeeze_dim)
+    reduce, input_grads, tap_grads = call.tiles.reduce, call.tiles.input_grads, call.tiles.tap_grads
+    slot_count = len(call.slots(reduce.block_t))
+    sums, counts = call.empty(slot_count, call.embed_dim), call.empty(slot_count, dtype=torch.int32)
+    bias_parts = call.empty(slot_count, call.squeeze_dim)
     squeezed_gradient = call.empty(call.rows, call.squeeze_dim, dtype=saved.squeezed.dtype)
     u = saved.squeezed if call.settings.activation == "relu" else torch.empty_like(squeezed_gradient)
     hidden_gradient, tokens = torch.empty_like(saved.hidden), torch.empty_like(saved.tokens)
@@ -157,23 +157,23 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
     pooled_gradient = torch.empty_like(saved.pooled) if call.settings.needs_dx else None
     states, groups = call.states("dz", "x", "y"), call.groups(states=2 if call.operands.y is None else 3, squeezed=2)
 
-    blocks_e, blocks_h = cdiv(call.embed_dim, inputs.block_e), cdiv(call.squeeze_dim, inputs.held_h)
-    most_slots = len(call.slots(inputs.block_t, groups[0]))
-    programs = multiprocessors(call.device) * (8 // inputs.num_warps)
+    blocks_e, blocks_h = cdiv(call.embed_dim, input_grads.block_e), cdiv(call.squeeze_dim, input_grads.held_h)
+    most_slots = len(call.slots(input_grads.block_t, groups[0]))
+    programs = multiprocessors(call.device) * (8 // input_grads.num_warps)
     splits = max(1, min(most_slots, programs // (blocks_e * blocks_h)))
     expand_parts = call.empty(splits, call.squeeze_dim, call.embed_dim)
     squeeze_parts = call.empty(splits, call.kernel_size, call.squeeze_dim, call.embed_dim)
     for group in groups:
-        tiles = call.slots(reduce.block_t, group)
+        slots = call.slots(reduce.block_t, group)
         call.add(
             reduce_kernel,
-            (len(tiles), cdiv(call.squeeze_dim, reduce.held_h)),
+            (len(slots), cdiv(call.squeeze_dim, reduce.held_h)),
             reduce,
             states
             | {
                 "squeezed_ptr": saved.squeezed, "weight_ptr": call.operands.expand_weight,
                 "context_ptr": saved.context, "u_ptr": u, "squeezed_gradient_ptr": squeezed_gradient,
-                "bias_parts_ptr": bias_parts, "sums_ptr": sums, "counts_ptr": counts, "first_slot": tiles.start,
+                "bias_parts_ptr": bias_parts, "sums_ptr": sums, "counts_ptr": counts, "first_slot": slots.start,
             },
         )  # fmt: skip
         rows, pooled = add_pooling(call, group, sums, counts, reduce.block_t, context_gradient, tokens, mean=False)
@@ -189,24 +189,24 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
             pooled=pooled,
         )  # fmt: skip
         if call.kernel_size > 1:
-            tiles = call.slots(taps.block_t, group)
-            blocks = cdiv(call.embed_dim, taps.block_e) * cdiv(call.squeeze_dim, taps.block_h)
+            slots = call.slots(tap_grads.block_t, group)
+            blocks = cdiv(call.embed_dim, tap_grads.block_e) * cdiv(call.squeeze_dim, tap_grads.block_h)
             call.add(
-                taps_kernel,
+                tap_grads_kernel,
                 (blocks, splits, call.kernel_size),
-                taps,
+                tap_grads,
                 states
                 | {
                     "squeezed_gradient_ptr": squeezed_gradient, "squeeze_parts_ptr": squeeze_parts,
-                    "first_slot": tiles.start, "end_slot": tiles.stop,
+                    "first_slot": slots.start, "end_slot": slots.stop,
                 },
                 ADD=group.first > 0,
             )  # fmt: skip
-        tiles = call.slots(inputs.block_t, group)
+        slots = call.slots(input_grads.block_t, group)
         call.add(
-            inputs_kernel,
+            input_grads_kernel,
             (blocks_e, splits, blocks_h),
-            inputs,
+            input_grads,
             states
             | {
                 "u_ptr": u, "squeezed_gradient_ptr": squeezed_gradient,
@@ -214,10 +214,9 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
                 "context_ptr": saved.context,
                 "pooled_gradient_ptr": pooled_gradient, "dx_ptr": result.dx, "dy_ptr": result.dy,
                 "squeeze_parts_ptr": squeeze_parts, "expand_parts_ptr": expand_parts,
-                "first_slot": tiles.start, "end_slot": tiles.stop,
+                "first_slot": slots.start, "end_slot": slots.stop,
             },
             NEEDS_DX=call.settings.needs_dx,
-            EARLY=inputs.block_t > 32,  # tiles of products whose operands are in shared memory
             ADD=group.first > 0,
         )  # fmt: skip
-    add_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
+    add_weight_grads(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)

@@ -4,7 +4,7 @@ The pooling makes every stage touch the states that the stage before it touched.
 from DRAM but for what L2 still holds; with groups whose tensors fit in a part of L2 it all comes from L2, so that DRAM
 moves the least: 3 tensors forward instead of up to 5, and 5 instead of up to 8 backward. A group costs the latency of
 its stages, each of which waits for the last program of the one before, and smaller groups fill the device worse. The
-second touch of one group already begins with the rows that were touched last (`expand_kernel`, `inputs_kernel`).
+second touch of one group already begins with the rows that were touched last (`expand_kernel`, `input_grads_kernel`).
 
 x and y of one tile of 128 tokens for each of an H200's 132 multiprocessors are 52 MB at E = 768 in 16 bits, about all
 of its L2 (50 MB is the figure given for Hopper, 60 MB what an H200 reports). So a group that shall leave no

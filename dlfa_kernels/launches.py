@@ -16,7 +16,7 @@ from torch import Tensor
 from .overrides import overrides
 
 
-def specialised(value: Tensor | int | None) -> tuple[Any, ...] | None:
+def specialization_of(value: Tensor | int | None) -> tuple[Any, ...] | None:
     """What Triton compiles for, of one argument: a tensor's dtype and alignment, properties of an integer.
 
     Finer than Triton's own classes of integers, but never by value.
@@ -50,26 +50,26 @@ class Launch(NamedTuple):
         options = {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
         return options if self.maxnreg is None else {**options, "maxnreg": self.maxnreg}
 
-    def kind(self, device: torch.device) -> tuple[Any, ...] | None:
+    def specialization_key(self, device: torch.device) -> tuple[Any, ...] | None:
         """The key in `compiled` of the code for these arguments on `device`; None where compiled code is not kept."""
-        return None if self.compiled is None else (device, *map(specialised, self.arguments.values()))
+        return None if self.compiled is None else (device, *map(specialization_of, self.arguments.values()))
 
-    def run(self, kind: tuple[Any, ...] | None = None) -> Any:
+    def run(self, key: tuple[Any, ...] | None = None) -> Any:
         """Launch on the current device and stream.
 
         Args:
-            kind: as `kind` gives it for that device; None leaves `compiled` alone.
+            key: as `specialization_key` gives it for that device; None leaves `compiled` alone.
 
         Returns:
-            What was launched, if that may be launched again on arguments of the same kind; else None.
+            What was launched, if that may be launched again on arguments of the same key; else None.
         """
-        if self.compiled is None or kind is None:
+        if self.compiled is None or key is None:
             self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
             return None
-        compiled = self.compiled.get(kind)
+        compiled = self.compiled.get(key)
         if compiled is None:
             compiled = self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
-            self.compiled[kind] = compiled
+            self.compiled[key] = compiled
         else:
             compiled[(*self.grid, 1, 1)](*self.arguments.values(), *self.constants.values())
         return compiled
@@ -96,17 +96,17 @@ def run_in_order(launches: list[Launch], device: torch.device) -> list[Any]:
         if recorded is not None:
             recorded += launches
         return []
-    kinds = [launch.kind(device) for launch in launches]
+    keys = [launch.specialization_key(device) for launch in launches]
     fresh = [
         launch
-        for launch, kind in zip(launches, kinds, strict=True)
-        if launch.compiled is not None and kind not in launch.compiled
+        for launch, key in zip(launches, keys, strict=True)
+        if launch.compiled is not None and key not in launch.compiled
     ]
     if len(fresh) > 1:
         Context().run(_compile, fresh)  # Triton keeps its mode in the context, after errors too: in one that ends here
     made = []
-    for launch, kind in zip(launches, kinds, strict=True):
+    for launch, key in zip(launches, keys, strict=True):
         if recorded is not None:
             recorded.append(launch)
-        made.append(launch.run(kind))
+        made.append(launch.run(key))
     return made

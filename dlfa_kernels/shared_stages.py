@@ -1,4 +1,4 @@
-"""Stages that the full passes and those of the `token=i` form have in common: pooled rows, context, weights."""
+"""Stages that the full passes and those of the `token=i` form have in common: pooling, context, weight gradients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .call import Call
 from .groups import Group
 from .kernels.context import context_kernel
 from .kernels.pool import pool_kernel
-from .kernels.weights import weights_kernel
+from .kernels.weight_grads import weight_grads_kernel
 from .results import BackwardResult, ForwardResult
 from .rounding import cdiv
 from .tiles import Tile
@@ -24,7 +24,7 @@ WEIGHTS_OF_ONE_LAUNCH = 1 << 18
 
 
 def add_pooling(
-    call: Call, group: Group, sums: Tensor, counts: Tensor, tile: int, pooled: Tensor, tokens: Tensor, mean: bool
+    call: Call, group: Group, sums: Tensor, counts: Tensor, block_t: int, pooled: Tensor, tokens: Tensor, mean: bool
 ) -> tuple[dict[str, Any], bool]:
     """Add the pooling of a group where its sequences are long or packed; else the context pools by itself.
 
@@ -33,7 +33,7 @@ def add_pooling(
         group: of sequences.
         sums: (slots, E) float32, of each tile.
         counts: (slots,) int32, real tokens of each tile.
-        tile: tokens a tile.
+        block_t: tokens of a tile.
         pooled: (B, E) float32, to be filled: the mean of a sequence's tokens with `mean`, else their sum.
         tokens: (B,) int32, to be filled: real tokens of each sequence.
         mean: whether to divide by them.
@@ -41,24 +41,29 @@ def add_pooling(
     Returns:
         The context kernel's arguments for the pooled rows, and whether the launch added here fills them.
     """
-    tiles = 0 if call.packed else cdiv(call.length, tile)
-    early = call.packed or tiles > TILES_POOLED_BY_CONTEXT
+    tiles_per_sequence = 0 if call.packed else cdiv(call.length, block_t)
+    early = call.packed or tiles_per_sequence > TILES_POOLED_BY_CONTEXT
     if early:
-        tiles = 0  # read by nobody, and Triton compiles for what divides it
-        choice = call.tiles.pool
+        tiles_per_sequence = 0  # read by nobody, and Triton compiles for what divides it
+        tile = call.tiles.pool
         call.add(
             pool_kernel,
-            (group.end - group.first, cdiv(call.embed_dim, choice.block_e)),
-            choice,
+            (group.end - group.first, cdiv(call.embed_dim, tile.block_e)),
+            tile,
             {
                 "sums_ptr": sums, "counts_ptr": counts, "cu_seqlens_ptr": call.operands.cu_seqlens,
                 "pooled_ptr": pooled, "tokens_ptr": tokens, "length": call.length, "first": group.first,
             },
             MEAN=mean,
-            TILE=tile,
-            BLOCK_TILES=choice.block_t,
+            BLOCK_T=block_t,
+            BLOCK_TILES=tile.block_t,
         )  # fmt: skip
-    return {"sums_ptr": sums, "counts_ptr": counts, "pooled_ptr": pooled, "tiles": tiles}, early
+    return {
+        "sums_ptr": sums,
+        "counts_ptr": counts,
+        "pooled_ptr": pooled,
+        "tiles_per_sequence": tiles_per_sequence,
+    }, early
 
 
 def add_context(call: Call, group: Group, arguments: dict[str, Any], *, backward: bool, pooled: bool) -> None:
@@ -74,7 +79,7 @@ def add_context(call: Call, group: Group, arguments: dict[str, Any], *, backward
         _add_products(call, group, arguments, both, backward, pooled, squeeze=True, expand=True)
     else:
         _add_products(call, group, arguments, one, backward, pooled, squeeze=True)
-        _add_products(call, group, arguments | {"tiles": 0}, one, backward, True, expand=True)
+        _add_products(call, group, arguments | {"tiles_per_sequence": 0}, one, backward, True, expand=True)
 
 
 def _add_products(
@@ -109,13 +114,13 @@ def _add_products(
         SQUEEZE=squeeze,
         EXPAND=expand,
         POOLED=pooled,
-        MAX_TILES=1 if pooled else 1 << (arguments["tiles"] - 1).bit_length(),
+        MAX_TILES_PER_SEQUENCE=1 if pooled else 1 << (arguments["tiles_per_sequence"] - 1).bit_length(),
         BLOCK_B=tile.block_t,
     )
 
 
 def add_forward_context(
-    call: Call, group: Group, sums: Tensor, counts: Tensor, tile: int, result: ForwardResult
+    call: Call, group: Group, sums: Tensor, counts: Tensor, block_t: int, result: ForwardResult
 ) -> None:
     """Add what fills a group's rows of pooled, tokens, hidden and context of `result`.
 
@@ -124,10 +129,10 @@ def add_forward_context(
         group: of sequences.
         sums: (slots, E) float32, of w over each tile.
         counts: (slots,) int32, real tokens of each tile.
-        tile: tokens a tile.
+        block_t: tokens of a tile.
         result: of the forward pass.
     """
-    rows, pooled = add_pooling(call, group, sums, counts, tile, result.pooled, result.tokens, mean=True)
+    rows, pooled = add_pooling(call, group, sums, counts, block_t, result.pooled, result.tokens, mean=True)
     add_context(
         call,
         group,
@@ -141,7 +146,7 @@ def add_forward_context(
     )  # fmt: skip
 
 
-def add_weights(
+def add_weight_grads(
     call: Call,
     saved: ForwardResult,
     expand_parts: Tensor,
@@ -163,9 +168,9 @@ def add_weights(
         hidden_gradient: (B, H) float32, of the global squeeze before its activation.
         result: of the backward pass.
     """
-    tile = call.tiles.weights
+    tile = call.tiles.weight_grads
     call.add(
-        weights_kernel,
+        weight_grads_kernel,
         (cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.block_h), 5),
         tile,
         {

@@ -34,10 +34,11 @@ MOSTLY_FILLED = 0.9
 class Tile:
     """Launch parameters of one kernel: block sizes in elements, warps a program, software-pipeline stages.
 
-    `block_t` counts tokens; in the context, weights and token stages it counts sequences, and in the pool stage tiles.
-    A program of the squeeze stage works on `slots` tiles of `block_t` tokens; one of the input gradients loads operands
-    `ahead` tiles, 0 or 1, before it needs them. A program holds `chunks` blocks of `block_h` of the squeeze width at
-    once. On NVIDIA a thread may take `registers`: with fewer, more programs share a multiprocessor.
+    `block_t` counts tokens; in the context, weight_grads and token stages it counts sequences, and in the pool stage
+    tiles. A program of the squeeze stage works on `slots` tiles of `block_t` tokens. One of the input gradients loads
+    all operands of a tile before its first product where `early` is 1, and some of them a tile before where `ahead` is
+    1 too. A program holds `chunks` blocks of `block_h` of the squeeze width at once. On NVIDIA a thread may take
+    `registers`: with fewer, more programs share a multiprocessor.
     """
 
     block_t: int = 64
@@ -48,6 +49,7 @@ class Tile:
     num_stages: int = 2
     registers: int = 255
     slots: int = 1
+    early: int = 0
     ahead: int = 0
 
     @property
@@ -68,11 +70,11 @@ class Tiles:
     squeeze: Tile
     expand: Tile
     reduce: Tile
-    inputs: Tile
-    taps: Tile
+    input_grads: Tile
+    tap_grads: Tile
     pool: Tile
     context: Tile
-    weights: Tile
+    weight_grads: Tile
     sums: Tile
     token: Tile
     l2_share: float = 0.0
@@ -93,15 +95,17 @@ class Caps:
     squeeze: Tile
     expand: Tile
     reduce: Tile
-    inputs: Tile
+    input_grads: Tile
 
 
-def _cap(block_t: int, block_e: int, num_warps: int, num_stages: int, registers: int = 255) -> Tile:
-    return Tile(block_t=block_t, block_e=block_e, num_warps=num_warps, num_stages=num_stages, registers=registers)
+def _cap(block_t: int, block_e: int, num_warps: int, num_stages: int, registers: int = 255, early: int = 0) -> Tile:
+    return Tile(
+        block_t=block_t, block_e=block_e, num_warps=num_warps, num_stages=num_stages, registers=registers, early=early
+    )
 
 
 _FLOAT32_CAPS = Caps(squeeze=_cap(32, 16, 4, 2), expand=_cap(32, 16, 4, 2), reduce=_cap(16, 32, 4, 2),
-                     inputs=_cap(32, 64, 8, 1))  # fmt: skip
+                     input_grads=_cap(32, 64, 8, 1))  # fmt: skip
 
 # (family, bytes of a state, bytes of an operand of products) -> caps. Chosen by the machine code, see
 # `python -m benchmarks.codegen`: few instructions an element, and registers not spilled, or few where a narrower tile
@@ -110,28 +114,28 @@ CAPS = {
     # Matrix products are issued by whole warpgroups, 64 rows each, with operands in shared memory. Programs of two
     # warpgroups, so that 128 tokens share what is read of the weights: L2 delivers more of them than of the states.
     ("warpgroup", 2, 2): Caps(squeeze=_cap(128, 64, 8, 3), expand=_cap(128, 64, 8, 2, 128), reduce=_cap(128, 64, 8, 2),
-                              inputs=_cap(128, 64, 8, 1)),
+                              input_grads=_cap(128, 64, 8, 1, early=1)),
     ("warpgroup", 4, 2): Caps(squeeze=_cap(128, 64, 8, 2), expand=_cap(128, 32, 8, 2, 128), reduce=_cap(128, 64, 8, 2),
-                              inputs=_cap(128, 64, 8, 1)),
+                              input_grads=_cap(128, 64, 8, 1, early=1)),
     ("warpgroup", 4, 4): replace(_FLOAT32_CAPS, squeeze=_cap(64, 16, 4, 2), expand=_cap(32, 64, 8, 2),
                                  reduce=_cap(32, 64, 8, 2)),
     # the accumulators are in a memory of their own, and leave it block by block
     ("tensor memory", 2, 2): Caps(squeeze=_cap(128, 64, 8, 3), expand=_cap(128, 64, 8, 2), reduce=_cap(128, 32, 8, 2),
-                                  inputs=_cap(128, 64, 8, 1)),
+                                  input_grads=_cap(128, 64, 8, 1, early=1)),
     ("tensor memory", 4, 2): Caps(squeeze=_cap(64, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(64, 32, 8, 2),
-                                  inputs=_cap(128, 64, 8, 1)),
+                                  input_grads=_cap(128, 64, 8, 1, early=1)),
     ("tensor memory", 4, 4): replace(_FLOAT32_CAPS, expand=_cap(32, 64, 8, 2), reduce=_cap(32, 64, 8, 2)),
     # operands take registers
     ("warp", 2, 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(128, 32, 8, 2), reduce=_cap(32, 64, 8, 2),
-                         inputs=_cap(32, 64, 8, 1)),
+                         input_grads=_cap(32, 64, 8, 1)),
     ("warp", 4, 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 32, 8, 2), reduce=_cap(32, 64, 8, 2),
-                         inputs=_cap(32, 64, 8, 1)),
+                         input_grads=_cap(32, 64, 8, 1)),
     ("warp", 4, 4): _FLOAT32_CAPS,
     # waves of 64 threads: half the registers a thread for the same number of warps, and 64 KiB of shared memory
     ("wave", 2, 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(16, 64, 8, 1),
-                         inputs=_cap(16, 16, 4, 1)),
-    ("wave", 4, 2): replace(_FLOAT32_CAPS, reduce=_cap(16, 16, 4, 1), inputs=_cap(16, 16, 4, 1)),
-    ("wave", 4, 4): replace(_FLOAT32_CAPS, reduce=_cap(16, 16, 4, 1), inputs=_cap(16, 16, 4, 1)),
+                         input_grads=_cap(16, 16, 4, 1)),
+    ("wave", 4, 2): replace(_FLOAT32_CAPS, reduce=_cap(16, 16, 4, 1), input_grads=_cap(16, 16, 4, 1)),
+    ("wave", 4, 4): replace(_FLOAT32_CAPS, reduce=_cap(16, 16, 4, 1), input_grads=_cap(16, 16, 4, 1)),
 }  # fmt: skip
 FAMILIES = {
     "sm_90": "warpgroup", "sm_100": "tensor memory", "sm_103": "tensor memory",
@@ -160,7 +164,7 @@ def one_warpgroup(tile: Tile) -> Tile:
 
 def _on_warpgroups(stages: Caps, squeeze_dim: int, narrow_e: int, wide_states: bool) -> Caps:
     """Tiles for warpgroups and operands of 16 bits; `wide_states` are of float32, `narrow_e` channels a small block."""
-    squeeze, expand, reduce, inputs = stages.squeeze, stages.expand, stages.reduce, stages.inputs
+    squeeze, expand, reduce, input_grads = stages.squeeze, stages.expand, stages.reduce, stages.input_grads
     if squeeze_dim <= 128:  # three programs a multiprocessor
         return replace(stages, expand=replace(expand, registers=168), reduce=replace(reduce, registers=168))
     # One program a multiprocessor, but in the expand stage: its loads have to run ahead of its products.
@@ -174,10 +178,10 @@ def _on_warpgroups(stages: Caps, squeeze_dim: int, narrow_e: int, wide_states: b
     elif squeeze_dim <= 192:  # narrow blocks fit beside what two slots hold
         squeeze = replace(squeeze, block_e=narrow_e, num_stages=4, slots=2)
     if squeeze_dim <= 192:  # 128 and 64: two products read each operand from shared memory, not three
-        inputs = holding(inputs, squeeze_dim, 128)
+        input_grads = holding(input_grads, squeeze_dim, 128)
     reduce = replace(reduce, block_e=narrow_e, num_stages=3)
-    inputs = replace(inputs, ahead=int(squeeze_dim <= 192 or not wide_states))
-    return Caps(squeeze=squeeze, expand=expand, reduce=reduce, inputs=inputs)
+    input_grads = replace(input_grads, ahead=int(squeeze_dim <= 192 or not wide_states))
+    return Caps(squeeze=squeeze, expand=expand, reduce=reduce, input_grads=input_grads)
 
 
 def _in_parts(stages: Caps, squeeze_dim: int, narrow_e: int, wide_states: bool) -> Caps:
@@ -194,7 +198,7 @@ def _in_parts(stages: Caps, squeeze_dim: int, narrow_e: int, wide_states: bool) 
     # u is read once a block of channels: blocks as wide as registers allow, and more stages
     wide_e = (2 if wide_states else 4) * narrow_e
     expand = replace(stages.expand, block_e=wide_e, block_h=64, num_stages=4, registers=255)
-    return Caps(squeeze=squeeze, expand=expand, reduce=reduce, inputs=part(stages.inputs, MAX_HELD_H))
+    return Caps(squeeze=squeeze, expand=expand, reduce=reduce, input_grads=part(stages.input_grads, MAX_HELD_H))
 
 
 def _on_warps(stages: Caps, architecture: str, squeeze_dim: int, narrow_e: int) -> Caps:
@@ -206,23 +210,23 @@ def _on_warps(stages: Caps, architecture: str, squeeze_dim: int, narrow_e: int) 
         deep = ("squeeze", "expand")
     stages = replace(stages, **{name: replace(getattr(stages, name), num_stages=3) for name in deep})
     if squeeze_dim > 192:  # half of the registers held, and two programs
-        return replace(stages, inputs=replace(stages.inputs, block_e=narrow_e, num_warps=4))
+        return replace(stages, input_grads=replace(stages.input_grads, block_e=narrow_e, num_warps=4))
     return stages
 
 
 def _with_float32_products(stages: Caps, family: str, squeeze_dim: int, narrow_e: int) -> Caps:
     """Tiles for operands of float32."""
-    squeeze, inputs = stages.squeeze, stages.inputs
+    squeeze, input_grads = stages.squeeze, stages.input_grads
     if family == "wave" and squeeze_dim > 192:  # four warps spill here
         squeeze = replace(squeeze, block_e=narrow_e, num_warps=8)
     if family in ("warp", "warpgroup"):
-        inputs = holding(inputs, squeeze_dim, 16 if family == "warp" and squeeze_dim > 128 else 32)
+        input_grads = holding(input_grads, squeeze_dim, 16 if family == "warp" and squeeze_dim > 128 else 32)
         if squeeze_dim <= 64:  # little is held: two programs a multiprocessor
-            inputs = replace(inputs, num_warps=4)
+            input_grads = replace(input_grads, num_warps=4)
     elif squeeze_dim <= (128 if family == "wave" else 64):
         # one block of 64 alone is unrolled, and spills
-        inputs = holding(inputs, squeeze_dim, min(32, inputs.block_h))
-    return replace(stages, squeeze=squeeze, inputs=inputs)
+        input_grads = holding(input_grads, squeeze_dim, min(32, input_grads.block_h))
+    return replace(stages, squeeze=squeeze, input_grads=input_grads)
 
 
 @cache
@@ -257,7 +261,7 @@ def choose_tiles(
         squeeze=narrow(caps.squeeze),
         expand=narrow(caps.expand),
         reduce=narrow(caps.reduce),
-        inputs=narrow(caps.inputs) if caps.inputs.block_t == 128 else fitted(caps.inputs),
+        input_grads=narrow(caps.input_grads) if caps.input_grads.block_t == 128 else fitted(caps.input_grads),
     )
     narrow_e, wide_states = min(32, widest_e), dtype.itemsize > operand_bytes
     if operand_bytes == 4:
@@ -268,15 +272,15 @@ def choose_tiles(
         stages = _on_warps(stages, architecture, squeeze_dim, narrow_e)
     elif family == "wave" and wide_states:
         narrow_h = min(32, block_h)
-        inputs = replace(stages.inputs, block_h=narrow_h, chunks=min(4, cdiv(squeeze_dim, narrow_h)))
-        stages = replace(stages, inputs=inputs)
+        input_grads = replace(stages.input_grads, block_h=narrow_h, chunks=min(4, cdiv(squeeze_dim, narrow_h)))
+        stages = replace(stages, input_grads=input_grads)
     block_e = min(64, widest_e)
     context_stages = {"warpgroup": 3, "warp": 2}.get(family, 1)
     if family == "warp" and chunks > (3 if operand_bytes == 2 else 2):  # pipelined, it would spill
         context_stages = 1
     return Tiles(
         **vars(stages),
-        taps=Tile(block_t=64, block_e=min(caps.expand.block_e, widest_e), block_h=block_h, num_warps=4),
+        tap_grads=Tile(block_t=64, block_e=min(caps.expand.block_e, widest_e), block_h=block_h, num_warps=4),
         pool=Tile(block_t=32, block_e=128),
         context=Tile(
             block_t=16,
@@ -286,7 +290,7 @@ def choose_tiles(
             num_warps=4,
             num_stages=context_stages,
         ),
-        weights=Tile(block_t=32, block_e=block_e, block_h=block_h),
+        weight_grads=Tile(block_t=32, block_e=block_e, block_h=block_h),
         sums=Tile(block_t=64, block_e=min(128, widest_e)),
         token=Tile(
             block_t=16,
@@ -368,4 +372,6 @@ def without_dx(tiles: Tiles, architecture: str, product_dtype: torch.dtype) -> T
     """
     if _family(architecture) != "warp" or product_dtype.itemsize != 2:
         return tiles
-    return replace(tiles, inputs=replace(tiles.inputs, block_e=min(32, tiles.inputs.block_e), num_warps=4))
+    return replace(
+        tiles, input_grads=replace(tiles.input_grads, block_e=min(32, tiles.input_grads.block_e), num_warps=4)
+    )

@@ -20,7 +20,7 @@ from .parameters import AIFWeights
 from .replays import launch_stages
 from .results import BackwardResult, ForwardResult, empty_backward
 from .rounding import cdiv
-from .shared_stages import add_context, add_forward_context, add_weights
+from .shared_stages import add_context, add_forward_context, add_weight_grads
 
 
 def empty_forward(last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None) -> ForwardResult:
@@ -74,11 +74,11 @@ def forward(
 
 def _forward_stages(call: Call, result: ForwardResult) -> None:
     tile = call.tiles.sums
-    slots = len(call.slots(tile.block_t))
-    sums, counts = call.empty(slots, call.embed_dim), call.empty(slots, dtype=torch.int32)
+    slot_count = len(call.slots(tile.block_t))
+    sums, counts = call.empty(slot_count, call.embed_dim), call.empty(slot_count, dtype=torch.int32)
     call.add(
         sums_kernel,
-        (slots, cdiv(call.embed_dim, tile.block_e)),
+        (slot_count, cdiv(call.embed_dim, tile.block_e)),
         tile,
         call.states("x", "y") | {"sums_ptr": sums, "counts_ptr": counts},
     )
@@ -155,7 +155,7 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
         call,
         Group(0, call.batch),
         {
-            "pooled_ptr": context_gradient, "sums_ptr": None, "counts_ptr": None, "tiles": 0,
+            "pooled_ptr": context_gradient, "sums_ptr": None, "counts_ptr": None, "tiles_per_sequence": 0,
             "tokens_ptr": saved.tokens, "hidden_ptr": saved.hidden, "hidden_gradient_ptr": hidden_gradient,
             "context_ptr": pooled_gradient,
         },
@@ -201,4 +201,4 @@ def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -
         },
         BLOCK_B=tile.block_t,
     )  # fmt: skip
-    add_weights(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
+    add_weight_grads(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)

@@ -104,7 +104,7 @@ def compiled_launches() -> Iterator[None]:
     stream = SimpleNamespace(active=SimpleNamespace(get_current_stream=lambda index: None))
     with cpu_as_gpu(PTX_ARCHITECTURE), pytest.MonkeyPatch.context() as patch:
         patch.setattr(launches, "_compile", lambda launches: None)
-        patch.setattr(launches.Launch, "run", lambda launch, kind: launching.run(launch, PTX_ARCHITECTURE))
+        patch.setattr(launches.Launch, "run", lambda launch, key: launching.run(launch, PTX_ARCHITECTURE))
         patch.setattr(replays, "driver", stream)
         yield
 

@@ -1,8 +1,8 @@
 """The Triton kernels: a stage of the forward or backward pass a file, but all of the `token=i` form in token.py.
 
 Forward: squeeze (a, or u with relu; sums of w) -> pool -> context (g) -> expand (z).
-Backward: reduce (ds summed, gradient of the squeeze) -> pool -> context (gradient of p) -> taps (dW_ls at k > 1) ->
-inputs (dx, dy) -> weights.
+Backward: reduce (ds summed, gradient of the squeeze) -> pool -> context (gradient of p) -> tap_grads (dW_ls at k > 1)
+-> input_grads (dx, dy) -> weight_grads.
 What stages share is in rows.py (where a program's rows are, loads of states), chunks.py (blocks of H), gate.py and
 arithmetic.py.
 
@@ -14,6 +14,9 @@ m, and the gradients dz, ds (before the sigmoid) and da. A `slot` numbers a tile
 sequence, and is also the row of that tile's partial sums; BLOCK_B counts sequences.
 `rows` in a shape is B T, or N of packed states. Operands of products over tokens are rounded to the dtype of
 `squeezed`, which is that of the states, or under autocast the shorter one that autocast computes in.
+
+TARGET says what runs a kernel: "nvidia", where instructions of PTX may be written and products of float32 are three of
+TF32; "amd"; or "interpreter", Triton's own, for which bfloat16 is rounded and widened by hand.
 
 Every kernel's docstring says what it reads and writes, and how often all programs together touch each element.
 """

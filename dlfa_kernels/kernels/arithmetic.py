@@ -11,29 +11,29 @@ def tf32_part(value):
 
 
 @triton.jit
-def dot(a, b, accumulator, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
-    """accumulator + a b in float32; PRECISION is for float32 operands alone.
+def dot(a, b, accumulator, TARGET: tl.constexpr):
+    """accumulator + a b in float32.
 
-    "tf32x3" splits each of them into what TF32 keeps and the rest, and leaves out the product of the rests, as
-    CUTLASS's fast accurate GEMM does. All go to one accumulator, the small ones first: Triton's own option of that name
-    has a second one, moved between registers in every product. An infinite operand gives NaN.
+    On NVIDIA float32 operands are split into what TF32 keeps and the rest, and the product of the rests is left out, as
+    in CUTLASS's fast accurate GEMM. All go to one accumulator, the small ones first: Triton's own option "tf32x3" has a
+    second one, moved between registers in every product. An infinite operand gives NaN.
     """
-    if INTERPRETED:  # the interpreter takes the bits of bfloat16 for integers
+    if TARGET == "interpreter":  # the interpreter takes the bits of bfloat16 for integers
         a = a.to(tl.float32)
         b = b.to(tl.float32)
-    if a.dtype == tl.float32 and PRECISION == "tf32x3":
+    if a.dtype == tl.float32 and TARGET == "nvidia":
         a_part = tf32_part(a)
         b_part = tf32_part(b)
         accumulator = tl.dot(a - a_part, b_part, accumulator, input_precision="tf32")
         accumulator = tl.dot(a_part, b - b_part, accumulator, input_precision="tf32")
         return tl.dot(a_part, b_part, accumulator, input_precision="tf32")
-    return tl.dot(a, b, accumulator, input_precision=PRECISION, out_dtype=tl.float32)
+    return tl.dot(a, b, accumulator, input_precision="ieee", out_dtype=tl.float32)
 
 
 @triton.jit
-def round_to(value, dtype: tl.constexpr, INTERPRETED: tl.constexpr):
+def round_to(value, dtype: tl.constexpr, TARGET: tl.constexpr):
     """A block in `dtype`, rounded to nearest even."""
-    if INTERPRETED:
+    if TARGET == "interpreter":
         if (value.dtype == tl.float32) & (dtype == tl.bfloat16):  # the interpreter only cuts the low bits off
             bits = value.to(tl.uint32, bitcast=True)
             value = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).to(tl.float32, bitcast=True)
@@ -41,38 +41,38 @@ def round_to(value, dtype: tl.constexpr, INTERPRETED: tl.constexpr):
 
 
 @triton.jit
-def weight_dot(weight, rows, accumulator, PARTS: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
+def weight_dot(weight, rows, accumulator, PARTS: tl.constexpr, TARGET: tl.constexpr):
     """accumulator + weight rows. PARTS = 0: in float32; else `rows` is bfloat16, the weight a sum of PARTS bfloat16.
 
     One is all of a bfloat16 weight, two are all of a float16 one.
     """
     if PARTS == 0:
-        return dot(weight.to(tl.float32), rows, accumulator, PRECISION, INTERPRETED)
+        return dot(weight.to(tl.float32), rows, accumulator, TARGET)
     else:
-        upper = round_to(weight, tl.bfloat16, INTERPRETED)
+        upper = round_to(weight, tl.bfloat16, TARGET)
         if PARTS == 2:
-            lower = round_to(weight.to(tl.float32) - upper.to(tl.float32), tl.bfloat16, INTERPRETED)
-            accumulator = dot(lower, rows, accumulator, PRECISION, INTERPRETED)
-        return dot(upper, rows, accumulator, PRECISION, INTERPRETED)
+            lower = round_to(weight.to(tl.float32) - upper.to(tl.float32), tl.bfloat16, TARGET)
+            accumulator = dot(lower, rows, accumulator, TARGET)
+        return dot(upper, rows, accumulator, TARGET)
 
 
 @triton.jit
-def row_dot(weight, rows, accumulator, PARTS: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
+def row_dot(weight, rows, accumulator, PARTS: tl.constexpr, TARGET: tl.constexpr):
     """accumulator + weight rows, where `rows` is float32: for PARTS > 0 taken as a sum of two bfloat16 numbers.
 
     They keep 16 bits of it, more than TF32 does, and its range, which float16 would not.
     """
     if PARTS == 0:
-        return weight_dot(weight, rows, accumulator, PARTS, PRECISION, INTERPRETED)
+        return weight_dot(weight, rows, accumulator, PARTS, TARGET)
     else:
-        upper = round_to(rows, tl.bfloat16, INTERPRETED)
-        lower = round_to(rows - upper.to(tl.float32), tl.bfloat16, INTERPRETED)
-        accumulator = weight_dot(weight, lower, accumulator, PARTS, PRECISION, INTERPRETED)
-        return weight_dot(weight, upper, accumulator, PARTS, PRECISION, INTERPRETED)
+        upper = round_to(rows, tl.bfloat16, TARGET)
+        lower = round_to(rows - upper.to(tl.float32), tl.bfloat16, TARGET)
+        accumulator = weight_dot(weight, lower, accumulator, PARTS, TARGET)
+        return weight_dot(weight, upper, accumulator, PARTS, TARGET)
 
 
 @triton.jit
-def store_column_sums(ptr, values, columns, inside, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
+def store_column_sums(ptr, values, columns, inside, TARGET: tl.constexpr):
     """Sums over the rows of a block, in float32, to ptr[columns].
 
     Values of 16 bits are summed by a product with 16 rows of ones, each of which gives the sums: that takes a tenth of
@@ -81,7 +81,7 @@ def store_column_sums(ptr, values, columns, inside, PRECISION: tl.constexpr, INT
     if values.dtype.primitive_bitwidth == 16:
         # Triton 3.6's interpreter cannot make a constant of bfloat16, but can round one to it.
         ones = tl.full((16, values.shape[0]), 1.0, dtype=tl.float32).to(values.dtype)
-        sums = dot(ones, values, tl.zeros((16, values.shape[1]), dtype=tl.float32), PRECISION, INTERPRETED)
+        sums = dot(ones, values, tl.zeros((16, values.shape[1]), dtype=tl.float32), TARGET)
         row = tl.arange(0, 16)[:, None]
         tl.store(ptr + row * 0 + columns[None, :], sums, mask=(row == 0) & inside[None, :])
     else:

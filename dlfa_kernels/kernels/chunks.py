@@ -66,7 +66,7 @@ def load_u(
     inside_h,
     SQUEEZE_DIM: tl.constexpr,
     ACTIVATION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr,
 ):
     """u = phi(a), (BLOCK_T, BLOCK_H) in the dtype of products, that of `squeezed`.
 
@@ -76,7 +76,7 @@ def load_u(
     if ACTIVATION == "relu" or ACTIVATION == "none":
         return squeezed
     else:
-        return round_to(activate(squeezed.to(tl.float32), ACTIVATION), tile_ptr.dtype.element_ty, INTERPRETED)
+        return round_to(activate(squeezed.to(tl.float32), ACTIVATION), tile_ptr.dtype.element_ty, TARGET)
 
 
 @triton.jit
@@ -87,7 +87,7 @@ def load_u_chunks(
     first_h,
     SQUEEZE_DIM: tl.constexpr,
     ACTIVATION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr,
     CHUNKS: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
@@ -95,7 +95,7 @@ def load_u_chunks(
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
         h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
-        u = load_u(tile_ptr, t, real, h, inside_h, SQUEEZE_DIM, ACTIVATION, INTERPRETED)
+        u = load_u(tile_ptr, t, real, h, inside_h, SQUEEZE_DIM, ACTIVATION, TARGET)
         chunks = chunks + (u,)
     return chunks
 
@@ -109,13 +109,13 @@ def load_expand_weight(
     SQUEEZE_DIM: tl.constexpr,
     EMBED_DIM: tl.constexpr,
     dtype: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
     """W_le, an (BLOCK_E, BLOCK_H) block."""
     inside = inside_dim(e, EMBED_DIM, BLOCK_E)[:, None] & inside_h[None, :]
     weight = tl.load(weight_ptr + e[:, None] * SQUEEZE_DIM + h[None, :], mask=inside, other=0.0)
-    return round_to(weight, dtype, INTERPRETED)
+    return round_to(weight, dtype, TARGET)
 
 
 @triton.jit
@@ -126,7 +126,7 @@ def load_expand_weights(
     SQUEEZE_DIM: tl.constexpr,
     EMBED_DIM: tl.constexpr,
     dtype: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
     CHUNKS: tl.constexpr,
@@ -135,7 +135,7 @@ def load_expand_weights(
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
         h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
-        weight = load_expand_weight(weight_ptr, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, dtype, INTERPRETED, BLOCK_E)
+        weight = load_expand_weight(weight_ptr, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, dtype, TARGET, BLOCK_E)
         chunks = chunks + (weight,)
     return chunks
 
@@ -150,8 +150,7 @@ def local_expand(
     SQUEEZE_DIM: tl.constexpr,
     EMBED_DIM: tl.constexpr,
     ACTIVATION: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -162,9 +161,9 @@ def local_expand(
     for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
         h = block_h + tl.arange(0, BLOCK_H)
         inside_h = inside_dim(h, SQUEEZE_DIM, BLOCK_H)
-        u = load_u(tile_ptr, t, real, h, inside_h, SQUEEZE_DIM, ACTIVATION, INTERPRETED)
-        weight = load_expand_weight(weight_ptr, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, dtype, INTERPRETED, BLOCK_E)
-        local = dot(u, tl.trans(weight), local, PRECISION, INTERPRETED)
+        u = load_u(tile_ptr, t, real, h, inside_h, SQUEEZE_DIM, ACTIVATION, TARGET)
+        weight = load_expand_weight(weight_ptr, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, dtype, TARGET, BLOCK_E)
+        local = dot(u, tl.trans(weight), local, TARGET)
     return local
 
 
@@ -181,8 +180,7 @@ def transposed(chunks, CHUNKS: tl.constexpr):
 def held_expand(
     u_chunks,
     weights,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     CHUNKS: tl.constexpr,
@@ -190,5 +188,5 @@ def held_expand(
     """W_le u, float32 (BLOCK_T, BLOCK_E), from chunks of u and W_le^T that are all of H."""
     local = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
     for chunk in tl.static_range(CHUNKS):
-        local = dot(u_chunks[chunk], weights[chunk], local, PRECISION, INTERPRETED)
+        local = dot(u_chunks[chunk], weights[chunk], local, TARGET)
     return local

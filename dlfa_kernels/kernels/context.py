@@ -24,18 +24,17 @@ def context_kernel(
     context_ptr,
     first,
     end,
-    tiles,
+    tiles_per_sequence,
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
     BACKWARD: tl.constexpr,
     SQUEEZE: tl.constexpr,
     EXPAND: tl.constexpr,
     POOLED: tl.constexpr,
-    MAX_TILES: tl.constexpr,
+    MAX_TILES_PER_SEQUENCE: tl.constexpr,
     ACTIVATION: tl.constexpr,
     ROW_PARTS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -52,8 +51,8 @@ def context_kernel(
     With ROW_PARTS > 0 a program reads what it squeezes twice, for the upper and the lower part of each number; where H
     is wider than CHUNKS BLOCK_H, and with EXPAND, once more for each such part of H.
     reads   SQUEEZE: POOLED: pooled (B, E) float32, p or dg: by every program of its sequences
-                     else: sums (B * tiles, E) float32, counts (B * tiles,) int32 alike, of at most MAX_TILES tiles a
-                     sequence
+                     else: sums (slots, E) float32, counts (slots,) int32 alike, of tiles_per_sequence slots a sequence,
+                     at most MAX_TILES_PER_SEQUENCE
                      the first product's weight, wholly by every program, without EXPAND a part of H
                      forward: squeeze_bias (H,) alike; backward: hidden (B, H) float32
             EXPAND:  a block of E of the second product's weight: once per program
@@ -71,12 +70,14 @@ def context_kernel(
     row_present = row_sequences < end
     first_program = tl.program_id(1) == 0
 
-    slots = row_sequences * tiles
+    slots = row_sequences * tiles_per_sequence
     filled = ()  # for each tile, whether it holds a token; read here, as a load within the loop would wait for it
     if not POOLED:
         counted = tl.zeros(row.shape, dtype=tl.int32)
-        for tile in tl.static_range(MAX_TILES):
-            count = tl.load(counts_ptr + slots + tile, mask=row_present & (row * 0 + tile < tiles), other=0)
+        for tile in tl.static_range(MAX_TILES_PER_SEQUENCE):
+            count = tl.load(
+                counts_ptr + slots + tile, mask=row_present & (row * 0 + tile < tiles_per_sequence), other=0
+            )
             filled = filled + (count > 0,)
             counted += count
         if not BACKWARD:
@@ -119,7 +120,7 @@ def context_kernel(
                     p = tl.load(pooled_ptr + row_offsets, mask=row_present[:, None] & inside_e[None, :], other=0.0)
                 else:
                     p = tl.zeros((copies * BLOCK_B, in_block), dtype=tl.float32)
-                    for tile in tl.static_range(MAX_TILES):
+                    for tile in tl.static_range(MAX_TILES_PER_SEQUENCE):
                         sums = sums_ptr + (slots + tile)[:, None] * EMBED_DIM + e[None, :]
                         p += tl.load(sums, mask=filled[tile][:, None] & inside_e[None, :], other=0.0)
                     if not BACKWARD:
@@ -129,8 +130,8 @@ def context_kernel(
                             stored = (row_present & (row < BLOCK_B))[:, None] & inside_e[None, :]
                             tl.store(pooled_ptr + row_offsets, p, mask=stored)
                 if ROW_PARTS > 0:
-                    upper = round_to(p, tl.bfloat16, INTERPRETED).to(tl.float32)
-                    p = round_to(tl.where(row[:, None] < BLOCK_B, upper, p - upper), tl.bfloat16, INTERPRETED)
+                    upper = round_to(p, tl.bfloat16, TARGET).to(tl.float32)
+                    p = round_to(tl.where(row[:, None] < BLOCK_B, upper, p - upper), tl.bfloat16, TARGET)
                 accumulated = ()
                 for chunk in tl.static_range(CHUNKS):
                     h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
@@ -138,9 +139,7 @@ def context_kernel(
                         weight = load_transposed(expand_weight_ptr, h, e, inside_h, inside_e, SQUEEZE_DIM)
                     else:
                         weight = load_matrix(squeeze_weight_ptr, h, e, inside_h, inside_e, EMBED_DIM)
-                    accumulated = accumulated + (
-                        weight_dot(weight, tl.trans(p), squeezed[chunk], ROW_PARTS, PRECISION, INTERPRETED),
-                    )
+                    accumulated = accumulated + (weight_dot(weight, tl.trans(p), squeezed[chunk], ROW_PARTS, TARGET),)
                 squeezed = accumulated
 
         for chunk in tl.static_range(CHUNKS):
@@ -172,7 +171,7 @@ def context_kernel(
                         squeeze_weight_ptr, expand_weight_ptr, out_e, h, out_inside, inside_h, EMBED_DIM, SQUEEZE_DIM,
                         BACKWARD,
                     )  # fmt: skip
-                context = row_dot(out_weight, inner, context, ROW_PARTS, PRECISION, INTERPRETED)
+                context = row_dot(out_weight, inner, context, ROW_PARTS, TARGET)
 
     if EXPAND:
         if BACKWARD:

@@ -42,9 +42,7 @@ def expand_kernel(
     HAS_MASK: tl.constexpr,
     PACKED: tl.constexpr,
     ALIGN: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
-    PTX: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -80,7 +78,7 @@ def expand_kernel(
         x_tile, x_rows = tile_rows(x_ptr, sequence, start, first_row, t, x_batch_stride, x_row_stride, PACKED, ALIGN)
         y_tile, y_rows = tile_rows(y_ptr, sequence, start, first_row, t, y_batch_stride, y_row_stride, PACKED, ALIGN)
         if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
-            u = load_u_chunks(squeezed_tile, t, real, 0, SQUEEZE_DIM, ACTIVATION, INTERPRETED, CHUNKS, BLOCK_H)
+            u = load_u_chunks(squeezed_tile, t, real, 0, SQUEEZE_DIM, ACTIVATION, TARGET, CHUNKS, BLOCK_H)
         for block_e in range(begin, end, BLOCK_E):
             e = block_e + tl.arange(0, BLOCK_E)
             inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
@@ -92,25 +90,25 @@ def expand_kernel(
             context = tl.load(context_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
             if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
                 weights = load_expand_weights(
-                    weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
+                    weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, TARGET, BLOCK_E, BLOCK_H, CHUNKS
                 )
-                local = held_expand(u, transposed(weights, CHUNKS), PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
+                local = held_expand(u, transposed(weights, CHUNKS), TARGET, BLOCK_T, BLOCK_E, CHUNKS)
             else:
                 local = local_expand(
-                    squeezed_tile, t, real, weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION, PRECISION, INTERPRETED,
-                    BLOCK_T, BLOCK_E, BLOCK_H,
+                    squeezed_tile, t, real, weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION, TARGET, BLOCK_T, BLOCK_E,
+                    BLOCK_H,
                 )  # fmt: skip
-            m = sigmoid(local + context[None, :], PTX)
-            x = widen(x, PTX)
+            m = sigmoid(local + context[None, :], TARGET)
+            x = widen(x, TARGET)
             if HAS_LOWER:
-                y = widen(y, PTX)
+                y = widen(y, TARGET)
             if SELECT:
                 z = m * x + (1.0 - m) * y  # of x - y nothing is left of x where y is far larger
             elif HAS_LOWER:
                 z = m * (x + y)
             else:
                 z = m * x
-            z = round_to(z, state_dtype, INTERPRETED)
+            z = round_to(z, state_dtype, TARGET)
             tl.store(z_tile + t[:, None] * EMBED_DIM + e[None, :], z, mask=inside)
     if count < tl.sum(inside_rows.to(tl.int32), axis=0):
         store_zeros(z_tile, inside_rows & ~real, begin, end, EMBED_DIM, BLOCK_T, BLOCK_E)

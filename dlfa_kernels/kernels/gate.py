@@ -5,10 +5,11 @@ import triton.language as tl
 
 
 @triton.jit
-def sigmoid(a, PTX: tl.constexpr):
-    """1 / (1 + exp(-a)) of a float32 block, to some units in the last place; PTX: in four instructions, on NVIDIA."""
+def sigmoid(a, TARGET: tl.constexpr):
+    """1 / (1 + exp(-a)) of a float32 block, to some units in the last place; on NVIDIA in four instructions."""
     divisor = 1 + tl.exp2(a * -1.4426950408889634)
-    if PTX:  # a division would scale its operands first, in case that they are out of the range of the reciprocal
+    if TARGET == "nvidia":
+        # A division would scale its operands first, in case that they are out of the range of the reciprocal.
         return tl.inline_asm_elementwise(
             "rcp.approx.ftz.f32 $0, $1;", "=f,f", [divisor], dtype=tl.float32, is_pure=True, pack=1
         )

@@ -37,21 +37,21 @@ def pool_kernel(
     EMBED_DIM: tl.constexpr,
     MEAN: tl.constexpr,
     PACKED: tl.constexpr,
-    TILE: tl.constexpr,
+    BLOCK_T: tl.constexpr,
     BLOCK_TILES: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
     """The mean (MEAN, forward: p_b) or the sum (backward: dg_b) over a sequence's real tokens.
 
-    Grid (sequences of a group, cdiv(E, BLOCK_E)), from `first` on; TILE is the BLOCK_T of the stage that wrote sums.
+    Grid (sequences of a group, cdiv(E, BLOCK_E)), from `first` on; BLOCK_T is that of the stage that wrote sums.
     reads   sums (slots, E) float32: once; counts (slots,) int32, cu_seqlens: once per block of E
     writes  pooled (B, E) float32, tokens (B,) int32: once
     """
     sequence = first + tl.program_id(0)
     first_row, rows = sequence_rows(cu_seqlens_ptr, sequence, length, True, PACKED)
-    slot = slot_of_sequence(sequence, first_row, length, TILE, PACKED)
+    slot = slot_of_sequence(sequence, first_row, length, BLOCK_T, PACKED)
     e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
-    tiles = tl.cdiv(rows, TILE).to(tl.int32)
+    tiles = tl.cdiv(rows, BLOCK_T).to(tl.int32)
     total, count = tile_sum(sums_ptr, counts_ptr, slot, tiles, e, e < EMBED_DIM, EMBED_DIM, BLOCK_TILES)
     count = count.to(tl.int32)
     if MEAN:

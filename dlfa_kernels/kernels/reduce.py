@@ -50,9 +50,7 @@ def reduce_kernel(
     HAS_MASK: tl.constexpr,
     PACKED: tl.constexpr,
     ALIGN: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
-    PTX: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -90,36 +88,36 @@ def reduce_kernel(
         x_tile, x_rows = tile_rows(x_ptr, sequence, start, first_row, t, x_batch_stride, x_row_stride, PACKED, ALIGN)
         y_tile, y_rows = tile_rows(y_ptr, sequence, start, first_row, t, y_batch_stride, y_row_stride, PACKED, ALIGN)
         if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
-            u = load_u_chunks(squeezed_tile, t, real, 0, SQUEEZE_DIM, ACTIVATION, INTERPRETED, CHUNKS, BLOCK_H)
+            u = load_u_chunks(squeezed_tile, t, real, 0, SQUEEZE_DIM, ACTIVATION, TARGET, CHUNKS, BLOCK_H)
         du = zero_chunks(BLOCK_T, SQUEEZE_DIM, CHUNKS, BLOCK_H)
         for block_e in range(0, EMBED_DIM, BLOCK_E):
             e = block_e + tl.arange(0, BLOCK_E)
             inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
             weights = load_expand_weights(
-                weight_ptr, first_h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
+                weight_ptr, first_h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, TARGET, BLOCK_E, BLOCK_H, CHUNKS
             )
             if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
-                local = held_expand(u, transposed(weights, CHUNKS), PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
+                local = held_expand(u, transposed(weights, CHUNKS), TARGET, BLOCK_T, BLOCK_E, CHUNKS)
             else:
                 local = local_expand(
-                    squeezed_tile, t, real, weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION, PRECISION, INTERPRETED,
-                    BLOCK_T, BLOCK_E, BLOCK_H,
+                    squeezed_tile, t, real, weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION, TARGET, BLOCK_T, BLOCK_E,
+                    BLOCK_H,
                 )  # fmt: skip
             context = tl.load(context_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
-            m = sigmoid(local + context[None, :], PTX)
+            m = sigmoid(local + context[None, :], TARGET)
             inside = real[:, None] & inside_e[None, :]
-            dz = load_wide(dz_tile, dz_rows[:, None] + e[None, :], inside, PTX)
-            x = load_wide(x_tile, x_rows[:, None] + e[None, :], inside, PTX)
+            dz = load_wide(dz_tile, dz_rows[:, None] + e[None, :], inside, TARGET)
+            x = load_wide(x_tile, x_rows[:, None] + e[None, :], inside, TARGET)
             gated = x
             if HAS_LOWER:
-                y = load_wide(y_tile, y_rows[:, None] + e[None, :], inside, PTX)
+                y = load_wide(y_tile, y_rows[:, None] + e[None, :], inside, TARGET)
                 gated = x - y if SELECT else x + y
-            ds = round_to(gate_gradient(dz, m, gated), product_dtype, INTERPRETED)
+            ds = round_to(gate_gradient(dz, m, gated), product_dtype, TARGET)
             if first_h == 0:
-                store_column_sums(sums_ptr + slot * EMBED_DIM, ds, e, inside_e, PRECISION, INTERPRETED)
+                store_column_sums(sums_ptr + slot * EMBED_DIM, ds, e, inside_e, TARGET)
             accumulated = ()
             for chunk in tl.static_range(CHUNKS):
-                accumulated = accumulated + (dot(ds, weights[chunk], du[chunk], PRECISION, INTERPRETED),)
+                accumulated = accumulated + (dot(ds, weights[chunk], du[chunk], TARGET),)
             du = accumulated
         gradient_tile = squeezed_gradient_ptr + tile_row * SQUEEZE_DIM
         for chunk in tl.static_range(CHUNKS):
@@ -129,13 +127,13 @@ def reduce_kernel(
             if ACTIVATION != "relu":
                 tl.store(
                     u_ptr + tile_row * SQUEEZE_DIM + t[:, None] * SQUEEZE_DIM + h[None, :],
-                    round_to(activate(a, ACTIVATION), product_dtype, INTERPRETED),
+                    round_to(activate(a, ACTIVATION), product_dtype, TARGET),
                     mask=real[:, None] & inside_h[None, :],
                 )
             tl.store(bias_parts_ptr + slot * SQUEEZE_DIM + h, tl.sum(da, axis=0), mask=inside_h)
             tl.store(
                 gradient_tile + t[:, None] * SQUEEZE_DIM + h[None, :],
-                round_to(da, product_dtype, INTERPRETED),
+                round_to(da, product_dtype, TARGET),
                 mask=real[:, None] & inside_h[None, :],
             )
     else:

@@ -131,9 +131,9 @@ def load_float32(ptr, offsets, inside):
 
 
 @triton.jit
-def widen(values, PTX: tl.constexpr):
-    """A block in float32; PTX: bfloat16 by one instruction a value, where the compiler takes three for two."""
-    if PTX and values.dtype == tl.bfloat16:
+def widen(values, TARGET: tl.constexpr):
+    """A block in float32; on NVIDIA bfloat16 by one instruction a value, where the compiler takes three for two."""
+    if TARGET == "nvidia" and values.dtype == tl.bfloat16:
         return tl.inline_asm_elementwise(
             "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;", "=&r,=r,r", [values], dtype=tl.float32, is_pure=True,
             pack=2,
@@ -143,9 +143,9 @@ def widen(values, PTX: tl.constexpr):
 
 
 @triton.jit
-def load_wide(ptr, offsets, inside, PTX: tl.constexpr):
+def load_wide(ptr, offsets, inside, TARGET: tl.constexpr):
     """A block in float32, zero outside, by `widen`."""
-    return widen(tl.load(ptr + offsets, mask=inside, other=0.0), PTX)
+    return widen(tl.load(ptr + offsets, mask=inside, other=0.0), TARGET)
 
 
 @triton.jit

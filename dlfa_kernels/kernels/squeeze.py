@@ -26,13 +26,13 @@ def load_squeeze_weight(
     SQUEEZE_DIM: tl.constexpr,
     EMBED_DIM: tl.constexpr,
     dtype: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
     """W_ls[:, :, tap] from its (k, H, E) form, a (BLOCK_H, BLOCK_E) block."""
     inside = inside_h[:, None] & inside_dim(e, EMBED_DIM, BLOCK_E)[None, :]
     offsets = (tap * SQUEEZE_DIM + h[:, None]) * EMBED_DIM + e[None, :]
-    return round_to(tl.load(weight_ptr + offsets, mask=inside, other=0.0), dtype, INTERPRETED)
+    return round_to(tl.load(weight_ptr + offsets, mask=inside, other=0.0), dtype, TARGET)
 
 
 @triton.jit
@@ -42,7 +42,7 @@ def load_squeeze_weights(
     SQUEEZE_DIM: tl.constexpr,
     EMBED_DIM: tl.constexpr,
     dtype: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
     CHUNKS: tl.constexpr,
@@ -53,7 +53,7 @@ def load_squeeze_weights(
         h, inside_h = chunk_channels(0, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
         inside = inside_dim(e, EMBED_DIM, BLOCK_E)[:, None] & inside_h[None, :]
         weight = tl.load(weight_ptr + h[None, :] * EMBED_DIM + e[:, None], mask=inside, other=0.0)
-        chunks = chunks + (round_to(weight, dtype, INTERPRETED),)
+        chunks = chunks + (round_to(weight, dtype, TARGET),)
     return chunks
 
 
@@ -84,8 +84,7 @@ def squeeze_kernel(
     HAS_MASK: tl.constexpr,
     PACKED: tl.constexpr,
     ALIGN: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -135,7 +134,7 @@ def squeeze_kernel(
             for chunk in tl.static_range(CHUNKS):
                 h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
                 weight = load_squeeze_weight(
-                    weight_ptr, tap, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E
+                    weight_ptr, tap, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, TARGET, BLOCK_E
                 )
                 weights = weights + (tl.trans(weight),)
             accumulated = ()
@@ -157,13 +156,13 @@ def squeeze_kernel(
                     x_tile, y_tile, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
                     seen[:, None] & inside_e[None, :], HAS_LOWER,
                 )  # fmt: skip
-                w = round_to(w, product_dtype, INTERPRETED)
+                w = round_to(w, product_dtype, TARGET)
                 if tap == (KERNEL_SIZE - 1) // 2:
                     if first_h == 0:
-                        store_column_sums(sums_ptr + slot * EMBED_DIM, w, e, inside_e, PRECISION, INTERPRETED)
+                        store_column_sums(sums_ptr + slot * EMBED_DIM, w, e, inside_e, TARGET)
                 chunks = ()
                 for chunk in tl.static_range(CHUNKS):
-                    chunks = chunks + (dot(w, weights[chunk], a[index][chunk], PRECISION, INTERPRETED),)
+                    chunks = chunks + (dot(w, weights[chunk], a[index][chunk], TARGET),)
                 accumulated = accumulated + (chunks,)
             a = accumulated
     for index in tl.static_range(SLOTS):
@@ -176,6 +175,6 @@ def squeeze_kernel(
                 squeezed = activate(squeezed, ACTIVATION)
             tl.store(
                 squeezed_tile + t[:, None] * SQUEEZE_DIM + h[None, :],
-                round_to(tl.where(real[:, None], squeezed, 0.0), product_dtype, INTERPRETED),
+                round_to(tl.where(real[:, None], squeezed, 0.0), product_dtype, TARGET),
                 mask=(start + t < rows)[:, None] & inside_h[None, :],
             )

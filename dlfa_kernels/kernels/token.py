@@ -1,7 +1,7 @@
 """The `token=i` form: the whole sequence is pooled, but one row a sequence is gated.
 
 Forward: sums (of w) -> pool -> context (g) -> token_expand (z). Backward: token_reduce (ds, da) -> context (dp) ->
-token_branch (what the row's neighbours get) -> token_inputs (dx, dy), token_parts -> weights.
+token_branch (what the row's neighbours get) -> token_inputs (dx, dy), token_parts -> weight_grads.
 """
 
 import triton
@@ -123,9 +123,7 @@ def token_expand_kernel(
     HAS_MASK: tl.constexpr,
     PACKED: tl.constexpr,
     ALIGN: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
-    PTX: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -169,14 +167,14 @@ def token_expand_kernel(
                 x_ptr, y_ptr, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
                 seen[:, None] & inside_dim(e, EMBED_DIM, BLOCK_E)[None, :], HAS_LOWER,
             )  # fmt: skip
-            w = round_to(w, state_dtype, INTERPRETED)
+            w = round_to(w, state_dtype, TARGET)
             accumulated = ()
             for chunk in tl.static_range(CHUNKS):
                 h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
                 weight = load_squeeze_weight(
-                    squeeze_weight_ptr, tap, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E
+                    squeeze_weight_ptr, tap, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, TARGET, BLOCK_E
                 )
-                accumulated = accumulated + (dot(w, tl.trans(weight), a[chunk], PRECISION, INTERPRETED),)
+                accumulated = accumulated + (dot(w, tl.trans(weight), a[chunk], TARGET),)
             a = accumulated
         for chunk in tl.static_range(CHUNKS):
             h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
@@ -187,15 +185,15 @@ def token_expand_kernel(
                     squeezed,
                     mask=present[:, None] & inside_h[None, :],
                 )
-            u = round_to(activate(squeezed, ACTIVATION), state_dtype, INTERPRETED)
+            u = round_to(activate(squeezed, ACTIVATION), state_dtype, TARGET)
             weight = load_expand_weight(
-                expand_weight_ptr, h, inside_h, out_e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E
+                expand_weight_ptr, h, inside_h, out_e, SQUEEZE_DIM, EMBED_DIM, state_dtype, TARGET, BLOCK_E
             )
-            local = dot(u, tl.trans(weight), local, PRECISION, INTERPRETED)
+            local = dot(u, tl.trans(weight), local, TARGET)
 
     inside_e = (out_e < EMBED_DIM)[None, :]
     out_offsets = sequences[:, None] * EMBED_DIM + out_e[None, :]
-    m = sigmoid(local + load_float32(context_ptr, out_offsets, present[:, None] & inside_e), PTX)
+    m = sigmoid(local + load_float32(context_ptr, out_offsets, present[:, None] & inside_e), TARGET)
     inside = wanted[:, None] & inside_e
     x_rows = state_offsets(sequences, positions, first_rows, x_batch_stride, x_row_stride, PACKED, ALIGN)
     z = m * load_float32(x_ptr, x_rows[:, None] + out_e[None, :], inside)
@@ -207,7 +205,7 @@ def token_expand_kernel(
         else:
             z += m * y
     z = tl.where(inside, z, 0.0)
-    tl.store(z_ptr + out_offsets, round_to(z, state_dtype, INTERPRETED), mask=present[:, None] & inside_e)
+    tl.store(z_ptr + out_offsets, round_to(z, state_dtype, TARGET), mask=present[:, None] & inside_e)
 
 
 @triton.jit
@@ -220,12 +218,12 @@ def load_token_u(
     SQUEEZE_DIM: tl.constexpr,
     ACTIVATION: tl.constexpr,
     dtype: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr,
 ):
     """u of a block of sequences, (BLOCK_B, BLOCK_H)."""
     inside = present[:, None] & inside_h[None, :]
     a = load_float32(squeezed_ptr, sequences[:, None] * SQUEEZE_DIM + h[None, :], inside)
-    return round_to(activate(a, ACTIVATION), dtype, INTERPRETED)
+    return round_to(activate(a, ACTIVATION), dtype, TARGET)
 
 
 @triton.jit(do_not_specialize=STRIDES + ["batch", "length", "token"])
@@ -257,9 +255,7 @@ def token_reduce_kernel(
     HAS_MASK: tl.constexpr,
     PACKED: tl.constexpr,
     ALIGN: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
-    PTX: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -289,7 +285,7 @@ def token_reduce_kernel(
         for chunk in tl.static_range(CHUNKS):
             h, inside_h = chunk_channels(0, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
             chunk_u = load_token_u(
-                squeezed_ptr, sequences, present, h, inside_h, SQUEEZE_DIM, ACTIVATION, state_dtype, INTERPRETED
+                squeezed_ptr, sequences, present, h, inside_h, SQUEEZE_DIM, ACTIVATION, state_dtype, TARGET
             )
             u = u + (chunk_u,)
     du = tl.zeros((BLOCK_B, BLOCK_H), dtype=tl.float32)
@@ -297,25 +293,25 @@ def token_reduce_kernel(
         e = block_e + tl.arange(0, BLOCK_E)
         if held:
             weights = load_expand_weights(
-                expand_weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
+                expand_weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, TARGET, BLOCK_E, BLOCK_H, CHUNKS
             )
-            local = held_expand(u, transposed(weights, CHUNKS), PRECISION, INTERPRETED, BLOCK_B, BLOCK_E, CHUNKS)
+            local = held_expand(u, transposed(weights, CHUNKS), TARGET, BLOCK_B, BLOCK_E, CHUNKS)
         else:
             local = tl.zeros((BLOCK_B, BLOCK_E), dtype=tl.float32)
             for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
                 h = block_h + tl.arange(0, BLOCK_H)
                 inside_h = inside_dim(h, SQUEEZE_DIM, BLOCK_H)
                 block_u = load_token_u(
-                    squeezed_ptr, sequences, present, h, inside_h, SQUEEZE_DIM, ACTIVATION, state_dtype, INTERPRETED
+                    squeezed_ptr, sequences, present, h, inside_h, SQUEEZE_DIM, ACTIVATION, state_dtype, TARGET
                 )
                 weight = load_expand_weight(
-                    expand_weight_ptr, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E
+                    expand_weight_ptr, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, TARGET, BLOCK_E
                 )
-                local = dot(block_u, tl.trans(weight), local, PRECISION, INTERPRETED)
+                local = dot(block_u, tl.trans(weight), local, TARGET)
         out_offsets = sequences[:, None] * EMBED_DIM + e[None, :]
         out_inside = present[:, None] & (e < EMBED_DIM)[None, :]
         inside = wanted[:, None] & (e < EMBED_DIM)[None, :]
-        m = sigmoid(local + load_float32(context_ptr, out_offsets, out_inside), PTX)
+        m = sigmoid(local + load_float32(context_ptr, out_offsets, out_inside), TARGET)
         dz = load_float32(dz_ptr, sequences[:, None] * aligned(dz_batch_stride, ALIGN) + e[None, :], inside)
         x = load_float32(x_ptr, x_rows[:, None] + e[None, :], inside)
         gated = x
@@ -327,9 +323,9 @@ def token_reduce_kernel(
             tl.store(gate_ptr + out_offsets, m, mask=out_inside)
             tl.store(context_gradient_ptr + out_offsets, ds, mask=out_inside)
         weight = load_expand_weight(
-            expand_weight_ptr, own_h, own_inside_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, INTERPRETED, BLOCK_E
+            expand_weight_ptr, own_h, own_inside_h, e, SQUEEZE_DIM, EMBED_DIM, state_dtype, TARGET, BLOCK_E
         )
-        du = dot(round_to(ds, state_dtype, INTERPRETED), weight, du, PRECISION, INTERPRETED)
+        du = dot(round_to(ds, state_dtype, TARGET), weight, du, TARGET)
     own_offsets = sequences[:, None] * SQUEEZE_DIM + own_h[None, :]
     own_inside = present[:, None] & own_inside_h[None, :]
     a = load_float32(squeezed_ptr, own_offsets, own_inside)
@@ -345,8 +341,7 @@ def token_branch_kernel(
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
     KERNEL_SIZE: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -369,9 +364,9 @@ def token_branch_kernel(
             squeezed_gradient_ptr, sequences[:, None] * SQUEEZE_DIM + h[None, :], present[:, None] & inside_h[None, :]
         )
         weight = load_squeeze_weight(
-            squeeze_weight_ptr, tap, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, tl.float32, INTERPRETED, BLOCK_E
+            squeeze_weight_ptr, tap, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, tl.float32, TARGET, BLOCK_E
         )
-        branch = dot(da, weight, branch, PRECISION, INTERPRETED)
+        branch = dot(da, weight, branch, TARGET)
     tl.store(
         branch_ptr + (sequences[:, None] * KERNEL_SIZE + tap) * EMBED_DIM + e[None, :],
         branch,
@@ -399,7 +394,7 @@ def token_inputs_kernel(
     HAS_MASK: tl.constexpr,
     PACKED: tl.constexpr,
     ALIGN: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
@@ -430,10 +425,10 @@ def token_inputs_kernel(
     written = (positions < rows)[:, None] & inside_e
     state_dtype: tl.constexpr = dx_ptr.dtype.element_ty
     dx = tl.where(inside, shared + dz * m, 0.0)
-    tl.store(dx_ptr + out_offsets, round_to(dx, state_dtype, INTERPRETED), mask=written)
+    tl.store(dx_ptr + out_offsets, round_to(dx, state_dtype, TARGET), mask=written)
     if SELECT:
         dy = tl.where(inside, shared + dz * (1 - m), 0.0)
-        tl.store(dy_ptr + out_offsets, round_to(dy, state_dtype, INTERPRETED), mask=written)
+        tl.store(dy_ptr + out_offsets, round_to(dy, state_dtype, TARGET), mask=written)
 
 
 @triton.jit(do_not_specialize=STRIDES + ["batch", "length", "token"])
@@ -463,8 +458,7 @@ def token_parts_kernel(
     HAS_MASK: tl.constexpr,
     PACKED: tl.constexpr,
     ALIGN: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -501,13 +495,13 @@ def token_parts_kernel(
             x_ptr, y_ptr, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
             seen[:, None] & inside_e[None, :], HAS_LOWER,
         )  # fmt: skip
-        squeeze = dot(tl.trans(da), w, squeeze, PRECISION, INTERPRETED)
+        squeeze = dot(tl.trans(da), w, squeeze, TARGET)
         if tap == 0:
             u = activate(load_float32(squeezed_ptr, b_by_h, inside_bh), ACTIVATION)
             ds = load_float32(
                 context_gradient_ptr, sequences[:, None] * EMBED_DIM + e[None, :], present[:, None] & inside_e[None, :]
             )
-            expand = dot(tl.trans(u), ds, expand, PRECISION, INTERPRETED)
+            expand = dot(tl.trans(u), ds, expand, TARGET)
             bias += tl.sum(da, axis=0)
     tl.store(
         squeeze_parts_ptr + (tap * SQUEEZE_DIM + h[:, None]) * EMBED_DIM + e[None, :],

@@ -22,11 +22,11 @@ from benchmarks.ptx_machine.machine import Code, run_grid
 from benchmarks.ptx_machine.memory import ORIGIN, PROCESS, Memory
 from benchmarks.ptx_machine.program import parse
 from dlfa_kernels import FusedAIF, replays
-from dlfa_kernels.kernels import context, expand, inputs, reduce, squeeze, weights
+from dlfa_kernels.kernels import context, expand, input_grads, reduce, squeeze, weight_grads
 
 KERNELS = (
-    squeeze.squeeze_kernel, context.context_kernel, expand.expand_kernel, reduce.reduce_kernel, inputs.inputs_kernel,
-    weights.weights_kernel,
+    squeeze.squeeze_kernel, context.context_kernel, expand.expand_kernel, reduce.reduce_kernel,
+    input_grads.input_grads_kernel, weight_grads.weight_grads_kernel,
 )  # fmt: skip
 EMBED_DIM, SQUEEZE_DIM = 64, 24
 launched: list[str] = []

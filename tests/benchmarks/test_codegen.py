@@ -31,9 +31,9 @@ MOST_SPILLS = 1 / 64
 # more. Triton 3.6 and 3.7 spill none of the rest in the loop of the one and 1 % in that of the other, 3.9 up to 5 %.
 MOST_SPILLS_OF_FULL_REGISTERS = 1 / 20
 # Blocks of 32 tokens by 16 channels of float32 on 256 threads, 8 bytes each: wider ones spill or take longer.
-NARROW = {("sm_80", "float32", "inputs", "u_ptr"), ("sm_80", "float32", "inputs", "squeezed_gradient_ptr")}
+NARROW = {("sm_80", "float32", "input_grads", "u_ptr"), ("sm_80", "float32", "input_grads", "squeezed_gradient_ptr")}
 WITHOUT_PRODUCT = {"pool", "sums", "token_inputs"}
-PADDED = {"squeeze", "context", "expand", "reduce", "inputs", "weights"}
+PADDED = {"squeeze", "context", "expand", "reduce", "input_grads", "weight_grads"}
 TOKEN = {"sums", "token_expand", "token_reduce", "token_branch", "token_inputs", "token_parts"}
 
 Row = dict[str, Any]
@@ -57,7 +57,7 @@ def compiled(folder: Path, *options: str) -> list[Row]:
 
 def fills_registers(row: Row) -> bool:
     """Whether the tile was chosen although it leaves next to no registers."""
-    return row["slots"] > 1 or (row["kernel"] == "inputs" and row["ahead"] > 0)
+    return row["slots"] > 1 or (row["kernel"] == "input_grads" and row["ahead"] > 0)
 
 
 def complaints(rows: list[Row]) -> list[str]:
@@ -136,15 +136,15 @@ def test_programs_alone_on_a_multiprocessor_do_not_wait_for_their_loads(common_r
     for kernel in ("squeeze", "reduce"):
         assert wide[kernel]["loads_behind"] == wide[kernel]["loop_loads"]
     # of x, y and dz 12 loads, of the next tile's u and da 24, and as many for tiles without real tokens
-    assert (wide["inputs"]["loads_behind"], wide["inputs"]["loop_loads"]) == (36, 60)
+    assert (wide["input_grads"]["loads_behind"], wide["input_grads"]["loop_loads"]) == (36, 60)
 
 
 def test_big_tensors_are_accessed_by_16_bytes(common_rows: list[Row]) -> None:
     for row in common_rows:
-        states = {"squeeze": "x y", "expand": "x y", "reduce": "dz x y", "inputs": "dz x y"}.get(
+        states = {"squeeze": "x y", "expand": "x y", "reduce": "dz x y", "input_grads": "dz x y"}.get(
             row["kernel"], ""
         ).split()
-        written = {"squeeze": "squeezed", "expand": "z", "reduce": "squeezed_gradient", "inputs": "dx"}
+        written = {"squeeze": "squeezed", "expand": "z", "reduce": "squeezed_gradient", "input_grads": "dx"}
         for name in states:
             assert row["accesses"][f"{name}_ptr"]["wide_loads"] > 0
         if states:
@@ -187,14 +187,14 @@ def test_every_kernel_compiles_well(tmp_path: Path, arch: str, dtype: str) -> No
     assert complaints(rows) == []
     for embed_dim, squeeze_dim in ((768, 192), (768, 48), (1024, 256), (1024, 64)):
         there = {row["kernel"] for row in rows if (row["embed_dim"], row["squeeze_dim"]) == (embed_dim, squeeze_dim)}
-        assert there == PADDED | TOKEN | {"pool", "taps"}
+        assert there == PADDED | TOKEN | {"pool", "tap_grads"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_every_kernel_compiles_for_amd(tmp_path: Path, dtype: str) -> None:
     rows = compiled(tmp_path, "--arch", "gfx942", "--dtype", dtype)
-    assert {row["kernel"] for row in rows} == PADDED | TOKEN | {"pool", "taps"}
+    assert {row["kernel"] for row in rows} == PADDED | TOKEN | {"pool", "tap_grads"}
     assert all(row["registers"] > 0 and row["wide_loads"] + row["narrow_loads"] > 0 for row in rows)
     assert all(row["tensor_core_ops"] for row in rows if row["kernel"] not in WITHOUT_PRODUCT)
 
@@ -203,8 +203,8 @@ def test_every_kernel_compiles_for_amd(tmp_path: Path, dtype: str) -> None:
     ("kernel", "warps", "block_t", "block_e", "expected"),
     [
         ("squeeze", 8, 128, 64, 10.0),
-        ("inputs", 4, 32, 64, 20.0),
-        ("taps", 4, 64, 32, 20.0),
+        ("input_grads", 4, 32, 64, 20.0),
+        ("tap_grads", 4, 64, 32, 20.0),
         ("context", 4, 16, 64, None),
     ],
 )

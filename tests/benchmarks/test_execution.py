@@ -83,7 +83,7 @@ def test_kernels_of_a_call(tmp_path: Path) -> None:
     by_name = {(row["kernel"], row["pass"]): row for row in rows}
     assert list(by_name) == [
         ("squeeze", "forward"), ("context", "forward"), ("expand", "forward"), ("reduce", "backward"),
-        ("context", "backward"), ("inputs", "backward"), ("weights", "backward"),
+        ("context", "backward"), ("input_grads", "backward"), ("weight_grads", "backward"),
     ]  # fmt: skip
     assert all(row["issue"] > 0 and row["conflicts"] >= 1 for row in rows)
     # a tile's x, y and z or dz, 64 channels of 2 bytes, and little more

@@ -26,7 +26,7 @@ def test_other_tiles_are_timed_where_they_are_not_shipped(monkeypatch: pytest.Mo
     (case,) = (task.case for task in tasks if task.providers == (providers.ONE_SLOT,))
     assert case == core_case(BASE_SHAPE)
     shipped = schedule.shipped_tiles(case, device)
-    changed = {"one-slot": "squeeze", "waiting-reduce": "reduce", "waiting-inputs": "inputs"}
+    changed = {"one-slot": "squeeze", "waiting-reduce": "reduce", "waiting-input-grads": "input_grads"}
     for name, stage in changed.items():
         with schedule.schedule(f"ours-{name}", case, device):
             tiles = overrides().tiles

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from benchmarks import traffic
-from benchmarks.calls import Variant
+from benchmarks.calls import CallVariant
 from benchmarks.traffic import Case, measure
 from dlfa_kernels.backends import INTERPRETED
 from dlfa_kernels.launches import Launch
@@ -36,7 +36,7 @@ Rows = dict[tuple[str, str], dict[str, Any]]
 @cache
 def counted(shape: tuple[int, int, int] = LONG, *, ragged: bool = False, **variant: Any) -> Rows:
     """Rows of one case by pass and argument; tests that share a case share its rows."""
-    rows = measure(Case(shape, ragged, Variant(**variant)), torch.bfloat16)
+    rows = measure(Case(shape, ragged, CallVariant(**variant)), torch.bfloat16)
     result = {(row["pass"], row["argument"]): row for row in rows}
     assert len(result) == len(rows)
     return result
@@ -112,14 +112,14 @@ def test_second_touch_begins_where_the_first_ended(monkeypatch: pytest.MonkeyPat
             super().count(direction, pointers, mask)
 
     monkeypatch.setattr(traffic, "Traffic", Ordered)
-    measure(Case((4, 320, 64), False, Variant(kernel_size=kernel_size)), torch.bfloat16)
+    measure(Case((4, 320, 64), False, CallVariant(kernel_size=kernel_size)), torch.bfloat16)
     assert touched["squeeze_kernel"][0] == touched["reduce_kernel"][0] == 0
     last_tiles = 4 * 320 - 128  # the programs of the backward walk over several tiles each
     assert touched["expand_kernel"][0] >= last_tiles
-    assert touched["inputs_kernel"][0] >= last_tiles
-    assert touched["inputs_kernel"][-1] < last_tiles
+    assert touched["input_grads_kernel"][0] >= last_tiles
+    assert touched["input_grads_kernel"][-1] < last_tiles
     # no launch comes after it that reads x, which its loads tell the caches
-    assert [*touched][-1] == "inputs_kernel"
+    assert [*touched][-1] == "input_grads_kernel"
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -128,7 +128,7 @@ def test_nothing_else_of_the_states_size_is_moved(fuse: str, packed: bool) -> No
     rows = counted(fuse=fuse, packed=packed)
     share = 16 / 64  # H / E
     # Where the input gradients gather, every block of channels reads both squeezes twice, from cache.
-    blocks = math.ceil(64 / choose_tiles(64, 16, torch.bfloat16).inputs.block_e)
+    blocks = math.ceil(64 / choose_tiles(64, 16, torch.bfloat16).input_grads.block_e)
     for (pass_, argument), row in rows.items():
         read, written = row["tensors_read"], row["tensors_written"]
         if argument in STATES:
@@ -225,13 +225,14 @@ def test_the_mask_is_read_again_with_what_it_masks(kernel_size: int) -> None:
         return math.ceil(embed_dim / tile.block_e)
 
     # The weight gradient goes by blocks of H too, and the input gradients by steps of at most 64 channels of it.
-    steps, blocks_h = (math.ceil(squeeze_dim / block) for block in (min(tiles.inputs.block_h, 64), tiles.taps.block_h))
+    steps = math.ceil(squeeze_dim / min(tiles.input_grads.block_h, 64))
+    blocks_h = math.ceil(squeeze_dim / tiles.tap_grads.block_h)
     # The fusion of so few tiles is split by channels.
-    expected = {"squeeze": 1.0, "expand": reads["expand"], "reduce": 1.0, "inputs": blocks(tiles.inputs)}
+    expected = {"squeeze": 1.0, "expand": reads["expand"], "reduce": 1.0, "input_grads": blocks(tiles.input_grads)}
     if kernel_size > 1:
         expected["squeeze"] += taps * blocks(tiles.squeeze)
-        expected["inputs"] *= 1 + taps * steps
-        expected["taps"] = (kernel_size + taps) * blocks(tiles.taps) * blocks_h
+        expected["input_grads"] *= 1 + taps * steps
+        expected["tap_grads"] = (kernel_size + taps) * blocks(tiles.tap_grads) * blocks_h
     assert reads == pytest.approx(expected)
 
 
@@ -252,7 +253,7 @@ def test_token_form_pools_once_and_writes_one_row(packed: bool) -> None:
 
 
 def test_groups_move_the_states_as_often_as_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case((3, 77, 33), True, Variant())
+    case = Case((3, 77, 33), True, CallVariant())
     whole = measure(case, torch.float32)
     monkeypatch.setattr("dlfa_kernels.groups.l2_bytes", lambda device: 1 << 12)
     with using_l2_share(0.5):
@@ -283,7 +284,7 @@ def test_scratch_is_listed() -> None:
 
 
 def test_command_writes_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case((1, 20, 24), False, Variant())
+    case = Case((1, 20, 24), False, CallVariant())
     monkeypatch.setattr(traffic, "CASES", (case,))
     path = tmp_path / "new" / "rows.json"
     result = CliRunner().invoke(traffic.app, ["--json", str(path), "--dtype", "float32"])

@@ -68,10 +68,10 @@ def test_programs_without_a_tile_in_the_last_group_load_none_ahead(device: torch
     inputs, results = make_inputs(case, device), []
     for ahead in (0, 1):
         tiles = choose_tiles(case.embed_dim, case.squeeze_dim, case.dtype)
-        tiles = replace(tiles, inputs=replace(tiles.inputs, block_t=64, num_warps=4, ahead=ahead))
+        tiles = replace(tiles, input_grads=replace(tiles.input_grads, block_t=64, num_warps=4, ahead=ahead))
         with using_tiles(tiles), using_l2_share(1.0), record_launches() as launches:
             results.append(run(triton_aif, inputs, **case.options))
-        walks = [item for item in launches if item.kernel.__name__ == "inputs_kernel"]
+        walks = [item for item in launches if item.kernel.__name__ == "input_grads_kernel"]
         assert [item.grid[1] for item in walks] == [2, 2, 2]
         assert [item.arguments["end_slot"] - item.arguments["first_slot"] for item in walks] == [2, 2, 1]
     for name, expected in results[0].items():

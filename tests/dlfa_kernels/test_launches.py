@@ -17,7 +17,7 @@ from triton.compiler import make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from dlfa_kernels import FusedAIF, full_passes
-from dlfa_kernels.launches import Launch, specialised
+from dlfa_kernels.launches import Launch, specialization_of
 from dlfa_kernels.operands import max_row_stride
 from dlfa_kernels.overrides import overrides, record_launches, using_l2_share, using_tiles
 from dlfa_kernels.tiles import CAPS, choose_tiles
@@ -55,7 +55,7 @@ def test_compiled_once_for_each_kind_of_arguments() -> None:
     def run(value: Tensor | None, size: int, device: torch.device = device) -> None:
         arguments = {"x_ptr": value, "size": size}
         launch = Launch(kernel, (3,), arguments, {"BLOCK": 16}, 4, 2, 255, compiled)
-        launch.run(launch.kind(device))
+        launch.run(launch.specialization_key(device))
 
     run(MEMORY, 5)
     options = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": True, "maxnreg": 255}
@@ -88,31 +88,33 @@ def test_arguments_of_one_kind_are_one_to_triton() -> None:
         arguments = {"x_ptr": x, "y_ptr": MEMORY, "stride": stride, "count": count}
         single: dict[Any, Any] = {}
         launch = Launch(Compiler(), (1,), arguments, {}, 4, 2, None, single)
-        launch.run(launch.kind(torch.device("cpu")))
+        launch.run(launch.specialization_key(torch.device("cpu")))
         by_key.setdefault(next(iter(single)), set()).add(str(bind(**arguments)[1]))
-    assert all(len(specialisations) == 1 for specialisations in by_key.values())
+    assert all(len(specializations) == 1 for specializations in by_key.values())
     assert len(by_key) > 20
 
 
-def specialised_arguments(launch: Launch) -> dict[str, Any]:
+def specialized_arguments(launch: Launch) -> dict[str, Any]:
     """What Triton compiles for, of each argument that it may compile for."""
     declared = vars(launch.kernel).get("kwargs") or vars(launch.kernel)  # of an interpreted kernel, of a compiled one
     general = declared.get("do_not_specialize") or ()
-    return {name: specialised(value) for name, value in launch.arguments.items() if name not in general}
+    return {name: specialization_of(value) for name, value in launch.arguments.items() if name not in general}
 
 
 @pytest.mark.parametrize("form", ["padded", "packed"])
 def test_other_lengths_compile_nothing_more(form: str) -> None:
     weights = FusedAIF(24, device="meta").weights
     starts = None if form == "padded" else torch.empty(3, dtype=torch.int32, device="meta")
-    kinds = []
+    specializations = []
     for length in (1000, 1100, 1231):
         states = torch.empty((2, length, 24) if form == "padded" else (length, 24), device="meta")
         with record_launches("sm_90") as launches:
             full_passes.forward(states, None, weights, None, starts, "gate", "relu", states.dtype)
-        kinds.append([(launch.kernel, launch.constants, specialised_arguments(launch)) for launch in launches])
-    assert len(kinds[0]) == 4
-    assert kinds[0] == kinds[1] == kinds[2]
+        specializations.append(
+            [(launch.kernel, launch.constants, specialized_arguments(launch)) for launch in launches]
+        )
+    assert len(specializations[0]) == 4
+    assert specializations[0] == specializations[1] == specializations[2]
 
 
 @pytest.mark.parametrize("kernel_size", [1, 601])

@@ -37,7 +37,7 @@ class Compiled:
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
     """What replays launch; nothing else is, and results stay unwritten."""
     noted: list[Launched] = []
-    monkeypatch.setattr(Launch, "run", lambda launch, kind: Compiled(launch.kernel.__name__, noted))
+    monkeypatch.setattr(Launch, "run", lambda launch, key: Compiled(launch.kernel.__name__, noted))
     monkeypatch.setattr(replays, "driver", SimpleNamespace(active=SimpleNamespace(get_current_stream=lambda index: 7)))
     monkeypatch.setattr(launches, "_compile", lambda launches: None)
     monkeypatch.setattr(replays, "_replays", {})
@@ -337,7 +337,7 @@ def test_views_are_neither_operands_nor_buffers() -> None:
 
 
 def test_nothing_is_kept_of_what_was_not_compiled(launched: list[Launched], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Launch, "run", lambda launch, kind: None)
+    monkeypatch.setattr(Launch, "run", lambda launch, key: None)
     for _ in range(3):
         forward(Case(), make_inputs(Case()))
     assert not any(replays._replays.values())

@@ -72,11 +72,12 @@ def test_an_unknown_architecture_is_logged(caplog: pytest.LogCaptureFixture) -> 
 @pytest.mark.parametrize(
     "sizes",
     [
-        {"squeeze": {"block_t": 32}, "reduce": {"block_t": 128}, "inputs": {"block_t": 16, "block_e": 16}},
+        {"squeeze": {"block_t": 32}, "reduce": {"block_t": 128}, "input_grads": {"block_t": 16, "block_e": 16}},
         {"squeeze": {"block_t": 128, "block_e": 128}, "expand": {"block_t": 32}, "reduce": {"block_e": 16}},
-        {"inputs": {"block_t": 128, "block_e": 64}, "taps": {"block_t": 32}, "expand": {"block_e": 128}},
+        {"input_grads": {"block_t": 128, "block_e": 64}, "tap_grads": {"block_t": 32}, "expand": {"block_e": 128}},
         {"squeeze": {"block_t": 32, "slots": 2}, "expand": {"block_t": 64}},
-        {"context": {"block_t": 32, "block_h": 16}, "weights": {"block_t": 32, "block_h": 16}, "pool": {"block_e": 16}},
+        {"context": {"block_t": 32, "block_h": 16}, "weight_grads": {"block_t": 32, "block_h": 16}},
+        {"pool": {"block_e": 16}},
     ],
     ids=str,
 )
@@ -112,25 +113,26 @@ def test_other_tiles_give_the_same_numbers(case: Case, sizes: dict[str, dict[str
     ],
     ids=str,
 )
-def test_operands_loaded_a_tile_ahead_give_the_same_numbers(case: Case, device: torch.device) -> None:
+def test_operands_loaded_early_or_a_tile_ahead_give_the_same_numbers(case: Case, device: torch.device) -> None:
     case = case.but(dtype=case.dtype if case.dtype == torch.bfloat16 else torch.float16)
     tiles = choose_tiles(case.embed_dim, case.squeeze_dim, case.dtype)
     inputs, results = make_inputs(case, device), []
-    for ahead in (0, 1):
-        tile = replace(tiles.inputs, block_t=64, ahead=ahead)
-        with using_tiles(replace(tiles, inputs=tile)):
+    for early, ahead in ((0, 0), (1, 0), (1, 1)):
+        tile = replace(tiles.input_grads, block_t=64, early=early, ahead=ahead)
+        with using_tiles(replace(tiles, input_grads=tile)):
             results.append(run(fused_aif, inputs, **case.options, backend="triton"))
     assert_equal_to_rounding(results[1], results[0])
+    assert_equal_to_rounding(results[2], results[0])
 
 
 def test_operands_are_loaded_ahead_where_a_program_has_a_multiprocessor_to_itself() -> None:
     for dtype, squeeze_dims in ((torch.bfloat16, {192, 256}), (torch.float32, {192})):
         for squeeze_dim in (48, 128, 192, 256, 640):
             tiles = choose_tiles(2560, squeeze_dim, dtype, "sm_90", torch.bfloat16)
-            assert tiles.inputs.ahead == (squeeze_dim in squeeze_dims)
+            assert tiles.input_grads.ahead == (squeeze_dim in squeeze_dims)
             assert (tiles.reduce.num_stages > 2) == (squeeze_dim > 128)
             assert (tiles.squeeze.num_stages > 2) == (squeeze_dim > 128 or dtype == torch.bfloat16)
-    assert choose_tiles(768, 192, torch.bfloat16, "sm_80").inputs.ahead == 0
+    assert choose_tiles(768, 192, torch.bfloat16, "sm_80").input_grads.ahead == 0
     for architecture, squeeze_dim, stages in (
         ("sm_80", 256, 3),
         ("sm_80", 192, 3),
@@ -141,10 +143,10 @@ def test_operands_are_loaded_ahead_where_a_program_has_a_multiprocessor_to_itsel
 
 
 def test_parts_of_a_wide_squeeze_are_of_equal_size() -> None:
-    for squeeze_dim, parts, parts_of_inputs in ((257, 2, 2), (320, 2, 2), (384, 2, 2), (640, 2, 3), (3072, 10, 12)):
+    for squeeze_dim, parts, input_parts in ((257, 2, 2), (320, 2, 2), (384, 2, 2), (640, 2, 3), (3072, 10, 12)):
         tiles = choose_tiles(2560, squeeze_dim, torch.bfloat16, "sm_90")
         assert tiles.expand.block_e == 128
-        for tile, expected in ((tiles.squeeze, parts), (tiles.reduce, parts), (tiles.inputs, parts_of_inputs)):
+        for tile, expected in ((tiles.squeeze, parts), (tiles.reduce, parts), (tiles.input_grads, input_parts)):
             assert tile.held_h < squeeze_dim  # what is held as a whole has no parts
             assert -(-squeeze_dim // tile.held_h) == expected
             assert squeeze_dim > (expected - 1) * tile.held_h
@@ -231,6 +233,7 @@ def test_neighbours_differ_in_one_thing(monkeypatch: pytest.MonkeyPatch) -> None
         assert sum(getattr(other, field.name) != getattr(tile, field.name) for field in fields(Tile)) == 1
     assert len(set(several)) == len(several) == 3 + 2 + 1 + 2 + 2
     assert set(neighbours(tile, "squeeze")) == {*several, replace(tile, slots=2)}
+    assert set(neighbours(tile, "input_grads")) == {*several, replace(tile, early=1), replace(tile, ahead=1)}
     monkeypatch.setattr(torch.version, "hip", "7.0")
     assert list(neighbours(tile, "expand")) == [other for other in several if other.registers == tile.registers]
     assert replace(tile, block_t=64, num_warps=4) in set(neighbours(replace(tile, block_t=128), "expand"))
@@ -260,17 +263,17 @@ def test_tiles_with_wrong_results_are_not_chosen(
 
     def spoilt_backward(*arguments: Any) -> Any:
         result = backward(*arguments)
-        return result._replace(dx=result.dx * wrong) if spoilt("inputs") else result
+        return result._replace(dx=result.dx * wrong) if spoilt("input_grads") else result
 
     monkeypatch.setattr(full_passes, "forward", spoilt_forward)
     monkeypatch.setattr(full_passes, "backward", spoilt_backward)
     monkeypatch.setattr(tile_trials, "_milliseconds", lambda run: 1.0)
     measure = trials.measure
     tiles = choose_tiles(24, 16, torch.float32)
-    for stage in ("squeeze", "expand", "reduce", "inputs"):
+    for stage in ("squeeze", "expand", "reduce", "input_grads"):
         assert measure(tiles, stage) == 1.0
         other = replace(tiles, **{stage: replace(getattr(tiles, stage), num_stages=4)})
-        if stage in ("expand", "inputs"):
+        if stage in ("expand", "input_grads"):
             with pytest.raises(RuntimeError, match="results are not those"):
                 measure(other, stage)
         else:
@@ -327,7 +330,7 @@ def test_trials_multiply_in_the_dtype_of_autocast(device: torch.device, monkeypa
     monkeypatch.setattr(full_passes, "forward", noted)
     trials = tile_trials.Trials(device, 24, 16, torch.float32, torch.bfloat16)
     tiles = choose_tiles(24, 16, torch.float32, product_dtype=torch.bfloat16)
-    for stage in ("squeeze", "inputs"):
+    for stage in ("squeeze", "input_grads"):
         trials.measure(tiles, stage)
     trials.run_forms(tiles)
     assert dtypes == {(torch.float32, torch.bfloat16)}
@@ -407,7 +410,7 @@ def test_every_stage_has_its_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -
     assert now <= 51
 
 
-@pytest.mark.parametrize("bad", [(), ("reduce",), ("squeeze", "inputs")])
+@pytest.mark.parametrize("bad", [(), ("reduce",), ("squeeze", "input_grads")])
 def test_tuned_tiles_run_in_every_form(
     bad: tuple[str, ...], trials: tile_trials.Trials, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from .rows import STRIDES, inside_dim, load_integrated, locate_real_tokens, real
 
 
 @triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot", "end_slot"])
-def taps_kernel(
+def tap_grads_kernel(
     x_ptr,
     y_ptr,
     mask_ptr,
@@ -32,8 +32,7 @@ def taps_kernel(
     HAS_MASK: tl.constexpr,
     PACKED: tl.constexpr,
     ALIGN: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -73,7 +72,7 @@ def taps_kernel(
             gradient_tile = squeezed_gradient_ptr + (first_row + start) * SQUEEZE_DIM
             output_real = real_tokens(mask_ptr, sequence, start + output_t, rows, length, HAS_MASK)
             da = load_squeezed(gradient_tile, output_t, output_real, h, inside_h, SQUEEZE_DIM)
-            part = dot(tl.trans(da), round_to(w, product_dtype, INTERPRETED), part, PRECISION, INTERPRETED)
+            part = dot(tl.trans(da), round_to(w, product_dtype, TARGET), part, TARGET)
     row = (tl.program_id(1).to(tl.int64) * KERNEL_SIZE + tap) * SQUEEZE_DIM + h
     inside = inside_h[:, None] & inside_e[None, :]
     add_part(squeeze_parts_ptr + row[:, None] * EMBED_DIM + e[None, :], part, inside, ADD)

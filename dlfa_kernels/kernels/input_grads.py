@@ -29,7 +29,7 @@ from .squeeze import load_squeeze_weight, load_squeeze_weights
 
 
 @triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot", "end_slot"])
-def inputs_kernel(
+def input_grads_kernel(
     dz_ptr,
     x_ptr,
     y_ptr,
@@ -59,26 +59,24 @@ def inputs_kernel(
     SQUEEZE_DIM: tl.constexpr,
     KERNEL_SIZE: tl.constexpr,
     NEEDS_DX: tl.constexpr,
-    EARLY: tl.constexpr,
     ADD: tl.constexpr,
     SELECT: tl.constexpr,
     HAS_LOWER: tl.constexpr,
     HAS_MASK: tl.constexpr,
     PACKED: tl.constexpr,
     ALIGN: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
-    PTX: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
     CHUNKS: tl.constexpr,
+    EARLY: tl.constexpr,
     AHEAD: tl.constexpr,
 ):
     """dx = dz m + dw', dy = dz (1-m) + dw' with SELECT; else one gradient dz m + dw' serves both inputs.
 
     dw'_bt = sum_j W_ls[:, :, j]^T da_b,t-j+(k-1)/2 + dp_b / |V_b|. Channel-major: a program keeps a block of channels
-    and walks over every `splits`-th slot of a group, so that dW_le and dW_ls (k = 1; wider kernels: taps_kernel)
+    and walks over every `splits`-th slot of a group, so that dW_le and dW_ls (k = 1; wider kernels: tap_grads_kernel)
     accumulate in registers, transposed. It walks backwards, as `expand_kernel`: rows that L2 still holds come first.
     Without NEEDS_DX, where the states need no gradient, it makes these alone.
     With EARLY all loads of a tile stand before its first product, but for dz of float32, so that the program waits for
@@ -110,7 +108,7 @@ def inputs_kernel(
     # Products of float32 take three of the tensor cores' each: gathered before they start, their operands would spill.
     gathered: tl.constexpr = product_dtype.primitive_bitwidth == 16
     held: tl.constexpr = SQUEEZE_DIM <= CHUNKS * BLOCK_H and gathered
-    early: tl.constexpr = EARLY and gathered
+    early: tl.constexpr = EARLY > 0 and gathered
     early_dz: tl.constexpr = early and state_dtype.primitive_bitwidth == 16
     ahead: tl.constexpr = AHEAD > 0 and held and early
     # Sums of 256 squeeze channels take the registers and the shared memory; so do states of float32, and so does da as
@@ -126,14 +124,14 @@ def inputs_kernel(
         # 3.9 keeps in registers too, and stores it again in every turn.
         expand_weights = transposed(
             load_expand_weights(
-                expand_weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
+                expand_weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, TARGET, BLOCK_E, BLOCK_H, CHUNKS
             ),
             CHUNKS,
         )
         if NEEDS_DX and KERNEL_SIZE == 1:
             squeeze_weights = transposed(
                 load_squeeze_weights(
-                    squeeze_weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED, BLOCK_E, BLOCK_H, CHUNKS
+                    squeeze_weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, TARGET, BLOCK_E, BLOCK_H, CHUNKS
                 ),
                 CHUNKS,
             )
@@ -187,24 +185,23 @@ def inputs_kernel(
             if ahead:
                 u = operands[0]
                 tl.debug_barrier()  # the assembler would move the loads behind the product that they are to hide behind
-                local = held_expand(u, expand_weights, PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
+                local = held_expand(u, expand_weights, TARGET, BLOCK_T, BLOCK_E, CHUNKS)
             w = x.to(tl.float32)
             if HAS_LOWER:
                 w += y.to(tl.float32)
-            w = round_to(w, product_dtype, INTERPRETED)
+            w = round_to(w, product_dtype, TARGET)
             gated = w  # what the gate multiplies; rounded, it takes half the registers
             if SELECT:
-                gated = round_to(x.to(tl.float32) - y.to(tl.float32), product_dtype, INTERPRETED)
+                gated = round_to(x.to(tl.float32) - y.to(tl.float32), product_dtype, TARGET)
             if KERNEL_SIZE == 1 and not late_w:
                 if gathered:
                     if not early:
                         da = load_squeezed_chunks(gradient_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
-                    squeeze_part = add_products(squeeze_part, da, w, PRECISION, INTERPRETED, CHUNKS)
+                    squeeze_part = add_products(squeeze_part, da, w, TARGET, CHUNKS)
                 else:
                     squeeze_part = add_read_products(
-                        squeeze_part, gradient_tile, t, real, first_h, w, SQUEEZE_DIM, PRECISION, INTERPRETED, CHUNKS,
-                        BLOCK_H,
-                    )  # fmt: skip
+                        squeeze_part, gradient_tile, t, real, first_h, w, SQUEEZE_DIM, TARGET, CHUNKS, BLOCK_H
+                    )
             if not early_dz:
                 dz = load_last(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside)
                 dz = dz.to(tl.float32)  # here: later, it takes more registers
@@ -212,24 +209,24 @@ def inputs_kernel(
                 if gathered and not early:
                     u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
                 if held:
-                    local = held_expand(u, expand_weights, PRECISION, INTERPRETED, BLOCK_T, BLOCK_E, CHUNKS)
+                    local = held_expand(u, expand_weights, TARGET, BLOCK_T, BLOCK_E, CHUNKS)
                 else:
                     local = local_expand(
-                        u_tile, t, real, expand_weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, "none", PRECISION, INTERPRETED,
-                        BLOCK_T, BLOCK_E, BLOCK_H,
+                        u_tile, t, real, expand_weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, "none", TARGET, BLOCK_T, BLOCK_E,
+                        BLOCK_H,
                     )  # fmt: skip
             context = tl.load(context_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
-            m = sigmoid(local + context[None, :], PTX)
+            m = sigmoid(local + context[None, :], TARGET)
             dz = dz.to(tl.float32)
-            ds = round_to(gate_gradient(dz, m, gated.to(tl.float32)), product_dtype, INTERPRETED)
+            ds = round_to(gate_gradient(dz, m, gated.to(tl.float32)), product_dtype, TARGET)
             if gathered and not early:  # here: behind the input gradients, registers spill
-                expand_part = add_products(expand_part, u, ds, PRECISION, INTERPRETED, CHUNKS)
+                expand_part = add_products(expand_part, u, ds, TARGET, CHUNKS)
             if NEEDS_DX and first_h == 0:
                 pooled = tl.load(pooled_gradient_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
                 dx = dz * m + pooled[None, :]
                 if KERNEL_SIZE == 1 and held:
                     for chunk in tl.static_range(CHUNKS):
-                        dx = dot(da[chunk], squeeze_weights[chunk], dx, PRECISION, INTERPRETED)
+                        dx = dot(da[chunk], squeeze_weights[chunk], dx, TARGET)
                 else:
                     step_h: tl.constexpr = 64 if BLOCK_H > 64 else BLOCK_H
                     blocks_h: tl.constexpr = (SQUEEZE_DIM + step_h - 1) // step_h
@@ -242,29 +239,29 @@ def inputs_kernel(
                             output_real = real_tokens(mask_ptr, sequence, start + output_t, rows, length, HAS_MASK)
                         inside_h = inside_dim(h, SQUEEZE_DIM, step_h)
                         weight = load_squeeze_weight(
-                            squeeze_weight_ptr, tap, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, INTERPRETED,
+                            squeeze_weight_ptr, tap, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, TARGET,
                             BLOCK_E,
                         )  # fmt: skip
                         tap_da = load_squeezed(gradient_tile, output_t, output_real, h, inside_h, SQUEEZE_DIM)
-                        dx = dot(tap_da, weight, dx, PRECISION, INTERPRETED)
+                        dx = dot(tap_da, weight, dx, TARGET)
                 out_offsets = t[:, None] * EMBED_DIM + e[None, :]
-                tl.store(dx_tile + out_offsets, round_to(dx, state_dtype, INTERPRETED), mask=inside)
+                tl.store(dx_tile + out_offsets, round_to(dx, state_dtype, TARGET), mask=inside)
                 if SELECT:
                     dy = dx + dz * (1 - 2 * m)
-                    tl.store(dy_tile + out_offsets, round_to(dy, state_dtype, INTERPRETED), mask=inside)
+                    tl.store(dy_tile + out_offsets, round_to(dy, state_dtype, TARGET), mask=inside)
             if ahead:
                 next_operands = load_operands(
                     u_ptr, squeezed_gradient_ptr, next_row, t, next_real, SQUEEZE_DIM, CHUNKS, BLOCK_H, da_ahead
                 )
                 tl.debug_barrier()  # as above
             if early:
-                expand_part = add_products(expand_part, u, ds, PRECISION, INTERPRETED, CHUNKS)
+                expand_part = add_products(expand_part, u, ds, TARGET, CHUNKS)
             if not gathered:
                 expand_part = add_read_products(
-                    expand_part, u_tile, t, real, first_h, ds, SQUEEZE_DIM, PRECISION, INTERPRETED, CHUNKS, BLOCK_H
+                    expand_part, u_tile, t, real, first_h, ds, SQUEEZE_DIM, TARGET, CHUNKS, BLOCK_H
                 )
             if KERNEL_SIZE == 1 and late_w:
-                squeeze_part = add_products(squeeze_part, da, w, PRECISION, INTERPRETED, CHUNKS)
+                squeeze_part = add_products(squeeze_part, da, w, TARGET, CHUNKS)
         elif ahead:
             next_operands = load_operands(
                 u_ptr, squeezed_gradient_ptr, next_row, t, next_real, SQUEEZE_DIM, CHUNKS, BLOCK_H, da_ahead
@@ -311,11 +308,11 @@ def load_operands(
 
 
 @triton.jit
-def add_products(parts, left, right, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr, CHUNKS: tl.constexpr):
+def add_products(parts, left, right, TARGET: tl.constexpr, CHUNKS: tl.constexpr):
     """parts + left^T right, for each of a tuple of blocks `left`."""
     sums = ()
     for chunk in tl.static_range(CHUNKS):
-        sums = sums + (dot(tl.trans(left[chunk]), right, parts[chunk], PRECISION, INTERPRETED),)
+        sums = sums + (dot(tl.trans(left[chunk]), right, parts[chunk], TARGET),)
     return sums
 
 
@@ -328,8 +325,7 @@ def add_read_products(
     first_h,
     right,
     SQUEEZE_DIM: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr,
     CHUNKS: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
@@ -338,5 +334,5 @@ def add_read_products(
     for chunk in tl.static_range(CHUNKS):
         h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
         left = load_squeezed(tile_ptr, t, real, h, inside_h, SQUEEZE_DIM)
-        sums = sums + (dot(tl.trans(left), right, parts[chunk], PRECISION, INTERPRETED),)
+        sums = sums + (dot(tl.trans(left), right, parts[chunk], TARGET),)
     return sums

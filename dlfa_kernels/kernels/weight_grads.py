@@ -8,7 +8,7 @@ from .rows import inside_dim
 
 
 @triton.jit(do_not_specialize=["batch", "splits", "bias_rows"])
-def weights_kernel(
+def weight_grads_kernel(
     expand_parts_ptr,
     squeeze_parts_ptr,
     bias_parts_ptr,
@@ -32,8 +32,7 @@ def weights_kernel(
     KERNEL_SIZE: tl.constexpr,
     ACTIVATION: tl.constexpr,
     ROW_PARTS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_E: tl.constexpr,
@@ -59,7 +58,7 @@ def weights_kernel(
 
     if role == 0:
         expand = sum_parts(expand_parts_ptr + h_by_e, splits, inside_he, EMBED_DIM * SQUEEZE_DIM, BLOCK_E, BLOCK_H)
-        store_expand(local_expand_weight_ptr, expand, e, h, inside_he, dtype, SQUEEZE_DIM, INTERPRETED)
+        store_expand(local_expand_weight_ptr, expand, e, h, inside_he, dtype, SQUEEZE_DIM, TARGET)
     elif role == 1:
         size: tl.constexpr = EMBED_DIM * SQUEEZE_DIM
         for tap in tl.static_range(KERNEL_SIZE):
@@ -67,7 +66,7 @@ def weights_kernel(
             squeeze = sum_parts(parts, splits, inside_he, KERNEL_SIZE * size, BLOCK_E, BLOCK_H)
             tl.store(
                 local_squeeze_weight_ptr + h_by_e * KERNEL_SIZE + tap,
-                round_to(squeeze, dtype, INTERPRETED),
+                round_to(squeeze, dtype, TARGET),
                 mask=inside_he,
             )
     elif role == 2:
@@ -78,24 +77,24 @@ def weights_kernel(
                 inside = (row < bias_rows)[:, None] & inside_h[None, :]
                 part = tl.load(bias_parts_ptr + row[:, None] * SQUEEZE_DIM + h[None, :], mask=inside, other=0.0)
                 bias += tl.sum(part, axis=0)
-            tl.store(local_squeeze_bias_ptr + h, round_to(bias, dtype, INTERPRETED), mask=inside_h)
+            tl.store(local_squeeze_bias_ptr + h, round_to(bias, dtype, TARGET), mask=inside_h)
     elif role == 3:
         gradient, context_bias, _hidden_sums = row_products(
             hidden_ptr, context_gradient_ptr, batch, h, e, inside_h, inside_e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION,
-            ROW_PARTS, PRECISION, INTERPRETED, BLOCK_B, BLOCK_H, BLOCK_E,
+            ROW_PARTS, TARGET, BLOCK_B, BLOCK_H, BLOCK_E,
         )  # fmt: skip
-        store_expand(global_expand_weight_ptr, gradient, e, h, inside_he, dtype, SQUEEZE_DIM, INTERPRETED)
+        store_expand(global_expand_weight_ptr, gradient, e, h, inside_he, dtype, SQUEEZE_DIM, TARGET)
         if tl.program_id(1) == 0:
-            tl.store(global_expand_bias_ptr + e, round_to(context_bias, dtype, INTERPRETED), mask=inside_e)
-            tl.store(local_expand_bias_ptr + e, round_to(context_bias, dtype, INTERPRETED), mask=inside_e)
+            tl.store(global_expand_bias_ptr + e, round_to(context_bias, dtype, TARGET), mask=inside_e)
+            tl.store(local_expand_bias_ptr + e, round_to(context_bias, dtype, TARGET), mask=inside_e)
     else:
         gradient, _pooled_sums, hidden_bias = row_products(
             hidden_gradient_ptr, pooled_ptr, batch, h, e, inside_h, inside_e, SQUEEZE_DIM, EMBED_DIM, "none",
-            ROW_PARTS, PRECISION, INTERPRETED, BLOCK_B, BLOCK_H, BLOCK_E,
+            ROW_PARTS, TARGET, BLOCK_B, BLOCK_H, BLOCK_E,
         )  # fmt: skip
-        tl.store(global_squeeze_weight_ptr + h_by_e, round_to(gradient, dtype, INTERPRETED), mask=inside_he)
+        tl.store(global_squeeze_weight_ptr + h_by_e, round_to(gradient, dtype, TARGET), mask=inside_he)
         if tl.program_id(0) == 0:
-            tl.store(global_squeeze_bias_ptr + h, round_to(hidden_bias, dtype, INTERPRETED), mask=inside_h)
+            tl.store(global_squeeze_bias_ptr + h, round_to(hidden_bias, dtype, TARGET), mask=inside_h)
 
 
 @triton.jit
@@ -111,8 +110,7 @@ def row_products(
     EMBED_DIM: tl.constexpr,
     ACTIVATION: tl.constexpr,
     ROW_PARTS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    TARGET: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_E: tl.constexpr,
@@ -133,7 +131,7 @@ def row_products(
         wide = tl.load(wide_ptr + wide_offsets, mask=present[:, None] & inside_e[None, :], other=0.0)
         if ACTIVATION != "none":
             narrow = activate(narrow, ACTIVATION)
-        products = row_dot(tl.trans(narrow), wide, products, ROW_PARTS, PRECISION, INTERPRETED)
+        products = row_dot(tl.trans(narrow), wide, products, ROW_PARTS, TARGET)
         wide_sums += wide
         narrow_sums += narrow
     return products, tl.sum(wide_sums, axis=0), tl.sum(narrow_sums, axis=0)
@@ -157,11 +155,11 @@ def sum_parts(pointers, splits, inside, stride, BLOCK_E: tl.constexpr, BLOCK_H: 
 
 @triton.jit
 def store_expand(
-    weight_ptr, gradient, e, h, inside, dtype: tl.constexpr, SQUEEZE_DIM: tl.constexpr, INTERPRETED: tl.constexpr
+    weight_ptr, gradient, e, h, inside, dtype: tl.constexpr, SQUEEZE_DIM: tl.constexpr, TARGET: tl.constexpr
 ):
     """A (BLOCK_H, BLOCK_E) block to an (E, H) weight gradient."""
     tl.store(
         weight_ptr + e[:, None] * SQUEEZE_DIM + h[None, :],
-        round_to(tl.trans(gradient), dtype, INTERPRETED),
+        round_to(tl.trans(gradient), dtype, TARGET),
         mask=tl.trans(inside),
     )
