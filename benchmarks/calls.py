@@ -19,7 +19,7 @@ class CallVariant:
 
     `autocast` is its dtype, under which states and parameters are float32. `groups` launches by groups of sequences
     that fill half of L2, for batches that it does not hold (`dlfa_kernels.groups`). `few` tokens take smaller tiles.
-    States that are `frozen`, as a frozen encoder's, need no gradient.
+    States that are `frozen`, as a frozen encoder's, need no gradient. `length` is that of compiled calls, in tokens.
     """
 
     fuse: str = "gate"
@@ -31,6 +31,7 @@ class CallVariant:
     groups: bool = False
     few: bool = False
     frozen: bool = False
+    length: int = 128
 
     @property
     def l2_share(self) -> float | None:
@@ -40,7 +41,7 @@ class CallVariant:
     def __str__(self) -> str:
         form = ("packed" if self.packed else "padded") + ("" if self.token is None else f" token={self.token}")
         details = ("" if self.lower else " one input") + ("" if self.autocast is None else " autocast")
-        details += " frozen" if self.frozen else ""
+        details += (" frozen" if self.frozen else "") + ("" if self.length == 128 else f" T={self.length}")
         schedule = (" groups" if self.groups else "") + (" few" if self.few else "")
         return f"{self.fuse} k={self.kernel_size} {form}{details}{schedule}"
 

@@ -83,6 +83,7 @@ VARIANTS = {
         CallVariant(groups=True),
         CallVariant(kernel_size=3, groups=True),
         CallVariant(few=True),
+        CallVariant(length=512),
         CallVariant(frozen=True),
     )
 }
@@ -115,11 +116,12 @@ class Job:
 
 
 def recorded_launches(setting: Setting, variant: CallVariant) -> list[tuple[str, Launch]]:
-    """("forward" or "backward", launch) of a call of 512 x 128 tokens, few 32 x 128, with a mask, or packed.
+    """("forward" or "backward", launch) of a call of 512 sequences, few 32, with a mask, or packed.
 
     Under autocast, which is to the setting's dtype, states and parameters are float32.
     """
-    dtype, embed_dim, batch, length = DTYPES[setting.dtype], setting.embed_dim, 32 if variant.few else 512, 128
+    dtype, embed_dim = DTYPES[setting.dtype], setting.embed_dim
+    batch, length = 32 if variant.few else 512, variant.length
     if variant.autocast is not None:
         variant, dtype = replace(variant, autocast=dtype), torch.float32
 

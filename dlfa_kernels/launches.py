@@ -5,6 +5,7 @@ On the meta device launches are never made, but can be recorded: so they are ins
 
 from __future__ import annotations
 
+import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
@@ -12,8 +13,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from triton.runtime.errors import OutOfResources
 
 from .overrides import overrides
+
+logger = logging.getLogger(__name__)
 
 
 def specialization_of(value: Tensor | int | None) -> tuple[Any, ...] | None:
@@ -68,11 +72,22 @@ class Launch(NamedTuple):
             return None
         compiled = self.compiled.get(key)
         if compiled is None:
-            compiled = self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
-            self.compiled[key] = compiled
+            compiled = self.compiled[key] = self._compile_and_run()
         else:
             compiled[(*self.grid, 1, 1)](*self.arguments.values(), *self.constants.values())
         return compiled
+
+    def _compile_and_run(self) -> Any:
+        """Launch as Triton does, with fewer pipeline stages than asked for where a device has no room for all."""
+        try:
+            return self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
+        except OutOfResources as error:
+            # tiles that are being tried or tested are to fail
+            if self.num_stages == 1 or overrides().tiles is not None:
+                raise
+            fewer = self.num_stages - 1
+            logger.warning("%s: %s; launched with %d pipeline stages", self.kernel.__name__, error, fewer)
+            return self._replace(num_stages=fewer)._compile_and_run()
 
 
 def _compile(launches: list[Launch]) -> None:

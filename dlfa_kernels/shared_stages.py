@@ -14,7 +14,7 @@ from .kernels.pool import pool_kernel
 from .kernels.weight_grads import weight_grads_kernel
 from .results import BackwardResult, ForwardResult
 from .rounding import cdiv
-from .tiles import Tile
+from .tiles import Tile, context_that_fits
 
 # Sequences of more tiles than this are pooled by a launch of their own before the context.
 TILES_POOLED_BY_CONTEXT = 4
@@ -76,6 +76,8 @@ def add_context(call: Call, group: Group, arguments: dict[str, Any], *, backward
     if arguments["context_ptr"] is None:
         _add_products(call, group, arguments, one, backward, pooled, squeeze=True)
     elif call.embed_dim * call.squeeze_dim <= WEIGHTS_OF_ONE_LAUNCH:
+        added_up = 1 if pooled else arguments["tiles_per_sequence"]
+        both = context_that_fits(both, call.embed_dim, call.squeeze_dim, added_up)
         _add_products(call, group, arguments, both, backward, pooled, squeeze=True, expand=True)
     else:
         _add_products(call, group, arguments, one, backward, pooled, squeeze=True)

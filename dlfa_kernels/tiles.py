@@ -302,6 +302,22 @@ def choose_tiles(
     )
 
 
+def context_that_fits(tile: Tile, embed_dim: int, squeeze_dim: int, tiles_per_sequence: int) -> Tile:
+    """The context's tile for both of its products, made smaller where its operands would not fit in shared memory.
+
+    Args:
+        tile: of the bucket.
+        embed_dim: E.
+        squeeze_dim: H.
+        tiles_per_sequence: whose sums a program adds up, a block of E of all of them at a time; 1 of pooled rows.
+    """
+    if embed_dim <= 64 and squeeze_dim > tile.held_h:  # E in one block: what is pipelined is the loop over parts of H
+        tile = replace(tile, num_stages=min(2, tile.num_stages))
+    if tiles_per_sequence > 2 and tile.held_h > 192:
+        tile = replace(tile, block_e=min(64, tile.block_e))
+    return tile
+
+
 @cache
 def with_one_slot(tiles: Tiles) -> Tiles:
     """The same tiles, one slot to a squeeze program, which then has room for blocks of twice the channels."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from triton.runtime.errors import OutOfResources
 
 from dlfa_kernels.launches import Launch
 
@@ -35,10 +36,17 @@ _compiled: dict[tuple[str, str], Compiled] = {}  # by architecture and `code_key
 
 
 def compiled(launch: Launch, architecture: str) -> Compiled:
-    """What a launch is compiled to; each kind once."""
+    """What a launch is compiled to; each kind once.
+
+    Raises:
+        OutOfResources: it takes more shared memory than there is.
+    """
     key = architecture, code_key(launch)
     if key not in _compiled:
-        made, names = compile_launch(launch, CHIPS[architecture])
+        chip = CHIPS[architecture]
+        made, names = compile_launch(launch, chip)
+        if made.metadata.shared > chip.shared_limit:
+            raise OutOfResources(made.metadata.shared, chip.shared_limit, "shared memory")
         _compiled[key] = Compiled(Code(parse(made.asm["ptx"])), names, made.metadata.shared)
     return _compiled[key]
 

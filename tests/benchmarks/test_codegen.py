@@ -179,6 +179,24 @@ def test_squeezes_wider_than_a_program_holds_fit(tmp_path: Path) -> None:
     assert sum(row["kernel"] == "context" for row in rows) == 4
 
 
+def test_the_context_of_sequences_of_four_tiles_fits(tmp_path: Path) -> None:
+    options = ("--arch", "sm_90", "--dtype", "bfloat16", "--embed-dim", "1024", "--reduction", "4")
+    rows = compiled(tmp_path, *options, "--call", "gate k=1 padded T=512", "--kernel", "context")
+    assert [row["pass"] for row in rows] == ["forward", "backward"]
+    assert complaints(rows) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100", "sm_120"])
+def test_shared_memory_holds_every_size(tmp_path: Path, arch: str, dtype: str) -> None:
+    """Widths at which tiles change, and squeezes as wide as E and wider."""
+    widths = [option for embed_dim in (8, 64, 320, 768, 1024, 2560) for option in ("--embed-dim", str(embed_dim))]
+    calls = [option for length in ("", " T=512") for option in ("--call", f"gate k=1 padded{length}")]
+    rows = compiled(tmp_path, "--arch", arch, "--dtype", dtype, *widths, "--reduction", "1", "--reduction", "4", *calls)
+    assert [row for row in rows if row["shared_bytes"] > row["shared_limit"]] == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
@@ -225,4 +243,4 @@ def test_unknown_kernel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     options = ["--json", str(tmp_path / "rows.json"), "--kernel", "fuse", "--call", "gate k=1 padded"]
     result = CliRunner().invoke(codegen.app, options)
     assert result.exit_code == 2
-    assert "must be one of context, expand, inputs, reduce, squeeze, weights, got 'fuse'" in result.output
+    assert "must be one of context, expand, input_grads, reduce, squeeze, weight_grads, got 'fuse'" in result.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from itertools import product
 from typing import Any
@@ -14,6 +15,7 @@ pytest.importorskip("triton", reason="triton is there on Linux only")
 
 from triton.backends.compiler import GPUTarget
 from triton.compiler import make_backend
+from triton.runtime.errors import OutOfResources
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from dlfa_kernels import FusedAIF, full_passes
@@ -130,6 +132,38 @@ def test_tokens_too_far_apart_for_offsets_of_32_bits_are_copied(too_far: bool, k
         full_passes.forward(states, None, weights, None, None, "gate", "relu", states.dtype)
     strides = [launch.arguments["x_row_stride"] for launch in launches if "x_row_stride" in launch.arguments]
     assert strides == [24 if too_far else stride] * 2
+
+
+class ShortOfMemory:
+    """A kernel that a device has room for with few pipeline stages."""
+
+    __name__ = "short_kernel"
+
+    def __init__(self, most_stages: int) -> None:
+        self.most_stages = most_stages
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        def launch(*, num_stages: int, **_: object) -> str:
+            if num_stages > self.most_stages:
+                raise OutOfResources(num_stages << 16, self.most_stages << 16, "shared memory")
+            return f"with {num_stages} stages"
+
+        return launch
+
+
+def test_what_does_not_fit_is_launched_with_fewer_stages(caplog: pytest.LogCaptureFixture) -> None:
+    compiled: dict[Any, Any] = {}
+    launch = Launch(ShortOfMemory(1), (1,), {}, {}, num_warps=4, num_stages=3, compiled=compiled)
+    with caplog.at_level(logging.WARNING, logger="dlfa_kernels.launches"):
+        assert launch.run(("key",)) == compiled["key",] == "with 1 stages"
+    assert [record.getMessage().split("; ")[1] for record in caplog.records] == [
+        "launched with 2 pipeline stages", "launched with 1 pipeline stages"
+    ]  # fmt: skip
+    never = Launch(ShortOfMemory(0), (1,), {}, {}, num_warps=4, num_stages=2, compiled={})
+    with pytest.raises(OutOfResources, match="shared memory"):
+        never.run(("key",))
+    with using_tiles(choose_tiles(24, 16, torch.float32)), pytest.raises(OutOfResources):
+        launch._replace(compiled={}).run(("key",))  # a tile that is tried counts as it is
 
 
 def test_what_a_block_changes_ends_with_an_error_too() -> None:

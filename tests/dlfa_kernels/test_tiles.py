@@ -73,7 +73,7 @@ def test_an_unknown_architecture_is_logged(caplog: pytest.LogCaptureFixture) -> 
     "sizes",
     [
         {"squeeze": {"block_t": 32}, "reduce": {"block_t": 128}, "input_grads": {"block_t": 16, "block_e": 16}},
-        {"squeeze": {"block_t": 128, "block_e": 128}, "expand": {"block_t": 32}, "reduce": {"block_e": 16}},
+        {"squeeze": {"block_t": 64, "block_e": 128}, "expand": {"block_t": 32}, "reduce": {"block_e": 16}},
         {"input_grads": {"block_t": 128, "block_e": 64}, "tap_grads": {"block_t": 32}, "expand": {"block_e": 128}},
         {"squeeze": {"block_t": 32, "slots": 2}, "expand": {"block_t": 64}},
         {"context": {"block_t": 32, "block_h": 16}, "weight_grads": {"block_t": 32, "block_h": 16}},
