@@ -14,17 +14,19 @@ through the registered operator only where a mode, transform, tracer or profiler
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import full_passes, token_passes
+from . import passes
 from .backends import resolve_backend
+from .call import Settings
 from .flop_counts import register_flop_counts
+from .operands import Inputs
 from .parameters import AIFWeights
-from .results import BackwardResult, ForwardResult, empty_backward
+from .results import ForwardResult, empty_backward
 
 _INPUTS = ("Tensor last", "Tensor? lower", *(f"Tensor {name}" for name in AIFWeights._fields),
            "Tensor? mask", "Tensor? cu_seqlens")  # fmt: skip
@@ -37,17 +39,29 @@ library = torch.library.Library(NAMESPACE, "DEF")
 ops = getattr(torch.ops, NAMESPACE)
 
 
-class _Passes(Protocol):
-    """A module with the host side of one input form."""
+def _inputs_of(arguments: Sequence[Any], dz: Tensor | None = None) -> Inputs:
+    """What an operator's arguments begin with, but for dz."""
+    last, lower, *rest = arguments[: len(_INPUTS)]
+    *weights, mask, cu_seqlens = rest
+    return Inputs(last, lower, dz, mask, cu_seqlens, AIFWeights._make(weights))
 
-    forward: Any
-    backward: Any
-    empty_forward: Any
+
+def _settings_of_forward(last: Tensor, fuse: str, activation: str, product_dtype: torch.dtype) -> Settings:
+    return Settings(fuse, activation, product_dtype)
 
 
-def _split(inputs: Sequence[Any]) -> tuple[Tensor, Tensor | None, AIFWeights, Tensor | None, Tensor | None]:
-    last, lower, *rest = inputs
-    return last, lower, AIFWeights._make(rest[:_WEIGHT_COUNT]), rest[_WEIGHT_COUNT], rest[_WEIGHT_COUNT + 1]
+def _settings_of_backward(last: Tensor, saved: ForwardResult, fuse: str, activation: str, needs_dx: bool) -> Settings:
+    return Settings(fuse, activation, saved.squeezed.dtype, needs_dx=needs_dx)
+
+
+def _settings_of_token_forward(last: Tensor, token: int, fuse: str, activation: str) -> Settings:
+    return Settings(fuse, activation, last.dtype, token)
+
+
+def _settings_of_token_backward(
+    last: Tensor, saved: ForwardResult, token: int, fuse: str, activation: str, needs_dx: bool
+) -> Settings:
+    return Settings(fuse, activation, last.dtype, token, needs_dx)
 
 
 def _refuse_double_backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, ...]:
@@ -97,7 +111,11 @@ def _can_skip_dispatcher(tensors: Sequence[Tensor | None]) -> bool:
 
 
 def _register(
-    name: str, settings: tuple[str, ...], passes: _Passes, forward_settings: tuple[str, ...] = ()
+    name: str,
+    settings: tuple[str, ...],
+    forward_settings: tuple[str, ...],
+    of_forward: Callable[..., Settings],
+    of_backward: Callable[..., Settings],
 ) -> Callable[..., Tensor]:
     """Define the operators `name` and `name`_backward over the passes of one input form.
 
@@ -111,24 +129,23 @@ def _register(
     fuse_setting = len(settings) - 2  # settings end with fuse, activation
 
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        if arguments[0].device.type == "cpu":
-            resolve_backend("triton", arguments[0])
-        return tuple(passes.forward(*_split(arguments[:tensors]), *arguments[tensors:]))
+        inputs = _inputs_of(arguments)
+        if inputs.last.device.type == "cpu":
+            resolve_backend("triton", inputs.last)
+        return passes.forward(inputs, of_forward(inputs.last, *arguments[tensors:])).tensors
 
     def forward_fake(*arguments: Any) -> tuple[Tensor, ...]:
-        last, _, weights, _, cu_seqlens = _split(arguments[:tensors])
-        return tuple(passes.empty_forward(last, weights, cu_seqlens, *arguments[tensors + len(settings) :]))
+        inputs = _inputs_of(arguments)
+        return passes.empty_forward(inputs, of_forward(inputs.last, *arguments[tensors:])).tensors
 
     def backward(dz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-        inputs, saved = arguments[:tensors], arguments[tensors : tensors + len(_SAVED)]
-        earlier, others = ForwardResult._make(saved), arguments[tensors + len(_SAVED) :]
-        result: BackwardResult = passes.backward(dz, *_split(inputs), earlier, *others)
-        return result.tensors
+        inputs, saved = _inputs_of(arguments, dz), ForwardResult._make(arguments[tensors : tensors + len(_SAVED)])
+        others = of_backward(inputs.last, saved, *arguments[tensors + len(_SAVED) :])
+        return passes.backward(inputs, others, saved).tensors
 
     def backward_fake(dz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-        last, _, weights, _, _ = _split(arguments[:tensors])
-        fuse, _, needs_dx = arguments[-3:]
-        return empty_backward(last, weights, fuse, needs_dx).tensors
+        inputs, saved = _inputs_of(arguments, dz), ForwardResult._make(arguments[tensors : tensors + len(_SAVED)])
+        return empty_backward(inputs, of_backward(inputs.last, saved, *arguments[tensors + len(_SAVED) :])).tensors
 
     class Differentiated(torch.autograd.Function):
         """The forward below autograd, and the backward operator, or what implements it, as its derivative."""
@@ -213,9 +230,17 @@ def _register(
     torch.library.register_fake(f"{NAMESPACE}::{name}_backward", backward_fake, lib=library)
     library.impl(name, autograd, "Autograd", with_keyset=True)
     torch.library.register_autograd(f"{NAMESPACE}::{name}_backward", _refuse_double_backward, lib=library)
-    register_flop_counts(getattr(ops, name), getattr(ops, f"{name}_backward"), token=passes is token_passes)
+    register_flop_counts(getattr(ops, name), getattr(ops, f"{name}_backward"), token="SymInt token" in settings)
     return call
 
 
-aif = _register("aif", ("str fuse", "str activation"), full_passes, ("ScalarType product_dtype",))
-aif_token = _register("aif_token", ("SymInt token", "str fuse", "str activation"), token_passes)
+aif = _register(
+    "aif", ("str fuse", "str activation"), ("ScalarType product_dtype",), _settings_of_forward, _settings_of_backward
+)
+aif_token = _register(
+    "aif_token",
+    ("SymInt token", "str fuse", "str activation"),
+    (),
+    _settings_of_token_forward,
+    _settings_of_token_backward,
+)

@@ -16,9 +16,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
-from dlfa_kernels import FusedAIF, full_passes
+from dlfa_kernels import FusedAIF, passes
+from dlfa_kernels.call import Settings
 from dlfa_kernels.launches import Launch, specialised
-from dlfa_kernels.operands import MAX_ROW_STRIDE
+from dlfa_kernels.operands import MAX_ROW_STRIDE, Inputs
 from dlfa_kernels.overrides import overrides, record_launches, using_l2_share, using_tiles
 from dlfa_kernels.tiles import choose_tiles
 
@@ -109,7 +110,7 @@ def test_other_lengths_compile_nothing_more(form: str) -> None:
     for length in (1000, 1100, 1231):
         states = torch.empty((2, length, 24) if form == "padded" else (length, 24), device="meta")
         with record_launches("sm_90") as launches:
-            full_passes.forward(states, None, weights, None, starts, "gate", "relu", states.dtype)
+            passes.forward(Inputs(states, None, None, None, starts, weights), Settings("gate", "relu", states.dtype))
         kinds.append([(launch.kernel, launch.constants, specialised_arguments(launch)) for launch in launches])
     assert len(kinds[0]) == 4
     assert kinds[0] == kinds[1] == kinds[2]
@@ -117,9 +118,10 @@ def test_other_lengths_compile_nothing_more(form: str) -> None:
 
 @pytest.mark.parametrize(("stride", "read"), [(MAX_ROW_STRIDE, MAX_ROW_STRIDE), (MAX_ROW_STRIDE + 1, 24)])
 def test_tokens_too_far_apart_for_offsets_of_32_bits_are_copied(stride: int, read: int) -> None:
+    weights = FusedAIF(24, device="meta").weights
     states = torch.empty_strided((1, 2, 24), (2 * stride, stride, 1), device="meta")
     with record_launches("sm_90") as launches:
-        full_passes.forward(states, None, FusedAIF(24, device="meta").weights, None, None, "gate", "relu", states.dtype)
+        passes.forward(Inputs(states, None, None, None, None, weights), Settings("gate", "relu", states.dtype))
     strides = [launch.arguments["x_row_stride"] for launch in launches if "x_row_stride" in launch.arguments]
     assert strides == [read] * 2
 
