@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from dlfa_kernels import full_passes, token_passes
+from dlfa_kernels import passes
+from dlfa_kernels.call import Settings
 from dlfa_kernels.operands import Inputs
 from dlfa_kernels.overrides import using_l2_share
 from dlfa_kernels.parameters import AIFWeights, weight_shapes
@@ -54,18 +55,15 @@ def meta_weights(embed_dim: int, squeeze_dim: int, kernel_size: int) -> AIFWeigh
 
 def run_forward(variant: CallVariant, inputs: Inputs) -> ForwardResult:
     """The forward launches of a call; relu throughout."""
-    arguments = (inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens)
-    if variant.token is None:
-        with using_l2_share(variant.l2_share):
-            return full_passes.forward(*arguments, variant.fuse, "relu", variant.autocast or inputs.last.dtype)
-    return token_passes.forward(*arguments, variant.token, variant.fuse, "relu")
+    with using_l2_share(variant.l2_share):
+        return passes.forward(inputs._replace(dz=None), _settings(variant, inputs))
 
 
 def run_backward(variant: CallVariant, inputs: Inputs, saved: ForwardResult) -> BackwardResult:
     """The backward launches that follow `run_forward`; needs `inputs.dz`."""
-    assert inputs.dz is not None
-    arguments = (inputs.dz, inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens, saved)
-    if variant.token is None:
-        with using_l2_share(variant.l2_share):
-            return full_passes.backward(*arguments, variant.fuse, "relu", not variant.frozen)
-    return token_passes.backward(*arguments, variant.token, variant.fuse, "relu", not variant.frozen)
+    with using_l2_share(variant.l2_share):
+        return passes.backward(inputs, _settings(variant, inputs)._replace(needs_dx=not variant.frozen), saved)
+
+
+def _settings(variant: CallVariant, inputs: Inputs) -> Settings:
+    return Settings(variant.fuse, "relu", variant.autocast or inputs.last.dtype, variant.token)

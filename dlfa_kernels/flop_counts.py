@@ -16,13 +16,17 @@ from typing import Any
 
 from torch.utils.flop_counter import register_flop_formula
 
-_SQUEEZE_WEIGHT, _CU_SEQLENS = 2, 11  # of the operators' inputs
+
+def _named(operator: Any, arguments: Sequence[Any]) -> dict[str, Any]:
+    """The arguments of an operator, tensors by their shapes, by the names in its schema."""
+    names = [argument.name for argument in operator.default._schema.arguments]
+    return dict(zip(names, arguments, strict=True))
 
 
-def _sizes(inputs: Sequence[Any], token: bool) -> tuple[int, int, int, int]:
-    """N, B, E H and k of the shapes of an operator's inputs."""
-    last, cu_seqlens = inputs[0], inputs[_CU_SEQLENS]
-    squeeze_dim, embed_dim, kernel_size = inputs[_SQUEEZE_WEIGHT]
+def _sizes(inputs: dict[str, Any], token: bool) -> tuple[int, int, int, int]:
+    """N, B, E H and k of an operator's arguments."""
+    last, cu_seqlens = inputs["last"], inputs["cu_seqlens"]
+    squeeze_dim, embed_dim, kernel_size = inputs["local_squeeze_weight"]
     batch = last[0] if cu_seqlens is None else cu_seqlens[0] - 1
     return batch if token else prod(last[:-1]), batch, embed_dim * squeeze_dim, kernel_size
 
@@ -30,13 +34,14 @@ def _sizes(inputs: Sequence[Any], token: bool) -> tuple[int, int, int, int]:
 def register_flop_counts(forward: Any, backward: Any, token: bool) -> None:
     """Tell torch the operations of the operators `forward` and `backward` of an input form, with `token` or without."""
 
-    def forward_flops(*inputs: Any, **_: Any) -> int:
-        tokens, batch, weight, kernel_size = _sizes(inputs, token)
+    def forward_flops(*arguments: Any, **_: Any) -> int:
+        tokens, batch, weight, kernel_size = _sizes(_named(forward, arguments), token)
         return 2 * tokens * weight * (kernel_size + 1) + 4 * batch * weight
 
-    def backward_flops(dz: Any, *inputs: Any, **_: Any) -> int:
+    def backward_flops(*arguments: Any, **_: Any) -> int:
+        inputs = _named(backward, arguments)
         tokens, batch, weight, kernel_size = _sizes(inputs, token)
-        needs_dx = int(inputs[-1])
+        needs_dx = int(inputs["needs_dx"])
         local = (1 if token else 2) + 2 + kernel_size * (1 + needs_dx)
         return 2 * tokens * weight * local + 2 * batch * weight * (3 + needs_dx)
 

@@ -1,4 +1,4 @@
-"""Host side of the padded and the packed form: buffers, grids and launches of one forward and one backward pass.
+"""Stages of the padded and the packed form: buffers, grids and launches of one forward and one backward pass.
 
 Stages follow each other group of sequences by group (see `groups`), all groups in one order on one stream. Nothing here
 reads a value back from the device.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
 from .call import Call, Settings
 from .device import multiprocessors
@@ -19,30 +18,20 @@ from .kernels.reduce import reduce_kernel
 from .kernels.squeeze import squeeze_kernel
 from .kernels.tap_grads import tap_grads_kernel
 from .operands import Inputs, sequence_count
-from .parameters import AIFWeights
-from .replays import launch_stages
-from .results import BackwardResult, ForwardResult, empty_backward
+from .results import BackwardResult, ForwardResult
 from .rounding import cdiv
 from .shared_stages import add_context, add_forward_context, add_pooling, add_weight_grads
 
 
-def empty_forward(
-    last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None, product_dtype: torch.dtype
-) -> ForwardResult:
-    """Buffers of a forward pass; also its shapes, for tracing.
-
-    Args:
-        last: (B, T, E), or (N, E) with `cu_seqlens`.
-        weights: the eight parameters.
-        cu_seqlens: (B+1,) int32, of the packed form.
-        product_dtype: the dtype of `squeezed`.
-    """
-    batch, rows = sequence_count(last, cu_seqlens), math.prod(last.shape[:-1])
-    embed_dim, squeeze_dim, device = last.shape[-1], weights.local_squeeze_weight.shape[0], last.device
+def empty_forward(inputs: Inputs, settings: Settings) -> ForwardResult:
+    """Buffers of a forward pass; also its shapes, for tracing. z is as last, `squeezed` in the dtype of products."""
+    last = inputs.last
+    batch, rows = sequence_count(last, inputs.cu_seqlens), math.prod(last.shape[:-1])
+    embed_dim, squeeze_dim, device = last.shape[-1], inputs.weights.local_squeeze_weight.shape[0], last.device
     pooled = torch.empty(batch, embed_dim, dtype=torch.float32, device=device)
     return ForwardResult(
         z=torch.empty_like(last, memory_format=torch.contiguous_format),
-        squeezed=torch.empty(rows, squeeze_dim, dtype=product_dtype, device=device),
+        squeezed=torch.empty(rows, squeeze_dim, dtype=settings.product_dtype, device=device),
         hidden=torch.empty(batch, squeeze_dim, dtype=torch.float32, device=device),
         pooled=pooled,
         context=torch.empty_like(pooled),
@@ -50,36 +39,11 @@ def empty_forward(
     )
 
 
-def forward(
-    last: Tensor,
-    lower: Tensor | None,
-    weights: AIFWeights,
-    mask: Tensor | None,
-    cu_seqlens: Tensor | None,
-    fuse: str,
-    activation: str,
-    product_dtype: torch.dtype,
-) -> ForwardResult:
-    """z of the padded or packed form in three launches a group.
+def forward_stages(call: Call, result: ForwardResult) -> None:
+    """Add what fills `result`: three launches a group.
 
     One more where sequences are long or packed, and one where E H exceeds 2^18 (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`).
-
-    Args:
-        last, lower, weights, mask, cu_seqlens, fuse, activation: as `fused_aif` takes them, checked.
-        product_dtype: the dtype in which products over tokens are taken, here and in the backward.
-
-    Returns:
-        z, (B, T, E) or (N, E), and what the backward needs.
     """
-    inputs = Inputs(last, lower, None, mask, cu_seqlens, weights)
-    result = empty_forward(last, weights, cu_seqlens, product_dtype)
-    if last.numel() == 0:
-        return result.zero_()
-    launch_stages(_forward_stages, inputs, Settings(fuse, activation, product_dtype), result)
-    return result
-
-
-def _forward_stages(call: Call, result: ForwardResult) -> None:
     squeeze, expand = call.tiles.squeeze, call.tiles.expand
     slot_count = len(call.slots(squeeze.block_t)) + squeeze.slots - 1  # the last program may have some too many
     sums, counts = call.empty(slot_count, call.embed_dim), call.empty(slot_count, dtype=torch.int32)
@@ -113,39 +77,12 @@ def _forward_stages(call: Call, result: ForwardResult) -> None:
         )  # fmt: skip
 
 
-def backward(
-    dz: Tensor,
-    last: Tensor,
-    lower: Tensor | None,
-    weights: AIFWeights,
-    mask: Tensor | None,
-    cu_seqlens: Tensor | None,
-    saved: ForwardResult,
-    fuse: str,
-    activation: str,
-    needs_dx: bool = True,
-) -> BackwardResult:
-    """All gradients in three launches a group and one at the end.
+def backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -> None:
+    """Add what fills `result`, all gradients: three launches a group and one at the end.
 
     One more a group where sequences are long or packed, one more where E H exceeds 2^18 and dx is needed, and one for
     kernel sizes over 1.
-
-    Args:
-        dz: gradient of z, in its shape and dtype.
-        last, lower, weights, mask, cu_seqlens, fuse, activation: as of the forward.
-        saved: what the forward returned; its z is not read.
-        needs_dx: whether dx and dy are made; the parameters' gradients always are.
     """
-    inputs = Inputs(last, lower, dz, mask, cu_seqlens, weights)
-    result = empty_backward(last, weights, fuse, needs_dx)
-    if last.numel() == 0:
-        return result.zero_()
-    settings = Settings(fuse, activation, saved.squeezed.dtype, needs_dx=needs_dx)
-    launch_stages(_backward_stages, inputs, settings, saved, result)
-    return result
-
-
-def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -> None:
     reduce, input_grads, tap_grads = call.tiles.reduce, call.tiles.input_grads, call.tiles.tap_grads
     slot_count = len(call.slots(reduce.block_t))
     sums, counts = call.empty(slot_count, call.embed_dim), call.empty(slot_count, dtype=torch.int32)

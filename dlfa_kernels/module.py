@@ -9,7 +9,7 @@ from .backends import BACKENDS
 from .branches import AIFBranches
 from .checks import FUSE_MODES, check_inputs, check_one_of
 from .functional import fused_aif
-from .reference import aif_output
+from .reference import aif_terms
 
 
 class FusedAIF(AIFBranches):
@@ -116,7 +116,8 @@ class FusedAIF(AIFBranches):
         """
         weights = self.weights
         check_inputs(last, lower, weights, mask, cu_seqlens, token, self.fuse, self.activation)
-        return aif_output(last, lower, weights, mask, cu_seqlens, token, self.fuse, self.activation, output="gate")
+        terms = aif_terms(last, lower, weights, mask, cu_seqlens, token, self.fuse, self.activation)
+        return terms.shaped(torch.sigmoid(terms.logits))
 
     def extra_repr(self) -> str:
         """The settings, for printing."""

@@ -14,22 +14,25 @@ through the registered operator only where a mode, transform, tracer or profiler
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import full_passes, token_passes
+from . import passes
 from .backends import resolve_backend
+from .call import Settings
 from .flop_counts import register_flop_counts
+from .operands import Inputs
 from .parameters import AIFWeights
-from .results import BackwardResult, ForwardResult, empty_backward
+from .results import ForwardResult, empty_backward
 
 _INPUTS = ("Tensor last", "Tensor? lower", *(f"Tensor {name}" for name in AIFWeights._fields),
            "Tensor? mask", "Tensor? cu_seqlens")  # fmt: skip
 _SAVED = tuple(f"Tensor {name}" for name in ForwardResult._fields)
-_WEIGHT_COUNT = len(AIFWeights._fields)
+_GRADIENTS = ("dx", "dy", *AIFWeights._fields)
 
 # A namespace can be defined once a process, and the installed package may be there beside a copy of it.
 NAMESPACE = "dlfa" if __package__ == "dlfa_kernels" else str(__package__).replace(".", "_")
@@ -37,17 +40,80 @@ library = torch.library.Library(NAMESPACE, "DEF")
 ops = getattr(torch.ops, NAMESPACE)
 
 
-class _Passes(Protocol):
-    """A module with the host side of one input form."""
+class _Form(NamedTuple):
+    """The operators `name` and `name`_backward of an input form: what they take besides tensors, and its `Settings`."""
 
-    forward: Any
-    backward: Any
-    empty_forward: Any
+    name: str
+    settings: tuple[str, ...]  # of both, as in a schema; the last two are fuse and activation
+    forward_settings: tuple[str, ...]  # of the forward, after these; they show in what it saves
+    settings_of_forward: Callable[..., Settings]  # of last, and what the forward takes besides tensors
+    settings_of_backward: Callable[..., Settings]  # of last, what was saved, and what the backward takes besides
+
+    @property
+    def forward(self) -> Any:
+        """The forward operator."""
+        return getattr(ops, self.name).default
+
+    @property
+    def backward(self) -> Any:
+        """The backward operator."""
+        return getattr(ops, f"{self.name}_backward").default
 
 
-def _split(inputs: Sequence[Any]) -> tuple[Tensor, Tensor | None, AIFWeights, Tensor | None, Tensor | None]:
-    last, lower, *rest = inputs
-    return last, lower, AIFWeights._make(rest[:_WEIGHT_COUNT]), rest[_WEIGHT_COUNT], rest[_WEIGHT_COUNT + 1]
+_FULL = _Form(
+    "aif",
+    ("str fuse", "str activation"),
+    ("ScalarType product_dtype",),
+    lambda last, fuse, activation, product_dtype: Settings(fuse, activation, product_dtype),
+    lambda last, saved, fuse, activation, needs_dx: Settings(fuse, activation, saved.squeezed.dtype, None, needs_dx),
+)
+_TOKEN = _Form(
+    "aif_token",
+    ("SymInt token", "str fuse", "str activation"),
+    (),
+    lambda last, token, fuse, activation: Settings(fuse, activation, last.dtype, token),
+    lambda last, saved, token, fuse, activation, needs_dx: Settings(fuse, activation, last.dtype, token, needs_dx),
+)
+
+
+def _of_forward(form: _Form, arguments: Sequence[Any]) -> tuple[Inputs, Settings]:
+    """What the arguments of a forward operator are to the passes."""
+    last, lower, *weights, mask, cu_seqlens = arguments[: len(_INPUTS)]
+    inputs = Inputs(last, lower, None, mask, cu_seqlens, AIFWeights._make(weights))
+    return inputs, form.settings_of_forward(last, *arguments[len(_INPUTS) :])
+
+
+def _of_backward(form: _Form, arguments: Sequence[Any]) -> tuple[Inputs, Settings, ForwardResult]:
+    """What the arguments of a backward operator are to the passes."""
+    end = 1 + len(_INPUTS)
+    dz, last, lower, *weights, mask, cu_seqlens = arguments[:end]
+    # contiguous, as the forward made them and kernels read them, whatever hooks on saved tensors gave back
+    saved = ForwardResult._make(tensor.contiguous() for tensor in arguments[end : end + len(_SAVED)])
+    inputs = Inputs(last, lower, dz, mask, cu_seqlens, AIFWeights._make(weights))
+    return inputs, form.settings_of_backward(last, saved, *arguments[end + len(_SAVED) :]), saved
+
+
+def _forward(form: _Form, *arguments: Any) -> tuple[Tensor, ...]:
+    """Implements the forward operator."""
+    inputs, settings = _of_forward(form, arguments)
+    if inputs.last.device.type == "cpu":
+        resolve_backend("triton", inputs.last)
+    return tuple(passes.forward(inputs, settings))
+
+
+def _forward_fake(form: _Form, *arguments: Any) -> tuple[Tensor, ...]:
+    inputs, settings = _of_forward(form, arguments)
+    return tuple(passes.input_form(settings).empty_forward(inputs, settings))
+
+
+def _backward(form: _Form, *arguments: Any) -> tuple[Tensor, ...]:
+    """Implements the backward operator."""
+    return passes.backward(*_of_backward(form, arguments)).tensors
+
+
+def _backward_fake(form: _Form, *arguments: Any) -> tuple[Tensor, ...]:
+    inputs, settings, _ = _of_backward(form, arguments)
+    return empty_backward(inputs, settings).tensors
 
 
 def _refuse_double_backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, ...]:
@@ -96,128 +162,109 @@ def _can_skip_dispatcher(tensors: Sequence[Tensor | None]) -> bool:
     )
 
 
-def _register(
-    name: str, settings: tuple[str, ...], passes: _Passes, forward_settings: tuple[str, ...] = ()
-) -> Callable[..., Tensor]:
-    """Define the operators `name` and `name`_backward over the passes of one input form.
+class FusedAIFFunction(torch.autograd.Function):
+    """What `run` makes of the inputs of `form`'s forward operator, with its backward, or what implements it, behind it.
 
-    The forward takes `forward_settings` after `settings`; they show in what it saves.
-
-    Returns:
-        A function of the forward operator's arguments, which returns its z; by the operator unless
-        `_can_skip_dispatcher`.
+    Returned is z; the other results, which are no function of the inputs to autograd, are appended to `saved`.
     """
-    tensors = len(_INPUTS)
-    fuse_setting = len(settings) - 2  # settings end with fuse, activation
 
-    def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        if arguments[0].device.type == "cpu":
-            resolve_backend("triton", arguments[0])
-        return tuple(passes.forward(*_split(arguments[:tensors]), *arguments[tensors:]))
+    @staticmethod
+    def forward(
+        ctx: Any, form: _Form, run: Callable[..., tuple[Tensor, ...]], saved: list[Tensor], *inputs: Any
+    ) -> Tensor:
+        z, *others = run(*inputs)
+        saved += others
+        ctx.form = form
+        ctx.settings = inputs[len(_INPUTS) :][: len(form.settings)]
+        # Made under torch.inference_mode, as by a frozen encoder, a tensor cannot be saved itself.
+        given = [
+            value.clone() if value is not None and value.is_inference() else value for value in inputs[: len(_INPUTS)]
+        ]
+        # z itself is not read by the backward: an empty tensor stands for it, so that z need not be kept.
+        ctx.save_for_backward(*given, z.new_empty(0), *others)
+        ctx.set_materialize_grads(False)
+        return z
 
-    def forward_fake(*arguments: Any) -> tuple[Tensor, ...]:
-        last, _, weights, _, cu_seqlens = _split(arguments[:tensors])
-        return tuple(passes.empty_forward(last, weights, cu_seqlens, *arguments[tensors + len(settings) :]))
+    @staticmethod
+    def backward(ctx: Any, dz: Tensor | None) -> tuple[Tensor | None, ...]:
+        if dz is None:
+            return (None,) * len(ctx.needs_input_grad)
+        needs_dx = any(ctx.needs_input_grad[3:5])  # of last and lower, behind form, run and saved
+        values = (dz, *ctx.saved_tensors)  # read once: activation checkpointing recomputes it at each reading
+        # With create_graph=True the operator's own autograd refuses a second derivative.
+        direct = not torch.is_grad_enabled() and _can_skip_dispatcher(values)
+        run = partial(_backward, ctx.form) if direct else ctx.form.backward
+        dx, dy, *weights = run(*values, *ctx.settings, needs_dx)
+        fuse, lower = ctx.settings[-2], values[2]
+        if not needs_dx:
+            dx = dy = None
+        elif lower is None:
+            dy = None
+        elif fuse == "gate":
+            dy = dx
+        gradients = (None, None, None, dx, dy, *weights)
+        return gradients + (None,) * (len(ctx.needs_input_grad) - len(gradients))
 
-    def backward(dz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-        inputs, saved = arguments[:tensors], arguments[tensors : tensors + len(_SAVED)]
-        # contiguous, as the forward made them and kernels read them, whatever hooks on saved tensors gave back
-        earlier = ForwardResult._make(tensor.contiguous() for tensor in saved)
-        others = arguments[tensors + len(_SAVED) :]
-        result: BackwardResult = passes.backward(dz, *_split(inputs), earlier, *others)
-        return result.tensors
 
-    def backward_fake(dz: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-        last, _, weights, _, _ = _split(arguments[:tensors])
-        fuse, _, needs_dx = arguments[-3:]
-        return empty_backward(last, weights, fuse, needs_dx).tensors
+def _differentiated(form: _Form, run: Callable[..., tuple[Tensor, ...]], inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """All that `run` makes of the inputs, z with its derivative where one is asked for."""
+    if torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs):
+        saved: list[Tensor] = []
+        z = FusedAIFFunction.apply(form, run, saved, *inputs)
+        return z, *saved
+    return run(*inputs)
 
-    class Differentiated(torch.autograd.Function):
-        """The forward below autograd, and the backward operator, or what implements it, as its derivative."""
 
-        @staticmethod
-        def forward(ctx: Any, run: Callable[..., tuple[Tensor, ...]], saved: list[Tensor], *inputs: Any) -> Tensor:
-            z, *others = run(*inputs)
-            saved += others
-            ctx.settings = inputs[tensors : tensors + len(settings)]
-            # Made under torch.inference_mode, as by a frozen encoder, a tensor cannot be saved itself.
-            given = [
-                value.clone() if value is not None and value.is_inference() else value for value in inputs[:tensors]
-            ]
-            # z itself is not read by the backward: an empty tensor stands for it, so that z need not be kept.
-            ctx.save_for_backward(*given, z.new_empty(0), *others)
-            ctx.set_materialize_grads(False)
-            return z
+def _autograd(form: _Form, keys: Any, *inputs: Any) -> tuple[Tensor, ...]:
+    """The forward operator's autograd.
 
-        @staticmethod
-        def backward(ctx: Any, dz: Tensor | None) -> tuple[Tensor | None, ...]:
-            undifferentiated = (None,) * (2 + len(settings) + len(forward_settings))  # the 2 are mask and cu_seqlens
-            if dz is None:
-                return (None,) * (4 + _WEIGHT_COUNT) + undifferentiated
-            needs_dx = any(ctx.needs_input_grad[2:4])
-            values = (dz, *ctx.saved_tensors)  # read once: activation checkpointing recomputes it at each reading
-            # With create_graph=True the operator's own autograd refuses a second derivative.
-            direct = not torch.is_grad_enabled() and _can_skip_dispatcher(values)
-            dx, dy, *weights = (backward if direct else backward_operator)(*values, *ctx.settings, needs_dx)
-            if not needs_dx:
-                dx = dy = None
-            elif values[2] is None:
-                dy = None
-            elif ctx.settings[fuse_setting] == "gate":
-                dy = dx
-            return None, None, dx, dy, *weights, *undifferentiated
+    As torch.library.register_autograd does it, without looking up the schema's defaults, of which there are none, at
+    every call: that takes the host longer than all checks of the arguments.
+    """
+    if forward_ad._current_level >= 0:
+        _refuse_forward_mode(inputs)
+    if torch._C._are_functorch_transforms_active() and torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs):
+        raise NotImplementedError(
+            "FusedAIF's kernels have no derivative by torch.func (grad, vjp, vmap over a backward); "
+            "use FusedAIF(backend='eager'), which has, or torch.autograd"
+        )
+    return _differentiated(form, partial(_below_autograd, form, keys), inputs)
 
-    def differentiated(run: Callable[..., tuple[Tensor, ...]], inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
-        if torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs):
-            saved: list[Tensor] = []  # what is no function of the inputs to autograd
-            z = Differentiated.apply(run, saved, *inputs)
-            return z, *saved
-        return run(*inputs)
 
-    # As torch.library.register_autograd does it, without looking up the schema's defaults, of which there are none, at
-    # every call: that takes the host longer than all checks of the arguments.
-    def autograd(keys: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        if forward_ad._current_level >= 0:
-            _refuse_forward_mode(inputs)
-        if (
-            torch._C._are_functorch_transforms_active()
-            and torch.is_grad_enabled()
-            and torch._C._any_requires_grad(*inputs)
-        ):
-            raise NotImplementedError(
-                "FusedAIF's kernels have no derivative by torch.func (grad, vjp, vmap over a backward); "
-                "use FusedAIF(backend='eager'), which has, or torch.autograd"
-            )
+def _below_autograd(form: _Form, keys: Any, *inputs: Any) -> tuple[Tensor, ...]:
+    with torch._C._AutoDispatchBelowAutograd():
+        outputs: tuple[Tensor, ...] = form.forward.redispatch(keys & torch._C._after_autograd_keyset, *inputs)
+    return outputs
 
-        def below(*inputs: Any) -> tuple[Tensor, ...]:
-            with torch._C._AutoDispatchBelowAutograd():
-                output: tuple[Tensor, ...] = operator.redispatch(keys & torch._C._after_autograd_keyset, *inputs)
-            return output
 
-        return differentiated(below, inputs)
-
-    def call(*inputs: Any) -> Tensor:
-        if _can_skip_dispatcher(inputs[:tensors]):
-            return differentiated(forward, inputs)[0]
-        return operator(*inputs)[0]
-
-    inputs, outputs = ", ".join(_INPUTS), ", ".join(["Tensor"] * len(_SAVED))
-    library.define(f"{name}({inputs}, {', '.join(settings + forward_settings)}) -> ({outputs})")
-    library.define(
-        f"{name}_backward(Tensor dz, {inputs}, {', '.join(_SAVED)}, {', '.join(settings)}, bool needs_dx)"
-        f" -> ({', '.join(['Tensor'] * (2 + _WEIGHT_COUNT))})"
-    )
-    operator, backward_operator = getattr(ops, name).default, getattr(ops, f"{name}_backward").default
+def _register(form: _Form) -> None:
+    """Define the two operators of an input form, with all that torch asks of them."""
+    forward, backward = form.name, f"{form.name}_backward"
+    inputs, saved = ", ".join(_INPUTS), ", ".join(_SAVED)
+    settings = ", ".join(form.settings)
+    outputs, gradients = (", ".join(["Tensor"] * len(names)) for names in (_SAVED, _GRADIENTS))
+    library.define(f"{forward}({', '.join((*_INPUTS, *form.settings, *form.forward_settings))}) -> ({outputs})")
+    library.define(f"{backward}(Tensor dz, {inputs}, {saved}, {settings}, bool needs_dx) -> ({gradients})")
     for device in ("CPU", "CUDA"):
-        library.impl(name, forward, device)
-        library.impl(f"{name}_backward", backward, device)
-    torch.library.register_fake(f"{NAMESPACE}::{name}", forward_fake, lib=library)
-    torch.library.register_fake(f"{NAMESPACE}::{name}_backward", backward_fake, lib=library)
-    library.impl(name, autograd, "Autograd", with_keyset=True)
-    torch.library.register_autograd(f"{NAMESPACE}::{name}_backward", _refuse_double_backward, lib=library)
-    register_flop_counts(getattr(ops, name), getattr(ops, f"{name}_backward"), token=passes is token_passes)
-    return call
+        library.impl(forward, partial(_forward, form), device)
+        library.impl(backward, partial(_backward, form), device)
+    torch.library.register_fake(f"{NAMESPACE}::{forward}", partial(_forward_fake, form), lib=library)
+    torch.library.register_fake(f"{NAMESPACE}::{backward}", partial(_backward_fake, form), lib=library)
+    library.impl(forward, partial(_autograd, form), "Autograd", with_keyset=True)
+    torch.library.register_autograd(f"{NAMESPACE}::{backward}", _refuse_double_backward, lib=library)
+    register_flop_counts(getattr(ops, forward), getattr(ops, backward), token=form is _TOKEN)
 
 
-aif = _register("aif", ("str fuse", "str activation"), full_passes, ("ScalarType product_dtype",))
-aif_token = _register("aif_token", ("SymInt token", "str fuse", "str activation"), token_passes)
+_register(_FULL)
+_register(_TOKEN)
+
+
+def _fused(form: _Form, *inputs: Any) -> Tensor:
+    """z of the form's forward operator, called with the same arguments; by it unless `_can_skip_dispatcher`."""
+    if _can_skip_dispatcher(inputs[: len(_INPUTS)]):
+        return _differentiated(form, partial(_forward, form), inputs)[0]
+    z: Tensor = form.forward(*inputs)[0]
+    return z
+
+
+aif, aif_token = partial(_fused, _FULL), partial(_fused, _TOKEN)

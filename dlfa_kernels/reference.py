@@ -1,6 +1,6 @@
 """The definition of AIF (attention information fusion) in plain differentiable torch.
 
-Every other implementation in this package is tested against the two functions here; nothing else in it restates the
+Every other implementation in this package is tested against `aif_reference`; nothing else in it restates the
 mathematics. Structure: SENet's squeeze and expand with a global and a local branch, as in MS-CAM (arXiv 2009.14082),
 applied to two layers of one encoder (arXiv 2205.08497).
 
@@ -10,7 +10,7 @@ The padded, packed and `token=` forms are one form here: rows of E channels, eac
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,12 +20,28 @@ from .autocast import without_autocast
 from .checks import check_inputs
 from .parameters import AIFWeights
 
-# z; the gate m alone; or AIF's control without a gate, w_bt + g_b + l_bt
-Output = Literal["fused", "gate", "residual"]
 _PHI: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
 
-def aif_output(
+class Terms(NamedTuple):
+    """What z is made of, at the rows that are asked for: each (rows asked for, E), in the dtype of accumulation."""
+
+    x: Tensor | None  # of "select" alone, as y
+    y: Tensor | None
+    w: Tensor
+    logits: Tensor  # g + l
+    wanted: Tensor  # (rows asked for,) bool; not where a row is padding or absent
+    shape: torch.Size  # of z
+    dtype: torch.dtype  # of z
+
+    def shaped(self, values: Tensor) -> Tensor:
+        """`values` (rows asked for, E) in the shape and dtype of z; 0 at rows that are not wanted."""
+        # reshaped before and not after: FSDP2's hooks are lost on a view that is changed in place
+        wanted = self.wanted.reshape(*self.shape[:-1], 1)
+        return torch.where(wanted, values.reshape(self.shape), 0).to(self.dtype)
+
+
+def aif_terms(
     last: Tensor,
     lower: Tensor | None,
     weights: AIFWeights,
@@ -34,12 +50,8 @@ def aif_output(
     token: int | None,
     fuse: str,
     activation: str,
-    output: Output = "fused",
-) -> Tensor:
-    """The fused states z, or another `output`, in the dtype of `last` and the shape of z; 0 at padding.
-
-    That is (B, T, E), packed (N, E), or with `token` (B, E). Arguments as in `aif_reference`, already checked.
-    """
+) -> Terms:
+    """What AIF makes up to the gate; arguments as in `aif_reference`, already checked."""
     with without_autocast(last.device.type):
         dtype = torch.promote_types(last.dtype, torch.float32)
         device, embed_dim, phi = last.device, last.shape[-1], _PHI[activation]
@@ -103,20 +115,34 @@ def aif_output(
                 squeezed = squeezed + F.linear(torch.where((seen_sequence == owner)[:, None], seen, 0), w_ls[:, :, tap])
         local = F.linear(phi(squeezed), w_le[:, :, 0], b_le)
 
-        # m and z
-        logits = take(g, owner) + local
-        if output == "residual":
-            result = take(w, chosen) + logits
-        else:
-            gate = torch.sigmoid(logits)
-            if output == "gate":
-                result = gate
-            elif fuse == "gate" or y is None:
-                result = gate * take(w, chosen)
-            else:
-                result = gate * take(x, chosen) + (1 - gate) * take(y, chosen)
-        # reshaped before and not after: FSDP2's hooks are lost on a view that is changed in place
-        return torch.where(wanted.reshape(*shape[:-1], 1), result.reshape(shape), 0).to(last.dtype)
+        return Terms(
+            x=None if fuse == "gate" or y is None else take(x, chosen),
+            y=None if fuse == "gate" or y is None else take(y, chosen),
+            w=take(w, chosen),
+            logits=take(g, owner) + local,
+            wanted=wanted,
+            shape=shape,
+            dtype=last.dtype,
+        )
+
+
+def aif_output(
+    last: Tensor,
+    lower: Tensor | None,
+    weights: AIFWeights,
+    mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    token: int | None,
+    fuse: str,
+    activation: str,
+) -> Tensor:
+    """z in the dtype of `last`: (B, T, E), packed (N, E), or with `token` (B, E).
+
+    Arguments as in `aif_reference`, already checked.
+    """
+    terms = aif_terms(last, lower, weights, mask, cu_seqlens, token, fuse, activation)
+    x, y, w, m = terms.x, terms.y, terms.w, torch.sigmoid(terms.logits)
+    return terms.shaped(m * w if x is None or y is None else m * x + (1 - m) * y)
 
 
 def aif_reference(

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .call import Settings
+from .operands import Inputs
 from .parameters import AIFWeights
 
 
@@ -25,12 +27,6 @@ class ForwardResult(NamedTuple):
         """All six, of the shapes above, in the order of the forward operators."""
         return tuple(self)
 
-    def zero_(self) -> ForwardResult:
-        """Fill all of it with zeros: the result for a batch without a row."""
-        for tensor in self.tensors:
-            tensor.zero_()
-        return self
-
 
 class BackwardResult(NamedTuple):
     """The gradients of a pass."""
@@ -44,21 +40,13 @@ class BackwardResult(NamedTuple):
         """All ten, of the shapes above, in the order of the backward operators."""
         return self.dx, self.dy, *self.weights
 
-    def zero_(self) -> BackwardResult:
-        """Fill all of it with zeros: the gradients of a batch without a row."""
-        for tensor in self.tensors:
-            tensor.zero_()
-        return self
 
-
-def empty_backward(last: Tensor, weights: AIFWeights, fuse: str, needs_dx: bool) -> BackwardResult:
-    """Buffers of a backward pass for `last`, (B, T, E) or (N, E), and `weights`; also its shapes, for tracing.
-
-    dx and dy have no element unless `needs_dx`.
-    """
-    dx = torch.empty_like(last, memory_format=torch.contiguous_format) if needs_dx else last.new_empty(0)
+def empty_backward(inputs: Inputs, settings: Settings) -> BackwardResult:
+    """Buffers of a backward pass of either input form; also its shapes, for tracing."""
+    last = inputs.last
+    dx = torch.empty_like(last, memory_format=torch.contiguous_format) if settings.needs_dx else last.new_empty(0)
     return BackwardResult(
         dx=dx,
-        dy=torch.empty_like(dx) if fuse == "select" else dx.new_empty(0),
-        weights=AIFWeights._make(torch.empty_like(w, memory_format=torch.contiguous_format) for w in weights),
+        dy=torch.empty_like(dx) if settings.fuse == "select" else dx.new_empty(0),
+        weights=AIFWeights._make(torch.empty_like(w, memory_format=torch.contiguous_format) for w in inputs.weights),
     )

@@ -70,23 +70,26 @@ class Trials:
             RuntimeError, TritonError: the tiles cannot run, their results are others, or calls would not take them as
                 they are, so that there is nothing to measure.
         """
-        from . import full_passes  # whose calls choose their tiles, and so import this module
+        from . import passes  # whose calls choose their tiles, and so import this module
+        from .call import Settings
+        from .operands import Inputs
 
         last, lower, dz = self._states
-        arguments = (last, lower, self._weights, None, None)
+        inputs = Inputs(last, lower, None, None, None, self._weights)
+        settings = Settings("gate", "relu", self.product_dtype)
         state_bytes = self.embed_dim * self.dtype.itemsize
         taken = tiles_for_batch(tiles, self.batch, self.batch * LENGTH, state_bytes, tiles.l2_share, self.device)
         if stage == "squeeze" and stage in self._expected and taken.squeeze.slots != tiles.squeeze.slots:
             raise RuntimeError(f"calls take {taken.squeeze} in its place")
         with using_tiles(taken, in_this_thread=True):
-            saved = full_passes.forward(*arguments, "gate", "relu", self.product_dtype)
+            saved = passes.forward(inputs, settings)
 
             def run() -> list[torch.Tensor]:
                 results = []
                 if stage in ("squeeze", "expand", "l2_share"):
-                    results.append(full_passes.forward(*arguments, "gate", "relu", self.product_dtype).z)
+                    results.append(passes.forward(inputs, settings).z)
                 if stage not in ("squeeze", "expand"):
-                    results += full_passes.backward(dz, *arguments, saved, "gate", "relu").tensors
+                    results += passes.backward(inputs._replace(dz=dz), settings, saved).tensors
                 return results
 
             results = run()
@@ -103,20 +106,24 @@ class Trials:
         Raises:
             RuntimeError, TritonError: the tiles cannot run in one of them.
         """
-        from . import full_passes
+        from . import passes
+        from .call import Settings
+        from .operands import Inputs
 
         last, lower, dz = (states[:2] for states in self._states)
         x, y, gradient = (states.flatten(0, 1) for states in (last, lower, dz))  # the same, packed
         mask = torch.ones(2, LENGTH, dtype=torch.bool, device=self.device)
         cu_seqlens = torch.tensor([0, LENGTH, 2 * LENGTH], dtype=torch.int32, device=self.device)
         with using_tiles(tiles, in_this_thread=True):
-            weights = self._weights
-            saved = full_passes.forward(last, lower, weights, mask, None, "select", "gelu", self.product_dtype)
-            full_passes.backward(dz, last, lower, weights, mask, None, saved, "select", "gelu")
+            inputs = Inputs(last, lower, None, mask, None, self._weights)
+            settings = Settings("select", "gelu", self.product_dtype)
+            saved = passes.forward(inputs, settings)
+            passes.backward(inputs._replace(dz=dz), settings, saved)
         with using_tiles(tiles_for_form(tiles, kernel_size=3, packed=True), in_this_thread=True):
-            weights = self._made_weights(kernel_size=3)
-            saved = full_passes.forward(x, y, weights, None, cu_seqlens, "select", "silu", self.product_dtype)
-            full_passes.backward(gradient, x, y, weights, None, cu_seqlens, saved, "select", "silu")
+            inputs = Inputs(x, y, None, None, cu_seqlens, self._made_weights(kernel_size=3))
+            settings = Settings("select", "silu", self.product_dtype)
+            saved = passes.forward(inputs, settings)
+            passes.backward(inputs._replace(dz=gradient), settings, saved)
 
 
 def _milliseconds(run: Callable[[], object]) -> float:

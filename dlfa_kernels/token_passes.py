@@ -1,4 +1,4 @@
-"""Host side of the `token=i` form: one forward and one backward pass over one row a sequence."""
+"""Stages of the `token=i` form: one forward and one backward pass over one row a sequence."""
 
 from __future__ import annotations
 
@@ -16,23 +16,15 @@ from .kernels.token import (
     token_reduce_kernel,
 )
 from .operands import Inputs, sequence_count
-from .parameters import AIFWeights
-from .replays import launch_stages
-from .results import BackwardResult, ForwardResult, empty_backward
+from .results import BackwardResult, ForwardResult
 from .rounding import cdiv
 from .shared_stages import add_context, add_forward_context, add_weight_grads
 
 
-def empty_forward(last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None) -> ForwardResult:
-    """Buffers of a forward pass; also its shapes, for tracing. z is (B, E), `squeezed` (B, H) float32.
-
-    Args:
-        last: (B, T, E), or (N, E) with `cu_seqlens`.
-        weights: the eight parameters.
-        cu_seqlens: (B+1,) int32, of the packed form.
-    """
-    batch = sequence_count(last, cu_seqlens)
-    embed_dim, squeeze_dim = last.shape[-1], weights.local_squeeze_weight.shape[0]
+def empty_forward(inputs: Inputs, settings: Settings) -> ForwardResult:
+    """Buffers of a forward pass; also its shapes, for tracing. z is (B, E), `squeezed` float32 with any settings."""
+    last, batch = inputs.last, sequence_count(inputs.last, inputs.cu_seqlens)
+    embed_dim, squeeze_dim = last.shape[-1], inputs.weights.local_squeeze_weight.shape[0]
 
     def rows(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty((batch, *shape), dtype=dtype, device=last.device)
@@ -47,32 +39,11 @@ def empty_forward(last: Tensor, weights: AIFWeights, cu_seqlens: Tensor | None) 
     )
 
 
-def forward(
-    last: Tensor,
-    lower: Tensor | None,
-    weights: AIFWeights,
-    mask: Tensor | None,
-    cu_seqlens: Tensor | None,
-    token: int,
-    fuse: str,
-    activation: str,
-) -> ForwardResult:
-    """z (B, E) of one token a sequence in three launches.
+def forward_stages(call: Call, result: ForwardResult) -> None:
+    """Add what fills `result`, of one token a sequence: three launches.
 
     One more where sequences are long or packed, and one where E H exceeds 2^18 (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`).
-
-    Args:
-        last, lower, weights, mask, cu_seqlens, token, fuse, activation: as `fused_aif` takes them, checked.
     """
-    inputs = Inputs(last, lower, None, mask, cu_seqlens, weights)
-    result = empty_forward(last, weights, cu_seqlens)
-    if last.numel() == 0:
-        return result.zero_()
-    launch_stages(_forward_stages, inputs, Settings(fuse, activation, last.dtype, token=token), result)
-    return result
-
-
-def _forward_stages(call: Call, result: ForwardResult) -> None:
     tile = call.tiles.sums
     slot_count = len(call.slots(tile.block_t))
     sums, counts = call.empty(slot_count, call.embed_dim), call.empty(slot_count, dtype=torch.int32)
@@ -98,40 +69,12 @@ def _forward_stages(call: Call, result: ForwardResult) -> None:
     )  # fmt: skip
 
 
-def backward(
-    dz: Tensor,
-    last: Tensor,
-    lower: Tensor | None,
-    weights: AIFWeights,
-    mask: Tensor | None,
-    cu_seqlens: Tensor | None,
-    saved: ForwardResult,
-    token: int,
-    fuse: str,
-    activation: str,
-    needs_dx: bool = True,
-) -> BackwardResult:
-    """All gradients in six launches; x and y are read at the chosen rows alone, dx (and dy) written once.
+def backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -> None:
+    """Add what fills `result`, all gradients: six launches; x and y are read at the chosen rows alone, dx written once.
 
     Four launches where dx and dy are not needed; one more where E H exceeds 2^18 and they are needed
     (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`).
-
-    Args:
-        dz: (B, E), gradient of z.
-        last, lower, weights, mask, cu_seqlens, token, fuse, activation: as of the forward.
-        saved: what the forward returned; its z is not read.
-        needs_dx: whether dx and dy are made; the parameters' gradients always are.
     """
-    inputs = Inputs(last, lower, dz, mask, cu_seqlens, weights)
-    result = empty_backward(last, weights, fuse, needs_dx)
-    if last.numel() == 0:
-        return result.zero_()
-    settings = Settings(fuse, activation, last.dtype, token=token, needs_dx=needs_dx)
-    launch_stages(_backward_stages, inputs, settings, saved, result)
-    return result
-
-
-def _backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -> None:
     dz = call.states("dz")
     rows = {"dz_ptr": dz["dz_ptr"], "dz_batch_stride": dz["dz_row_stride"], "token": call.settings.token}
     tile = call.tiles.token

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from dlfa_kernels.branches import AIFBranches
 from dlfa_kernels.checks import check_inputs
-from dlfa_kernels.reference import aif_output
+from dlfa_kernels.reference import aif_terms
 
 
 class ResidualBranches(AIFBranches):
@@ -71,4 +71,5 @@ class ResidualBranches(AIFBranches):
         """
         weights = self.weights
         check_inputs(last, lower, weights, mask, None, token, "gate", self.activation)
-        return aif_output(last, lower, weights, mask, None, token, "gate", self.activation, "residual")
+        terms = aif_terms(last, lower, weights, mask, None, token, "gate", self.activation)
+        return terms.shaped(terms.w + terms.logits)

@@ -11,10 +11,12 @@ import torch
 from aif_cases import Case, exact, make_inputs, relative_errors, run
 
 from benchmarks.errors import LIMITS
-from dlfa_kernels import full_passes, fused_aif
+from dlfa_kernels import fused_aif, passes
+from dlfa_kernels.call import Settings
 from dlfa_kernels.device import l2_bytes
 from dlfa_kernels.groups import Group, sequence_groups
 from dlfa_kernels.launches import Launch
+from dlfa_kernels.operands import Inputs
 from dlfa_kernels.overrides import record_launches, using_l2_share, using_tiles
 from dlfa_kernels.parameters import AIFWeights, weight_shapes
 from dlfa_kernels.tiles import choose_tiles
@@ -138,12 +140,12 @@ def meta_launches(batch: int, share: float) -> tuple[list[Launch], list[Launch]]
     shapes = weight_shapes(e, h, kernel_size=1)
     weights = AIFWeights._make(torch.empty(shape, device="meta", dtype=torch.bfloat16) for shape in shapes)
     last, lower, dz = (torch.empty(batch, 128, e, device="meta", dtype=torch.bfloat16) for _ in range(3))
-    arguments = (last, lower, weights, None, None)
+    inputs, settings = Inputs(last, lower, None, None, None, weights), Settings("gate", "relu", last.dtype)
     with using_l2_share(share):
         with record_launches() as forward:
-            saved = full_passes.forward(*arguments, "gate", "relu", last.dtype)
+            saved = passes.forward(inputs, settings)
         with record_launches() as backward:
-            full_passes.backward(dz, *arguments, saved, "gate", "relu")
+            passes.backward(inputs._replace(dz=dz), settings, saved)
     return forward, backward
 
 

@@ -28,8 +28,9 @@ from aif_cases import (
 from torch import Tensor
 
 from benchmarks.errors import LIMITS
-from dlfa_kernels import FusedAIF, full_passes, fused_aif, token_passes
+from dlfa_kernels import FusedAIF, fused_aif, operands, passes
 from dlfa_kernels.backends import INTERPRETED
+from dlfa_kernels.call import Settings
 from dlfa_kernels.checks import MASK_DTYPES
 from dlfa_kernels.device import device_architecture
 from dlfa_kernels.operands import max_row_stride
@@ -281,15 +282,16 @@ def test_number_of_launches_at_the_small_size(token: int | None, expected: tuple
 
     weights = make_inputs(Case(batch=1, length=1, embed_dim=768, squeeze_dim=192, mask="none")).weights
     weights = weights._make(weight.to("meta") for weight in weights)
-    arguments = (meta(32, 128, 768), meta(32, 128, 768), weights, torch.ones(32, 128, device="meta").bool(), None)
-    passes, chosen = (full_passes, ()) if token is None else (token_passes, (token,))
-    products = (torch.bfloat16,) if token is None else ()
+    mask = torch.ones(32, 128, device="meta").bool()
+    inputs = operands.Inputs(meta(32, 128, 768), meta(32, 128, 768), None, mask, None, weights)
+    settings = Settings("gate", "relu", torch.bfloat16, token)
     with record_launches() as forward:
-        saved = passes.forward(*arguments, *chosen, "gate", "relu", *products)
+        saved = passes.forward(inputs, settings)
+    inputs = inputs._replace(dz=torch.empty_like(saved.z))
     with record_launches() as backward:
-        passes.backward(torch.empty_like(saved.z), *arguments, saved, *chosen, "gate", "relu")
+        passes.backward(inputs, settings, saved)
     with record_launches() as frozen:
-        passes.backward(torch.empty_like(saved.z), *arguments, saved, *chosen, "gate", "relu", needs_dx=False)
+        passes.backward(inputs, settings._replace(needs_dx=False), saved)
     assert (len(forward), len(backward), len(frozen)) == expected
 
 

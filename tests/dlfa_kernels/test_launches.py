@@ -18,9 +18,10 @@ from triton.compiler import make_backend
 from triton.runtime.errors import OutOfResources
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
-from dlfa_kernels import FusedAIF, full_passes
+from dlfa_kernels import FusedAIF, passes
+from dlfa_kernels.call import Settings
 from dlfa_kernels.launches import Launch, specialization_of
-from dlfa_kernels.operands import max_row_stride
+from dlfa_kernels.operands import Inputs, max_row_stride
 from dlfa_kernels.overrides import overrides, record_launches, using_l2_share, using_tiles
 from dlfa_kernels.tiles import CAPS, choose_tiles
 
@@ -111,7 +112,7 @@ def test_other_lengths_compile_nothing_more(form: str) -> None:
     for length in (1000, 1100, 1231):
         states = torch.empty((2, length, 24) if form == "padded" else (length, 24), device="meta")
         with record_launches("sm_90") as launches:
-            full_passes.forward(states, None, weights, None, starts, "gate", "relu", states.dtype)
+            passes.forward(Inputs(states, None, None, None, starts, weights), Settings("gate", "relu", states.dtype))
         specializations.append(
             [(launch.kernel, launch.constants, specialized_arguments(launch)) for launch in launches]
         )
@@ -129,7 +130,7 @@ def test_tokens_too_far_apart_for_offsets_of_32_bits_are_copied(too_far: bool, k
     states = torch.empty_strided((1, 2, 24), (2 * stride, stride, 1), device="meta")
     weights = FusedAIF(24, kernel_size=kernel_size, device="meta").weights
     with record_launches("sm_90") as launches:
-        full_passes.forward(states, None, weights, None, None, "gate", "relu", states.dtype)
+        passes.forward(Inputs(states, None, None, None, None, weights), Settings("gate", "relu", states.dtype))
     strides = [launch.arguments["x_row_stride"] for launch in launches if "x_row_stride" in launch.arguments]
     assert strides == [24 if too_far else stride] * 2
 

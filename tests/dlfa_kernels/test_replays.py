@@ -14,7 +14,8 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
-from dlfa_kernels import full_passes, launches, replays, token_passes
+from dlfa_kernels import launches, operands, passes, replays
+from dlfa_kernels.call import Settings
 from dlfa_kernels.launches import Launch
 from dlfa_kernels.overrides import record_launches, using_l2_share
 from dlfa_kernels.results import BackwardResult, ForwardResult
@@ -44,20 +45,18 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
     return noted
 
 
+def pass_arguments(case: Case, inputs: Inputs, dz: Tensor | None) -> tuple[operands.Inputs, Settings]:
+    tensors = operands.Inputs(inputs.last, inputs.lower, dz, inputs.mask, inputs.cu_seqlens, inputs.weights)
+    return tensors, Settings(case.fuse, case.activation, inputs.last.dtype, case.token)
+
+
 def forward(case: Case, inputs: Inputs) -> ForwardResult:
-    arguments = (inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens)
-    if case.token is not None:
-        return token_passes.forward(*arguments, case.token, case.fuse, case.activation)
-    return full_passes.forward(*arguments, case.fuse, case.activation, inputs.last.dtype)
+    return passes.forward(*pass_arguments(case, inputs, None))
 
 
 def backward(case: Case, inputs: Inputs, saved: ForwardResult) -> BackwardResult:
-    arguments = (inputs.last, inputs.lower, inputs.weights, inputs.mask, inputs.cu_seqlens, saved)
-    if case.token is not None:
-        return token_passes.backward(
-            inputs.dz_token, *arguments, case.token, case.fuse, case.activation, not case.frozen
-        )
-    return full_passes.backward(inputs.dz, *arguments, case.fuse, case.activation, not case.frozen)
+    tensors, settings = pass_arguments(case, inputs, inputs.dz if case.token is None else inputs.dz_token)
+    return passes.backward(tensors, settings._replace(needs_dx=not case.frozen), saved)
 
 
 def assert_same_launches(actual: list[Launched], expected: list[Launch]) -> dict[int, int]:

@@ -24,7 +24,7 @@ pytest.importorskip("triton", reason="triton is there on Linux only")
 
 from triton.runtime.errors import OutOfResources
 
-from dlfa_kernels import autotune, environment, full_passes, fused_aif, tile_trials
+from dlfa_kernels import autotune, environment, fused_aif, passes, tile_trials
 from dlfa_kernels.autotune import STAGES, bucket, neighbours, tiles_for, tune, tuning_waits
 from dlfa_kernels.device import device_architecture, l2_bytes, multiprocessors
 from dlfa_kernels.overrides import Overrides, overrides, record_launches, using_tiles
@@ -251,7 +251,7 @@ def trials(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> tile_trials
 def test_tiles_with_wrong_results_are_not_chosen(
     wrong: float, trials: tile_trials.Trials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward, backward = full_passes.forward, full_passes.backward
+    forward, backward = passes.forward, passes.backward
 
     def spoilt(stage: str) -> bool:
         tiles = overrides().tiles
@@ -265,8 +265,8 @@ def test_tiles_with_wrong_results_are_not_chosen(
         result = backward(*arguments)
         return result._replace(dx=result.dx * wrong) if spoilt("input_grads") else result
 
-    monkeypatch.setattr(full_passes, "forward", spoilt_forward)
-    monkeypatch.setattr(full_passes, "backward", spoilt_backward)
+    monkeypatch.setattr(passes, "forward", spoilt_forward)
+    monkeypatch.setattr(passes, "backward", spoilt_backward)
     monkeypatch.setattr(tile_trials, "_milliseconds", lambda run: 1.0)
     measure = trials.measure
     tiles = choose_tiles(24, 16, torch.float32)
@@ -317,7 +317,7 @@ def test_one_wrong_tile_of_many_is_wrong() -> None:
 
 
 def test_trials_multiply_in_the_dtype_of_autocast(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward, dtypes = full_passes.forward, set()
+    forward, dtypes = passes.forward, set()
 
     def noted(*arguments: Any) -> Any:
         result = forward(*arguments)
@@ -327,7 +327,7 @@ def test_trials_multiply_in_the_dtype_of_autocast(device: torch.device, monkeypa
     monkeypatch.setattr(tile_trials, "LENGTH", 5)
     monkeypatch.setattr(tile_trials, "l2_bytes", lambda device: 1000)
     monkeypatch.setattr(tile_trials, "_milliseconds", lambda run: 1.0)
-    monkeypatch.setattr(full_passes, "forward", noted)
+    monkeypatch.setattr(passes, "forward", noted)
     trials = tile_trials.Trials(device, 24, 16, torch.float32, torch.bfloat16)
     tiles = choose_tiles(24, 16, torch.float32, product_dtype=torch.bfloat16)
     for stage in ("squeeze", "input_grads"):
@@ -414,19 +414,19 @@ def test_every_stage_has_its_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -
 def test_tuned_tiles_run_in_every_form(
     bad: tuple[str, ...], trials: tile_trials.Trials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backward, forms = full_passes.backward, []
+    backward, forms = passes.backward, []
 
-    def limited(*arguments: Any) -> Any:  # as where select takes more shared memory than gate
-        tiles, fuse, packed = overrides().tiles, arguments[-2], arguments[5] is not None
+    def limited(inputs: Any, settings: Any, saved: Any) -> Any:  # as where select takes more shared memory than gate
+        tiles, fuse, packed = overrides().tiles, settings.fuse, inputs.packed
         forms.append((fuse, packed))
         if fuse == "select" and packed and any(getattr(tiles, stage).num_stages == 4 for stage in bad):
             raise OutOfResources(286720, 232448, "shared memory")
-        return backward(*arguments)
+        return backward(inputs, settings, saved)
 
     def measure(tiles: Tiles, stage: str) -> float:
         return 1.0 if stage == "l2_share" else 10.0 - getattr(tiles, stage).num_stages
 
-    monkeypatch.setattr(full_passes, "backward", limited)
+    monkeypatch.setattr(passes, "backward", limited)
     tuned = autotune._fit_for_every_form(tune(TILES, measure, seconds=60), TILES, trials)
     four = {stage for stage in STAGES if getattr(tuned, stage).num_stages == 4}
     assert four == (set() if len(bad) > 1 else set(STAGES) - set(bad))
