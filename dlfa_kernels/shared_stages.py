@@ -58,12 +58,8 @@ def add_pooling(
             BLOCK_T=block_t,
             BLOCK_TILES=tile.block_t,
         )  # fmt: skip
-    return {
-        "sums_ptr": sums,
-        "counts_ptr": counts,
-        "pooled_ptr": pooled,
-        "tiles_per_sequence": tiles_per_sequence,
-    }, early
+    rows = {"sums_ptr": sums, "counts_ptr": counts, "pooled_ptr": pooled, "tiles_per_sequence": tiles_per_sequence}
+    return rows, early
 
 
 def add_context(call: Call, group: Group, arguments: dict[str, Any], *, backward: bool, pooled: bool) -> None:
