@@ -17,7 +17,7 @@ from .kernels.inputs import inputs_kernel
 from .kernels.reduce import reduce_kernel
 from .kernels.squeeze import squeeze_kernel
 from .kernels.taps import taps_kernel
-from .operands import Inputs
+from .operands import Inputs, sequence_count
 from .results import BackwardResult, ForwardResult
 from .rounding import cdiv
 from .shared_stages import add_context, add_forward_context, add_pooling, add_weights
@@ -25,7 +25,8 @@ from .shared_stages import add_context, add_forward_context, add_pooling, add_we
 
 def empty_forward(inputs: Inputs, settings: Settings) -> ForwardResult:
     """Buffers of a forward pass; also its shapes, for tracing. z is as last, `squeezed` in the dtype of products."""
-    last, batch, rows = inputs.last, inputs.batch, math.prod(inputs.last.shape[:-1])
+    last = inputs.last
+    batch, rows = sequence_count(last, inputs.cu_seqlens), math.prod(last.shape[:-1])
     embed_dim, squeeze_dim, device = last.shape[-1], inputs.weights.local_squeeze_weight.shape[0], last.device
     pooled = torch.empty(batch, embed_dim, dtype=torch.float32, device=device)
     return ForwardResult(

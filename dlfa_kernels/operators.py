@@ -97,11 +97,12 @@ def _forward(form: _Form, *arguments: Any) -> tuple[Tensor, ...]:
     inputs, settings = _of_forward(form, arguments)
     if inputs.last.device.type == "cpu":
         resolve_backend("triton", inputs.last)
-    return passes.forward(inputs, settings).tensors
+    return tuple(passes.forward(inputs, settings))
 
 
 def _forward_fake(form: _Form, *arguments: Any) -> tuple[Tensor, ...]:
-    return passes.empty_forward(*_of_forward(form, arguments)).tensors
+    inputs, settings = _of_forward(form, arguments)
+    return tuple(passes.input_form(settings).empty_forward(inputs, settings))
 
 
 def _backward(form: _Form, *arguments: Any) -> tuple[Tensor, ...]:
@@ -257,18 +258,12 @@ _register(_FULL)
 _register(_TOKEN)
 
 
-def aif(*inputs: Any) -> Tensor:
-    """z of the operator `aif`, called with the same arguments; by it unless `_can_skip_dispatcher`."""
-    return _fused(_FULL, inputs)
-
-
-def aif_token(*inputs: Any) -> Tensor:
-    """z of the operator `aif_token`, as `aif`."""
-    return _fused(_TOKEN, inputs)
-
-
-def _fused(form: _Form, inputs: tuple[Any, ...]) -> Tensor:
+def _fused(form: _Form, *inputs: Any) -> Tensor:
+    """z of the form's forward operator, called with the same arguments; by it unless `_can_skip_dispatcher`."""
     if _can_skip_dispatcher(inputs[: len(_INPUTS)]):
         return _differentiated(form, partial(_forward, form), inputs)[0]
     z: Tensor = form.forward(*inputs)[0]
     return z
+
+
+aif, aif_token = partial(_fused, _FULL), partial(_fused, _TOKEN)

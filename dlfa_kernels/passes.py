@@ -5,7 +5,6 @@ The stages, which choose grids and buffers, are in `full_passes` (padded and pac
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from . import full_passes, token_passes
@@ -25,15 +24,11 @@ class _InputForm(Protocol):
     def backward_stages(self, call: Call, saved: ForwardResult, result: BackwardResult) -> None: ...
 
 
-def _input_form(settings: Settings) -> _InputForm:
+def input_form(settings: Settings) -> _InputForm:
+    """The module of the stages for these settings."""
     if settings.token is None:
         return full_passes
     return token_passes
-
-
-def empty_forward(inputs: Inputs, settings: Settings) -> ForwardResult:
-    """Buffers of a forward pass; also its shapes, for tracing."""
-    return _input_form(settings).empty_forward(inputs, settings)
 
 
 def forward(inputs: Inputs, settings: Settings) -> ForwardResult:
@@ -43,8 +38,9 @@ def forward(inputs: Inputs, settings: Settings) -> ForwardResult:
         inputs: as `fused_aif` takes them, checked; without dz.
         settings: the dtype of products is that of `last` with a token. `needs_dx` is of the backward alone.
     """
-    result = empty_forward(inputs, settings)
-    _fill(_input_form(settings).forward_stages, inputs, settings, result)
+    form = input_form(settings)
+    result = form.empty_forward(inputs, settings)
+    launch_stages(form.forward_stages, inputs, settings, result)
     return result
 
 
@@ -57,16 +53,5 @@ def backward(inputs: Inputs, settings: Settings, saved: ForwardResult) -> Backwa
         saved: what the forward returned; its z is not read.
     """
     result = empty_backward(inputs, settings)
-    _fill(_input_form(settings).backward_stages, inputs, settings, saved, result)
+    launch_stages(input_form(settings).backward_stages, inputs, settings, saved, result)
     return result
-
-
-def _fill(
-    stages: Callable[..., None], inputs: Inputs, settings: Settings, *results: ForwardResult | BackwardResult
-) -> None:
-    """Fill the last of `results`: by the stages, or of a batch without a row with zeros."""
-    if inputs.last.numel() > 0:
-        launch_stages(stages, inputs, settings, *results)
-        return
-    for tensor in results[-1].tensors:
-        tensor.zero_()

@@ -145,12 +145,18 @@ def launch_stages(
 ) -> None:
     """Launch the stages of a pass, which read and fill `results`: as an earlier call did, or by `stages`.
 
+    Of a batch without a row nothing is launched: what the pass fills is zeros.
+
     Args:
         stages: (Call, *results) -> None; adds all its launches by `Call.add`.
         inputs: what the pass is given.
         settings: its other arguments.
-        results: what an earlier pass saved, and what this one fills.
+        results: what an earlier pass saved, and last what this one fills.
     """
+    if inputs.last.numel() == 0:
+        for tensor in results[-1].tensors:
+            tensor.zero_()
+        return
     device = inputs.last.device
     # of one token, products are cheap in any dtype
     product_dtype = settings.product_dtype if settings.token is None else None

@@ -15,7 +15,7 @@ from .kernels.token import (
     token_parts_kernel,
     token_reduce_kernel,
 )
-from .operands import Inputs
+from .operands import Inputs, sequence_count
 from .results import BackwardResult, ForwardResult
 from .rounding import cdiv
 from .shared_stages import add_context, add_forward_context, add_weights
@@ -23,7 +23,7 @@ from .shared_stages import add_context, add_forward_context, add_weights
 
 def empty_forward(inputs: Inputs, settings: Settings) -> ForwardResult:
     """Buffers of a forward pass; also its shapes, for tracing. z is (B, E), `squeezed` float32 with any settings."""
-    last, batch = inputs.last, inputs.batch
+    last, batch = inputs.last, sequence_count(inputs.last, inputs.cu_seqlens)
     embed_dim, squeeze_dim = last.shape[-1], inputs.weights.local_squeeze_weight.shape[0]
 
     def rows(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
