@@ -81,6 +81,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="test or dev.")] = "test",
     output: Annotated[Path | None, output_path("Write the results here, as results.json.")] = None,
     predictions: Annotated[Path | None, output_path("Write predictions here, one file a language.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace prediction files in --predictions.")] = False,
     max_eval_examples: Annotated[
         int | None, typer.Option(help="A fixed random subset of each language; 0 for all; default: as the run.")
     ] = None,
@@ -96,24 +97,27 @@ def evaluate(
         if max_eval_examples is not None and max_eval_examples < 0:
             raise ValueError(f"--max-eval-examples must not be negative, got {max_eval_examples}")
         run = _load_run(model_dir, task, max_length)
+        from .data.layout import data_files
         from .evaluation.evaluate import evaluate as evaluate_languages
-        from .evaluation.evaluation_data import evaluation_data, examples_of_each
-        from .evaluation.prediction_files import write_predictions
+        from .evaluation.evaluation_data import data_dir_of, evaluation_data, examples_of_each
+        from .evaluation.prediction_files import prediction_name, write_predictions
         from .evaluation.results import summary
         from .evaluation.saved_runs import recorded_by_run
         from .files import atomic
-        from .training.output_paths import check_file, check_folder
+        from .training.output_paths import check_file, check_predictions
 
         config = run.config
         configs = [] if config is None else [config]
+        data_dir = data_dir_of(configs, data_dir)
         wanted = None if languages is None else split_list("languages", languages)
         data = evaluation_data(
             run.task, configs, data_dir=data_dir, languages=wanted, split=split, max_eval_examples=max_eval_examples
         )
         if output is not None:
-            check_file("--output", output)
+            check_file("--output", output, data_files(run.task, data_dir))
         if predictions is not None:
-            check_folder("--predictions", predictions)
+            names = [prediction_name(run.task, language, split) for language in data]
+            check_predictions("--predictions", predictions, names, run.task, data_dir, overwrite=overwrite)
         evaluations = evaluate_languages(
             run.model, run.tokenizer, run.task, data,
             max_length=run.max_length, batch_size=batch_size, autocast=run.autocast, progress=not quiet,
@@ -150,15 +154,19 @@ def predict(
 
         check_alone("dlfa predict is one process")
         run = _load_run(model_dir, task, max_length)
+        from .data.layout import data_files
         from .data.lines import STANDARD_INPUT
         from .evaluation.prediction import predict as predict_examples
         from .evaluation.prediction import read_input
         from .files import atomic
         from .training.output_paths import check_file
 
-        examples = read_input(run.task, STANDARD_INPUT if input_file == "-" else Path(input_file), input_format)
+        source = STANDARD_INPUT if input_file == "-" else Path(input_file)
+        examples = read_input(run.task, source, input_format)
         if output is not None:
-            check_file("--output", output)
+            # Lines of tokens with their tags are what gold labels are, too.
+            known = [] if run.config is None else data_files(run.task, run.config.data_dir)
+            check_file("--output", output, [source, *known])
         text = predict_examples(run, examples, batch_size)
         if output is not None:
             atomic.write_text(output, text)

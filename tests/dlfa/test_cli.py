@@ -321,6 +321,51 @@ def test_files_of_a_run_are_no_place_for_other_output(run, tmp_path, command, na
     (out / "other.json").unlink()
 
 
+def test_predictions_replace_neither_gold_labels_nor_what_lay_there_before(run, data_dir, tmp_path):
+    out, _ = run
+    gold = shutil.copytree(data_dir, tmp_path / "gold")
+    (tmp_path / "link").symlink_to(gold)
+    other = make_udpos(tmp_path / "other")
+    before = {path: path.read_bytes() for path in (*gold.iterdir(), *other.iterdir())}
+    evaluation = ("evaluate", out, "--data-dir", gold, "--quiet", "--languages", "de", "--predictions")
+    for folder in (gold, tmp_path / "link", other / ".." / "gold"):
+        for more in ((), ("--overwrite",)):
+            line = one_line_error(invoke(*evaluation, folder, *more))
+            assert "--predictions must not be the folder of the data, whose files have the same names" in line
+    line = one_line_error(invoke(*evaluation, other))
+    assert f"--predictions {other} holds test-de.tsv already; give --overwrite to replace it, or another folder" in line
+    assert {path: path.read_bytes() for path in before} == before
+    assert invoke(*evaluation, tmp_path / "new").exit_code == 0
+    written = (tmp_path / "new" / "test-de.tsv").read_bytes()
+    assert "--overwrite" in one_line_error(invoke(*evaluation, tmp_path / "new"))
+    assert invoke(*evaluation, tmp_path / "new", "--overwrite").exit_code == 0
+    assert (tmp_path / "new" / "test-de.tsv").read_bytes() == written
+
+
+def test_what_is_read_is_not_replaced_by_what_is_written(run, data_dir, tmp_path):
+    gold = shutil.copytree(data_dir, tmp_path / "gold")
+    out = shutil.copytree(run[0], tmp_path / "run")
+    told = json.loads((out / "run.json").read_text())
+    told["config"]["data_dir"] = str(gold)
+    (out / "run.json").write_text(json.dumps(told))
+    (tmp_path / "text").write_text("the nab\n")
+    (tmp_path / "link").symlink_to("text")
+    for source, output in (("text", "text"), ("text", "gold/../text"), ("link", "text"), ("text", "gold/test-de.tsv")):
+        line = one_line_error(invoke("predict", out, "--input", tmp_path / source, "--output", tmp_path / output))
+        assert f"--output must not be a file that is read, got {tmp_path / output}" in line
+    line = one_line_error(invoke("evaluate", out, "--output", gold / "dev-en.tsv", "--quiet"))
+    assert "--output must not be a file that is read" in line
+    assert (tmp_path / "text").read_text() == "the nab\n"
+    assert {path.name: path.read_bytes() for path in gold.iterdir()} == {
+        path.name: path.read_bytes() for path in data_dir.iterdir()
+    }
+    (gold / "predictions").mkdir()
+    answers = shutil.copy(gold / "test-de.tsv", gold / "predictions")
+    for command in (train_arguments(tmp_path, gold, gold), ("ensemble", out, run[0], "--output-dir", gold)):
+        assert "holds predictions/test-de.tsv of something else" in one_line_error(invoke(*command))
+    assert Path(answers).read_bytes() == (gold / "test-de.tsv").read_bytes()
+
+
 def test_what_one_process_does_is_refused_under_torchrun(run, tmp_path, monkeypatch):
     out, _ = run
     (tmp_path / "input.txt").write_text("the nab\n")
