@@ -40,6 +40,7 @@ def sweep(
         numbers, names = _integers("seeds", seeds), split_list("modes", modes)
         quiet_libraries()
         from .evaluation.tables import sweep_table
+        from .sweep.cells import ProcessEndedError
         from .sweep.config import SweepConfig
         from .sweep.run import run_sweep
         from .training.run_config import RunConfig
@@ -50,6 +51,8 @@ def sweep(
             result = run_sweep(config, keep_models=keep_models, processes=processes, progress=not quiet)
         except KeyboardInterrupt:
             fail("interrupted; the same command goes on with the sweep", status=130)
+        except ProcessEndedError as error:
+            fail(f"{error}; the same command goes on with the sweep", status=1)
     print_table(sweep_table(result))
     failed = [cell["name"] for cell in result["cells"] if cell["state"] == "failed"]
     if failed:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
@@ -18,6 +19,10 @@ from .config import Cell, SweepConfig
 
 # A process takes as long to start as a few runs over a frozen encoder.
 _RUNS_WORTH_A_PROCESS = 8
+
+
+class ProcessEndedError(RuntimeError):
+    """One of a sweep's processes was ended from outside, and with it the others; no run is at fault."""
 
 
 def default_processes(config: SweepConfig, runs: int) -> int:
@@ -44,6 +49,9 @@ def run_cells(
         keep_models: write each cell's model.
         processes: how many run at a time.
         started: called with each cell as it begins, where one runs at a time.
+
+    Raises:
+        ProcessEndedError: a process was killed, as where memory ran out; what it and the others were at can go on.
     """
     if processes == 1:
         for cell in cells:
@@ -63,11 +71,19 @@ def run_cells(
         }
         while running:
             over, _ = wait(running, return_when=FIRST_COMPLETED)
+            broken: BrokenProcessPool | None = None
             for future in over:
-                cell = running.pop(future)
-                if (error := future.exception()) is not None:
+                cell, error = running.pop(future), future.exception()
+                if isinstance(error, BrokenProcessPool):  # which runs that never began are told, too
+                    broken = error
+                    continue
+                if error is not None:
                     write_error(config.run_config(cell).output_dir, error)
                 yield cell
+            if broken is not None:
+                raise broken
+    except BrokenProcessPool as error:
+        raise ProcessEndedError("a process of the sweep was killed, or ran out of memory") from error
     finally:
         pool.shutdown(cancel_futures=True)
 

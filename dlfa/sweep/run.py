@@ -16,7 +16,7 @@ from ..training.intermediate import Predecessor
 from ..training.materials import compute_states, load_data, load_encoder, load_materials
 from ..training.run_config import differences
 from ..training.run_directory import SWEEP, RunDirectory
-from .cells import default_processes, run_cells
+from .cells import ProcessEndedError, default_processes, run_cells
 from .config import Cell, SweepConfig
 from .record import SweepRecord
 
@@ -42,6 +42,7 @@ def run_sweep(
     Raises:
         ValueError, TypeError: bad input, or a directory that holds another sweep, or one of other data or another
             encoder of which something is missing; raised before any training.
+        ProcessEndedError: one of several processes was killed; the same call again goes on where it was.
     """
     if processes is not None and processes < 1:
         raise ValueError(f"processes must be at least 1, got {processes}")
@@ -77,11 +78,15 @@ def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, pro
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console, disable=not progress) as bar:
             done = bar.add_task("sweep", total=len(config.cells()), completed=len(config.cells()) - len(todo))
-            for cell in run_cells(config, todo, materials, keep_models, count, _describer(bar, done)):
+            try:
+                for cell in run_cells(config, todo, materials, keep_models, count, _describer(bar, done)):
+                    record.write()
+                    bar.advance(done)
+                    if record.state_of(cell) == "failed":
+                        console.print(f"{cell.name} failed: {record.reason(cell)}", markup=False, highlight=False)
+            except ProcessEndedError:
                 record.write()
-                bar.advance(done)
-                if record.state_of(cell) == "failed":
-                    console.print(f"{cell.name} failed: {record.reason(cell)}", markup=False, highlight=False)
+                raise
     return record.write()
 
 
