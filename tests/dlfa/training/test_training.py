@@ -531,6 +531,26 @@ def test_resume_with_another_configuration_names_the_keys(finished, tmp_path):
 
 
 @pytest.mark.usefixtures("no_training")
+def test_a_run_resumes_however_its_encoder_is_spelt_and_wherever_from(finished, encoder, tmp_path, monkeypatch):
+    config, results = finished
+    copy = tmp_path / "run"
+    shutil.copytree(config.output_dir, copy)
+    (tmp_path / "link").symlink_to(encoder)
+    monkeypatch.chdir(encoder.parent)
+    names = (encoder.name, f"./{encoder.name}/", f"../{encoder.parent.name}/{encoder.name}", str(tmp_path / "link"))
+    for name in names:
+        assert train(dataclasses.replace(config, output_dir=copy, model=name), resume=True) == results
+    told = json.loads((copy / "run.json").read_text())
+    told["config"]["model"] = f"../{encoder.parent.name}/{encoder.name}"  # as older releases left it
+    (copy / "run.json").write_text(json.dumps(told))
+    assert train(dataclasses.replace(config, output_dir=copy), resume=True) == results
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(encoder, tmp_path / "other")
+    with pytest.raises(ValueError, match=r"another configuration \(model: "):
+        train(dataclasses.replace(config, output_dir=copy, model="other"), resume=True)
+
+
+@pytest.mark.usefixtures("no_training")
 def test_a_run_resumes_with_its_data_elsewhere_and_with_other_means(base, data_dir, tmp_path):
     config = dataclasses.replace(base, output_dir=tmp_path / "out")
     moved = shutil.copytree(data_dir, tmp_path / "moved")
