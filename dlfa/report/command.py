@@ -40,6 +40,7 @@ def report(
     with one_line_errors():
         if resamples < 0:
             raise ValueError(f"--resamples must not be negative, got {resamples}")
+        from ..training.output_paths import check_folder
         from .comparison import compare as compare_runs
         from .document import left_out, section_title, write_report
         from .findings import find
@@ -50,6 +51,8 @@ def report(
         runs, ensembles, notes = load_runs(results, compare or ())
         comparisons = compare_runs(runs, metric=metric, languages=chosen, baseline=baseline)
         folders = _folders(data_dir or [], {item.task for item in comparisons})
+        if output is not None:  # the bootstrap takes minutes
+            check_folder("--output", output)
         findings = [find(item, resamples=resamples, data_dir=folders.get(item.task)) for item in comparisons]
         written = None if output is None else write_report(output, findings, runs, ensembles, notes)
         for item in findings:
