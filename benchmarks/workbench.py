@@ -116,11 +116,9 @@ def _fastest(config: RunConfig, materials: Materials, repeats: int) -> dict[str,
         learner = prepared.new_learner()
         seconds, _ = _timed(
             lambda learner=learner: evaluate(  # type: ignore[misc]
-                learner, materials.tokenizer, config.task_object, data.test,
-                max_length=config.with_presets().max_length, batch_size=config.eval_batch_size,
-                inputs=materials.inputs,
+                learner, materials.inputs, data.test, batch_size=config.eval_batch_size
             )
-        )  # fmt: skip
+        )
         test.append(seconds)
         del prepared, learner
         gc.collect()

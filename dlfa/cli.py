@@ -119,9 +119,8 @@ def evaluate(
             names = [prediction_name(run.task, language, split) for language in data]
             check_predictions("--predictions", predictions, names, run.task, data_dir, overwrite=overwrite)
         evaluations = evaluate_languages(
-            run.model, run.tokenizer, run.task, data,
-            max_length=run.max_length, batch_size=batch_size, autocast=run.autocast, progress=not quiet,
-        )  # fmt: skip
+            run.model, run.inputs(), data, batch_size=batch_size, autocast=run.autocast, progress=not quiet
+        )
         name, seed = (str(model_dir), None) if config is None else (config.model, config.seed)
         size = examples_of_each(configs, max_eval_examples)
         recorded = recorded_by_run(model_dir, config, max_length=run.max_length, max_eval_examples=size)

@@ -227,13 +227,10 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
     train_facts = trainer.record.facts(trainer.state)
     evaluations = evaluate(
         learner,
-        prepared.materials.tokenizer,
-        task,
+        prepared.materials.inputs,
         prepared.materials.data.test,
-        max_length=config.max_length,
         batch_size=config.eval_batch_size,
         autocast=config.autocast,
-        inputs=prepared.materials.inputs,
         progress=prepared.progress,
     )
     results = summary(

@@ -119,13 +119,10 @@ class TaskTrainer(Trainer):
         prepared, language = self.prepared, self.prepared.task.train_language
         result = evaluate(
             self.learner,
-            prepared.materials.tokenizer,
-            prepared.task,
+            prepared.materials.inputs,
             {language: prepared.materials.data.dev},
-            max_length=prepared.config.max_length,
             batch_size=prepared.config.eval_batch_size,
             autocast=prepared.config.autocast,
-            inputs=prepared.materials.inputs,
         )[language]
         metrics = {f"eval_{name}": value for name, value in result.metrics.items()}
         self.log(dict(metrics))

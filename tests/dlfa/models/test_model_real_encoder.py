@@ -74,6 +74,6 @@ def test_frozen_training_on_real_data(me5: Path, shared: Path, tmp_path: Path, t
     run = load_run(tmp_path / "run")
     language = "ja" if task == "sick" else "zh"
     examples = load_data(config).test[language]
-    again = evaluate(run.model, run.tokenizer, run.task, {language: examples}, max_length=run.max_length)[language]
+    again = evaluate(run.model, run.inputs(), {language: examples})[language]
     written = (tmp_path / "run" / "predictions" / f"test-{language}.tsv").read_text()
     assert run.task.prediction_text(examples, again.predictions) == written
