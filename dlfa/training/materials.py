@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ..data.loading import TaskData, choose_languages, load_task_data
+from ..data.loading import TaskData, load_task_data
 from ..error_lines import why_not_found
 from ..evaluation.model_inputs import ModelInputs
 from ..files.cache_directory import cache_directory
@@ -39,11 +39,10 @@ def load_data(config: RunConfig) -> TaskData:
     Raises:
         DataError: whatever is wrong with the data.
     """
-    task = config.task_object
     return load_task_data(
-        task,
+        config.task_object,
         config.data_dir,
-        choose_languages(task, config.data_dir, config.languages, "test"),
+        config.languages,
         max_train_examples=config.max_train_examples,
         max_eval_examples=config.max_eval_examples,
     )
