@@ -41,21 +41,21 @@ def analyze(
         from rich.console import Console
 
         from ..training.output_paths import check_folder
+        from .analyzed_model import load_analyzed_model
         from .document import gate_table, layer_table, probe_text, variance_table, write_analysis
-        from .findings import analyze as analyze_subject
+        from .findings import analyze as analyze_model
         from .findings import load_probe_data
-        from .subject import load_subject
 
         chosen = None if languages is None else split_list("languages", languages)
-        subject = load_subject(model, task, max_length=max_length, label_subword=label_subword)
+        analyzed = load_analyzed_model(model, task, max_length=max_length, label_subword=label_subword)
         data = load_probe_data(
-            subject, data_dir if data_dir is not None else subject.data_dir, chosen,
+            analyzed, data_dir if data_dir is not None else analyzed.data_dir, chosen,
             max_examples=max_examples or None, probe_examples=probe_examples or None,
         )  # fmt: skip
         if output is not None:
             check_folder("--output", output)
         with Console(stderr=True, quiet=quiet).status("analyze") as status:
-            findings = analyze_subject(subject, data, lambda what: status.update(f"analyze {what}"))
+            findings = analyze_model(analyzed, data, lambda what: status.update(f"analyze {what}"))
         written = None if output is None else write_analysis(output, findings)
         title = f"{findings['model']}, {findings['task']}"
         for table, caption in (

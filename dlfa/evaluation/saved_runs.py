@@ -26,9 +26,9 @@ from ..models.positions import check_length
 from ..models.whole_weights import load_whole
 from ..processes import default_device
 from ..tasks import Encoding, Task, get_task
-from ..training.materials import load_tokenizer
 from ..training.run_config import RunConfig
 from ..training.run_directory import RunDirectory
+from ..training.shared_inputs import load_tokenizer
 from .evaluate import example_scores
 from .model_inputs import ModelInputs
 from .results import backend_of, recorded_config

@@ -17,8 +17,8 @@ from dlfa import DLFAForTokenClassification
 from dlfa.evaluation.evaluate import evaluate
 from dlfa.evaluation.saved_runs import load_run
 from dlfa.files.cache_directory import cache_directory
-from dlfa.training.materials import load_data
 from dlfa.training.run_config import RunConfig
+from dlfa.training.shared_inputs import load_data
 from dlfa.training.train import fit, prepare, train
 
 

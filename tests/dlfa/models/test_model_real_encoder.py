@@ -11,8 +11,8 @@ from transformers import AutoModel, AutoTokenizer
 from dlfa import DLFAForSequenceClassification, DLFAForTokenClassification
 from dlfa.evaluation.evaluate import evaluate
 from dlfa.evaluation.saved_runs import load_run
-from dlfa.training.materials import load_data
 from dlfa.training.run_config import RunConfig
+from dlfa.training.shared_inputs import load_data
 from dlfa.training.train import train
 
 TEXTS = ["The cat sleeps on the warm roof.", "Die Katze schläft auf dem warmen Dach.", "猫が屋根で寝ている。"]

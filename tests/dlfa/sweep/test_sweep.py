@@ -197,7 +197,7 @@ def test_a_process_that_is_killed_ends_the_command_with_one_line(base, tmp_path,
 
 def test_a_run_that_failed_starts_anew_and_an_interrupted_one_goes_on(base, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(recorded_runs, "prepare", lambda run, materials, **how: asked.append(how))
+    monkeypatch.setattr(recorded_runs, "prepare", lambda run, shared, **how: asked.append(how))
     run = dataclasses.replace(base, output_dir=tmp_path)
     assert recorded_runs.run_recorded(run, lambda: None, keep_model=False)
     recorded_runs.error_file(tmp_path).write_text("Traceback")
@@ -258,7 +258,7 @@ def test_data_and_encoder_are_read_once(config, monkeypatch):
     from dlfa.tasks.tagging import TaggingTask
 
     calls = {"encode": 0, "load": 0}
-    encode, load = TaggingTask.encode, training.load_materials
+    encode, load = TaggingTask.encode, training.load_shared_inputs
 
     def counted_encode(self, *args, **more):
         calls["encode"] += 1
@@ -269,8 +269,8 @@ def test_data_and_encoder_are_read_once(config, monkeypatch):
         return load(*args, **more)
 
     monkeypatch.setattr(TaggingTask, "encode", counted_encode)
-    monkeypatch.setattr(sweep_run, "load_materials", counted_load)
-    monkeypatch.setattr(training, "load_materials", counted_load)
+    monkeypatch.setattr(sweep_run, "load_shared_inputs", counted_load)
+    monkeypatch.setattr(training, "load_shared_inputs", counted_load)
     run_sweep(config)
     assert calls == {"encode": 5, "load": 1}  # train, dev, three languages
 
