@@ -34,12 +34,10 @@ def report(
         list[str] | None,
         typer.Option(help="Compare runs that differ in this field of their configuration, such as learning_rate."),
     ] = None,
-    resamples: Annotated[int, typer.Option(help="Of the bootstrap over sentences; 0 for none.")] = 2000,
+    resamples: Annotated[int, typer.Option(min=0, help="Of the bootstrap over sentences; 0 for none.")] = 2000,
 ) -> None:
     """Compare runs: tables and plots by layer, language, family and script, significance tests, training cost."""
     with one_line_errors():
-        if resamples < 0:
-            raise ValueError(f"--resamples must not be negative, got {resamples}")
         from ..training.output_paths import check_folder
         from .comparison import compare as compare_runs
         from .document import left_out, section_title, write_report

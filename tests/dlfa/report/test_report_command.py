@@ -179,7 +179,6 @@ def test_another_baseline_and_other_languages(sweep):
         (["{}", "--languages", ","], "--languages must name at least one language"),
         (["{}", "--metric", "bleu"], "no results hold 'bleu'"),
         (["{}", "--compare", "colour"], "no run has a field 'colour'"),
-        (["{}", "--resamples", "-1"], "--resamples must not be negative, got -1"),
         (["{}", "--data-dir", "sick=."], "there are no runs of task 'sick', but of udpos"),
         (["{}", "--data-dir", "nowhere"], "nowhere is no directory"),
         (["{}", "--resamples", "0", "--output", "{}/last-1/run.json"], "--output must be a directory, got a file"),
