@@ -26,8 +26,8 @@ from transformers import AutoConfig, BertConfig, BertModel, PreTrainedTokenizerF
 from dlfa.evaluation.evaluate import evaluate
 from dlfa.frozen import StateInputs
 from dlfa.terminal import one_line_errors
-from dlfa.training.materials import Materials, load_data, load_materials
 from dlfa.training.run_config import RunConfig
+from dlfa.training.shared_inputs import SharedInputs, load_data, load_shared_inputs
 from dlfa.training.train import fit, prepare
 
 from .output import print_table, write_json
@@ -83,19 +83,17 @@ def measure(config: RunConfig, repeats: int) -> list[dict[str, Any]]:
         data = load_data(regime)
         # One sentence: the development evaluation is not to be measured.
         data = dataclasses.replace(data, dev=data.dev[:1])
-        materials = load_materials(regime.with_presets(), data)
-        if isinstance(materials.inputs, StateInputs):
-            rows.append(_states_row(materials, materials.inputs, config.model_options["fusion_layer"]))
+        shared = load_shared_inputs(regime.with_presets(), data)
+        if isinstance(shared.inputs, StateInputs):
+            rows.append(_states_row(shared, shared.inputs, config.model_options["fusion_layer"]))
         for name, options in (("last", {"fusion_layer": None}), ("aif", {})):
             run = dataclasses.replace(regime, model_options={**config.model_options, **options})
-            rows.append(
-                {"model": name, "encoder": "frozen" if frozen else "trained"} | _fastest(run, materials, repeats)
-            )
+            rows.append({"model": name, "encoder": "frozen" if frozen else "trained"} | _fastest(run, shared, repeats))
     return rows
 
 
-def _states_row(materials: Materials, inputs: StateInputs, layer: int) -> dict[str, Any]:
-    data = materials.data
+def _states_row(shared: SharedInputs, inputs: StateInputs, layer: int) -> dict[str, Any]:
+    data = shared.data
     parts = [(data.train, True), (data.dev, False), *((examples, False) for examples in data.test.values())]
     for examples, training in parts:
         inputs.features(examples, training=training)
@@ -104,25 +102,23 @@ def _states_row(materials: Materials, inputs: StateInputs, layer: int) -> dict[s
     return {"model": "hidden states", "encoder": "frozen", "once": 1000 * seconds / count}
 
 
-def _fastest(config: RunConfig, materials: Materials, repeats: int) -> dict[str, Any]:
-    data, train, test = materials.data, [], []
+def _fastest(config: RunConfig, shared: SharedInputs, repeats: int) -> dict[str, Any]:
+    data, train, test = shared.data, [], []
     for repeat in range(repeats):
         prepared = prepare(
-            dataclasses.replace(config, output_dir=config.output_dir / str(repeat)), overwrite=True, materials=materials
+            dataclasses.replace(config, output_dir=config.output_dir / str(repeat)), overwrite=True, shared=shared
         )
         assert prepared is not None
         results = fit(prepared, keep_model=False)
         train.append(results["train"]["seconds"])
-        learner = prepared.new_learner()
+        trained_module = prepared.new_trained_module()
         seconds, _ = _timed(
-            lambda learner=learner: evaluate(  # type: ignore[misc]
-                learner, materials.tokenizer, config.task_object, data.test,
-                max_length=config.with_presets().max_length, batch_size=config.eval_batch_size,
-                inputs=materials.inputs,
+            lambda trained_module=trained_module: evaluate(  # type: ignore[misc]
+                trained_module, shared.inputs, data.test, batch_size=config.eval_batch_size
             )
-        )  # fmt: skip
+        )
         test.append(seconds)
-        del prepared, learner
+        del prepared, trained_module
         gc.collect()
     sentences = sum(map(len, data.test.values()))
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,7 +12,18 @@ from .analysis.command import analyze
 from .evaluation.batch_size import EVAL_BATCH_SIZE
 from .experiment_commands import ensemble, sweep
 from .report.command import report
-from .run_options import DataDir, Languages, Quiet, output_path, run_fields, split_list, with_run_options
+from .run_options import (
+    DataDir,
+    EvalBatchSize,
+    Languages,
+    MaxLength,
+    Quiet,
+    Split,
+    output_path,
+    run_fields,
+    split_list,
+    with_run_options,
+)
 from .terminal import fail, is_first_process, one_line_errors, print_table, quiet_libraries
 
 if TYPE_CHECKING:
@@ -65,8 +76,6 @@ def train(
         except KeyboardInterrupt:
             again = f"the same command with --resume goes on with the run in {output_dir}"
             fail(f"interrupted; {again}", status=130)
-        except FloatingPointError as error:
-            fail(str(error), status=1)
     if complete and is_first_process():
         typer.echo(f"the run in {output_dir} is complete")
     _show(results)
@@ -78,46 +87,44 @@ def evaluate(
     data_dir: DataDir = None,
     task: TaskName = None,
     languages: Languages = None,
-    split: Annotated[str, typer.Option(help="test or dev.")] = "test",
+    split: Split = "test",
     output: Annotated[Path | None, output_path("Write the results here, as results.json.")] = None,
     predictions: Annotated[Path | None, output_path("Write predictions here, one file a language.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace prediction files in --predictions.")] = False,
     max_eval_examples: Annotated[
-        int | None, typer.Option(help="A fixed random subset of each language; 0 for all; default: as the run.")
+        int | None, typer.Option(min=0, help="A fixed random subset of each language; 0 for all; default: as the run.")
     ] = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens a sequence; default: as the run.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Sequences a batch.")] = EVAL_BATCH_SIZE,
+    max_length: MaxLength = None,
+    batch_size: EvalBatchSize = EVAL_BATCH_SIZE,
     quiet: Quiet = False,
 ) -> None:
     """Evaluate a saved model; with the run's own data, the figures are those that the run wrote."""
     with one_line_errors():
-        if split not in ("test", "dev"):
-            raise ValueError(f"--split must be test or dev, got {split!r}")
-        _check_batch_size(batch_size)
-        if max_eval_examples is not None and max_eval_examples < 0:
-            raise ValueError(f"--max-eval-examples must not be negative, got {max_eval_examples}")
         run = _load_run(model_dir, task, max_length)
+        from .data.layout import data_files
         from .evaluation.evaluate import evaluate as evaluate_languages
-        from .evaluation.evaluation_data import evaluation_data, examples_of_each
-        from .evaluation.prediction_files import write_predictions
+        from .evaluation.evaluation_data import data_dir_of, evaluation_data, examples_of_each
+        from .evaluation.prediction_files import prediction_name, write_predictions
         from .evaluation.results import summary
         from .evaluation.saved_runs import recorded_by_run
         from .files import atomic
-        from .training.output_paths import check_file, check_folder
+        from .training.output_paths import check_file, check_predictions
 
         config = run.config
         configs = [] if config is None else [config]
+        data_dir = data_dir_of(configs, data_dir)
         wanted = None if languages is None else split_list("languages", languages)
         data = evaluation_data(
             run.task, configs, data_dir=data_dir, languages=wanted, split=split, max_eval_examples=max_eval_examples
         )
         if output is not None:
-            check_file("--output", output)
+            check_file("--output", output, data_files(run.task, data_dir))
         if predictions is not None:
-            check_folder("--predictions", predictions)
+            names = [prediction_name(run.task, language, split) for language in data]
+            check_predictions("--predictions", predictions, names, run.task, data_dir, overwrite=overwrite)
         evaluations = evaluate_languages(
-            run.model, run.tokenizer, run.task, data,
-            max_length=run.max_length, batch_size=batch_size, autocast=run.autocast, progress=not quiet,
-        )  # fmt: skip
+            run.model, run.inputs(), data, batch_size=batch_size, autocast=run.autocast, progress=not quiet
+        )
         name, seed = (str(model_dir), None) if config is None else (config.model, config.seed)
         size = examples_of_each(configs, max_eval_examples)
         recorded = recorded_by_run(model_dir, config, max_length=run.max_length, max_eval_examples=size)
@@ -137,28 +144,32 @@ def predict(
     input_file: Annotated[str, typer.Option("--input", help="A file, or - for standard input.")],
     output: Annotated[Path | None, output_path("A file; default: standard output.")] = None,
     input_format: Annotated[
-        str, typer.Option(help="Tagging: text (a sentence a line), tokens (a token a line), or auto.")
+        Literal["auto", "text", "tokens"],
+        typer.Option(help="Tagging: text (a sentence a line), tokens (a token a line), or auto."),
     ] = "auto",
     task: TaskName = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens a sequence; default: as the run.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Sequences a batch.")] = EVAL_BATCH_SIZE,
+    max_length: MaxLength = None,
+    batch_size: EvalBatchSize = EVAL_BATCH_SIZE,
 ) -> None:
     """Predict for new text: token<TAB>tag lines, texts with a label behind, or answers by question id."""
     with one_line_errors():
-        _check_batch_size(batch_size)
         from .processes import check_alone
 
         check_alone("dlfa predict is one process")
         run = _load_run(model_dir, task, max_length)
+        from .data.layout import data_files
         from .data.lines import STANDARD_INPUT
         from .evaluation.prediction import predict as predict_examples
         from .evaluation.prediction import read_input
         from .files import atomic
         from .training.output_paths import check_file
 
-        examples = read_input(run.task, STANDARD_INPUT if input_file == "-" else Path(input_file), input_format)
+        source = STANDARD_INPUT if input_file == "-" else Path(input_file)
+        examples = read_input(run.task, source, input_format)
         if output is not None:
-            check_file("--output", output)
+            # Lines of tokens with their tags are what gold labels are, too.
+            known = [] if run.config is None else data_files(run.task, run.config.data_dir)
+            check_file("--output", output, [source, *known])
         text = predict_examples(run, examples, batch_size)
         if output is not None:
             atomic.write_text(output, text)
@@ -209,14 +220,7 @@ def _fusion_layer(text: str | None, fusion: str | None) -> int | list[int] | Non
     return layers[0] if len(layers) == 1 else layers
 
 
-def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, got {batch_size}")
-
-
 def _load_run(model_dir: Path, task: str | None, max_length: int | None) -> SavedRun:
-    if max_length is not None and max_length < 1:
-        raise ValueError(f"--max-length must be at least 1, got {max_length}")
     quiet_libraries()
     from .evaluation.saved_runs import load_run
 

@@ -8,7 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from .evaluation.batch_size import EVAL_BATCH_SIZE
-from .run_options import DataDir, Languages, Quiet, output_path, run_fields, split_list, with_run_options
+from .run_options import (
+    DataDir,
+    EvalBatchSize,
+    Languages,
+    Quiet,
+    Split,
+    output_path,
+    run_fields,
+    split_list,
+    with_run_options,
+)
 from .terminal import fail, one_line_errors, print_table, quiet_libraries
 
 
@@ -28,7 +38,8 @@ def sweep(
     processes: Annotated[
         int | None,
         typer.Option(
-            help="Runs at a time; default: one a GPU; on a CPU one, over a frozen encoder one for every 8 runs."
+            min=1,
+            help="Runs at a time; default: one a GPU; on a CPU one, over a frozen encoder one for every 8 runs.",
         ),
     ] = None,
     quiet: Quiet = False,
@@ -40,6 +51,7 @@ def sweep(
         numbers, names = _integers("seeds", seeds), split_list("modes", modes)
         quiet_libraries()
         from .evaluation.tables import sweep_table
+        from .sweep.cells import ProcessEndedError
         from .sweep.config import SweepConfig
         from .sweep.run import run_sweep
         from .training.run_config import RunConfig
@@ -50,6 +62,8 @@ def sweep(
             result = run_sweep(config, keep_models=keep_models, processes=processes, progress=not quiet)
         except KeyboardInterrupt:
             fail("interrupted; the same command goes on with the sweep", status=130)
+        except ProcessEndedError as error:
+            fail(f"{error}; the same command goes on with the sweep", status=1)
     print_table(sweep_table(result))
     failed = [cell["name"] for cell in result["cells"] if cell["state"] == "failed"]
     if failed:
@@ -62,11 +76,12 @@ def ensemble(
     data_dir: DataDir = None,
     languages: Languages = None,
     vote: Annotated[bool, typer.Option("--vote", help="One vote a run, in place of the mean probability.")] = False,
-    split: Annotated[str, typer.Option(help="test or dev.")] = "test",
+    split: Split = "test",
     max_eval_examples: Annotated[
-        int | None, typer.Option(help="A fixed random subset of each language; 0 for all; default: as the first run.")
+        int | None,
+        typer.Option(min=0, help="A fixed random subset of each language; 0 for all; default: as the first run."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Sequences a batch.")] = EVAL_BATCH_SIZE,
+    batch_size: EvalBatchSize = EVAL_BATCH_SIZE,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an ensemble in --output-dir.")] = False,
     quiet: Quiet = False,
 ) -> None:

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +19,9 @@ DataDir = Annotated[
     Path | None,
     typer.Option(help="Data in XTREME's layout (train-en.tsv, dev-en.tsv, test-XX.tsv); default: the Hub."),
 ]
+Split = Annotated[Literal["test", "dev"], typer.Option(help="Of the data.")]
+MaxLength = Annotated[int | None, typer.Option(min=1, help="Tokens a sequence; default: as the run.")]
+EvalBatchSize = Annotated[int, typer.Option(min=1, help="Sequences a batch.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
 

@@ -15,15 +15,15 @@ from typing import Any
 from dlfa.evaluation.ensemble import EnsembleConfig, run_ensemble
 from dlfa.files import atomic
 from dlfa.files.json_files import read_object
-from dlfa.training.materials import Materials
 from dlfa.training.recorded_runs import error_file, failure_reason, run_recorded
 from dlfa.training.run_config import RunConfig
 from dlfa.training.run_directory import RunDirectory
+from dlfa.training.shared_inputs import SharedInputs
 
 from .directories import DONE, OTHER, RERUNS, begin_attempt, changes, claim, end_attempt, state_of
 from .groups import Places, PlannedEnsemble, PlannedRun
 from .rows import Row, config_of
-from .shared_materials import SharedMaterials
+from .shared_inputs import SharedInputsCache
 from .source import source_commit
 
 
@@ -44,7 +44,7 @@ def make_runs(runs: Sequence[PlannedRun], places: Places, say: Callable[[str], N
     begun, commit = time.time(), source_commit()
     states = [state_of(run, places.output_dir) for run in runs]
     todo = [run for run, state in zip(runs, states, strict=True) if state not in (DONE, OTHER)]
-    shared = SharedMaterials([run.config(places) for run in todo])
+    shared = SharedInputsCache([run.config(places) for run in todo])
     for number, (run, state) in enumerate(zip(runs, states, strict=True), 1):
         outcome = None
         if state == OTHER:
@@ -57,7 +57,7 @@ def make_runs(runs: Sequence[PlannedRun], places: Places, say: Callable[[str], N
     return Counter(state_of(run, places.output_dir) for run in runs)
 
 
-def _make(run: PlannedRun, places: Places, shared: SharedMaterials, commit: str, begun: float) -> str | None:
+def _make(run: PlannedRun, places: Places, shared: SharedInputsCache, commit: str, begun: float) -> str | None:
     """Make one run and say what came of it; None where it was made elsewhere in the meantime."""
     config = run.config(places)
     path = config.output_dir
@@ -76,20 +76,20 @@ def _make(run: PlannedRun, places: Places, shared: SharedMaterials, commit: str,
 
 
 def _attempt(
-    config: RunConfig, identity: Mapping[str, Any], shared: SharedMaterials, commit: str, *, keep_model: bool
+    config: RunConfig, identity: Mapping[str, Any], shared: SharedInputsCache, commit: str, *, keep_model: bool
 ) -> float | None:
     """Run `config`, whose directory is held, keep the record, and say how many seconds that took; None if it failed."""
     path = config.output_dir
     begin_attempt(path, identity, commit)
     begun = 0.0
 
-    def materials() -> Materials:
+    def loaded_inputs() -> SharedInputs:
         nonlocal begun
         loaded = shared.of(config)
         begun = time.monotonic()
         return loaded
 
-    made = run_recorded(config, materials, keep_model=keep_model)
+    made = run_recorded(config, loaded_inputs, keep_model=keep_model)
     gc.collect()
     if not made:
         return None
@@ -162,7 +162,7 @@ def repeat(recorded: Row, places: Places) -> Path:
     identity = {name: recorded[name] for name in ("name", "group", "regime")}
     identity["changed"] = json.loads(recorded["changed"])
     with claim(again.output_dir):
-        if _attempt(again, identity, SharedMaterials([again]), source_commit(), keep_model=False) is None:
+        if _attempt(again, identity, SharedInputsCache([again]), source_commit(), keep_model=False) is None:
             raise RuntimeError(f"the run in {again.output_dir} failed: {failure_reason(again.output_dir)}")
     return again.output_dir
 

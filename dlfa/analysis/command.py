@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..run_options import DataDir, Languages, Quiet, output_path, split_list
+from ..run_options import DataDir, Languages, MaxLength, Quiet, output_path, split_list
 from ..terminal import one_line_errors, print_table, quiet_libraries
 
 
@@ -18,44 +18,41 @@ def analyze(
         str | None, typer.Option("--task", help="Whose labels are probed for; default: the run's own.")
     ] = None,
     languages: Languages = None,
-    max_examples: Annotated[int, typer.Option(help="Sentences a language, a fixed random subset; 0 for all.")] = 200,
+    max_examples: Annotated[
+        int, typer.Option(min=0, help="Sentences a language, a fixed random subset; 0 for all.")
+    ] = 200,
     probe_examples: Annotated[
-        int, typer.Option(help="Training sentences of the label probe, a fixed random subset; 0 for all.")
+        int, typer.Option(min=0, help="Training sentences of the label probe, a fixed random subset; 0 for all.")
     ] = 500,
     label_subword: Annotated[
         str | None,
         typer.Option(help="Probe a word's first or last sub-word, or their mean (default, unless a run tells)."),
     ] = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens a sequence; default: as the run.")] = None,
+    max_length: MaxLength = None,
     output: Annotated[Path | None, output_path("Write analysis.json, analysis.md and its pictures here.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Probe every layer for labels and languages; measure the gates and each layer's part of the output."""
     with one_line_errors():
-        for name, value in (("--max-examples", max_examples), ("--probe-examples", probe_examples)):
-            if value < 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
-        if max_length is not None and max_length < 1:
-            raise ValueError(f"--max-length must be at least 1, got {max_length}")
         quiet_libraries()
         from rich.console import Console
 
         from ..training.output_paths import check_folder
+        from .analyzed_model import load_analyzed_model
         from .document import gate_table, layer_table, probe_text, variance_table, write_analysis
-        from .findings import analyze as analyze_subject
+        from .findings import analyze as analyze_model
         from .findings import load_probe_data
-        from .subject import load_subject
 
         chosen = None if languages is None else split_list("languages", languages)
-        subject = load_subject(model, task, max_length=max_length, label_subword=label_subword)
+        analyzed = load_analyzed_model(model, task, max_length=max_length, label_subword=label_subword)
         data = load_probe_data(
-            subject, data_dir if data_dir is not None else subject.data_dir, chosen,
+            analyzed, data_dir if data_dir is not None else analyzed.data_dir, chosen,
             max_examples=max_examples or None, probe_examples=probe_examples or None,
         )  # fmt: skip
         if output is not None:
             check_folder("--output", output)
         with Console(stderr=True, quiet=quiet).status("analyze") as status:
-            findings = analyze_subject(subject, data, lambda what: status.update(f"analyze {what}"))
+            findings = analyze_model(analyzed, data, lambda what: status.update(f"analyze {what}"))
         written = None if output is None else write_analysis(output, findings)
         title = f"{findings['model']}, {findings['task']}"
         for table, caption in (

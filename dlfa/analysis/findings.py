@@ -14,10 +14,10 @@ from ..data.examples import Example
 from ..data.layout import languages_on_disk
 from ..data.loading import choose_languages, read_split, subset
 from ..tasks.language_families import by_family
+from .analyzed_model import AnalyzedModel
 from .gate_statistics import FusionWatcher, gate_summary
 from .probes import FOLDS, STRENGTH, language_probe, score_label_probes, train_label_probes
 from .states import language_states
-from .subject import Subject
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ProbeData:
 
 
 def load_probe_data(
-    subject: Subject,
+    analyzed: AnalyzedModel,
     data_dir: Path | None,
     languages: Sequence[str] | None = None,
     *,
@@ -48,7 +48,7 @@ def load_probe_data(
     The training language is always among the languages; where it has no test data, its development data stand in.
 
     Args:
-        subject: the model and its task.
+        analyzed: the model and its task.
         data_dir: XTREME's layout; None loads from the Hub.
         languages: None takes all that have test data.
         max_examples: of each language; None takes all.
@@ -57,7 +57,7 @@ def load_probe_data(
     Raises:
         DataError: whatever is wrong with the data, or a language that has none.
     """
-    task, source, notes = subject.task, subject.task.train_language, []
+    task, source, notes = analyzed.task, analyzed.task.train_language, []
     tested = task.languages if data_dir is None else languages_on_disk(task, data_dir, "test")
     asked = None if languages is None else [language for language in languages if language != source]
     chosen = choose_languages(task, data_dir, asked, "test") if asked is None or asked else []
@@ -72,11 +72,13 @@ def load_probe_data(
     return ProbeData(train, test, notes)
 
 
-def analyze(subject: Subject, data: ProbeData, on_language: Callable[[str], None] | None = None) -> dict[str, Any]:
+def analyze(
+    analyzed: AnalyzedModel, data: ProbeData, on_language: Callable[[str], None] | None = None
+) -> dict[str, Any]:
     """Run the model over the data once and measure.
 
     Args:
-        subject: the model.
+        analyzed: the model.
         data: as `load_probe_data` reads them.
         on_language: called with each language before it is run.
 
@@ -84,7 +86,7 @@ def analyze(subject: Subject, data: ProbeData, on_language: Callable[[str], None
         The content of analysis.json: "label_probe" (scores by language, metric and layer), "language_probe", "gates"
         (one for each lower input of AIF), "contributions" (by language and layer), and what was analysed.
     """
-    task, source = subject.task, subject.task.train_language
+    task, source = analyzed.task, analyzed.task.train_language
     notes, start = list(data.notes), time.monotonic()
 
     def announce(what: str) -> None:
@@ -94,14 +96,14 @@ def analyze(subject: Subject, data: ProbeData, on_language: Callable[[str], None
     probes = None
     if data.train:
         announce(f"{source}, for the probes")
-        probes = train_label_probes(language_states(subject, data.train))
+        probes = train_label_probes(language_states(analyzed, data.train))
     else:
         notes.append(f"no label probe: {task.name} has no label a word or text")
     scores, sentences, watchers = {}, {}, {}
     for language, examples in data.test.items():
         announce(language)
         watchers[language] = FusionWatcher()
-        states = language_states(subject, examples, watchers[language])
+        states = language_states(analyzed, examples, watchers[language])
         if probes is not None:
             scores[language] = score_label_probes(probes, states, examples, task, language)
         sentences[language] = states.sentences
@@ -111,26 +113,26 @@ def analyze(subject: Subject, data: ProbeData, on_language: Callable[[str], None
     except ValueError as error:
         languages_told = None
         notes.append(f"no language probe: {error}")
-    config = subject.model.config
+    config = analyzed.model.config
     gates = [
         gate_summary(str(layer), config.fuse, {language: watcher.gates[step] for language, watcher in watchers.items()})
         for step, layer in enumerate(config.lower_layers)
         if config.fusion == "aif"
     ]
     return {
-        "model": subject.name,
+        "model": analyzed.name,
         "task": task.name,
         "metric": task.metric,
         "train_language": source,
         "fusion": config.fusion,
         "fusion_layer": config.fusion_layer,
         "fuse": config.fuse if config.fusion == "aif" else None,
-        "label_subword": subject.label_subword if task.kind == "token" else None,
+        "label_subword": analyzed.label_subword if task.kind == "token" else None,
         "probe_examples": len(data.train),
         "probe_strength": STRENGTH,
         "folds": FOLDS,
         "examples": {language: len(examples) for language, examples in data.test.items()},
-        "layers": subject.layer_names,
+        "layers": analyzed.layer_names,
         "label_probe": scores or None,
         "language_probe": languages_told,
         "gates": gates,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..files.figures import COLOURS, new_figure, write_png
+from .analyzed_model import FUSED
 from .findings import zero_shot_mean
 from .fusion_parts import BRANCHES, LAST
-from .subject import FUSED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,8 +14,8 @@ from ..data.batching import PaddingCollator, by_length
 from ..data.examples import Example, gold_labels
 from ..models.words import mean_of_subwords, mean_of_tokens
 from ..tasks import Encoding, Feature
+from .analyzed_model import AnalyzedModel
 from .fusion_parts import FusionParts, fusion_parts
-from .subject import Subject
 
 BATCH_SIZE = 32  # sequences
 
@@ -42,37 +42,39 @@ class LanguageStates:
 Watcher = Callable[[FusionParts, Tensor], None]
 
 
-def language_states(subject: Subject, examples: Sequence[Example], watch: Watcher | None = None) -> LanguageStates:
+def language_states(
+    analyzed: AnalyzedModel, examples: Sequence[Example], watch: Watcher | None = None
+) -> LanguageStates:
     """Run the encoder and the fusion over `examples` once and keep what probes need of every layer.
 
     Args:
-        subject: the model.
+        analyzed: the model.
         examples: of one language, labelled.
         watch: sees every batch's fusion.
 
     Returns:
-        The states of the layers in the order of `subject.layer_names`.
+        The states of the layers in the order of `analyzed.layer_names`.
     """
-    task = subject.task
+    task = analyzed.task
     # The mean's encoding tells which word every sub-word belongs to, from which the first and the last follow.
-    features = task.encode(examples, subject.tokenizer, Encoding(subject.max_length, "mean"), training=False)
-    collate = PaddingCollator(subject.tokenizer)
+    features = task.encode(examples, analyzed.tokenizer, Encoding(analyzed.max_length, "mean"), training=False)
+    collate = PaddingCollator(analyzed.tokenizer)
     units: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(features)
     sentences: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(features)
     for places in by_length([len(feature.inputs["input_ids"]) for feature in features], BATCH_SIZE):
         inputs = collate([features[place].inputs for place in places])
-        inputs = {name: value.to(subject.model.device) for name, value in inputs.items()}
-        layers, parts = _all_layers(subject, inputs)
-        tokens = _real_tokens(subject, inputs)
+        inputs = {name: value.to(analyzed.model.device) for name, value in inputs.items()}
+        layers, parts = _all_layers(analyzed, inputs)
+        tokens = _real_tokens(analyzed, inputs)
         if watch is not None:
-            watch(parts, _first_token(tokens) if _reads_first_token(subject) else tokens)
+            watch(parts, _first_token(tokens) if _reads_first_token(analyzed) else tokens)
         means = torch.stack([mean_of_tokens(layer, tokens) for layer in layers]).cpu().numpy()
-        vectors, counts = _units(subject, layers, inputs, [features[place] for place in places])
+        vectors, counts = _units(analyzed, layers, inputs, [features[place] for place in places])
         for row, place in enumerate(places):
             sentences[place] = means[:, row]
             units[place] = vectors[:, row, : counts[row]]
-    width = subject.model.config.hidden_size
-    empty = np.zeros((len(subject.layer_names), 0, width), dtype=np.float32)
+    width = analyzed.model.config.hidden_size
+    empty = np.zeros((len(analyzed.layer_names), 0, width), dtype=np.float32)
     lengths = [0] * len(examples)
     for feature, vector in zip(features, units, strict=True):
         lengths[feature.example] += vector.shape[1]
@@ -85,9 +87,9 @@ def language_states(subject: Subject, examples: Sequence[Example], watch: Watche
 
 
 @torch.inference_mode()
-def _all_layers(subject: Subject, inputs: dict[str, Tensor]) -> tuple[list[Tensor], FusionParts]:
+def _all_layers(analyzed: AnalyzedModel, inputs: dict[str, Tensor]) -> tuple[list[Tensor], FusionParts]:
     """Embeddings, every block's output, and the fused states where there is a fusion, all (B, T, E) float32."""
-    model, config = subject.model, subject.model.config
+    model, config = analyzed.model, analyzed.model.config
     given = {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in inputs}
     states = model.encoder_states(**given, layers=range(config.num_hidden_layers))
     lowers = [states.lowers[layer] for layer in config.lower_layers]
@@ -99,17 +101,17 @@ def _all_layers(subject: Subject, inputs: dict[str, Tensor]) -> tuple[list[Tenso
     return [layer.float() for layer in layers], parts
 
 
-def _real_tokens(subject: Subject, inputs: dict[str, Tensor]) -> Tensor:
+def _real_tokens(analyzed: AnalyzedModel, inputs: dict[str, Tensor]) -> Tensor:
     """(B, T) bool: neither padding nor the special tokens around a text."""
-    tokenizer = subject.tokenizer
+    tokenizer = analyzed.tokenizer
     around = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id} - {None}
     special = torch.tensor(sorted(around), device=inputs["input_ids"].device, dtype=torch.long)
     return inputs["attention_mask"].bool() & ~torch.isin(inputs["input_ids"], special)
 
 
-def _reads_first_token(subject: Subject) -> bool:
+def _reads_first_token(analyzed: AnalyzedModel) -> bool:
     """Whether the first token of each sequence is all that the head sees."""
-    return subject.task.kind == "pair" and subject.model.config.classifier_pooling == "first"
+    return analyzed.task.kind == "pair" and analyzed.model.config.classifier_pooling == "first"
 
 
 def _first_token(tokens: Tensor) -> Tensor:
@@ -121,20 +123,20 @@ def _first_token(tokens: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def _units(
-    subject: Subject, layers: Sequence[Tensor], inputs: dict[str, Tensor], features: Sequence[Feature]
+    analyzed: AnalyzedModel, layers: Sequence[Tensor], inputs: dict[str, Tensor], features: Sequence[Feature]
 ) -> tuple[NDArray[np.float32], list[int]]:
     """(layers, B, W, E) states that a head would see, and how many of the W each sequence has."""
-    kind = subject.task.kind
+    kind = analyzed.task.kind
     if kind == "qa":
         return np.zeros((len(layers), len(features), 0, layers[0].shape[-1]), dtype=np.float32), [0] * len(features)
     if kind != "token":
-        mask, first = inputs["attention_mask"], _reads_first_token(subject)
+        mask, first = inputs["attention_mask"], _reads_first_token(analyzed)
         vectors = [layer[:, 0] if first else mean_of_tokens(layer, mask) for layer in layers]
         return torch.stack(vectors).unsqueeze(2).cpu().numpy(), [1] * len(features)
     counts = [len(feature.target[1]) for feature in features]
     index = inputs["word_index"]
-    if subject.label_subword != "mean":
-        index = _one_subword(index, last=subject.label_subword == "last")
+    if analyzed.label_subword != "mean":
+        index = _one_subword(index, last=analyzed.label_subword == "last")
     return torch.stack([mean_of_subwords(layer, index, max(counts)) for layer in layers]).cpu().numpy(), counts
 
 

@@ -54,6 +54,19 @@ def languages_on_disk(task: Task, data_dir: Path, split: str) -> list[str]:
     return known + sorted(found.difference(known))
 
 
+def data_files(task: Task, data_dir: Path | None) -> list[Path]:
+    """Every file of `task` below `data_dir`, of all splits and languages; none where that is None or no folder."""
+    if data_dir is None or not data_dir.is_dir():
+        return []
+    named = {
+        data_dir / pattern.format(split=split, lang=language)
+        for split, patterns in task.file_patterns.items()
+        for pattern in patterns
+        for language in languages_on_disk(task, data_dir, split)
+    }
+    return sorted(path for path in named if os.path.lexists(path))
+
+
 def _examples(task: Task) -> list[str]:
     return [
         task.file_patterns[split][0].format(split=split, lang=task.train_language if split != "test" else "XX")

@@ -61,6 +61,8 @@ def columns(
 ) -> list[str]:
     """The line's tab-separated columns, none of them blank: as many as `names`, and `optional` where it is there.
 
+    A column of other white space, such as a no-break space, is a word like others.
+
     Raises:
         DataError: another number of columns, or a blank one; `hint` ends the message where there are too few.
     """
@@ -74,7 +76,7 @@ def columns(
             f"{_shown(line)}{hint if line and len(fields) < len(names) else ''}"
         )
     for name, field in zip(most, fields, strict=False):
-        if not field.strip():
+        if not field.strip(" "):
             raise DataError(f"{path}:{number}: the {name} is empty: {_shown(line)}")
     return fields
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,8 +126,8 @@ def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], 
     by = "vote" if config.vote else "mean probability"
     kept = (*_OF_A_MODEL, "seed", "average", "average_zero_shot")
     members = [
-        {"run": path.name, **{key: result[key] for key in kept}}
-        for path, result in zip(config.runs, results_of, strict=True)
+        {"run": name, **{key: result[key] for key in kept}}
+        for name, result in zip(_short_names(config.runs), results_of, strict=True)
     ]
     environments = [result["environment"] for result in results_of]
     results = {
@@ -157,7 +158,7 @@ def _member(
     run = load_run(path)
     found = {language: run.scores(examples, config.batch_size) for language, examples in data.items()}
     evaluations = {language: score_language(task, language, data[language], each) for language, each in found.items()}
-    name, seed = (path.name, None) if run.config is None else (run.config.model, run.config.seed)
+    name, seed = (str(path), None) if run.config is None else (run.config.model, run.config.seed)
     result = summary(
         task, run.model, name, evaluations, seed=seed, split=config.split, autocast=run.autocast, **recorded
     )  # fmt: skip
@@ -202,6 +203,16 @@ def _spans_together(members: Sequence[list[Span]], vote: bool) -> list[Span]:
 
 def _common(values: Sequence[Any]) -> Any:
     return values[0] if all(value == values[0] for value in values) else None
+
+
+def _short_names(runs: Sequence[Path]) -> list[str]:
+    """Of each directory as many of the last parts of its path as tell all of them apart, such as x/aif and y/aif."""
+    paths = [Path(os.path.abspath(run)) for run in runs]
+    for count in range(1, max(len(path.parts) for path in paths) + 1):
+        names = [Path(*path.parts[-count:]).as_posix() for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def _names(runs: Sequence[Path]) -> str:

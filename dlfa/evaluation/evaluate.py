@@ -12,12 +12,12 @@ import torch
 from accelerate.utils import gather_object
 from rich.console import Console
 from rich.progress import Progress
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from ..data.batching import by_length
 from ..data.examples import Example
 from ..processes import process_state
-from ..tasks import Encoding, Task
+from ..tasks import Task
 from .batch_size import EVAL_BATCH_SIZE
 from .model_inputs import ModelInputs
 
@@ -35,36 +35,25 @@ class LanguageEvaluation:
     predictions: list[Any]
 
 
-def encoding_of(model: PreTrainedModel | StatesHead, max_length: int) -> Encoding:
-    """How examples must be encoded for `model`, at most `max_length` tokens a sequence."""
-    return Encoding(max_length, getattr(model.config, "label_subword", "first"))
-
-
 def example_scores(
     model: PreTrainedModel | StatesHead,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
+    inputs: ModelInputs,
     examples: Sequence[Example],
     *,
-    max_length: int,
     batch_size: int = EVAL_BATCH_SIZE,
     autocast: torch.dtype | None = None,
-    inputs: ModelInputs | None = None,
 ) -> list[Any]:
     """Run `model` over `examples` without gradients, in batches of like length, and return each example's scores.
 
     With several processes (torchrun, accelerate launch) each runs its share and all return the whole.
 
     Args:
-        model: with the head for `task`; its mode (train or eval) is restored.
-        tokenizer: the one that the model was trained with.
-        task: the task.
-        examples: to be scored.
-        max_length: the longest sequence; longer examples are split or cut as the task says.
+        model: with the head for the task; its mode (train or eval) is restored.
+        inputs: of the task, as the model was trained with: makes features, which it keeps over several calls, and
+            batches of them, for a `StatesHead` of cached states.
+        examples: to be scored; those longer than `inputs` allows are split or cut as the task says.
         batch_size: sequences a batch.
         autocast: bfloat16 or float16 to run in; None runs in the model's dtype.
-        inputs: where features and batches come from, for features that are kept over several calls, and for the
-            cached states that a `StatesHead` takes; None encodes the examples with `tokenizer`.
 
     Returns:
         One entry an example: (words, labels) or (labels,) float32 log probabilities, or the best spans of an answer.
@@ -72,7 +61,7 @@ def example_scores(
     Raises:
         FloatingPointError: scores by which nothing can be decided, such as NaN; raised on every process.
     """
-    inputs = inputs or ModelInputs(task, tokenizer, encoding_of(model, max_length))
+    task = inputs.task
     features = inputs.features(examples, training=False)
     batches = by_length([len(feature.inputs["input_ids"]) for feature in features], batch_size)
     state = process_state()
@@ -110,14 +99,11 @@ def example_scores(
 
 def evaluate(
     model: PreTrainedModel | StatesHead,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
+    inputs: ModelInputs,
     data: Mapping[str, Sequence[Example]],
     *,
-    max_length: int,
     batch_size: int = EVAL_BATCH_SIZE,
     autocast: torch.dtype | None = None,
-    inputs: ModelInputs | None = None,
     progress: bool = False,
 ) -> dict[str, LanguageEvaluation]:
     """Evaluate `model` on each language of `data`.
@@ -125,7 +111,7 @@ def evaluate(
     Args:
         data: labelled examples by language.
         progress: show a bar on standard error, on the main process alone.
-        model, tokenizer, task, max_length, batch_size, autocast, inputs: as `example_scores`.
+        model, inputs, batch_size, autocast: as `example_scores`.
 
     Returns:
         By language, in the order of `data`: metrics, and the scores and predictions of every example.
@@ -138,11 +124,8 @@ def evaluate(
         todo = bar.add_task("evaluate", total=len(data))
         for language, examples in data.items():
             bar.update(todo, description=f"evaluate {language}")
-            scores = example_scores(
-                model, tokenizer, task, examples, max_length=max_length, batch_size=batch_size, autocast=autocast,
-                inputs=inputs,
-            )  # fmt: skip
-            results[language] = score_language(task, language, list(examples), scores)
+            scores = example_scores(model, inputs, examples, batch_size=batch_size, autocast=autocast)
+            results[language] = score_language(inputs.task, language, list(examples), scores)
             bar.advance(todo)
     return results
 

@@ -85,7 +85,7 @@ def _told_format(path: Path, lines: Sequence[tuple[int, str]]) -> str:
             f"{path}: line {tabs[0]} holds a tab, as tokens do, and line {several[0]} words without one, as text does; "
             "give --input-format tokens or text"
         )
-    blank_between = any(not line.strip() for _, line in lines[:-1])
+    blank_between = any(not line.strip(" ") for _, line in lines[:-1])
     return "tokens" if tabs or (blank_between and not several) else "text"
 
 

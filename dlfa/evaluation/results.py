@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -49,7 +50,7 @@ def summary(
     config = model.config
     return {
         "task": task.name,
-        "model": Path(model_name).name if Path(model_name).is_dir() else model_name,
+        "model": directory_name(Path(model_name)) if Path(model_name).is_dir() else model_name,
         "fusion": getattr(config, "fusion", "last"),
         "fusion_layer": getattr(config, "fusion_layer", None),
         "fuse": getattr(config, "fuse", None),
@@ -61,6 +62,11 @@ def summary(
         **more,
         "environment": environment(model, autocast),
     }
+
+
+def directory_name(path: Path) -> str:
+    """The name of the directory `path`, also of ".", which has none in itself; of a link it is the link's."""
+    return Path(os.path.abspath(path)).name
 
 
 def scores(task: Task, evaluations: Mapping[str, LanguageEvaluation]) -> dict[str, Any]:

@@ -25,11 +25,12 @@ from ..models.config_files import load_config
 from ..models.positions import check_length
 from ..models.whole_weights import load_whole
 from ..processes import default_device
-from ..tasks import Task, get_task
-from ..training.materials import load_tokenizer
+from ..tasks import Encoding, Task, get_task
 from ..training.run_config import RunConfig
 from ..training.run_directory import RunDirectory
+from ..training.shared_inputs import load_tokenizer
 from .evaluate import example_scores
+from .model_inputs import ModelInputs
 from .results import backend_of, recorded_config
 
 _AUTO = {
@@ -54,16 +55,18 @@ class SavedRun:
         """The dtype that the run was trained and evaluated in; None for the model's own."""
         return None if self.config is None else self.config.autocast
 
+    def inputs(self) -> ModelInputs:
+        """What encodes examples as the run's own evaluation did; its features are kept as long as it is."""
+        encoding = Encoding(self.max_length, getattr(self.model.config, "label_subword", "first"))
+        return ModelInputs(self.task, self.tokenizer, encoding)
+
     def scores(self, examples: Sequence[Example], batch_size: int) -> list[Any]:
         """`example_scores` of examples, encoded and run as the run's own evaluation did.
 
         Raises:
             FloatingPointError: as `example_scores`.
         """
-        return example_scores(
-            self.model, self.tokenizer, self.task, examples, max_length=self.max_length, batch_size=batch_size,
-            autocast=self.autocast,
-        )  # fmt: skip
+        return example_scores(self.model, self.inputs(), examples, batch_size=batch_size, autocast=self.autocast)
 
 
 def load_run(path: Path, task_name: str | None = None, max_length: int | None = None) -> SavedRun:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -164,8 +163,9 @@ class DLFAForSequenceClassification(DLFAPreTrainedModel):
                 unless `config.classifier_pooling` is "mean".
             token_type_ids: (B, T) int64.
             inputs_embeds: (B, T, E), in place of `input_ids`.
-            labels: (B,) int64 classes, or float values for regression, or (B, C) float for several labels; as
-                `config.problem_type`, which is told from the labels where it is None.
+            labels: (B,) int64 classes, (B,) values for regression, (B, C) where it has several columns, or (B, C) float
+                for several labels; as `config.problem_type`, which is told from the labels where it is None. In place
+                of (B,) (B, 1) will do.
             lower_states: (B, T, E or feature_dim), an external second input in place of the lower layer.
             output_gate: return AIF's gates too.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, `num_items_in_batch`, further
@@ -196,13 +196,17 @@ class DLFAForSequenceClassification(DLFAPreTrainedModel):
         kind = self.config.problem_type
         if kind is None and self.num_labels > 1 and not labels.is_floating_point():
             kind = "single_label_classification"
-        classes = kind == "single_label_classification"
-        form, needed = ("(B,)", (rows,)) if classes or self.num_labels == 1 else ("(B, C)", (rows, self.num_labels))
-        if labels.numel() != math.prod(needed):
-            raise ValueError(f"labels must have shape {form} = {needed}, got {tuple(labels.shape)}")
+        classes, several = kind == "single_label_classification", kind == "multi_label_classification"
+        fitting: tuple[tuple[int, ...], ...]
+        if classes or (self.num_labels == 1 and not several):
+            form, fitting = f"(B,) = {(rows,)}", ((rows,), (rows, 1))
+        else:  # as the logits are: their losses would broadcast other shapes, or refuse them in words of their own
+            form, fitting = f"(B, C) = {(rows, self.num_labels)}", ((rows, self.num_labels),)
+        if tuple(labels.shape) not in fitting:
+            raise ValueError(f"labels must have shape {form}, got {tuple(labels.shape)}")
         if classes:
             check_classes(labels, self.num_labels)
-        elif kind == "multi_label_classification" and not labels.is_floating_point():
+        elif several and not labels.is_floating_point():
             raise TypeError(f"labels must be floating point for problem_type {kind!r}, got {labels.dtype}")
 
     def _head(

@@ -197,6 +197,19 @@ class DLFAPreTrainedModel(PreTrainedModel):
         """
         check_keywords(kwargs, self._keywords)
         shape = check_tokens(input_ids, inputs_embeds, attention_mask)
+        return self._states(shape, input_ids, attention_mask, token_type_ids, inputs_embeds, layers, kwargs)
+
+    def _states(
+        self,
+        shape: torch.Size,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        layers: Sequence[int] | None,
+        kwargs: dict[str, Any],
+    ) -> EncoderStates:
+        """`encoder_states` of sequences whose `shape` (B, T), and names of arguments, are checked."""
         if input_ids is not None:
             check_vocabulary(input_ids, self.encoder)
         # torch.compile and torch.export would take the limit that is compared with for one on their own shapes.
@@ -280,7 +293,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
             arguments["num_items_in_batch"] = encoder_arguments.pop("num_items_in_batch")
         self._check_arguments(shape, attention_mask, **arguments)
         self._check_lower_states(shape, lower_states)
-        states = self.encoder_states(input_ids, attention_mask, token_type_ids, inputs_embeds, **encoder_arguments)
+        states = self._states(shape, input_ids, attention_mask, token_type_ids, inputs_embeds, None, encoder_arguments)
         lowers = self._second_inputs(states.last, states.lowers, lower_states)
         output = self._head(states.last, lowers, attention_mask, **arguments)
         names = ("hidden_states", "attentions")

@@ -34,12 +34,11 @@ def report(
         list[str] | None,
         typer.Option(help="Compare runs that differ in this field of their configuration, such as learning_rate."),
     ] = None,
-    resamples: Annotated[int, typer.Option(help="Of the bootstrap over sentences; 0 for none.")] = 2000,
+    resamples: Annotated[int, typer.Option(min=0, help="Of the bootstrap over sentences; 0 for none.")] = 2000,
 ) -> None:
     """Compare runs: tables and plots by layer, language, family and script, significance tests, training cost."""
     with one_line_errors():
-        if resamples < 0:
-            raise ValueError(f"--resamples must not be negative, got {resamples}")
+        from ..training.output_paths import check_folder
         from .comparison import compare as compare_runs
         from .document import left_out, section_title, write_report
         from .findings import find
@@ -50,6 +49,8 @@ def report(
         runs, ensembles, notes = load_runs(results, compare or ())
         comparisons = compare_runs(runs, metric=metric, languages=chosen, baseline=baseline)
         folders = _folders(data_dir or [], {item.task for item in comparisons})
+        if output is not None:  # the bootstrap takes minutes
+            check_folder("--output", output)
         findings = [find(item, resamples=resamples, data_dir=folders.get(item.task)) for item in comparisons]
         written = None if output is None else write_report(output, findings, runs, ensembles, notes)
         for item in findings:

@@ -6,18 +6,23 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
 
 from ..processes import end_with_parent
 from ..terminal import quiet_libraries
-from ..training.materials import Materials, load_data, load_materials
 from ..training.recorded_runs import run_recorded, write_error
+from ..training.shared_inputs import SharedInputs, load_data, load_shared_inputs
 from .config import Cell, SweepConfig
 
 # A process takes as long to start as a few runs over a frozen encoder.
 _RUNS_WORTH_A_PROCESS = 8
+
+
+class ProcessEndedError(RuntimeError):
+    """One of a sweep's processes was ended from outside, and with it the others; no run is at fault."""
 
 
 def default_processes(config: SweepConfig, runs: int) -> int:
@@ -30,7 +35,7 @@ def default_processes(config: SweepConfig, runs: int) -> int:
 def run_cells(
     config: SweepConfig,
     cells: Sequence[Cell],
-    materials: Materials,
+    shared: SharedInputs,
     keep_models: bool,
     processes: int,
     started: Callable[[Cell], None],
@@ -40,15 +45,18 @@ def run_cells(
     Args:
         config: the sweep.
         cells: those to be run.
-        materials: what they share, for `processes` = 1; several processes read it themselves, each once.
+        shared: what they share, for `processes` = 1; several processes read it themselves, each once.
         keep_models: write each cell's model.
         processes: how many run at a time.
         started: called with each cell as it begins, where one runs at a time.
+
+    Raises:
+        ProcessEndedError: a process was killed, as where memory ran out; what it and the others were at can go on.
     """
     if processes == 1:
         for cell in cells:
             started(cell)
-            _run_cell(config, cell, materials, keep_models)
+            _run_cell(config, cell, shared, keep_models)
             yield cell
         return
     context = multiprocessing.get_context("spawn")
@@ -63,20 +71,28 @@ def run_cells(
         }
         while running:
             over, _ = wait(running, return_when=FIRST_COMPLETED)
+            broken: BrokenProcessPool | None = None
             for future in over:
-                cell = running.pop(future)
-                if (error := future.exception()) is not None:
+                cell, error = running.pop(future), future.exception()
+                if isinstance(error, BrokenProcessPool):  # which runs that never began are told, too
+                    broken = error
+                    continue
+                if error is not None:
                     write_error(config.run_config(cell).output_dir, error)
                 yield cell
+            if broken is not None:
+                raise broken
+    except BrokenProcessPool as error:
+        raise ProcessEndedError("a process of the sweep was killed, or ran out of memory") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _run_cell(config: SweepConfig, cell: Cell, materials: Materials, keep_models: bool) -> None:
-    run_recorded(config.run_config(cell), lambda: materials, keep_model=keep_models)
+def _run_cell(config: SweepConfig, cell: Cell, shared: SharedInputs, keep_models: bool) -> None:
+    run_recorded(config.run_config(cell), lambda: shared, keep_model=keep_models)
 
 
-_in_worker: dict[str, Materials] = {}
+_in_worker: dict[str, SharedInputs] = {}
 
 
 def _start_worker(numbers: Any, processes: int, gpus: int) -> None:
@@ -92,7 +108,7 @@ def _start_worker(numbers: Any, processes: int, gpus: int) -> None:
 
 
 def _run_in_worker(config: SweepConfig, cell: Cell, keep_models: bool) -> None:
-    if "materials" not in _in_worker:
+    if "shared" not in _in_worker:
         base = config.base.with_presets()
-        _in_worker["materials"] = load_materials(base, load_data(base))
-    _run_cell(config, cell, _in_worker["materials"], keep_models)
+        _in_worker["shared"] = load_shared_inputs(base, load_data(base))
+    _run_cell(config, cell, _in_worker["shared"], keep_models)

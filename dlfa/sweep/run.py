@@ -12,11 +12,11 @@ from ..files.json_files import read_object
 from ..frozen.fingerprints import weights_fingerprint
 from ..processes import check_alone
 from ..training.directory_lock import LOCK, exclusive
-from ..training.intermediate import Predecessor
-from ..training.materials import compute_states, load_data, load_encoder, load_materials
+from ..training.intermediate import IntermediateRun
 from ..training.run_config import differences
 from ..training.run_directory import SWEEP, RunDirectory
-from .cells import default_processes, run_cells
+from ..training.shared_inputs import compute_states, load_data, load_encoder, load_shared_inputs
+from .cells import ProcessEndedError, default_processes, run_cells
 from .config import Cell, SweepConfig
 from .record import SweepRecord
 
@@ -42,6 +42,7 @@ def run_sweep(
     Raises:
         ValueError, TypeError: bad input, or a directory that holds another sweep, or one of other data or another
             encoder of which something is missing; raised before any training.
+        ProcessEndedError: one of several processes was killed; the same call again goes on where it was.
     """
     if processes is not None and processes < 1:
         raise ValueError(f"processes must be at least 1, got {processes}")
@@ -65,23 +66,27 @@ def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, pro
             RunDirectory(config.run_config(cell).output_dir).remove_leftovers()
     if todo:
         # All data are read and checked before the directory is claimed for this configuration.
-        predecessor = Predecessor.of(config.base)
-        stages = [] if predecessor is None else predecessor.check()
-        materials = load_materials(base, data)
-        encoder = materials.encoder_sha256 or weights_fingerprint(load_encoder(base.model).encoder)
+        intermediate_run = IntermediateRun.of(config.base)
+        stages = [] if intermediate_run is None else intermediate_run.check()
+        shared = load_shared_inputs(base, data)
+        encoder = shared.encoder_sha256 or weights_fingerprint(load_encoder(base.model).encoder)
         record.claim({"data_sha256": data_sha256, "encoder_sha256": encoder, "intermediate_data_sha256": stages})
         record.write()
-        compute_states(materials, ({**config.base.model_options, **cell.model_options} for cell in todo))
+        compute_states(shared, ({**config.base.model_options, **cell.model_options} for cell in todo))
         count = min(processes or default_processes(config, len(todo)), len(todo))
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console, disable=not progress) as bar:
             done = bar.add_task("sweep", total=len(config.cells()), completed=len(config.cells()) - len(todo))
-            for cell in run_cells(config, todo, materials, keep_models, count, _describer(bar, done)):
+            try:
+                for cell in run_cells(config, todo, shared, keep_models, count, _describer(bar, done)):
+                    record.write()
+                    bar.advance(done)
+                    if record.state_of(cell) == "failed":
+                        console.print(f"{cell.name} failed: {record.reason(cell)}", markup=False, highlight=False)
+            except ProcessEndedError:
                 record.write()
-                bar.advance(done)
-                if record.state_of(cell) == "failed":
-                    console.print(f"{cell.name} failed: {record.reason(cell)}", markup=False, highlight=False)
+                raise
     return record.write()
 
 

@@ -16,20 +16,20 @@ from transformers import PreTrainedModel
 
 from ..evaluation.evaluate import model_for
 from ..models.whole_weights import load_whole
-from .materials import encode_all, load_data, load_materials
 from .run_config import RunConfig
 from .run_directory import RunDirectory
+from .shared_inputs import encode_all, load_data, load_shared_inputs
 
 
 @dataclass(frozen=True)
-class Predecessor:
+class IntermediateRun:
     """The run on an intermediate task that another run starts from."""
 
     config: RunConfig
 
     @classmethod
-    def of(cls, config: RunConfig) -> Predecessor | None:
-        """The predecessor of a run whose presets are not yet filled in; None where it has none."""
+    def of(cls, config: RunConfig) -> IntermediateRun | None:
+        """The last one before a run whose presets are not yet filled in; None where it has none."""
         if not config.intermediate:
             return None
         task, _, data_dir = config.intermediate[-1].partition(":")
@@ -54,11 +54,11 @@ class Predecessor:
             ValueError, OSError: files of others that the run would replace, or whatever is wrong with the data.
         """
         RunDirectory(self.config.output_dir).check(self.config.model, overwrite=False, resume=True)
-        before = Predecessor.of(self.config)
+        before = IntermediateRun.of(self.config)
         earlier = [] if before is None else before.check()
         config = self.config.with_presets()
         data = load_data(config)
-        encode_all(config, load_materials(config, data))
+        encode_all(config, load_shared_inputs(config, data))
         return [*earlier, data.sha256()]
 
     def train(self, *, progress: bool = False) -> list[dict[str, Any]]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
+from ..data.layout import data_files
 from ..files import atomic
+from ..tasks import Task
 from .run_directory import RunDirectory
 
 
-def check_file(option: str, path: Path) -> None:
+def check_file(option: str, path: Path, inputs: Iterable[Path] = ()) -> None:
     """Raise ValueError unless the file `path` of `option` can be written; its folder is made where it is not there.
 
-    What a run wrote to its directory is not to be replaced.
+    What a run wrote to its directory is not to be replaced, and none of `inputs`.
     """
     folder = path.parent.resolve()
     for run, name in ((folder, path.name), (folder.parent, f"{folder.name}/{path.name}")):
         if RunDirectory(run).wrote(name):
             raise ValueError(f"{option} must not be a file of the run in {run}, got {path}")
+    _check_no_input(option, path, inputs)
     if path.exists() and not path.is_file():
         what = "a directory" if path.is_dir() else "a device"
         raise ValueError(f"{option} must be a file, got {what}: {path}")
@@ -28,12 +33,43 @@ def check_folder(option: str, path: Path) -> None:
 
     A run's predictions are not to be replaced.
     """
+    _check_place(option, path)
+    _try(option, path, path)
+
+
+def check_predictions(
+    option: str, path: Path, names: Iterable[str], task: Task, data_dir: Path | None, *, overwrite: bool
+) -> None:
+    """As `check_folder`, for the prediction files `names` of `task`, of which none may be there before.
+
+    Predictions are named as XTREME's gold labels are, so neither the folder of those, `data_dir`, nor any file of the
+    data is ever taken; `overwrite` is for what was written before.
+    """
+    if data_dir is not None and path.resolve() == data_dir.resolve():
+        raise ValueError(f"{option} must not be the folder of the data, whose files have the same names, got {path}")
+    _check_place(option, path)
+    files, inputs = [path / name for name in names], data_files(task, data_dir)
+    for file in files:
+        _check_no_input(option, file, inputs)
+    there = next((file.name for file in files if os.path.lexists(file)), None)
+    if there is not None and not overwrite:
+        raise ValueError(f"{option} {path} holds {there} already; give --overwrite to replace it, or another folder")
+    _try(option, path, path)
+
+
+def _check_place(option: str, path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"{option} must be a directory, got a file: {path}")
     run = RunDirectory(path.resolve().parent)
     if run.predictions == path.resolve() and (run.run_file.exists() or run.ensemble_file.exists()):
         raise ValueError(f"{option} must not be the predictions of the run in {run.path}, got {path}")
-    _try(option, path, path)
+
+
+def _check_no_input(option: str, path: Path, inputs: Iterable[Path]) -> None:
+    # A link is replaced itself, not what it points to: folders are compared by what they are, names as they stand.
+    place = path.parent.resolve() / path.name
+    if any(place in (file.parent.resolve() / file.name, file.resolve()) for file in inputs):
+        raise ValueError(f"{option} must not be a file that is read, got {path}")
 
 
 def make_folder(option: str, path: Path) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..files import atomic
-from .materials import Materials
 from .run_config import RunConfig
+from .shared_inputs import SharedInputs
 from .train import fit, prepare
 
 
@@ -27,14 +27,14 @@ def write_error(run: Path, error: BaseException) -> None:
     atomic.write_text(error_file(run), "".join(traceback.format_exception(error)))
 
 
-def run_recorded(run: RunConfig, materials: Callable[[], Materials], *, keep_model: bool) -> bool:
+def run_recorded(run: RunConfig, shared: Callable[[], SharedInputs], *, keep_model: bool) -> bool:
     """Run, or go on with, one of many runs; whatever goes wrong in it is written down in its directory.
 
     One that failed before starts anew.
 
     Args:
         run: the run.
-        materials: gives what it shares with others.
+        shared: gives what it shares with others.
         keep_model: write the trained model.
 
     Returns:
@@ -44,7 +44,7 @@ def run_recorded(run: RunConfig, materials: Callable[[], Materials], *, keep_mod
     again = failed_before.exists()
     failed_before.unlink(missing_ok=True)
     try:
-        prepared = prepare(run, overwrite=again, resume=not again, materials=materials())
+        prepared = prepare(run, overwrite=again, resume=not again, shared=shared())
         if prepared is not None:
             fit(prepared, keep_model=keep_model)
     except Exception as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
@@ -199,13 +200,16 @@ class RunConfig:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; `output_dir` is left out, as a run may be moved.
 
-        Paths are absolute, so that they mean the same wherever the run is gone on with or evaluated.
+        Paths are absolute, so that they mean the same wherever the run is gone on with or evaluated: `model` and the
+        data of `intermediate` too where they are directories.
         """
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "output_dir"}
         for name in _PATHS:
             values[name] = None if values[name] is None else str(values[name].absolute())
         for name in _TUPLES:
             values[name] = None if values[name] is None else list(values[name])
+        values["model"] = _located(self.model, os.path.abspath)
+        values["intermediate"] = [_stage_located(stage, os.path.abspath) for stage in self.intermediate]
         # Layers may be a tuple, which JSON gives back as a list: a run to go on with would not know them again.
         values["model_options"] = {
             name: list(value) if isinstance(value, tuple) else value for name, value in self.model_options.items()
@@ -270,6 +274,32 @@ def fields_of(values: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The fields in which two configurations, as `to_json` gives them, would lead to different results."""
-    left, right = (fields_of(each, Role.IDENTITY, Role.VARIANT, Role.PROTOCOL) for each in (before, now))
+    """The fields in which two configurations, as `to_json` gives them, would lead to different results.
+
+    Directories are compared by what they are: a path may lead over links, or be relative, as in files of older
+    releases.
+    """
+    left, right = (_resolved(fields_of(each, Role.IDENTITY, Role.VARIANT, Role.PROTOCOL)) for each in (before, now))
     return [name for name in {**left, **right} if left.get(name) != right.get(name)]
+
+
+def _resolved(values: dict[str, Any]) -> dict[str, Any]:
+    model, stages = values.get("model"), values.get("intermediate")
+    if isinstance(model, str):
+        values["model"] = _located(model, os.path.realpath)
+    if isinstance(stages, list):
+        values["intermediate"] = [
+            _stage_located(stage, os.path.realpath) if isinstance(stage, str) else stage for stage in stages
+        ]
+    return values
+
+
+def _located(name: str, locate: Callable[[str], str]) -> str:
+    """`name` itself, as that of the Hub, or where it is a directory its place."""
+    return locate(name) if os.path.isdir(name) else name
+
+
+def _stage_located(stage: str, locate: Callable[[str], str]) -> str:
+    """An entry TASK or TASK:DATA_DIR of `intermediate` with the place of its directory."""
+    task, separator, folder = stage.partition(":")
+    return f"{task}{separator}{_located(folder, locate)}"

@@ -27,31 +27,31 @@ from ..tasks import Feature, Task
 from .checkpoints import newest_checkpoint
 from .directory_lock import exclusive
 from .embedding_rows import merge_rows, train_rows
-from .intermediate import Predecessor
-from .materials import Materials, encode_all, load_data, load_materials
+from .intermediate import IntermediateRun
 from .model_card import write_model_card
 from .partial_training import add_adapters, freeze_layers, merge_adapters
 from .run_config import CompleteRunConfig, RunConfig
 from .run_directory import RunDirectory, recorded_files
+from .shared_inputs import SharedInputs, encode_all, load_data, load_shared_inputs
 from .trainer import task_trainer
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedRun:
     """A run that has passed every check: only training is left to do."""
 
     config: CompleteRunConfig
     task: Task
-    materials: Materials
+    shared: SharedInputs
     model: PreTrainedModel
     encoder_sha256: str  # of the encoder's weights before training
     features: list[Feature]  # of the training data
     directory: RunDirectory
     checkpoint: Path | None
-    predecessor: Predecessor | None  # the run on an intermediate task that comes first
+    intermediate_run: IntermediateRun | None  # the run on an intermediate task that comes first
     progress: bool
 
-    def new_learner(self) -> PreTrainedModel | StatesHead:
+    def new_trained_module(self) -> PreTrainedModel | StatesHead:
         """What is trained and evaluated: the model, or a module for what lies over its frozen encoder."""
         return StatesHead(self.model) if self.config.freeze_encoder else self.model  # type: ignore[arg-type]
 
@@ -89,15 +89,15 @@ def prepare(
     overwrite: bool = False,
     resume: bool = False,
     progress: bool = False,
-    materials: Materials | None = None,
-) -> Prepared | None:
+    shared: SharedInputs | None = None,
+) -> PreparedRun | None:
     """Check the run, read and encode all of its data, load tokenizer and encoder, and claim the output directory.
 
     Whatever can be wrong with the input is found before anything in that directory is removed.
 
     Args:
         config, overwrite, resume, progress: as `train`.
-        materials: of `load_materials`, for a configuration that may differ from this one in model options (not in
+        shared: of `load_shared_inputs`, for a configuration that may differ from this one in model options (not in
             `label_subword`), hyper-parameters (not in `max_length`), seed and output directory alone.
 
     Returns:
@@ -108,12 +108,12 @@ def prepare(
     """
     if config.fp16 and not torch.accelerator.is_available():
         raise ValueError("fp16 needs a GPU, and there is none; bf16 runs on the CPU too")
-    predecessor = Predecessor.of(config)
+    intermediate_run = IntermediateRun.of(config)
     config = config.with_presets()
     task = config.task_object
     directory = RunDirectory(config.output_dir)
     directory.check(config.model, overwrite, resume)
-    data = load_data(config) if materials is None else materials.data
+    data = load_data(config) if shared is None else shared.data
     config = dataclasses.replace(config, languages=tuple(data.test))
     run = {
         "config": config.to_json(),
@@ -128,17 +128,17 @@ def prepare(
             if process_state().is_main_process:
                 directory.remove_leftovers()
             return None
-    if predecessor is not None:
-        predecessor.check()
-    materials = materials or load_materials(config, data, progress=progress)
+    if intermediate_run is not None:
+        intermediate_run.check()
+    shared = shared or load_shared_inputs(config, data, progress=progress)
     set_seed(config.seed)
-    model = new_model(config, task, materials.encoder)
+    model = new_model(config, task, shared.encoder)
     backend_of(model, default_device(), config.autocast)  # raises where AIF could not run
-    encoder_sha256 = materials.encoder_sha256 or weights_fingerprint(model.base_model)
+    encoder_sha256 = shared.encoder_sha256 or weights_fingerprint(model.base_model)
     if resumed:
         directory.check_same_encoder(encoder_sha256)
     limit_training(model, config)
-    features = encode_all(config, materials)
+    features = encode_all(config, shared)
     files = recorded_files(directory.run_file) if resumed else []
     run_text = atomic.json_text({**run, "encoder_sha256": encoder_sha256, "files": files})
     process_state().wait_for_everyone()  # no process may look at the directory after one has claimed it
@@ -150,8 +150,8 @@ def prepare(
         # A run that goes on may do so with its data in another place.
         atomic.write_text(directory.run_file, run_text)
     checkpoint = newest_checkpoint(directory.checkpoints) if resumed else None
-    return Prepared(
-        config, task, materials, model, encoder_sha256, features, directory, checkpoint, predecessor, progress
+    return PreparedRun(
+        config, task, shared, model, encoder_sha256, features, directory, checkpoint, intermediate_run, progress
     )
 
 
@@ -199,7 +199,7 @@ def limit_training(model: PreTrainedModel, config: RunConfig) -> None:
         add_adapters(model, config.lora_rank, config.lora_alpha, config.lora_targets)
 
 
-def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
+def fit(prepared: PreparedRun, *, keep_model: bool = True) -> dict[str, Any]:
     """Train, evaluate on every language and write the results, which are returned.
 
     Args:
@@ -211,29 +211,26 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
     """
     config, task, model, directory = prepared.config, prepared.task, prepared.model, prepared.directory
     more: dict[str, Any] = {}
-    if prepared.predecessor is not None:
-        more["intermediate"] = prepared.predecessor.train(progress=prepared.progress)
-        prepared.predecessor.hand_over(model)
+    if prepared.intermediate_run is not None:
+        more["intermediate"] = prepared.intermediate_run.train(progress=prepared.progress)
+        prepared.intermediate_run.hand_over(model)
         set_seed(config.seed)
         limit_training(model, config)
     if config.weight_decay == 0:
         train_rows(model, (feature.inputs["input_ids"] for feature in prepared.features))
     trainer = task_trainer(prepared)
-    learner = trainer.learner
+    trained_module = trainer.trained_module
     trainer.train(resume_from_checkpoint=None if prepared.checkpoint is None else str(prepared.checkpoint))
     merge_rows(model)
     if config.lora_rank is not None:  # the model that is evaluated is the one that is saved
         merge_adapters(model)
     train_facts = trainer.record.facts(trainer.state)
     evaluations = evaluate(
-        learner,
-        prepared.materials.tokenizer,
-        task,
-        prepared.materials.data.test,
-        max_length=config.max_length,
+        trained_module,
+        prepared.shared.inputs,
+        prepared.shared.data.test,
         batch_size=config.eval_batch_size,
         autocast=config.autocast,
-        inputs=prepared.materials.inputs,
         progress=prepared.progress,
     )
     results = summary(
@@ -250,8 +247,8 @@ def fit(prepared: Prepared, *, keep_model: bool = True) -> dict[str, Any]:
     )
     if process_state().is_main_process:
         if keep_model:
-            write_model(directory.path, model, prepared.materials.tokenizer, directory.record)
-        elif prepared.predecessor is not None:
+            write_model(directory.path, model, prepared.shared.tokenizer, directory.record)
+        elif prepared.intermediate_run is not None:
             directory.clear_intermediate()
         card = ["README.md"] if keep_model and evaluations else []
         predictions = [f"{directory.predictions.name}/{prediction_name(task, language)}" for language in evaluations]

@@ -20,10 +20,10 @@ from .length_batches import LengthGroupedSampler
 from .run_config import CompleteRunConfig
 
 if TYPE_CHECKING:
-    from .train import Prepared
+    from .train import PreparedRun
 
 
-def task_trainer(prepared: Prepared) -> TaskTrainer:
+def task_trainer(prepared: PreparedRun) -> TaskTrainer:
     """The Trainer of a run, with XTREME's optimiser and schedule: AdamW, linear decay, gradients clipped to 1."""
     config, task = prepared.config, prepared.task
     strategy = "epoch" if config.save_steps is None else "steps"
@@ -62,16 +62,16 @@ def task_trainer(prepared: Prepared) -> TaskTrainer:
         # many times as large as was said, and copies of a module that a StatesHead cannot be called in.
         arguments._n_gpu = 1
     record = TrainingRecord(prepared.checkpoint)
-    learner, materials = prepared.new_learner(), prepared.materials
+    trained_module, shared = prepared.new_trained_module(), prepared.shared
     trainer = TaskTrainer(
         prepared,
-        learner,
+        trained_module,
         record,
         args=arguments,
-        data_collator=materials.inputs.batches(prepared.features, prepared.model.config),
+        data_collator=shared.inputs.batches(prepared.features, prepared.model.config),
         train_dataset=range(len(prepared.features)),
-        eval_dataset=materials.data.dev,
-        processing_class=materials.tokenizer,
+        eval_dataset=shared.data.dev,
+        processing_class=shared.tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:
@@ -83,16 +83,20 @@ class TaskTrainer(Trainer):
     """The Trainer with the task's own evaluation, by whole examples, and separate rates for old and new parameters."""
 
     def __init__(
-        self, prepared: Prepared, learner: PreTrainedModel | StatesHead, record: TrainingRecord, **arguments: Any
+        self,
+        prepared: PreparedRun,
+        trained_module: PreTrainedModel | StatesHead,
+        record: TrainingRecord,
+        **arguments: Any,
     ) -> None:
-        super().__init__(model=learner, callbacks=[record], **arguments)
+        super().__init__(model=trained_module, callbacks=[record], **arguments)
         self.prepared = prepared
-        self.learner = learner
+        self.trained_module = trained_module
         self.record = record
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            trained = self.learner if model is None else model
+            trained = self.trained_module if model is None else model
             optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, self.prepared.model)
             decayed = set(self.get_decay_parameter_names(trained))
             groups = parameter_groups(trained, self.prepared.config, decayed)
@@ -118,14 +122,11 @@ class TaskTrainer(Trainer):
         """The task's metrics on the development data."""
         prepared, language = self.prepared, self.prepared.task.train_language
         result = evaluate(
-            self.learner,
-            prepared.materials.tokenizer,
-            prepared.task,
-            {language: prepared.materials.data.dev},
-            max_length=prepared.config.max_length,
+            self.trained_module,
+            prepared.shared.inputs,
+            {language: prepared.shared.data.dev},
             batch_size=prepared.config.eval_batch_size,
             autocast=prepared.config.autocast,
-            inputs=prepared.materials.inputs,
         )[language]
         metrics = {f"eval_{name}": value for name, value in result.metrics.items()}
         self.log(dict(metrics))

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import dlfa.training.recorded_runs
 from benchmarks.evidence import command as evidence_command
-from benchmarks.evidence import shared_materials, source
+from benchmarks.evidence import shared_inputs, source
 from benchmarks.evidence.directories import claim, read_record, state_of
 from benchmarks.evidence.groups import Ensemble, Group, Places, planned_runs, variant
 from benchmarks.evidence.rows import collect, config_of, merged, read_rows, row_of, write_rows
@@ -254,13 +254,13 @@ def test_commit_is_marked_where_the_packages_differ_from_it(tmp_path, monkeypatc
 
 
 def test_runs_that_share_data_and_encoder_read_them_once(places, monkeypatch):
-    loads, load = [], shared_materials.load_materials
+    loads, load = [], shared_inputs.load_shared_inputs
 
     def counted(*arguments):
         loads.append(time.monotonic())
         return load(*arguments)
 
-    monkeypatch.setattr(shared_materials, "load_materials", counted)
+    monkeypatch.setattr(shared_inputs, "load_shared_inputs", counted)
     plan = (group(variant("last"), variant("lower", 0, 1), variant("last", label_subword="last")),)
     assert make_runs(planned_runs(plan)[0], places, print) == {"done": 4}
     assert len(loads) == 2

@@ -9,11 +9,11 @@ from tiny_encoders import batch, tiny_encoder
 from tiny_tasks import make_udpos
 
 from dlfa import DLFAForSequenceClassification, DLFAModel
+from dlfa.analysis.analyzed_model import load_analyzed_model
 from dlfa.analysis.fusion_parts import fusion_parts
 from dlfa.analysis.gate_statistics import Contributions, GateStatistics, variance_shares
 from dlfa.analysis.probes import language_probe, score_label_probes, train_label_probes
 from dlfa.analysis.states import LanguageStates, language_states
-from dlfa.analysis.subject import load_subject
 from dlfa.data.examples import LabelledText, TaggedSentence
 from dlfa.data.loading import read_split
 from dlfa.tasks import TASKS, Encoding
@@ -156,20 +156,20 @@ def test_a_language_probe_finds_the_layer_that_tells():
 @pytest.mark.parametrize("label_subword", ["first", "last", "mean"])
 def test_units_are_the_words_states(encoder, tmp_path, monkeypatch, label_subword):
     """Batched and in windows, against one word after the other from transformers' own hidden states."""
-    subject = load_subject(str(encoder), "udpos", max_length=12, label_subword=label_subword)
-    examples = read_split(subject.task, make_udpos(tmp_path), "test", "de")[:6]
+    analyzed = load_analyzed_model(str(encoder), "udpos", max_length=12, label_subword=label_subword)
+    examples = read_split(analyzed.task, make_udpos(tmp_path), "test", "de")[:6]
     monkeypatch.setattr("dlfa.analysis.states.BATCH_SIZE", 3)
-    states = language_states(subject, examples)
+    states = language_states(analyzed, examples)
     assert states.lengths == [len(example.words) for example in examples]
     assert states.labels == [tag for example in examples for tag in example.tags]
     assert states.units.shape == (3, sum(states.lengths), 32)
-    features = subject.task.encode(examples, subject.tokenizer, Encoding(12, "mean"), training=False)
+    features = analyzed.task.encode(examples, analyzed.tokenizer, Encoding(12, "mean"), training=False)
     assert len(features) > len(examples)  # some are cut into windows
     row = 0
     for number, feature in enumerate(features):
         ids = torch.tensor([feature.inputs["input_ids"]])
         with torch.inference_mode():
-            hidden = subject.model.encoder(input_ids=ids, output_hidden_states=True).hidden_states
+            hidden = analyzed.model.encoder(input_ids=ids, output_hidden_states=True).hidden_states
         hidden = torch.stack(hidden)[:, 0]
         words = np.array(feature.inputs["word_index"])
         for word in range(words.max() + 1):
@@ -187,7 +187,7 @@ def test_units_are_what_of_a_sequence_is_classified(encoder, pooling):
         LabelledText(("nab vak .", "the nab"), "neutral"),
         LabelledText(("that nidu vosi !", "nebo ."), "neutral"),
     ]
-    plain = load_subject(str(encoder), "xnli")
+    plain = load_analyzed_model(str(encoder), "xnli")
     model = DLFAForSequenceClassification.from_encoder(encoder, 1, classifier_pooling=pooling, num_labels=3).eval()
     seen = []
     states = language_states(
@@ -206,7 +206,7 @@ def test_units_are_what_of_a_sequence_is_classified(encoder, pooling):
 
 
 def test_a_plain_encoder_has_its_layers_and_no_fusion(encoder):
-    subject = load_subject(str(encoder), "udpos")
-    assert subject.layer_names == ["0", "1", "2"]
-    assert subject.label_subword == "mean"
-    assert not subject.model.training
+    analyzed = load_analyzed_model(str(encoder), "udpos")
+    assert analyzed.layer_names == ["0", "1", "2"]
+    assert analyzed.label_subword == "mean"
+    assert not analyzed.model.training

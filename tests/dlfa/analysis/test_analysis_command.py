@@ -135,14 +135,6 @@ def test_too_few_sentences_leave_the_language_probe_out(encoder, data_dir):
         (["{encoder}", "--task", "dogs"], "unknown task 'dogs'; valid are udpos"),
         (["{encoder}", "--task", "udpos", "--data-dir", "{data}", "--languages", "xx"], "language 'xx' is not in"),
         (
-            ["{encoder}", "--task", "udpos", "--data-dir", "{data}", "--max-examples", "-1"],
-            "--max-examples must not be",
-        ),
-        (
-            ["{encoder}", "--task", "udpos", "--data-dir", "{data}", "--max-length", "0"],
-            "--max-length must be at least 1",
-        ),
-        (
             ["{encoder}", "--task", "udpos", "--data-dir", "{data}", "--label-subword", "middle"],
             "label_subword must be one of first, last, mean, got 'middle'",
         ),

@@ -46,6 +46,12 @@ def test_only_line_feeds_end_lines(tmp_path):
     assert read_token_file(path, TAGS)[0].words == ("a\u2028b", "c\u0085d", "e\x0cf")
 
 
+def test_white_space_but_for_blanks_is_a_word(tmp_path):
+    spaces = ("\u00a0", "\u3000", "\u0085", "\u2028", "\x1c", "\x0c")
+    path = write(tmp_path / "a.tsv", "".join(f"{space}\tNOUN\n" for space in spaces))
+    assert read_token_file(path, TAGS) == [TaggedSentence(spaces, ("NOUN",) * len(spaces))]
+
+
 @pytest.mark.parametrize(
     ("content", "line", "needs"),
     [

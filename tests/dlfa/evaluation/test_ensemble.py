@@ -6,6 +6,7 @@ import json
 import shutil
 import weakref
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,6 +100,21 @@ def test_the_precision_is_that_of_all_runs(runs, data_dir, tmp_path):
         environment = run_ensemble(config)["environment"]
         assert environment["dtype"] == dtype
         assert (environment["device"], environment["backend"]) == ("cpu", "eager")
+
+
+def test_members_of_one_name_are_told_apart_by_their_folders(runs, data_dir, tmp_path, monkeypatch):
+    members = [shutil.copytree(run, tmp_path / folder / "aif") for run, folder in zip(runs, "xy", strict=False)]
+    monkeypatch.chdir(members[0])
+    for number, (given, names) in enumerate(
+        (
+            (("../../x/aif", "../../y/aif"), ["x/aif", "y/aif"]),
+            ((".", "../../y/aif"), ["x/aif", "y/aif"]),
+            ((".", runs[2]), ["aif", "run3"]),
+        )
+    ):
+        config = EnsembleConfig(tuple(map(Path, given)), tmp_path / str(number), data_dir, languages=("de",))
+        assert [run["run"] for run in run_ensemble(config)["ensemble"]["runs"]] == names
+        assert json.loads((tmp_path / str(number) / "ensemble.json").read_text())["runs"] == names
 
 
 def test_the_model_is_named_as_the_runs_named_it(runs, data_dir, tmp_path):

@@ -30,6 +30,10 @@ def tagger(encoder, label_subword="first"):
     )
 
 
+def inputs_of(tokenizer, task=UDPOS, *, max_length=64, label_subword="first"):
+    return ModelInputs(task, tokenizer, Encoding(max_length, label_subword))
+
+
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory):
     folder = make_udpos(tmp_path_factory.mktemp("udpos"), test=30)
@@ -78,8 +82,8 @@ def test_batches_hold_neighbours_in_length():
 @pytest.mark.parametrize("label_subword", ["first", "last", "mean"])
 def test_scores_do_not_depend_on_the_batch(encoder, tokenizer, examples, label_subword):
     model = tagger(encoder, label_subword)
-    single = example_scores(model, tokenizer, UDPOS, examples, max_length=64, batch_size=1)
-    many = example_scores(model, tokenizer, UDPOS, examples, max_length=64, batch_size=16)
+    single = example_scores(model, inputs_of(tokenizer, label_subword=label_subword), examples, batch_size=1)
+    many = example_scores(model, inputs_of(tokenizer, label_subword=label_subword), examples, batch_size=16)
     assert close(single, many)
     assert [scores.shape for scores in single] == [(len(example.words), 17) for example in examples]
     assert all(np.allclose(np.exp(scores).sum(-1), 1, atol=1e-5) for scores in single)
@@ -93,40 +97,40 @@ def test_scores_are_those_of_the_labelled_subword(encoder, tokenizer):
         logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[0]
     # [CLS] n a u s v a t [SEP]
     expected = torch.log_softmax(logits[[4, 7]], -1).numpy()
-    assert close(example_scores(model, tokenizer, UDPOS, [example], max_length=64), [expected])
+    assert close(example_scores(model, inputs_of(tokenizer, label_subword="last"), [example]), [expected])
 
 
 def test_split_sentences_are_scored_whole(encoder, tokenizer, examples):
     model = tagger(encoder)
-    result = evaluate(model, tokenizer, UDPOS, {"de": examples}, max_length=8)["de"]
+    result = evaluate(model, inputs_of(tokenizer, max_length=8), {"de": examples})["de"]
     assert list(map(len, result.predictions)) == [len(example.words) for example in examples]
     # Words of 3 and 4 letters do not share a window of 4: each is run by itself, as if it were the sentence.
     words = ("naus", "ter", "vibt", "tas")
     sentence = [TaggedSentence(words, ("NOUN",) * 4)]
     apart = [TaggedSentence((word,), ("NOUN",)) for word in words]
-    split = example_scores(model, tokenizer, UDPOS, sentence, max_length=6)[0]
-    assert close(split[:, None], example_scores(model, tokenizer, UDPOS, apart, max_length=6))
+    split = example_scores(model, inputs_of(tokenizer, max_length=6), sentence)[0]
+    assert close(split[:, None], example_scores(model, inputs_of(tokenizer, max_length=6), apart))
 
 
 def test_mode_of_the_model_is_restored(encoder, tokenizer, examples):
     model = tagger(encoder).train()
-    first = example_scores(model, tokenizer, UDPOS, examples, max_length=64)
+    first = example_scores(model, inputs_of(tokenizer), examples)
     assert model.training
     model.eval()
-    assert close(first, example_scores(model, tokenizer, UDPOS, examples, max_length=64))
+    assert close(first, example_scores(model, inputs_of(tokenizer), examples))
     assert not model.training
 
 
 def test_autocast_is_used(encoder, tokenizer, examples):
     model = tagger(encoder)
-    full = example_scores(model, tokenizer, UDPOS, examples, max_length=64)
-    low = example_scores(model, tokenizer, UDPOS, examples, max_length=64, autocast=torch.bfloat16)
+    full = example_scores(model, inputs_of(tokenizer), examples)
+    low = example_scores(model, inputs_of(tokenizer), examples, autocast=torch.bfloat16)
     assert not all(np.array_equal(a, b) for a, b in zip(full, low, strict=True))
     assert close(full, low, atol=torch.finfo(torch.bfloat16).eps)  # five times what the worst of 8 seeds is off by
 
 
 def test_metrics_come_from_the_predictions(encoder, tokenizer, examples):
-    result = evaluate(tagger(encoder), tokenizer, UDPOS, {"de": examples}, max_length=64)["de"]
+    result = evaluate(tagger(encoder), inputs_of(tokenizer), {"de": examples})["de"]
     pairs = zip(examples, result.predictions, strict=True)
     right = sum(gold == guess for example, tags in pairs for gold, guess in zip(example.tags, tags, strict=True))
     words = sum(len(example.words) for example in examples)
@@ -138,7 +142,7 @@ def test_pairs_are_scored(encoder, tokenizer):
     torch.manual_seed(0)
     model = DLFAForSequenceClassification.from_encoder(encoder, fusion_layer=1, id2label=dict(enumerate(XNLI.labels)))
     pairs = [LabelledText(("a b", "c"), "neutral"), LabelledText(("d " * 300, "e f"), "contradiction")]
-    result = evaluate(model, tokenizer, XNLI, {"de": pairs}, max_length=32)["de"]
+    result = evaluate(model, inputs_of(tokenizer, XNLI, max_length=32), {"de": pairs})["de"]
     assert [scores.shape for scores in result.scores] == [(3,), (3,)]
     inputs = tokenizer("a b", "c", return_tensors="pt")
     with torch.no_grad():
@@ -172,22 +176,22 @@ def test_scores_that_decide_nothing_are_an_error(encoder, tokenizer, examples):
     model = tagger(encoder)
     with torch.no_grad():
         model.classifier.bias[1] = -torch.inf  # a label that is ruled out
-    ruled_out = example_scores(model, tokenizer, UDPOS, examples, max_length=64)
+    ruled_out = example_scores(model, inputs_of(tokenizer), examples)
     assert all((scores[:, 1] == -np.inf).all() and np.isfinite(scores.max(axis=1)).all() for scores in ruled_out)
     for value in (torch.nan, torch.inf):
         with torch.no_grad():
             model.classifier.bias[1] = value
-        for run in (example_scores, lambda *given, **more: evaluate(*given[:3], {"de": given[3]}, **more)):
+        for run, data in ((example_scores, examples), (evaluate, {"de": examples})):
             with pytest.raises(FloatingPointError, match="scores of 30 of 30 sequences are NaN or infinite"):
-                run(model, tokenizer, UDPOS, examples, max_length=64)
+                run(model, inputs_of(tokenizer), data)
 
 
 def test_padding_may_be_no_number(encoder, tokenizer, examples):
     model = tagger(encoder)
-    expected = example_scores(model, tokenizer, UDPOS, examples, max_length=64, batch_size=8)
+    expected = example_scores(model, inputs_of(tokenizer), examples, batch_size=8)
 
     def spoil(module, inputs, keywords, output):
         output.logits = output.logits.masked_fill(keywords["attention_mask"][..., None] == 0, torch.nan)
 
     model.register_forward_hook(spoil, with_kwargs=True)
-    assert close(expected, example_scores(model, tokenizer, UDPOS, examples, max_length=64, batch_size=8))
+    assert close(expected, example_scores(model, inputs_of(tokenizer), examples, batch_size=8))

@@ -8,6 +8,7 @@ import torch
 from tiny_tasks import make_encoder
 
 from dlfa.data.examples import DataError, LabelledText, TaggedSentence
+from dlfa.data.token_files import read_token_file
 from dlfa.evaluation.prediction import predict, read_input
 from dlfa.evaluation.saved_runs import load_run
 from dlfa.tasks import get_task
@@ -32,6 +33,7 @@ def words(examples):
         ("Go\nRun\n", "tokens", [("Go", "Run")]),
         ("Go\n\nRun\n", "text", [("Go",), ("Run",)]),
         ("1 000\tNUM\nkm\tNOUN\n", "tokens", [("1 000", "km")]),
+        ("a\n\u00a0\n\n\u3000\n", "auto", [("a", "\u00a0"), ("\u3000",)]),
         ("1 000\tNUM\nkm\n", "auto", [("1 000", "km")]),
         ("The dog\truns .\nIt sleeps\n", "text", [("The", "dog", "runs", "."), ("It", "sleeps")]),
     ],
@@ -129,6 +131,17 @@ def test_tags_come_word_by_word(tmp_path):
         (tmp_path / "model" / name).write_bytes((encoder / name).read_bytes())
     run = load_run(tmp_path / "model", "udpos", max_length=16)
     long = TaggedSentence(tuple("word" for _ in range(30)))
+    spaces = TaggedSentence(("\u00a0", "a", "\u3000", "\u0085", "\u2028", "\x1c", "\x0c", "b\u00a0c", "\u200b"))
+    (tmp_path / "predicted").write_bytes(predict(run, [spaces, long, spaces]).encode())
+    for input_format in ("auto", "tokens"):
+        assert words(read_input(UDPOS, tmp_path / "predicted", input_format)) == [
+            spaces.words,
+            long.words,
+            spaces.words,
+        ]
+    tagged = read_token_file(tmp_path / "predicted", UDPOS.labels)
+    assert words(tagged) == [spaces.words, long.words, spaces.words]
+    assert predict(run, tagged).encode() == (tmp_path / "predicted").read_bytes()
     text = predict(run, [long, TaggedSentence(("\u200b",))])
     first, second = text.strip("\n").split("\n\n")
     assert [line.split("\t")[0] for line in first.split("\n")] == list(long.words)

@@ -47,11 +47,15 @@ def test_averages_with_and_without_the_training_language():
     json.dumps(found, allow_nan=False)
 
 
-def test_directory_of_a_model_is_named_without_its_place(tmp_path):
-    (tmp_path / "enc").mkdir()
-    found = summary(get_task("udpos"), fake_model(), str(tmp_path / "enc"), {}, seed=None)
-    assert found["model"] == "enc"
-    assert found["average"] is None
+def test_directory_of_a_model_is_named_without_its_place(tmp_path, monkeypatch):
+    (tmp_path / "enc" / "below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("enc")
+    monkeypatch.chdir(tmp_path / "enc" / "below")
+    whole, link = str(tmp_path / "enc"), str(tmp_path / "link")
+    for given, name in ((whole, "enc"), (link, "link"), (".", "below"), ("./", "below"), ("..", "enc")):
+        found = summary(get_task("udpos"), fake_model(), given, {}, seed=None)
+        assert found["model"] == name
+        assert found["average"] is None
 
 
 def test_environment_says_what_ran(monkeypatch):

@@ -17,8 +17,8 @@ from dlfa import DLFAForTokenClassification
 from dlfa.evaluation.evaluate import evaluate
 from dlfa.evaluation.saved_runs import load_run
 from dlfa.files.cache_directory import cache_directory
-from dlfa.training.materials import load_data
 from dlfa.training.run_config import RunConfig
+from dlfa.training.shared_inputs import load_data
 from dlfa.training.train import fit, prepare, train
 
 
@@ -66,7 +66,7 @@ def test_learns_and_leaves_the_encoder_as_it_was(finished, encoder):
 def test_saved_model_gives_the_same_figures_through_its_encoder(finished, base):
     config, results = finished
     run = load_run(config.output_dir)
-    again = evaluate(run.model, run.tokenizer, run.task, load_data(base).test, max_length=run.max_length)
+    again = evaluate(run.model, run.inputs(), load_data(base).test)
     for language, result in again.items():
         assert result.metrics == {n: v for n, v in results["languages"][language].items() if n != "examples"}
 
@@ -97,7 +97,7 @@ def test_every_fusion_trains_on_states(base, tmp_path, options):
     config = dataclasses.replace(base, output_dir=tmp_path / "run", model_options=options, epochs=1)
     results = train(config)
     run = load_run(config.output_dir)
-    again = evaluate(run.model, run.tokenizer, run.task, load_data(base).test, max_length=run.max_length)
+    again = evaluate(run.model, run.inputs(), load_data(base).test)
     assert again["de"].metrics["accuracy"] == results["languages"]["de"]["accuracy"]
 
 

@@ -265,6 +265,29 @@ def test_labels_of_sequences_that_do_not_fit_the_problem(num_labels: int, labels
     assert model(**batch(), labels=fitting).loss.isfinite()
 
 
+@pytest.mark.parametrize(
+    ("problem", "num_labels", "shape", "form"),
+    [
+        ("regression", 3, (2, 3, 1), r"\(B, C\) = \(2, 3\)"),
+        ("regression", 3, (2, 1, 3), r"\(B, C\) = \(2, 3\)"),
+        ("regression", 1, (2, 1, 1), r"\(B,\) = \(2,\)"),
+        (None, 3, (2, 3, 1), r"\(B, C\) = \(2, 3\)"),
+        ("multi_label_classification", 3, (2, 3, 1), r"\(B, C\) = \(2, 3\)"),
+        ("multi_label_classification", 1, (2,), r"\(B, C\) = \(2, 1\)"),
+    ],
+)
+def test_labels_are_told_by_their_shape_not_by_how_many_there_are(
+    problem: str | None, num_labels: int, shape: tuple[int, ...], form: str
+) -> None:
+    model = build(DLFAForSequenceClassification, num_labels=num_labels, problem_type=problem).eval()
+    with pytest.raises(ValueError, match=rf"labels must have shape {form}, got {re.escape(str(shape))}"):
+        model(**batch(), labels=torch.zeros(shape))
+    labels = torch.rand(2, num_labels)
+    output = model(**batch(), labels=labels)
+    loss = F.mse_loss if problem == "regression" else F.binary_cross_entropy_with_logits
+    torch.testing.assert_close(output.loss, loss(output.logits, labels))
+
+
 def test_integer_labels_of_several_problems_are_named() -> None:
     model = build(DLFAForSequenceClassification, num_labels=3, problem_type="multi_label_classification")
     with pytest.raises(TypeError, match=r"labels must be floating point for problem_type 'multi_.*, got torch\.int64"):

@@ -11,8 +11,8 @@ from transformers import AutoModel, AutoTokenizer
 from dlfa import DLFAForSequenceClassification, DLFAForTokenClassification
 from dlfa.evaluation.evaluate import evaluate
 from dlfa.evaluation.saved_runs import load_run
-from dlfa.training.materials import load_data
 from dlfa.training.run_config import RunConfig
+from dlfa.training.shared_inputs import load_data
 from dlfa.training.train import train
 
 TEXTS = ["The cat sleeps on the warm roof.", "Die Katze schläft auf dem warmen Dach.", "猫が屋根で寝ている。"]
@@ -74,6 +74,6 @@ def test_frozen_training_on_real_data(me5: Path, shared: Path, tmp_path: Path, t
     run = load_run(tmp_path / "run")
     language = "ja" if task == "sick" else "zh"
     examples = load_data(config).test[language]
-    again = evaluate(run.model, run.tokenizer, run.task, {language: examples}, max_length=run.max_length)[language]
+    again = evaluate(run.model, run.inputs(), {language: examples})[language]
     written = (tmp_path / "run" / "predictions" / f"test-{language}.tsv").read_text()
     assert run.task.prediction_text(examples, again.predictions) == written

@@ -179,11 +179,13 @@ def test_another_baseline_and_other_languages(sweep):
         (["{}", "--languages", ","], "--languages must name at least one language"),
         (["{}", "--metric", "bleu"], "no results hold 'bleu'"),
         (["{}", "--compare", "colour"], "no run has a field 'colour'"),
-        (["{}", "--resamples", "-1"], "--resamples must not be negative, got -1"),
         (["{}", "--data-dir", "sick=."], "there are no runs of task 'sick', but of udpos"),
         (["{}", "--data-dir", "nowhere"], "nowhere is no directory"),
-        (["{}", "--resamples", "0", "--output", "{}/last-1/run.json"], "is a file, not a directory"),
-        (["{}", "--resamples", "0", "--output", "{}/last-1/run.json/x"], "run.json/x cannot be made: Not a directory"),
+        (["{}", "--resamples", "0", "--output", "{}/last-1/run.json"], "--output must be a directory, got a file"),
+        (
+            ["{}", "--resamples", "0", "--output", "{}/last-1/run.json/x"],
+            "run.json/x cannot be written: Not a directory",
+        ),
     ],
 )
 def test_bad_input_is_one_line(sweep, arguments, message):
@@ -206,3 +208,19 @@ def test_data_dir_needs_a_task_where_there_are_several(sweep):
     result = invoke(sweep / "runs", sweep / "sick", "--data-dir", sweep / "gold")
     assert result.exit_code == 2
     assert "--data-dir must be TASK=DIR where there are several tasks (sick, udpos)" in result.stderr
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_work(sweep, tmp_path, monkeypatch):
+    def bootstrap(*_, **__):
+        raise AssertionError("the bootstrap began")
+
+    monkeypatch.setattr("dlfa.report.findings.find", bootstrap)
+    (tmp_path / "file").touch()
+    for output, why in (
+        (tmp_path / "file", "--output must be a directory, got a file: "),
+        (tmp_path / "file" / "report", f"--output {tmp_path / 'file' / 'report'} cannot be written: Not a directory"),
+    ):
+        result = invoke(sweep / "runs", "--output", output)
+        assert result.exit_code == 2, result.output
+        assert result.stderr.startswith(f"dlfa: error: {why}")
+        assert result.stderr.count("\n") == 1

@@ -5,6 +5,10 @@ import json
 import os
 import queue
 import shutil
+import signal
+import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -21,7 +25,7 @@ from dlfa.sweep.config import MODES, Cell, SweepConfig
 from dlfa.sweep.run import run_sweep
 from dlfa.training import recorded_runs
 from dlfa.training.run_config import RunConfig
-from dlfa.training.train import train
+from dlfa.training.train import prepare, train
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +131,73 @@ def test_failed_cell_is_recorded_and_the_rest_goes_on(config, runs, monkeypatch)
     assert not (config.output_dir / "cells" / NAMES[1] / "error.txt").exists()
 
 
+class DyingPool:
+    """In place of a pool of processes: runs the first cell, is killed amid the second, and tells it as a pool does."""
+
+    def __init__(self, *_, **__):
+        self.submitted = 0
+
+    def submit(self, run, config, cell, keep_models):
+        self.submitted += 1
+        future = Future()
+        if self.submitted == 1:
+            future.set_result(run(config, cell, keep_models))
+            return future
+        if self.submitted == 2:
+            prepare(config.run_config(cell), resume=True)
+        future.set_exception(BrokenProcessPool("A process in the process pool was terminated abruptly"))
+        return future
+
+    def shutdown(self, **_):
+        pass
+
+
+def states_in(config):
+    return [cell["state"] for cell in json.loads((config.output_dir / "sweep.json").read_text())["cells"]]
+
+
+def test_a_killed_process_fails_no_run(config, runs, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_cells, "ProcessPoolExecutor", DyingPool)
+        with pytest.raises(sweep_cells.ProcessEndedError, match="a process of the sweep was killed"):
+            run_sweep(config, processes=2)
+    assert states_in(config) == ["done", "interrupted", *["to do"] * 4]
+    assert not list(config.output_dir.rglob("error.txt"))
+    asked = []
+    original = recorded_runs.prepare
+    monkeypatch.setattr(
+        recorded_runs, "prepare", lambda run, **how: asked.append(how["resume"]) or original(run, **how)
+    )
+    runs.clear()
+    assert {cell["state"] for cell in run_sweep(config)["cells"]} == {"done"}
+    assert (runs, asked) == (NAMES[1:], [True] * 5)
+
+
+def killed_at_the_second(config, cell, keep_models):
+    """What a process runs that is killed at the second cell; known to it by its module's name."""
+    if cell.name == NAMES[1]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_command_with_one_line(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep_cells, "_run_in_worker", killed_at_the_second)
+    arguments = [
+        "sweep", "--task", "udpos", "--model", base.model, "--data-dir", str(base.data_dir), "--output-dir",
+        str(tmp_path / "out"), "--freeze-encoder", "--states-cache", str(base.states_cache), "--max-length", "32",
+        "--quiet", "--processes", "2",
+    ]  # fmt: skip
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1, result.output
+    said = "a process of the sweep was killed, or ran out of memory; the same command goes on with the sweep"
+    assert result.stderr == f"dlfa: error: {said}\n"
+    assert not list(tmp_path.rglob("error.txt"))
+
+
 def test_a_run_that_failed_starts_anew_and_an_interrupted_one_goes_on(base, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(recorded_runs, "prepare", lambda run, materials, **how: asked.append(how))
+    monkeypatch.setattr(recorded_runs, "prepare", lambda run, shared, **how: asked.append(how))
     run = dataclasses.replace(base, output_dir=tmp_path)
     assert recorded_runs.run_recorded(run, lambda: None, keep_model=False)
     recorded_runs.error_file(tmp_path).write_text("Traceback")
@@ -190,7 +258,7 @@ def test_data_and_encoder_are_read_once(config, monkeypatch):
     from dlfa.tasks.tagging import TaggingTask
 
     calls = {"encode": 0, "load": 0}
-    encode, load = TaggingTask.encode, training.load_materials
+    encode, load = TaggingTask.encode, training.load_shared_inputs
 
     def counted_encode(self, *args, **more):
         calls["encode"] += 1
@@ -201,8 +269,8 @@ def test_data_and_encoder_are_read_once(config, monkeypatch):
         return load(*args, **more)
 
     monkeypatch.setattr(TaggingTask, "encode", counted_encode)
-    monkeypatch.setattr(sweep_run, "load_materials", counted_load)
-    monkeypatch.setattr(training, "load_materials", counted_load)
+    monkeypatch.setattr(sweep_run, "load_shared_inputs", counted_load)
+    monkeypatch.setattr(training, "load_shared_inputs", counted_load)
     run_sweep(config)
     assert calls == {"encode": 5, "load": 1}  # train, dev, three languages
 

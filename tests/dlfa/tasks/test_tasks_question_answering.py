@@ -276,7 +276,7 @@ def test_run_from_files_to_scores(tmp_path, frozen):
     predictions = json.loads((tmp_path / "run" / "predictions" / "test-de.json").read_text())
     assert set(predictions) == {question.id for question in questions[4:]}
     run = load_run(tmp_path / "run")
-    again = evaluate(run.model, run.tokenizer, run.task, {"de": questions[4:]}, max_length=run.max_length)["de"]
+    again = evaluate(run.model, run.inputs(), {"de": questions[4:]})["de"]
     assert dict(zip(predictions, again.predictions, strict=True)) == predictions
     assert {**again.metrics, "examples": 8} == results["languages"]["de"]
 

@@ -12,7 +12,7 @@ from tiny_tasks import make_encoder, make_udpos
 import dlfa.training.train as training
 from dlfa import DLFAForSequenceClassification, DLFAForTokenClassification
 from dlfa.evaluation.saved_runs import recorded_by_run
-from dlfa.training.intermediate import Predecessor
+from dlfa.training.intermediate import IntermediateRun
 from dlfa.training.run_config import RunConfig
 from dlfa.training.train import fit, prepare, train
 
@@ -84,7 +84,7 @@ def test_several_tasks_run_in_order_and_presets_are_each_tasks_own(base, sick, f
     results = train(config)
     assert [stage["task"] for stage in results["intermediate"]] == ["udpos", "sick"]
     assert [stage["train"]["steps"] for stage in results["intermediate"]] == [1, 3]
-    before = Predecessor.of(dataclasses.replace(config, epochs=None))
+    before = IntermediateRun.of(dataclasses.replace(config, epochs=None))
     assert before is not None
     assert before.config.with_presets().epochs == before.config.task_object.preset.epochs
 
@@ -162,7 +162,7 @@ def test_data_of_a_stage_are_checked_before_anything_is_trained(base, tmp_path):
 def test_a_stage_that_lost_weights_is_not_handed_on(base, tmp_path):
     config = dataclasses.replace(base, output_dir=tmp_path / "run")
     prepared = prepare(config)
-    prepared.predecessor.train()
+    prepared.intermediate_run.train()
     weights_file = tmp_path / "run" / "intermediate" / "model.safetensors"
     kept = {name: value for name, value in load_file(weights_file).items() if not name.startswith("fusion.")}
     save_file(kept, weights_file, metadata={"format": "pt"})

@@ -15,9 +15,9 @@ from dlfa import DLFAForTokenClassification
 from dlfa.evaluation.evaluate import evaluate
 from dlfa.evaluation.saved_runs import load_run
 from dlfa.models.encoder_states import encoder_blocks
-from dlfa.training.materials import load_data
 from dlfa.training.partial_training import add_adapters, freeze_layers, merge_adapters
 from dlfa.training.run_config import RunConfig
+from dlfa.training.shared_inputs import load_data
 from dlfa.training.train import train
 
 
@@ -111,7 +111,7 @@ def test_lora_run_is_saved_as_a_plain_model_and_resumes(tmp_path, interrupt_at_c
     )  # fmt: skip
     results = train(base)
     run = load_run(base.output_dir)
-    again = evaluate(run.model, run.tokenizer, run.task, load_data(base).test, max_length=run.max_length)
+    again = evaluate(run.model, run.inputs(), load_data(base).test)
     for language, result in again.items():
         assert result.metrics["accuracy"] == results["languages"][language]["accuracy"]
     config = dataclasses.replace(base, output_dir=tmp_path / "resumed")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dlfa.training.run_config import CompleteRunConfig, RunConfig
+from dlfa.training.run_config import CompleteRunConfig, RunConfig, differences
 
 NEEDED = {"task": "udpos", "model": "encoder"}
 
@@ -57,3 +57,21 @@ def test_json_gives_the_same_run_back(tmp_path: Path) -> None:
     )  # fmt: skip
     assert made.lora_targets == ("query",)  # a list is taken for a tuple
     assert RunConfig.from_json(json.loads(json.dumps(made.to_json())), tmp_path) == made
+
+
+def test_directories_are_absolute_in_json_and_names_of_the_hub_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a")
+    stages = ("udpos", "udpos:b", "sick:../a/b", "xnli:nowhere")
+    here = RunConfig(task="udpos", model="../a/b", output_dir=tmp_path, intermediate=stages).to_json()
+    b = tmp_path / "a" / "b"
+    assert here["model"] == str(b)
+    assert here["intermediate"] == ["udpos", f"udpos:{b}", f"sick:{b}", "xnli:nowhere"]
+    assert RunConfig(task="udpos", model="org/encoder", output_dir=tmp_path).to_json()["model"] == "org/encoder"
+    before = here | {"model": "b", "intermediate": ["udpos", "udpos:./b", "sick:b", "xnli:nowhere"]}
+    assert differences(before, here) == []
+    assert differences(before | {"intermediate": stages[:2]}, here) == ["intermediate"]
+    monkeypatch.chdir(tmp_path)
+    assert differences(before, here) == ["model", "intermediate"]

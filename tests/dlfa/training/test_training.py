@@ -23,9 +23,9 @@ from dlfa.evaluation.results import recorded_config
 from dlfa.files import atomic
 from dlfa.training.checkpoints import mark_complete, newest_checkpoint
 from dlfa.training.length_batches import LengthGroupedSampler
-from dlfa.training.materials import load_tokenizer
 from dlfa.training.run_config import Role, RunConfig, differences, fields_of
 from dlfa.training.run_directory import RunDirectory, recorded_files
+from dlfa.training.shared_inputs import load_tokenizer
 from dlfa.training.train import new_model, prepare, train, write_model
 from dlfa.training.trainer import TrainingRecord, parameter_groups, task_trainer
 
@@ -376,12 +376,12 @@ def test_bad_hyper_parameters_are_named(base, changes, message):
 
 @pytest.mark.usefixtures("no_training")
 def test_malformed_line_stops_before_the_model_is_loaded(base, tmp_path, data_dir, monkeypatch):
-    import dlfa.training.materials as materials
+    from dlfa.training import shared_inputs
 
     def loaded(*_, **__):
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(materials, "load_tokenizer", loaded)
+    monkeypatch.setattr(shared_inputs, "load_tokenizer", loaded)
     broken = make_udpos(tmp_path / "data")
     with (broken / "test-fr.tsv").open("a") as file:
         file.write("half a line\n")
@@ -473,12 +473,12 @@ def test_overwrite_leaves_no_file_of_another_tokenizer(base, tmp_path, monkeypat
     import dlfa.training.train as training
 
     def with_template(config, *arguments, **keywords):
-        materials = load(config, *arguments, **keywords)
-        materials.tokenizer.chat_template = "{{ messages }}"
-        return materials
+        shared = load(config, *arguments, **keywords)
+        shared.tokenizer.chat_template = "{{ messages }}"
+        return shared
 
-    load = training.load_materials
-    monkeypatch.setattr(training, "load_materials", with_template)
+    load = training.load_shared_inputs
+    monkeypatch.setattr(training, "load_shared_inputs", with_template)
     config = dataclasses.replace(base, output_dir=tmp_path, epochs=0.1, languages=("de",))
     train(config)
     assert "chat_template.jinja" in recorded_files(tmp_path / "run.json")
@@ -528,6 +528,26 @@ def test_resume_with_another_configuration_names_the_keys(finished, tmp_path):
     changed = make_udpos(tmp_path / "data", train=40)
     with pytest.raises(ValueError, match="the data have changed"):
         train(dataclasses.replace(config, data_dir=changed), resume=True)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_run_resumes_however_its_encoder_is_spelt_and_wherever_from(finished, encoder, tmp_path, monkeypatch):
+    config, results = finished
+    copy = tmp_path / "run"
+    shutil.copytree(config.output_dir, copy)
+    (tmp_path / "link").symlink_to(encoder)
+    monkeypatch.chdir(encoder.parent)
+    names = (encoder.name, f"./{encoder.name}/", f"../{encoder.parent.name}/{encoder.name}", str(tmp_path / "link"))
+    for name in names:
+        assert train(dataclasses.replace(config, output_dir=copy, model=name), resume=True) == results
+    told = json.loads((copy / "run.json").read_text())
+    told["config"]["model"] = f"../{encoder.parent.name}/{encoder.name}"  # as older releases left it
+    (copy / "run.json").write_text(json.dumps(told))
+    assert train(dataclasses.replace(config, output_dir=copy), resume=True) == results
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(encoder, tmp_path / "other")
+    with pytest.raises(ValueError, match=r"another configuration \(model: "):
+        train(dataclasses.replace(config, output_dir=copy, model="other"), resume=True)
 
 
 @pytest.mark.usefixtures("no_training")

@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dlfa.models.configuration import DLFAConfig
-from dlfa.training.materials import Materials, compute_states, load_data, load_materials
 from dlfa.training.run_config import RunConfig
+from dlfa.training.shared_inputs import SharedInputs, compute_states, load_data, load_shared_inputs
 
-# The fields of a run's configuration that `dlfa.training.train.prepare` wants equal in runs that share materials.
+# The fields of a run's configuration that `dlfa.training.train.prepare` wants equal in runs that share their inputs.
 _SHARED = (
     "task", "model", "data_dir", "languages", "max_length", "max_train_examples", "max_eval_examples",
     "eval_batch_size", "bf16", "fp16", "freeze_encoder", "states_dtype", "states_cache",
 )  # fmt: skip
-_KEPT = 2  # sets of materials; one of a frozen encoder holds that encoder
+_KEPT = 2  # sets of inputs; one of a frozen encoder holds that encoder
 
 
-class SharedMaterials:
+class SharedInputsCache:
     """Data, tokenizer and frozen encoder, read once for all runs that have them in common.
 
     Args:
@@ -30,9 +30,9 @@ class SharedMaterials:
         self._options: dict[tuple[Any, ...], list[Any]] = {}
         for config in configs:
             self._options.setdefault(_key(config), []).append(config.model_options)
-        self._loaded: dict[tuple[Any, ...], Materials] = {}
+        self._loaded: dict[tuple[Any, ...], SharedInputs] = {}
 
-    def of(self, config: RunConfig) -> Materials:
+    def of(self, config: RunConfig) -> SharedInputs:
         """What `config` shares with others.
 
         Raises:
@@ -44,10 +44,10 @@ class SharedMaterials:
                 del self._loaded[next(iter(self._loaded))]
             gc.collect()
             resolved = config.with_presets()
-            materials = load_materials(resolved, load_data(resolved))
-            if materials.encoder is not None:
-                compute_states(materials, _fitting(self._options[key], materials.encoder.config.encoder_config))
-            self._loaded[key] = materials
+            shared = load_shared_inputs(resolved, load_data(resolved))
+            if shared.encoder is not None:
+                compute_states(shared, _fitting(self._options[key], shared.encoder.config.encoder_config))
+            self._loaded[key] = shared
         return self._loaded[key]
 
 

@@ -14,13 +14,13 @@ from ..models.positions import check_length
 from ..models.pretrained import DLFAPreTrainedModel, no_encoder
 from ..processes import default_device
 from ..tasks import Task, get_task
-from ..training.materials import load_encoder, load_tokenizer
+from ..training.shared_inputs import load_encoder, load_tokenizer
 
 FUSED = "fused"  # the name of the fusion's output among the layers
 
 
 @dataclass(frozen=True)
-class Subject:
+class AnalyzedModel:
     """A model in evaluation mode with what it takes to feed it.
 
     Attributes:
@@ -48,9 +48,9 @@ class Subject:
         return names if self.model.config.fusion == "last" else [*names, FUSED]
 
 
-def load_subject(
+def load_analyzed_model(
     model: str, task: str | None = None, *, max_length: int | None = None, label_subword: str | None = None
-) -> Subject:
+) -> AnalyzedModel:
     """Load a directory of `dlfa train`, or any encoder, on the GPU where there is one.
 
     Args:
@@ -71,7 +71,7 @@ def load_subject(
         config = run.model.config
         if not isinstance(run.model, DLFAPreTrainedModel) or config.feature_dim is not None:
             raise ValueError(f"the model in {model} must be a DLFA model over layers of its encoder (no feature_dim)")
-        return Subject(
+        return AnalyzedModel(
             path.resolve().name, run.task, run.model, run.tokenizer, run.max_length,
             label_subword or config.label_subword, None if run.config is None else run.config.data_dir,
         )  # fmt: skip
@@ -86,7 +86,7 @@ def load_subject(
     check_length(encoder.encoder, model, length)
     name = path.resolve().name if path.is_dir() else model
     encoder.to(default_device())  # type: ignore[arg-type]
-    return Subject(name, chosen, encoder.eval(), tokenizer, length, label_subword or "mean")
+    return AnalyzedModel(name, chosen, encoder.eval(), tokenizer, length, label_subword or "mean")
 
 
 def _is_run(path: Path) -> bool:

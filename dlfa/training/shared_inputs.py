@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ..data.loading import TaskData, choose_languages, load_task_data
+from ..data.loading import TaskData, load_task_data
 from ..error_lines import why_not_found
 from ..evaluation.model_inputs import ModelInputs
 from ..files.cache_directory import cache_directory
@@ -23,7 +23,7 @@ from .run_config import CompleteRunConfig, RunConfig
 
 
 @dataclass(frozen=True)
-class Materials:
+class SharedInputs:
     """What runs on the same data, tokenizer and frozen encoder share, read once for all of them."""
 
     data: TaskData
@@ -39,17 +39,16 @@ def load_data(config: RunConfig) -> TaskData:
     Raises:
         DataError: whatever is wrong with the data.
     """
-    task = config.task_object
     return load_task_data(
-        task,
+        config.task_object,
         config.data_dir,
-        choose_languages(task, config.data_dir, config.languages, "test"),
+        config.languages,
         max_train_examples=config.max_train_examples,
         max_eval_examples=config.max_eval_examples,
     )
 
 
-def load_materials(config: CompleteRunConfig, data: TaskData, *, progress: bool = False) -> Materials:
+def load_shared_inputs(config: CompleteRunConfig, data: TaskData, *, progress: bool = False) -> SharedInputs:
     """What runs on `data` share: the tokenizer, and where the encoder is frozen the encoder and its states.
 
     Args:
@@ -63,7 +62,7 @@ def load_materials(config: CompleteRunConfig, data: TaskData, *, progress: bool 
     tokenizer = load_tokenizer(config.model, config.max_length)
     encoding = Encoding(config.max_length, config.model_options.get("label_subword", "first"))
     if not config.freeze_encoder:
-        return Materials(data, tokenizer, ModelInputs(config.task_object, tokenizer, encoding), None, None)
+        return SharedInputs(data, tokenizer, ModelInputs(config.task_object, tokenizer, encoding), None, None)
     encoder = load_encoder(config.model)
     store = StateStore(
         encoder.to(default_device()),  # type: ignore[arg-type]
@@ -75,7 +74,7 @@ def load_materials(config: CompleteRunConfig, data: TaskData, *, progress: bool 
         progress=progress,
     )
     inputs = StateInputs(config.task_object, tokenizer, encoding, store)
-    return Materials(data, tokenizer, inputs, encoder, store.weights_sha256)
+    return SharedInputs(data, tokenizer, inputs, encoder, store.weights_sha256)
 
 
 def load_encoder(name: str) -> DLFAModel:
@@ -90,35 +89,35 @@ def load_encoder(name: str) -> DLFAModel:
         raise no_encoder(name, error) from error
 
 
-def compute_states(materials: Materials, several: Iterable[Mapping[str, Any]]) -> None:
+def compute_states(shared: SharedInputs, several: Iterable[Mapping[str, Any]]) -> None:
     """Compute a frozen encoder's states in one pass for all layers that any run needs.
 
     Args:
-        materials: of the runs; where their encoder is not frozen, there is nothing to do.
+        shared: of the runs; where their encoder is not frozen, there is nothing to do.
         several: the model options of each run.
 
     Raises:
         ValueError, OSError: the states cannot be kept in the precision or the place that was chosen.
     """
-    if not isinstance(materials.inputs, StateInputs) or materials.encoder is None:
+    if not isinstance(shared.inputs, StateInputs) or shared.encoder is None:
         return
-    encoder_config = materials.encoder.config.encoder_config
+    encoder_config = shared.encoder.config.encoder_config
     layers = {
         layer for options in several for layer in DLFAConfig(encoder_config=encoder_config, **options).lower_layers
     }
-    data = materials.data
+    data = shared.data
     parts = [(data.train, True), (data.dev, False), *((examples, False) for examples in data.test.values())]
-    materials.inputs.compute(parts, sorted(layers))
+    shared.inputs.compute(parts, sorted(layers))
 
 
-def encode_all(config: RunConfig, materials: Materials) -> list[Feature]:
+def encode_all(config: RunConfig, shared: SharedInputs) -> list[Feature]:
     """Encode all data of a run, over a frozen encoder up to its states, and return the features of the training data.
 
     Raises:
         ValueError: a `max_length` that some example does not fit in, or no example that can be trained on.
         OSError: the states cannot be kept where they should be.
     """
-    data, inputs = materials.data, materials.inputs
+    data, inputs = shared.data, shared.inputs
     features = inputs.features(data.train, training=True)
     if not features:
         raise ValueError(
@@ -127,7 +126,7 @@ def encode_all(config: RunConfig, materials: Materials) -> list[Feature]:
         )
     for examples in (data.dev, *data.test.values()):
         inputs.features(examples, training=False)
-    compute_states(materials, [config.model_options])
+    compute_states(shared, [config.model_options])
     return features
 
 
