@@ -219,8 +219,8 @@ def test_best_model_on_dev_is_kept(base, tmp_path, monkeypatch):
     scores = iter([0.2, 0.9, 0.5, 0.4])
     real = trainer.evaluate
 
-    def fake(model, tokenizer, task, data, **options):
-        results = real(model, tokenizer, task, data, **options)
+    def fake(model, inputs, data, **options):
+        results = real(model, inputs, data, **options)
         if list(data) == ["en"]:
             state = model.state_dict().items()  # the embedding table is in two parts as long as it is trained
             seen.append({name: value.clone() for name, value in state if "word_embeddings" not in name})
