@@ -588,7 +588,7 @@ def test_damaged_weights_are_named(run, encoder, data_dir, tmp_path):
     ("changes", "message"),
     [
         ({"num_hidden_layers": "3"}, "Field 'num_hidden_layers' expected int, got str (value: '3')"),
-        ({"id2label": [1]}, "'list' object has no attribute 'items'"),
+        ({"id2label": [1]}, "list"),  # releases of transformers say in other words that it is one
     ],
 )
 def test_a_configuration_that_cannot_be_used_is_one_line(run, encoder, data_dir, tmp_path, changes, message):
@@ -613,7 +613,7 @@ def test_a_configuration_that_cannot_be_used_is_one_line(run, encoder, data_dir,
         line = result.stderr
         assert line.count("\n") == 1, line
         assert f"config.json of {folder} cannot be used: " in line
-        assert message in line
+        assert message in line.partition("cannot be used: ")[2]
 
 
 def test_no_missing_weight_is_drawn_at_random(run, encoder, data_dir, tmp_path):
