@@ -28,7 +28,7 @@ def tasks(session: Session) -> Iterator[Task]:
     """What to measure, the important first: what `benchmarks.targets` asks for, then the rest."""
     chosen = shapes(session.device)
     ours, eager, compiled = providers.ours(session.device), providers.EAGER, providers.COMPILE
-    tuned = (providers.COMPILE_TUNED, providers.COMPILE_TUNED_GRAPHS) if session.device.type == "cuda" else ()
+    tuned = providers.TUNED if session.device.type == "cuda" else ()
     first, *varied = [shape for shape in VARIED if shape in chosen]
     others = sorted((shape for shape in chosen if shape != first), key=lambda shape: shape == SMALL_SHAPE)
     yield Task(core_case(first), (ours, eager, compiled), PASSES)

@@ -42,7 +42,9 @@ class CallVariant:
     def __str__(self) -> str:
         form = ("packed" if self.packed else "padded") + ("" if self.token is None else f" token={self.token}")
         details = ("" if self.lower else " one input") + ("" if self.autocast is None else " autocast")
-        details += (" frozen" if self.frozen else "") + ("" if self.length == 128 else f" T={self.length}")
+        details += (" frozen" if self.frozen else "") + (
+            "" if self.length == CallVariant.length else f" T={self.length}"
+        )
         schedule = (" groups" if self.groups else "") + (" few" if self.few else "")
         return f"{self.fuse} k={self.kernel_size} {form}{details}{schedule}"
 

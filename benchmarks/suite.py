@@ -34,8 +34,7 @@ from .timing import Stopwatch, Timing
 GUESSES = {
     providers.COMPILE: 15.0,
     providers.COMPILE_GRAPHS: 15.0,
-    providers.COMPILE_TUNED: 60.0,
-    providers.COMPILE_TUNED_GRAPHS: 60.0,
+    **dict.fromkeys(providers.TUNED, 60.0),
 }
 GUESS = 3.0
 # Of one tuned mode after the other: the same products are not tuned again.
@@ -143,10 +142,9 @@ class Session:
         self.skip([key for key in keys if not any(key.items() <= row.items() for row in known)], reason)
 
     def _guess(self, provider: str) -> float:
-        mode = provider.removesuffix(providers.GRAPH)
-        if mode in providers.TUNED and any(self.budget.knows(name) for name in providers.TUNED):
+        if providers.is_tuned(provider) and any(self.budget.knows(name) for name in providers.TUNED):
             return TUNED_ALREADY_GUESS
-        return GUESSES.get(mode, GUESS)
+        return GUESSES.get(provider.removesuffix(providers.GRAPH), GUESS)
 
     def right(self, keys: dict[str, Any], errors: dict[str, float]) -> bool:
         """Whether results are near float64; wrong ones are recorded with their error and get no time."""

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from .parameters import AIFWeights
 from .rounding import cdiv
+from .tiles import MAX_BLOCK_T
 
-# No tile has more tokens.
-MAX_TILE_TOKENS = 128
 # Launches of packed sequences are made for multiples of so many rows: batches of about as many are then launched alike.
 PACKED_ROWS = 128
 
@@ -24,7 +23,7 @@ def sequence_count(states: Tensor, cu_seqlens: Tensor | None) -> int:
 
 def max_row_stride(kernel_size: int) -> int:
     """Most elements from a token to the next: offsets within a tile and the reach of its taps are taken in 32 bits."""
-    return ((1 << 31) - 1) // (MAX_TILE_TOKENS + kernel_size)
+    return ((1 << 31) - 1) // (MAX_BLOCK_T + kernel_size)
 
 
 def _rows_in_reach(states: Tensor, kernel_size: int) -> Tensor:

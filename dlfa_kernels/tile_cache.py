@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from .tiles import MAX_HELD_H, MAX_PART_H, Tile, Tiles
+from .tiles import MAX_BLOCK_T, MAX_HELD_H, MAX_PART_H, Tile, Tiles
 
 FORMAT = "dlfa-tiles-7"
 BEGINNING = '{"format":"dlfa-tiles-'  # of a file of ours of any version, blanks left out
 # What tuning may have found, lowest and highest: anything else is not from here, and might not compile.
 LIMITS = {
-    "block_t": (16, 128), "block_e": (16, 128), "block_h": (16, MAX_HELD_H), "chunks": (1, 16),
+    "block_t": (16, MAX_BLOCK_T), "block_e": (16, 128), "block_h": (16, MAX_HELD_H), "chunks": (1, 16),
     "num_warps": (4, 8), "num_stages": (1, 4), "registers": (64, 255), "slots": (1, 2),
     "early": (0, 1), "ahead": (0, 1),
 }  # fmt: skip

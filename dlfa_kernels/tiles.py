@@ -14,6 +14,8 @@ from .rounding import cdiv, padded_side
 
 logger = logging.getLogger(__name__)
 
+# No tile has more tokens.
+MAX_BLOCK_T = 128
 # The largest H that one program holds whole: two float32 blocks of 64 x 256 fill half of the registers.
 MAX_HELD_H = 256
 # Where H is split, on warpgroups, in the squeeze and reduce stages, the largest part: one part less saves a pass over
