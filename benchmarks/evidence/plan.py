@@ -72,7 +72,7 @@ POS_FROZEN = _pos(
     question="POS, frozen encoder: does fusing lower layers beat the last layer, and the best single layer?",
     regime="frozen",
     seeds=TWO,
-    options={**_POS_100, **_FROZEN},
+    options={**_TAGGING, **_FROZEN},
     variants=(
         *_modes(3, 4, 5, 6, mix=(None, PAIR), seeds=FIVE),
         variant("sum", 6, (8, 6, 4), seeds=FIVE),
@@ -91,7 +91,8 @@ POS_ENSEMBLES = _pos(
     name="pos-ensembles",
     question="POS, frozen encoder: what do ensembles of seeds and of fusion layers gain over one model?",
     regime="frozen",
-    options=POS_FROZEN.options,
+    # Each member's own encoder runs over the test data.
+    options={**_POS_100, **_FROZEN},
     variants=(
         variant("last", seeds=THREE),
         variant("aif select", PAIR, seeds=THREE),
