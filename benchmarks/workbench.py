@@ -25,8 +25,8 @@ from transformers import AutoConfig, BertConfig, BertModel, PreTrainedTokenizerF
 
 from dlfa.evaluation.evaluate import evaluate
 from dlfa.frozen import StateInputs
+from dlfa.runs.run_config import RunConfig
 from dlfa.terminal import one_line_errors
-from dlfa.training.run_config import RunConfig
 from dlfa.training.shared_inputs import SharedInputs, load_data, load_shared_inputs
 from dlfa.training.train import fit, prepare
 

@@ -20,8 +20,8 @@ import torch
 import typer
 from rich.markup import escape
 
+from dlfa.runs.run_directory import RunDirectory
 from dlfa.terminal import fail, one_line_errors, quiet_libraries
-from dlfa.training.run_directory import RunDirectory
 
 from ..hardware import ROOT
 from ..output import print_table

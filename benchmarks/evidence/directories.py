@@ -20,9 +20,9 @@ import torch
 from dlfa.files import atomic
 from dlfa.files.json_files import read_object
 from dlfa.models.configuration import DLFAConfig
+from dlfa.runs.run_config import Role, RunConfig, fields_of
+from dlfa.runs.run_directory import RunDirectory
 from dlfa.training.recorded_runs import error_file
-from dlfa.training.run_config import Role, RunConfig, fields_of
-from dlfa.training.run_directory import RunDirectory
 
 from .groups import NOWHERE, PlannedEnsemble, PlannedRun
 from .source import hardware

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dlfa.commands.options import split_list
 from dlfa.models.configuration import FUSIONS, DLFAConfig
-from dlfa.run_options import split_list
+from dlfa.runs.run_config import RunConfig
 from dlfa.tasks import get_task
-from dlfa.training.run_config import RunConfig
 from dlfa_kernels.checks import FUSE_MODES
 
 Layers = int | tuple[int, ...] | None

@@ -18,8 +18,8 @@ from dlfa.files import atomic
 from dlfa.files.json_files import read_object
 from dlfa.report.ensembles import read_ensemble
 from dlfa.report.runs import Run, read_run
-from dlfa.training.run_config import RunConfig
-from dlfa.training.run_directory import RunDirectory
+from dlfa.runs.run_config import RunConfig
+from dlfa.runs.run_directory import RunDirectory
 
 from .directories import finished_directories, protocol, read_record
 from .groups import PROTOCOL_OPTIONS, Places

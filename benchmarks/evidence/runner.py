@@ -15,9 +15,9 @@ from typing import Any
 from dlfa.evaluation.ensemble import EnsembleConfig, run_ensemble
 from dlfa.files import atomic
 from dlfa.files.json_files import read_object
+from dlfa.runs.run_config import RunConfig
+from dlfa.runs.run_directory import RunDirectory
 from dlfa.training.recorded_runs import error_file, failure_reason, run_recorded
-from dlfa.training.run_config import RunConfig
-from dlfa.training.run_directory import RunDirectory
 from dlfa.training.shared_inputs import SharedInputs
 
 from .directories import DONE, OTHER, RERUNS, begin_attempt, changes, claim, end_attempt, state_of

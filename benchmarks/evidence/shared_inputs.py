@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dlfa.models.configuration import DLFAConfig
-from dlfa.training.run_config import RunConfig
+from dlfa.runs.run_config import RunConfig
 from dlfa.training.shared_inputs import SharedInputs, compute_states, load_data, load_shared_inputs
 
 # The fields of a run's configuration that `dlfa.training.train.prepare` wants equal in runs that share their inputs.

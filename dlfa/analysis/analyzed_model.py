@@ -12,9 +12,10 @@ from ..models.config_files import load_config
 from ..models.configuration import LABEL_SUBWORDS
 from ..models.positions import check_length
 from ..models.pretrained import DLFAPreTrainedModel, no_encoder
+from ..models.tokenizer import load_tokenizer
 from ..processes import default_device
 from ..tasks import Task, get_task
-from ..training.shared_inputs import load_encoder, load_tokenizer
+from ..training.shared_inputs import load_encoder
 
 FUSED = "fused"  # the name of the fusion's output among the layers
 

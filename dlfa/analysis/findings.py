@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..data.examples import Example
-from ..data.layout import languages_on_disk
-from ..data.loading import choose_languages, read_split, subset
 from ..tasks.language_families import by_family
+from ..tasks.layout import languages_on_disk
+from ..tasks.loading import choose_languages, read_split, subset
 from .analyzed_model import AnalyzedModel
 from .gate_statistics import FusionWatcher, gate_summary
 from .probes import FOLDS, STRENGTH, language_probe, score_label_probes, train_label_probes

@@ -1,1 +1,1 @@
-"""Reading of task data: files in XTREME's layout, data sets of the Hub, words cut into sub-words."""
+"""Examples of each kind of task and the files they are read from; words cut into sub-words, and padded batches."""

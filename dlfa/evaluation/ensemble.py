@@ -14,12 +14,11 @@ from scipy.special import logsumexp, softmax
 from ..data.examples import Example
 from ..files import atomic
 from ..processes import check_alone
+from ..runs.directory_lock import exclusive
+from ..runs.run_config import EVAL_BATCH_SIZE, RunConfig
+from ..runs.run_directory import RunDirectory
 from ..tasks import Task
 from ..tasks.question_answering import Span
-from ..training.directory_lock import exclusive
-from ..training.run_config import RunConfig
-from ..training.run_directory import RunDirectory
-from .batch_size import EVAL_BATCH_SIZE
 from .charts import bar_chart
 from .evaluate import score_language
 from .evaluation_data import evaluation_data

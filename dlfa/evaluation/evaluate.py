@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 from ..data.batching import by_length
 from ..data.examples import Example
 from ..processes import process_state
+from ..runs.run_config import EVAL_BATCH_SIZE
 from ..tasks import Task
-from .batch_size import EVAL_BATCH_SIZE
-from .model_inputs import ModelInputs
+from ..tasks.model_inputs import ModelInputs
 
 if TYPE_CHECKING:
     from ..frozen import StatesHead

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.examples import Example
-from ..data.loading import choose_languages, read_languages
+from ..runs.run_config import RunConfig
 from ..tasks import Task
-from ..training.run_config import RunConfig
+from ..tasks.loading import choose_languages, read_languages
 
 
 def data_dir_of(runs: Sequence[RunConfig], given: Path | None) -> Path | None:

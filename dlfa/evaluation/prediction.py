@@ -9,8 +9,8 @@ from ..data.examples import DataError, Example, LabelledText, TaggedSentence
 from ..data.lines import columns, example_lines, numbered_lines
 from ..data.squad_files import read_squad_file
 from ..data.text_files import unquoted
+from ..runs.run_config import EVAL_BATCH_SIZE
 from ..tasks import PairTask, Task
-from .batch_size import EVAL_BATCH_SIZE
 from .saved_runs import SavedRun
 
 FORMATS = ("auto", "text", "tokens")

@@ -11,8 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..training.run_config import Role, RunConfig, fields_of
-from .metrics import average
+from ..runs.run_config import Role, RunConfig, fields_of
+from ..tasks.metrics import average
 
 if TYPE_CHECKING:
     import torch

@@ -23,14 +23,14 @@ from ..error_lines import first_line
 from ..files.json_files import read_object
 from ..models.config_files import load_config
 from ..models.positions import check_length
+from ..models.tokenizer import load_tokenizer
 from ..models.whole_weights import load_whole
 from ..processes import default_device
+from ..runs.run_config import RunConfig
+from ..runs.run_directory import RunDirectory
 from ..tasks import Encoding, Task, get_task
-from ..training.run_config import RunConfig
-from ..training.run_directory import RunDirectory
-from ..training.shared_inputs import load_tokenizer
+from ..tasks.model_inputs import ModelInputs
 from .evaluate import example_scores
-from .model_inputs import ModelInputs
 from .results import backend_of, recorded_config
 
 _AUTO = {

@@ -9,8 +9,8 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..data.batching import PaddingCollator
 from ..data.examples import Example
-from ..evaluation.model_inputs import Batches, ModelInputs
 from ..tasks import Encoding, Feature, Task
+from ..tasks.model_inputs import Batches, ModelInputs
 from .store import LAST, StateStore
 
 _OF_THE_ENCODER = ("input_ids", "token_type_ids")

@@ -15,11 +15,10 @@ from rich.progress import Progress
 from transformers import PreTrainedTokenizerBase
 
 from ..data.batching import PaddingCollator, by_length
-from ..evaluation.batch_size import EVAL_BATCH_SIZE
 from ..models.modeling import DLFAModel
 from ..processes import process_state
+from ..runs.run_config import EVAL_BATCH_SIZE, STATES_DTYPES
 from ..tasks import Feature
-from ..training.run_config import STATES_DTYPES
 from .fingerprints import encoder_fingerprint, sequences_fingerprint, weights_fingerprint
 from .layer_files import open_layer, write_layers
 

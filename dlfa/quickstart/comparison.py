@@ -10,8 +10,8 @@ from statistics import mean
 from typing import Any
 
 from ..data.token_files import read_token_file
+from ..runs.run_config import RunConfig
 from ..tasks import get_task
-from ..training.run_config import RunConfig
 from ..training.train import train
 from .corpus import LANGUAGES
 

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..files import atomic
-from ..training.output_paths import make_folder
-from ..training.run_directory import RunDirectory, remove_if_empty
+from ..runs.output_paths import make_folder
+from ..runs.run_directory import RunDirectory, remove_if_empty
 from .comparison import DLFA, LAST, METRIC, TASK, FineTuning, compare, fine_tune, most_frequent_tag
 from .corpus import LANGUAGES, Corpus, CorpusSize, corpus_files
 from .presentation import comparison_chart, comparison_table

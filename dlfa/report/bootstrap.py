@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.examples import Example
-from ..data.loading import read_split, subset
 from ..evaluation.prediction_files import read_predictions
 from ..tasks import TASKS, Task
+from ..tasks.loading import read_split, subset
 from .comparison import Comparison
 from .language_groups import LanguageGroup
 from .runs import Run

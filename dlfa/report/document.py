@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..files import atomic
-from ..training.output_paths import make_folder
+from ..runs.output_paths import make_folder
 from .ensembles import Ensemble
 from .findings import Findings
 from .language_groups import FAMILY, LANGUAGE, SCRIPT

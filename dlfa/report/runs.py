@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..files.json_files import read_object
-from ..training.run_config import Role, fields_of
+from ..runs.run_config import Role, fields_of
 from .encoders import told_apart
 from .ensembles import Ensemble, read_ensemble
 from .fields import Fields

@@ -31,7 +31,7 @@ class CountedMetric(ABC):
 class LabelCounts(CountedMetric):
     """Accuracy or macro F1 of labels, one a word or one a text.
 
-    F1 is averaged over the labels that occur, as `dlfa.evaluation.metrics.token_metrics` does; in a resample those are
+    F1 is averaged over the labels that occur, as `dlfa.tasks.metrics.token_metrics` does; in a resample those are
     the labels that occur in it.
     """
 

@@ -13,7 +13,7 @@ from ..models.config_files import load_config
 from ..models.configuration import DLFAConfig
 from ..models.fusion_names import FUSIONS
 from ..models.pretrained import no_encoder
-from ..training.run_config import RunConfig
+from ..runs.run_config import RunConfig
 
 MODES = (*(fusion for fusion in FUSIONS if fusion != "aif"), *(f"aif:{fuse}" for fuse in FUSE_MODES))
 _WITHOUT_LAYER = ("last", "scalar_mix")

@@ -11,8 +11,8 @@ from typing import Any
 from ..evaluation.results import installed_version
 from ..files import atomic
 from ..files.json_files import read_object
+from ..runs.run_directory import SWEEP, RunDirectory
 from ..training.recorded_runs import error_file, failure_reason
-from ..training.run_directory import SWEEP, RunDirectory
 from .config import Cell, SweepConfig
 
 

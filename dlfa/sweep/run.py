@@ -11,10 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..files.json_files import read_object
 from ..frozen.fingerprints import weights_fingerprint
 from ..processes import check_alone
-from ..training.directory_lock import LOCK, exclusive
+from ..runs.directory_lock import LOCK, exclusive
+from ..runs.run_config import differences
+from ..runs.run_directory import SWEEP, RunDirectory
 from ..training.intermediate import IntermediateRun
-from ..training.run_config import differences
-from ..training.run_directory import SWEEP, RunDirectory
 from ..training.shared_inputs import compute_states, load_data, load_encoder, load_shared_inputs
 from .cells import ProcessEndedError, default_processes, run_cells
 from .config import Cell, SweepConfig

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.examples import LabelledText
 from ..data.text_files import read_text_file
-from ..evaluation import metrics
+from . import metrics
 from .base import Encoding, Feature, Task, decides, label_name
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data.examples import Question
 from ..data.squad_files import read_squad_file
-from ..evaluation.answer_metrics import answer_metrics, mlqa_tokens, squad_tokens
+from .answer_metrics import answer_metrics, mlqa_tokens, squad_tokens
 from .base import Encoding, Feature, Task, decides
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from ..data.alignment import special_tokens, windows, word_pieces
 from ..data.examples import TaggedSentence
 from ..data.ignored_label import IGNORED
 from ..data.token_files import read_token_file
-from ..evaluation import metrics
+from . import metrics
 from .base import Encoding, Feature, Task, decides, label_name
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class TaggingTask(Task[TaggedSentence]):
     def score(
         self, examples: Sequence[TaggedSentence], predictions: Sequence[Sequence[str]], language: str
     ) -> dict[str, float]:
-        """See `dlfa.evaluation.metrics`; with token figures, XTREME's stands beside them as "xtreme_span_f1"."""
+        """See `dlfa.tasks.metrics`; with token figures, XTREME's stands beside them as "xtreme_span_f1"."""
         gold = [example.tags for example in examples]
         if self.spans:
             return metrics.span_metrics(gold, predictions)

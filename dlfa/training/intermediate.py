@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 
 from ..evaluation.evaluate import model_for
 from ..models.whole_weights import load_whole
-from .run_config import RunConfig
-from .run_directory import RunDirectory
+from ..runs.run_config import RunConfig
+from ..runs.run_directory import RunDirectory
 from .shared_inputs import encode_all, load_data, load_shared_inputs
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..files import atomic
-from .run_config import RunConfig
+from ..runs.run_config import RunConfig
 from .shared_inputs import SharedInputs
 from .train import fit, prepare
 

@@ -6,20 +6,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from ..data.loading import TaskData, load_task_data
-from ..error_lines import why_not_found
-from ..evaluation.model_inputs import ModelInputs
 from ..files.cache_directory import cache_directory
 from ..frozen import StateInputs, StateStore
-from ..models.config_files import MISFITS, load_config
 from ..models.configuration import DLFAConfig
 from ..models.modeling import DLFAModel
 from ..models.pretrained import no_encoder
+from ..models.tokenizer import load_tokenizer
 from ..processes import default_device
+from ..runs.run_config import CompleteRunConfig, RunConfig
 from ..tasks import Encoding, Feature
-from .run_config import CompleteRunConfig, RunConfig
+from ..tasks.loading import TaskData, load_task_data
+from ..tasks.model_inputs import ModelInputs
 
 
 @dataclass(frozen=True)
@@ -128,23 +127,3 @@ def encode_all(config: RunConfig, shared: SharedInputs) -> list[Feature]:
         inputs.features(examples, training=False)
     compute_states(shared, [config.model_options])
     return features
-
-
-def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerBase:
-    """The tokenizer of `name`, a Hub id or directory.
-
-    Raises:
-        ValueError: there is none, it is no fast one, or it does not allow `max_length` tokens.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"no tokenizer can be loaded from {name!r}: {why_not_found(name, error)}") from error
-    except MISFITS:
-        load_config(name)  # a tokenizer is chosen by the configuration: raises where that is at fault
-        raise
-    if not tokenizer.is_fast:
-        raise ValueError(f"the tokenizer of {name!r} is no fast one (tokenizers library), which words need")
-    if max_length > tokenizer.model_max_length:
-        raise ValueError(f"max_length must be at most {tokenizer.model_max_length} for {name!r}, got {max_length}")
-    return tokenizer

@@ -23,15 +23,15 @@ from ..models.modeling import DLFAModel
 from ..models.positions import check_length
 from ..models.pretrained import no_encoder
 from ..processes import default_device, process_state
+from ..runs.checkpoints import newest_checkpoint
+from ..runs.directory_lock import exclusive
+from ..runs.run_config import CompleteRunConfig, RunConfig
+from ..runs.run_directory import RunDirectory, recorded_files
 from ..tasks import Feature, Task
-from .checkpoints import newest_checkpoint
-from .directory_lock import exclusive
 from .embedding_rows import merge_rows, train_rows
 from .intermediate import IntermediateRun
 from .model_card import write_model_card
 from .partial_training import add_adapters, freeze_layers, merge_adapters
-from .run_config import CompleteRunConfig, RunConfig
-from .run_directory import RunDirectory, recorded_files
 from .shared_inputs import SharedInputs, encode_all, load_data, load_shared_inputs
 from .trainer import task_trainer
 

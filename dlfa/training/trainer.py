@@ -15,9 +15,9 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from ..evaluation.evaluate import evaluate
 from ..frozen import StatesHead
 from ..processes import process_state
-from .checkpoints import checkpoints_in, complete_facts, mark_complete, remove_checkpoint, step_of
+from ..runs.checkpoints import checkpoints_in, complete_facts, mark_complete, remove_checkpoint, step_of
+from ..runs.run_config import CompleteRunConfig
 from .length_batches import LengthGroupedSampler
-from .run_config import CompleteRunConfig
 
 if TYPE_CHECKING:
     from .train import PreparedRun

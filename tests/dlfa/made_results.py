@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dlfa.data.examples import Example, TaggedSentence
-from dlfa.evaluation.metrics import average
 from dlfa.tasks import TASKS, Task
+from dlfa.tasks.metrics import average
 
 Predictor = Callable[[str, Sequence[Example], random.Random], list[Any]]
 

@@ -14,7 +14,8 @@ from tiny_tasks import make_udpos, sentences
 from transformers import BartConfig, BartModel
 from typer.testing import CliRunner
 
-from dlfa.cli import _show, app
+from dlfa.cli import app
+from dlfa.commands.saved_runs import show_results
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,7 +113,7 @@ def test_the_first_of_all_processes_alone_prints_the_table(run, monkeypatch, cap
     monkeypatch.setenv("LOCAL_RANK", "0")
     for rank, printed in (("8", False), ("0", True)):  # the first of a second machine
         monkeypatch.setenv("RANK", rank)
-        _show(results)
+        show_results(results)
         assert ("zero-shot" in capsys.readouterr().out) is printed
 
 

@@ -15,8 +15,8 @@ from dlfa.analysis.gate_statistics import Contributions, GateStatistics, varianc
 from dlfa.analysis.probes import language_probe, score_label_probes, train_label_probes
 from dlfa.analysis.states import LanguageStates, language_states
 from dlfa.data.examples import LabelledText, TaggedSentence
-from dlfa.data.loading import read_split
 from dlfa.tasks import TASKS, Encoding
+from dlfa.tasks.loading import read_split
 
 FUSIONS = [
     {"fusion": "last", "fusion_layer": None},

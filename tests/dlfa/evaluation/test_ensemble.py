@@ -14,12 +14,12 @@ from tiny_tasks import make_encoder
 from typer.testing import CliRunner
 
 from dlfa.cli import app
-from dlfa.data.loading import read_split
 from dlfa.evaluation.ensemble import EnsembleConfig, run_ensemble, together
 from dlfa.evaluation.saved_runs import load_run
+from dlfa.runs.run_config import RunConfig
 from dlfa.tasks import get_task
+from dlfa.tasks.loading import read_split
 from dlfa.tasks.question_answering import Span
-from dlfa.training.run_config import RunConfig
 from dlfa.training.train import train
 
 

@@ -12,8 +12,8 @@ from dlfa import DLFAForSequenceClassification, DLFAForTokenClassification
 from dlfa.data.batching import PaddingCollator, by_length
 from dlfa.data.examples import LabelledText, TaggedSentence
 from dlfa.evaluation.evaluate import evaluate, example_scores, model_for, score_language
-from dlfa.evaluation.model_inputs import ModelInputs
 from dlfa.tasks import Encoding, get_task
+from dlfa.tasks.model_inputs import ModelInputs
 
 UDPOS, XNLI = get_task("udpos"), get_task("xnli")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from dlfa.evaluation.evaluation_data import data_dir_of, evaluation_data, examples_of_each
+from dlfa.runs.run_config import RunConfig
 from dlfa.tasks import get_task
-from dlfa.training.run_config import RunConfig
 
 UDPOS = get_task("udpos")
 

@@ -11,8 +11,8 @@ from dlfa.data.examples import DataError, LabelledText, TaggedSentence
 from dlfa.data.token_files import read_token_file
 from dlfa.evaluation.prediction import predict, read_input
 from dlfa.evaluation.saved_runs import load_run
+from dlfa.runs.run_config import RunConfig
 from dlfa.tasks import get_task
-from dlfa.training.run_config import RunConfig
 from dlfa.training.train import train
 
 UDPOS, XNLI, XQUAD = get_task("udpos"), get_task("xnli"), get_task("xquad")

@@ -17,7 +17,7 @@ from dlfa import DLFAForTokenClassification
 from dlfa.evaluation.evaluate import evaluate
 from dlfa.evaluation.saved_runs import load_run
 from dlfa.files.cache_directory import cache_directory
-from dlfa.training.run_config import RunConfig
+from dlfa.runs.run_config import RunConfig
 from dlfa.training.shared_inputs import load_data
 from dlfa.training.train import fit, prepare, train
 

@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoTokenizer
 from dlfa import DLFAForSequenceClassification, DLFAForTokenClassification
 from dlfa.evaluation.evaluate import evaluate
 from dlfa.evaluation.saved_runs import load_run
-from dlfa.training.run_config import RunConfig
+from dlfa.runs.run_config import RunConfig
 from dlfa.training.shared_inputs import load_data
 from dlfa.training.train import train
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dlfa.data.loading import load_task_data
 from dlfa.quickstart.corpus import LANGUAGES, Corpus, CorpusSize, Language
 from dlfa.quickstart.grammar import LETTERS, Grammar, Lexicon, WordOrder
 from dlfa.tasks import get_task
+from dlfa.tasks.loading import load_task_data
 
 SIZE = CorpusSize(text=300, train=40, dev=20, test=60)
 BY_NAME = {language.name: language for language in LANGUAGES}

@@ -19,12 +19,12 @@ from transformers import BertModel, CLIPConfig
 from typer.testing import CliRunner
 
 from dlfa.cli import app
+from dlfa.runs.run_config import RunConfig
 from dlfa.sweep import cells as sweep_cells
 from dlfa.sweep import run as sweep_run
 from dlfa.sweep.config import MODES, Cell, SweepConfig
 from dlfa.sweep.run import run_sweep
 from dlfa.training import recorded_runs
-from dlfa.training.run_config import RunConfig
 from dlfa.training.train import prepare, train
 
 

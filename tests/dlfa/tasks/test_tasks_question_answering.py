@@ -11,13 +11,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from dlfa.data.examples import DataError, Question
-from dlfa.data.layout import find_file, languages_on_disk
-from dlfa.evaluation.answer_metrics import answer_metrics, mlqa_tokens, squad_tokens
 from dlfa.evaluation.evaluate import evaluate
 from dlfa.evaluation.saved_runs import load_run
+from dlfa.runs.run_config import RunConfig
+from dlfa.runs.run_directory import RunDirectory
 from dlfa.tasks import Encoding, get_task
-from dlfa.training.run_config import RunConfig
-from dlfa.training.run_directory import RunDirectory
+from dlfa.tasks.answer_metrics import answer_metrics, mlqa_tokens, squad_tokens
+from dlfa.tasks.layout import find_file, languages_on_disk
 from dlfa.training.train import train
 
 XQUAD, MLQA, TYDIQA = get_task("xquad"), get_task("mlqa"), get_task("tydiqa")

@@ -11,8 +11,8 @@ from torch import nn
 
 import dlfa.training.train as training
 from dlfa import DLFAForTokenClassification
+from dlfa.runs.run_config import RunConfig
 from dlfa.training.embedding_rows import RowEmbedding, merge_rows, train_rows
-from dlfa.training.run_config import RunConfig
 
 
 def model_of(family):

@@ -12,8 +12,8 @@ from tiny_tasks import make_encoder, make_udpos
 import dlfa.training.train as training
 from dlfa import DLFAForSequenceClassification, DLFAForTokenClassification
 from dlfa.evaluation.saved_runs import recorded_by_run
+from dlfa.runs.run_config import RunConfig
 from dlfa.training.intermediate import IntermediateRun
-from dlfa.training.run_config import RunConfig
 from dlfa.training.train import fit, prepare, train
 
 

@@ -15,8 +15,8 @@ from dlfa import DLFAForTokenClassification
 from dlfa.evaluation.evaluate import evaluate
 from dlfa.evaluation.saved_runs import load_run
 from dlfa.models.encoder_states import encoder_blocks
+from dlfa.runs.run_config import RunConfig
 from dlfa.training.partial_training import add_adapters, freeze_layers, merge_adapters
-from dlfa.training.run_config import RunConfig
 from dlfa.training.shared_inputs import load_data
 from dlfa.training.train import train
 

@@ -21,11 +21,11 @@ from transformers import AutoTokenizer, BertModel, TrainerControl, TrainerState,
 from dlfa import DLFAForTokenClassification
 from dlfa.evaluation.results import recorded_config
 from dlfa.files import atomic
-from dlfa.training.checkpoints import mark_complete, newest_checkpoint
+from dlfa.models.tokenizer import load_tokenizer
+from dlfa.runs.checkpoints import mark_complete, newest_checkpoint
+from dlfa.runs.run_config import Role, RunConfig, differences, fields_of
+from dlfa.runs.run_directory import RunDirectory, recorded_files
 from dlfa.training.length_batches import LengthGroupedSampler
-from dlfa.training.run_config import Role, RunConfig, differences, fields_of
-from dlfa.training.run_directory import RunDirectory, recorded_files
-from dlfa.training.shared_inputs import load_tokenizer
 from dlfa.training.train import new_model, prepare, train, write_model
 from dlfa.training.trainer import TrainingRecord, parameter_groups, task_trainer
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
-from ..evaluation.batch_size import EVAL_BATCH_SIZE
 from ..tasks import Task, get_task
 
 if TYPE_CHECKING:
     import torch
 
 STATES_DTYPES = ("float32", "float16")  # of hidden states kept on disk
+# Sequences a batch where nothing is trained: one number for all, as states depend in their last bits on the batch.
+EVAL_BATCH_SIZE = 64
 
 _PATHS = ("data_dir", "states_cache")
 _TUPLES = ("languages", "lora_targets", "intermediate")

@@ -7,11 +7,10 @@ import datasets
 import pytest
 from tiny_tasks import make_udpos, sentences
 
-from dlfa.data import hub
 from dlfa.data.examples import DataError, LabelledText, Question, TaggedSentence
-from dlfa.data.layout import languages_on_disk
-from dlfa.data.loading import TaskData, choose_languages, load_task_data, subset
-from dlfa.tasks import get_task
+from dlfa.tasks import get_task, hub
+from dlfa.tasks.layout import languages_on_disk
+from dlfa.tasks.loading import TaskData, choose_languages, load_task_data, subset
 from dlfa.tasks.registry import IOB2, UPOS
 
 UDPOS = get_task("udpos")

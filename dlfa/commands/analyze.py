@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..run_options import DataDir, Languages, MaxLength, Quiet, output_path, split_list
 from ..terminal import one_line_errors, print_table, quiet_libraries
+from .options import DataDir, Languages, MaxLength, Quiet, output_path, split_list
 
 
 def analyze(
@@ -37,11 +37,11 @@ def analyze(
         quiet_libraries()
         from rich.console import Console
 
-        from ..training.output_paths import check_folder
-        from .analyzed_model import load_analyzed_model
-        from .document import gate_table, layer_table, probe_text, variance_table, write_analysis
-        from .findings import analyze as analyze_model
-        from .findings import load_probe_data
+        from ..analysis.analyzed_model import load_analyzed_model
+        from ..analysis.document import gate_table, layer_table, probe_text, variance_table, write_analysis
+        from ..analysis.findings import analyze as analyze_model
+        from ..analysis.findings import load_probe_data
+        from ..runs.output_paths import check_folder
 
         chosen = None if languages is None else split_list("languages", languages)
         analyzed = load_analyzed_model(model, task, max_length=max_length, label_subword=label_subword)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from ..tasks.base import Task
-from .examples import DataError, Example, digest
+from ..data.examples import DataError, Example, digest
+from .base import Task
 from .hub import read_hub
 from .layout import find_file, languages_on_disk
 
@@ -36,7 +36,7 @@ def read_split(task: Task, data_dir: Path | None, split: str, language: str) -> 
     """One split in one language, from files below `data_dir`, or from the Hub where that is None.
 
     Raises:
-        DataError: see `dlfa.data.layout.find_file`, `Task.read_file` and `dlfa.data.hub.read_hub`.
+        DataError: see `dlfa.tasks.layout.find_file`, `Task.read_file` and `dlfa.tasks.hub.read_hub`.
     """
     if data_dir is None:
         return read_hub(task, split, language)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dlfa.training.run_directory import RunDirectory, recorded_files
+from dlfa.runs.run_directory import RunDirectory, recorded_files
 
 
 def fill(folder: Path, *names: str) -> None:

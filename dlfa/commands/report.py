@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..run_options import output_path, split_list
 from ..terminal import one_line_errors, print_table
+from .options import output_path, split_list
 
 
 def report(
@@ -38,12 +38,12 @@ def report(
 ) -> None:
     """Compare runs: tables and plots by layer, language, family and script, significance tests, training cost."""
     with one_line_errors():
-        from ..training.output_paths import check_folder
-        from .comparison import compare as compare_runs
-        from .document import left_out, section_title, write_report
-        from .findings import find
-        from .runs import load_runs
-        from .tables import choice_table, ensemble_table, summary_table
+        from ..report.comparison import compare as compare_runs
+        from ..report.document import left_out, section_title, write_report
+        from ..report.findings import find
+        from ..report.runs import load_runs
+        from ..report.tables import choice_table, ensemble_table, summary_table
+        from ..runs.output_paths import check_folder
 
         chosen = None if languages is None else split_list("languages", languages)
         runs, ensembles, notes = load_runs(results, compare or ())

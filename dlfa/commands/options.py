@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from .evaluation.batch_size import EVAL_BATCH_SIZE
+from ..runs.run_config import EVAL_BATCH_SIZE
 
 Languages = Annotated[
     str | None, typer.Option("--languages", help="Comma-separated, such as en,de,zh; default: all that have data.")

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 
 from dlfa.cli import app
 from dlfa.evaluation.ensemble import EnsembleConfig, run_ensemble
-from dlfa.training.directory_lock import LOCK, exclusive
+from dlfa.runs.directory_lock import LOCK, exclusive
 
 ROOT = Path(__file__).resolve().parents[3]
 HOLD = """
 import sys, time
 from pathlib import Path
-from dlfa.training.directory_lock import exclusive
+from dlfa.runs.directory_lock import exclusive
 with exclusive(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..data.examples import DataError, Example
 from ..error_lines import first_line
-from ..tasks.base import Task
-from .examples import DataError, Example
+from .base import Task
 
 
 def load_rows(path: str, config: str | None, split: str) -> Any:

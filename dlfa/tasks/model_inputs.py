@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..data.batching import PaddingCollator
 from ..data.examples import Example
-from ..tasks import Encoding, Feature, Task
+from .base import Encoding, Feature, Task
 
 # From places in a list of features to the model's arguments.
 Batches = Callable[[Sequence[int]], dict[str, Tensor]]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlfa.evaluation.metrics import average, class_metrics, mean, span_f1, span_metrics, token_metrics
+from dlfa.tasks.metrics import average, class_metrics, mean, span_f1, span_metrics, token_metrics
 
 GOLD = [["NOUN", "VERB", "NOUN", "ADJ"], ["NOUN"]]
 GUESS = [["NOUN", "NOUN", "NOUN", "X"], ["VERB"]]

@@ -1,4 +1,4 @@
-"""The commands over many runs: sweeps and ensembles."""
+"""`dlfa sweep`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .evaluation.batch_size import EVAL_BATCH_SIZE
-from .run_options import (
-    DataDir,
-    EvalBatchSize,
-    Languages,
-    Quiet,
-    Split,
-    output_path,
-    run_fields,
-    split_list,
-    with_run_options,
-)
-from .terminal import fail, one_line_errors, print_table, quiet_libraries
+from ..terminal import fail, one_line_errors, print_table, quiet_libraries
+from .options import Quiet, output_path, run_fields, split_list, with_run_options
 
 
 @with_run_options
@@ -50,11 +39,11 @@ def sweep(
         layers = None if fusion_layers == "all" else _integers("fusion-layers", fusion_layers)
         numbers, names = _integers("seeds", seeds), split_list("modes", modes)
         quiet_libraries()
-        from .evaluation.tables import sweep_table
-        from .sweep.cells import ProcessEndedError
-        from .sweep.config import SweepConfig
-        from .sweep.run import run_sweep
-        from .training.run_config import RunConfig
+        from ..evaluation.tables import sweep_table
+        from ..runs.run_config import RunConfig
+        from ..sweep.cells import ProcessEndedError
+        from ..sweep.config import SweepConfig
+        from ..sweep.run import run_sweep
 
         base = RunConfig(output_dir=output_dir, **fields)
         config = SweepConfig(base, output_dir, layers, numbers, names)
@@ -68,38 +57,6 @@ def sweep(
     failed = [cell["name"] for cell in result["cells"] if cell["state"] == "failed"]
     if failed:
         fail(f"{len(failed)} of {len(result['cells'])} runs failed: {', '.join(failed)}; see their error.txt", status=1)
-
-
-def ensemble(
-    runs: Annotated[list[Path], typer.Argument(help="Output directories of `dlfa train`, of one task.")],
-    output_dir: Annotated[Path, output_path("Where results and predictions go.")],
-    data_dir: DataDir = None,
-    languages: Languages = None,
-    vote: Annotated[bool, typer.Option("--vote", help="One vote a run, in place of the mean probability.")] = False,
-    split: Split = "test",
-    max_eval_examples: Annotated[
-        int | None,
-        typer.Option(min=0, help="A fixed random subset of each language; 0 for all; default: as the first run."),
-    ] = None,
-    batch_size: EvalBatchSize = EVAL_BATCH_SIZE,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an ensemble in --output-dir.")] = False,
-    quiet: Quiet = False,
-) -> None:
-    """Let several saved runs decide together, and score them as one."""
-    with one_line_errors():
-        wanted = None if languages is None else split_list("languages", languages)
-        quiet_libraries()
-        from rich.console import Console
-        from rich.progress import Progress
-
-        from .evaluation.ensemble import EnsembleConfig, run_ensemble
-        from .evaluation.tables import language_table
-
-        config = EnsembleConfig(tuple(runs), output_dir, data_dir, wanted, vote, split, max_eval_examples, batch_size)
-        with Progress(console=Console(stderr=True), disable=quiet, transient=True) as bar:
-            done = bar.add_task("evaluate", total=len(runs))
-            results = run_ensemble(config, overwrite=overwrite, on_run=lambda _: bar.advance(done))
-    print_table(language_table(results))
 
 
 def _integers(option: str, text: str) -> tuple[int, ...]:

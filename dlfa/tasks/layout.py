@@ -6,8 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from ..tasks.base import Task
-from .examples import DataError
+from ..data.examples import DataError
+from .base import Task
 
 _CODE = "[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*"  # de, zh-Hans, pt_br
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dlfa.training.run_config import CompleteRunConfig, RunConfig, differences
+from dlfa.runs.run_config import CompleteRunConfig, RunConfig, differences
 
 NEEDED = {"task": "udpos", "model": "encoder"}
 

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..data.layout import data_files
 from ..files import atomic
 from ..tasks import Task
+from ..tasks.layout import data_files
 from .run_directory import RunDirectory
 
 

@@ -1,0 +1,44 @@
+"""`dlfa ensemble`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..runs.run_config import EVAL_BATCH_SIZE
+from ..terminal import one_line_errors, print_table, quiet_libraries
+from .options import DataDir, EvalBatchSize, Languages, Quiet, Split, output_path, split_list
+
+
+def ensemble(
+    runs: Annotated[list[Path], typer.Argument(help="Output directories of `dlfa train`, of one task.")],
+    output_dir: Annotated[Path, output_path("Where results and predictions go.")],
+    data_dir: DataDir = None,
+    languages: Languages = None,
+    vote: Annotated[bool, typer.Option("--vote", help="One vote a run, in place of the mean probability.")] = False,
+    split: Split = "test",
+    max_eval_examples: Annotated[
+        int | None,
+        typer.Option(min=0, help="A fixed random subset of each language; 0 for all; default: as the first run."),
+    ] = None,
+    batch_size: EvalBatchSize = EVAL_BATCH_SIZE,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an ensemble in --output-dir.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Let several saved runs decide together, and score them as one."""
+    with one_line_errors():
+        wanted = None if languages is None else split_list("languages", languages)
+        quiet_libraries()
+        from rich.console import Console
+        from rich.progress import Progress
+
+        from ..evaluation.ensemble import EnsembleConfig, run_ensemble
+        from ..evaluation.tables import language_table
+
+        config = EnsembleConfig(tuple(runs), output_dir, data_dir, wanted, vote, split, max_eval_examples, batch_size)
+        with Progress(console=Console(stderr=True), disable=quiet, transient=True) as bar:
+            done = bar.add_task("evaluate", total=len(runs))
+            results = run_ensemble(config, overwrite=overwrite, on_run=lambda _: bar.advance(done))
+    print_table(language_table(results))

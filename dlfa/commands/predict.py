@@ -1,0 +1,53 @@
+"""`dlfa predict`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ..runs.run_config import EVAL_BATCH_SIZE
+from ..terminal import one_line_errors
+from .options import EvalBatchSize, MaxLength, output_path
+from .saved_runs import TaskName, load_saved_run
+
+
+def predict(
+    model_dir: Annotated[Path, typer.Argument(help="Output directory of `dlfa train`.")],
+    input_file: Annotated[str, typer.Option("--input", help="A file, or - for standard input.")],
+    output: Annotated[Path | None, output_path("A file; default: standard output.")] = None,
+    input_format: Annotated[
+        Literal["auto", "text", "tokens"],
+        typer.Option(help="Tagging: text (a sentence a line), tokens (a token a line), or auto."),
+    ] = "auto",
+    task: TaskName = None,
+    max_length: MaxLength = None,
+    batch_size: EvalBatchSize = EVAL_BATCH_SIZE,
+) -> None:
+    """Predict for new text: token<TAB>tag lines, texts with a label behind, or answers by question id."""
+    with one_line_errors():
+        from ..processes import check_alone
+
+        check_alone("dlfa predict is one process")
+        run = load_saved_run(model_dir, task, max_length)
+        from ..data.lines import STANDARD_INPUT
+        from ..evaluation.prediction import predict as predict_examples
+        from ..evaluation.prediction import read_input
+        from ..files import atomic
+        from ..runs.output_paths import check_file
+        from ..tasks.layout import data_files
+
+        source = STANDARD_INPUT if input_file == "-" else Path(input_file)
+        examples = read_input(run.task, source, input_format)
+        if output is not None:
+            # Lines of tokens with their tags are what gold labels are, too.
+            known = [] if run.config is None else data_files(run.task, run.config.data_dir)
+            check_file("--output", output, [source, *known])
+        text = predict_examples(run, examples, batch_size)
+        if output is not None:
+            atomic.write_text(output, text)
+        else:  # as files are, in UTF-8, whatever the terminal's encoding
+            sys.stdout.buffer.write(text.encode("utf-8"))
+            sys.stdout.flush()

@@ -1,0 +1,32 @@
+"""What the commands on a saved run share: its task, loading it, and the table of its results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..terminal import is_first_process, print_table, quiet_libraries
+
+if TYPE_CHECKING:
+    from ..evaluation.saved_runs import SavedRun
+
+TaskName = Annotated[str | None, typer.Option("--task", help="A task of `dlfa tasks`; default: the run's own.")]
+
+
+def load_saved_run(model_dir: Path, task: str | None, max_length: int | None) -> SavedRun:
+    """The run saved in `model_dir`, as `evaluation.saved_runs.load_run` loads it, without the libraries' messages."""
+    quiet_libraries()
+    from ..evaluation.saved_runs import load_run
+
+    return load_run(model_dir, task, max_length)
+
+
+def show_results(results: dict[str, Any]) -> None:
+    """Print the table, on the first process alone."""
+    if not is_first_process():
+        return
+    from ..evaluation.tables import language_table
+
+    print_table(language_table(results))

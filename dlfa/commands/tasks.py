@@ -1,0 +1,13 @@
+"""`dlfa tasks`."""
+
+from __future__ import annotations
+
+from ..terminal import print_table
+
+
+def tasks() -> None:
+    """List the tasks with their languages, metric, source and XTREME's hyper-parameters."""
+    from ..evaluation.tables import task_table
+    from ..tasks import TASKS
+
+    print_table(task_table(TASKS.values()))

@@ -1,0 +1,66 @@
+"""`dlfa train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..terminal import fail, is_first_process, one_line_errors, quiet_libraries
+from .options import Quiet, output_path, run_fields, with_run_options
+from .saved_runs import show_results
+
+
+@with_run_options
+def train(
+    output_dir: Annotated[Path, output_path("Where model, results and predictions go.")],
+    options: dict[str, Any],
+    fusion_layer: Annotated[
+        str | None,
+        typer.Option(help="Lower layer, 0 (embeddings) to L-1; several as 4,6; none for the last-layer baseline."),
+    ] = None,
+    fusion: Annotated[str | None, typer.Option(help="last, lower, sum, scalar_mix, residual or aif (default).")] = None,
+    fuse: Annotated[str | None, typer.Option(help="AIF: gate (default) or select.")] = None,
+    seed: Annotated[int, typer.Option(help="Of initialisation, data order and dropout.")] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --output-dir.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output-dir.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train on English, evaluate on every language, write model and results."""
+    with one_line_errors():
+        fields = run_fields(**options)
+        given = {"fusion": fusion, "fuse": fuse}
+        fields["model_options"] |= {"fusion_layer": _fusion_layer(fusion_layer, fusion)}
+        fields["model_options"] |= {name: value for name, value in given.items() if value is not None}
+        from ..runs.run_config import RunConfig
+
+        config = RunConfig(output_dir=output_dir, seed=seed, **fields)
+        quiet_libraries()
+        from ..runs.run_directory import RunDirectory
+        from ..training.train import train as train_run
+
+        complete = resume and RunDirectory(output_dir).results_file.exists()
+        try:
+            results = train_run(config, overwrite=overwrite, resume=resume, progress=not quiet)
+        except KeyboardInterrupt:
+            again = f"the same command with --resume goes on with the run in {output_dir}"
+            fail(f"interrupted; {again}", status=130)
+    if complete and is_first_process():
+        typer.echo(f"the run in {output_dir} is complete")
+    show_results(results)
+
+
+def _fusion_layer(text: str | None, fusion: str | None) -> int | list[int] | None:
+    """None, one layer or several."""
+    if text is None:
+        if fusion in ("last", "scalar_mix"):
+            return None
+        raise ValueError("--fusion-layer must be given: 0 to L-1 for an encoder of L layers, or none for the baseline")
+    if text.lower() == "none":
+        return None
+    try:
+        layers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--fusion-layer must be an integer, several as 4,6, or none, got {text!r}") from None
+    return layers[0] if len(layers) == 1 else layers

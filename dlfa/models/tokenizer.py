@@ -1,0 +1,28 @@
+"""The tokenizer of an encoder, loaded and checked."""
+
+from __future__ import annotations
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from ..error_lines import why_not_found
+from .config_files import MISFITS, load_config
+
+
+def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerBase:
+    """The tokenizer of `name`, a Hub id or directory.
+
+    Raises:
+        ValueError: there is none, it is no fast one, or it does not allow `max_length` tokens.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"no tokenizer can be loaded from {name!r}: {why_not_found(name, error)}") from error
+    except MISFITS:
+        load_config(name)  # a tokenizer is chosen by the configuration: raises where that is at fault
+        raise
+    if not tokenizer.is_fast:
+        raise ValueError(f"the tokenizer of {name!r} is no fast one (tokenizers library), which words need")
+    if max_length > tokenizer.model_max_length:
+        raise ValueError(f"max_length must be at most {tokenizer.model_max_length} for {name!r}, got {max_length}")
+    return tokenizer
