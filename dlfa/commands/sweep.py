@@ -15,7 +15,9 @@ from .options import Quiet, output_path, run_fields, split_list, with_run_option
 def sweep(
     output_dir: Annotated[Path, output_path("Of the sweep: cells/NAME/ for each run, sweep.json.")],
     options: dict[str, Any],
-    fusion_layers: Annotated[str, typer.Option(help="Lower layers, such as 2,4,6, or all.")] = "all",
+    fusion_layers: Annotated[
+        str, typer.Option(help="Lower layers, a run for each entry: 4,6,6+4 (both in one run); default: all.")
+    ] = "all",
     seeds: Annotated[str, typer.Option(help="Such as 1,2,3.")] = "1",
     modes: Annotated[
         str,
@@ -36,7 +38,7 @@ def sweep(
     """One run for each fusion mode, lower layer and seed; the same command again goes on where it was."""
     with one_line_errors():
         fields = run_fields(**options)
-        layers = None if fusion_layers == "all" else _integers("fusion-layers", fusion_layers)
+        layers = None if fusion_layers == "all" else _layers(fusion_layers)
         numbers, names = _integers("seeds", seeds), split_list("modes", modes)
         quiet_libraries()
         from ..evaluation.tables import sweep_table
@@ -64,3 +66,15 @@ def _integers(option: str, text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in split_list(option, text))
     except ValueError:
         raise ValueError(f"--{option} must be integers, several as 1,2, got {text!r}") from None
+
+
+def _layers(text: str) -> tuple[int | tuple[int, ...], ...]:
+    """The entries of --fusion-layers: a layer each, or several joined by +."""
+    layers: list[int | tuple[int, ...]] = []
+    for entry in split_list("fusion-layers", text):
+        try:
+            several = tuple(map(int, entry.split("+")))
+        except ValueError:
+            raise ValueError(f"--fusion-layers must be all, or layers such as 4,6,6+4, got {text!r}") from None
+        layers.append(several if len(several) > 1 else several[0])
+    return tuple(layers)

@@ -55,7 +55,11 @@ def sweep_table(sweep: Mapping[str, Any]) -> Table:
     for row in sweep["summary"]:
         table.add_row(
             row["mode"],
-            "-" if row["fusion_layer"] is None else str(row["fusion_layer"]),
+            "+".join(map(str, layers))
+            if isinstance(layers := row["fusion_layer"], list)
+            else "-"
+            if layers is None
+            else str(layers),
             _with_spread(row, "average_zero_shot"),
             _with_spread(row, "average"),
             "-" if row["seconds"] is None else f"{row['seconds']:.1f}",

@@ -17,6 +17,9 @@ from ..runs.run_config import RunConfig
 
 MODES = (*(fusion for fusion in FUSIONS if fusion != "aif"), *(f"aif:{fuse}" for fuse in FUSE_MODES))
 _WITHOUT_LAYER = ("last", "scalar_mix")
+_OF_ONE_LAYER = ("lower",)
+
+Layers = int | tuple[int, ...]  # what is fused with the last layer: a lower one, or several in turn
 
 
 @dataclass(frozen=True)
@@ -24,20 +27,25 @@ class Cell:
     """One run of a sweep; `fusion_layer` is None for a mode that takes no lower layer, or all of them."""
 
     mode: str
-    fusion_layer: int | None
+    fusion_layer: Layers | None
     seed: int
 
     @property
     def name(self) -> str:
         """Of the run's directory."""
-        layer = "" if self.fusion_layer is None else f"-layer{self.fusion_layer}"
+        layer = "" if self.fusion_layer is None else f"-layer{'-'.join(map(str, _each(self.fusion_layer)))}"
         return f"{self.mode.replace(':', '-')}{layer}-seed{self.seed}"
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """The options of the model that tell this cell from others."""
+        """The options of the model that tell this cell from others, as plain JSON values."""
         fusion, _, fuse = self.mode.partition(":")
-        return {"fusion": fusion, "fusion_layer": self.fusion_layer} | ({"fuse": fuse} if fuse else {})
+        layer = list(self.fusion_layer) if isinstance(self.fusion_layer, tuple) else self.fusion_layer
+        return {"fusion": fusion, "fusion_layer": layer} | ({"fuse": fuse} if fuse else {})
+
+
+def _each(layers: Layers) -> tuple[int, ...]:
+    return layers if isinstance(layers, tuple) else (layers,)
 
 
 @dataclass(frozen=True)
@@ -47,9 +55,11 @@ class SweepConfig:
     Args:
         base: every run's options; its own seed, output directory and choice of fusion are replaced.
         output_dir: of the sweep.
-        fusion_layers: lower layers, as `hidden_states` counts them; None takes all.
+        fusion_layers: lower layers, as `hidden_states` counts them, a tuple where one run fuses several; None takes
+            each layer alone.
         seeds: of each combination.
-        modes: of `MODES`; "last", and "scalar_mix", which mixes all layers, run once a seed.
+        modes: of `MODES`; "last", and "scalar_mix", which mixes all layers, run once a seed, "lower" with single layers
+            alone.
 
     Raises:
         ValueError: an unknown mode, something twice, or nothing at all.
@@ -57,7 +67,7 @@ class SweepConfig:
 
     base: RunConfig
     output_dir: Path
-    fusion_layers: tuple[int, ...] | None
+    fusion_layers: tuple[Layers, ...] | None
     seeds: tuple[int, ...] = (1,)
     modes: tuple[str, ...] = ("last", "aif:gate")
 
@@ -82,9 +92,13 @@ class SweepConfig:
         except (OSError, ValueError) as error:
             raise no_encoder(self.base.model, error) from error
         depth = DLFAConfig(encoder_config=encoder).num_hidden_layers
-        named = tuple(range(depth)) if self.fusion_layers is None else self.fusion_layers
-        # A negative index and what it stands for are one layer; one that there is not is refused below.
-        layers = tuple(layer + depth + 1 if -depth - 1 <= layer < 0 else layer for layer in named)
+
+        def counted(layer: int) -> int:
+            """A negative index as what it stands for; a layer that there is not is refused below."""
+            return layer + depth + 1 if -depth - 1 <= layer < 0 else layer
+
+        named: tuple[Layers, ...] = tuple(range(depth)) if self.fusion_layers is None else self.fusion_layers
+        layers = tuple(tuple(map(counted, item)) if isinstance(item, tuple) else counted(item) for item in named)
         resolved = dataclasses.replace(self, fusion_layers=layers)
         for cell in resolved.cells():
             DLFAConfig(encoder_config=encoder, **self.run_config(cell).model_options)
@@ -93,11 +107,14 @@ class SweepConfig:
     def cells(self) -> list[Cell]:
         """All runs, seed by seed, so that a sweep that is cut short has something of everything."""
         return [
-            Cell(mode, layer, seed)
-            for seed in self.seeds
-            for mode in self.modes
-            for layer in ((None,) if mode in _WITHOUT_LAYER else self.fusion_layers or ())
+            Cell(mode, layers, seed) for seed in self.seeds for mode in self.modes for layers in self._layers_of(mode)
         ]
+
+    def _layers_of(self, mode: str) -> tuple[Layers | None, ...]:
+        if mode in _WITHOUT_LAYER:
+            return (None,)
+        layers = self.fusion_layers or ()
+        return tuple(item for item in layers if mode not in _OF_ONE_LAYER or isinstance(item, int))
 
     def run_config(self, cell: Cell) -> RunConfig:
         """The run of a cell."""
@@ -111,5 +128,7 @@ class SweepConfig:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, without the output directory."""
         shared = {name: value for name, value in self.base.with_presets().to_json().items() if name != "seed"}
-        layers = None if self.fusion_layers is None else list(self.fusion_layers)
+        layers = None
+        if self.fusion_layers is not None:
+            layers = [list(item) if isinstance(item, tuple) else item for item in self.fusion_layers]
         return {**shared, "fusion_layers": layers, "seeds": list(self.seeds), "modes": list(self.modes)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,7 +67,9 @@ class SweepRecord:
         """Write and return it."""
         cells: list[dict[str, Any]] = []
         for cell in self.config.cells():
-            entry: dict[str, Any] = {"name": cell.name, **dataclasses.asdict(cell), "state": self.state_of(cell)}
+            layer = cell.model_options["fusion_layer"]
+            entry: dict[str, Any] = {"name": cell.name, "mode": cell.mode, "fusion_layer": layer, "seed": cell.seed}
+            entry["state"] = self.state_of(cell)
             if entry["state"] == "done":
                 results = read_object(self._directory(cell).results_file, ("average", "train"))
                 entry |= {name: results[name] for name in ("metric", "average", "average_zero_shot")}
@@ -89,11 +90,12 @@ class SweepRecord:
 
 def _summary(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean and sample standard deviation over the seeds of each mode and layer; null where there is none."""
-    groups: dict[tuple[str, int | None], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for cell in cells:
-        groups.setdefault((cell["mode"], cell["fusion_layer"]), []).append(cell)
+        groups.setdefault((cell["mode"], str(cell["fusion_layer"])), []).append(cell)
     rows = []
-    for (mode, layer), members in groups.items():
+    for members in groups.values():
+        mode, layer = members[0]["mode"], members[0]["fusion_layer"]
         done = [cell for cell in members if cell["state"] == "done"]
         row: dict[str, Any] = {"mode": mode, "fusion_layer": layer, "done": len(done), "of": len(members)}
         for name in ("average_zero_shot", "average", "seconds"):

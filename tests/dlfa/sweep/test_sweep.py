@@ -365,6 +365,20 @@ def test_modes_without_a_layer_run_once_a_seed(config):
 
 def test_negative_layers_are_the_layers_they_stand_for(config):
     assert dataclasses.replace(config, fusion_layers=(-3, -2)).resolved() == config.resolved()
+    assert dataclasses.replace(config, fusion_layers=((-2, -3),)).resolved().fusion_layers == ((1, 0),)
+
+
+def test_one_run_fuses_several_layers(config, runs):
+    several = dataclasses.replace(config, fusion_layers=(0, (1, 0)), modes=("lower", "aif:gate"), seeds=(1, 2))
+    result = run_sweep(several)
+    assert runs == [cell["name"] for cell in result["cells"]]
+    assert runs[:3] == ["lower-layer0-seed1", "aif-gate-layer0-seed1", "aif-gate-layer1-0-seed1"]
+    assert several.resolved().run_config(Cell("aif:gate", (1, 0), 1)).model_options["fusion_layer"] == [1, 0]
+    assert json.loads((config.output_dir / "sweep.json").read_text()) == result
+    assert [(row["mode"], row["fusion_layer"], row["of"]) for row in result["summary"]] == [
+        ("lower", 0, 2), ("aif:gate", 0, 2), ("aif:gate", [1, 0], 2),
+    ]  # fmt: skip
+    assert run_sweep(several) == result
 
 
 @pytest.mark.slow
@@ -379,7 +393,8 @@ def test_two_processes_give_the_same_results(config, tmp_path):
 def test_command_prints_the_table_and_ends_with_one_for_failed_cells(base, tmp_path, monkeypatch):
     arguments = [
         "sweep", "--task", "udpos", "--model", base.model, "--data-dir", str(base.data_dir), "--output-dir",
-        str(tmp_path / "out"), "--fusion-layers", "1", "--seeds", "1", "--modes", "last,aif:select", "--epochs", "1",
+        str(tmp_path / "out"), "--fusion-layers", "1,1+0", "--seeds", "1", "--modes", "last,aif:select",
+        "--epochs", "1",
         "--freeze-encoder", "--states-cache", str(base.states_cache), "--max-length", "32",
         "--max-train-examples", "16",
         "--quiet",
@@ -387,12 +402,16 @@ def test_command_prints_the_table_and_ends_with_one_for_failed_cells(base, tmp_p
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "aif:select" in result.stdout
+    assert " 1+0 " in result.stdout
     assert "1 of 1" in result.stdout
     bad = CliRunner().invoke(app, [*arguments[:-1], "--seeds", "x"])
     assert bad.exit_code == 2
     assert "--seeds must be integers" in bad.stderr
+    bad = CliRunner().invoke(app, [*arguments[:-1], "--fusion-layers", "1+"])
+    assert bad.exit_code == 2
+    assert "--fusion-layers must be all, or layers such as 4,6,6+4, got '1+'" in bad.stderr
     (tmp_path / "out" / "cells" / "last-seed1" / "results.json").unlink()
     monkeypatch.setattr(recorded_runs, "fit", lambda *_, **__: 1 / 0)
     failed = CliRunner().invoke(app, arguments)
     assert failed.exit_code == 1
-    assert "1 of 2 runs failed: last-seed1" in failed.stderr
+    assert "1 of 3 runs failed: last-seed1" in failed.stderr
