@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from .commands.analyze import analyze
@@ -16,14 +18,30 @@ from .commands.train import train
 
 app = typer.Typer(
     name="dlfa",
-    help="Fuse a lower layer of a multilingual encoder with its last one, for zero-shot cross-lingual transfer.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (train, evaluate, predict, tasks, quickstart, analyze, ensemble, report, sweep):
+for command in (quickstart, tasks, train, evaluate, predict, ensemble, sweep, report, analyze):
     app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from dlfa_kernels import __version__
+
+        typer.echo(f"dlfa {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Fuse a lower layer of a multilingual encoder with its last one, for zero-shot cross-lingual transfer."""
 
 
 def main() -> None:

@@ -8,31 +8,37 @@ from typing import Annotated
 import typer
 
 from ..terminal import one_line_errors, print_table, quiet_libraries
-from .options import DataDir, Languages, MaxLength, Quiet, output_path, split_list
+from .options import Languages, MaxLength, Quiet, RunDataDir, output_path, split_list
 
 
 def analyze(
     model: Annotated[str, typer.Argument(help="Output directory of `dlfa train`, or an encoder: Hub id or directory.")],
-    data_dir: DataDir = None,
+    data_dir: RunDataDir = None,
     task: Annotated[
-        str | None, typer.Option("--task", help="Whose labels are probed for; default: the run's own.")
+        str | None, typer.Option("--task", help="Task whose labels are probed for; default: the run's own.")
     ] = None,
     languages: Languages = None,
     max_examples: Annotated[
-        int, typer.Option(min=0, help="Sentences a language, a fixed random subset; 0 for all.")
+        int, typer.Option(min=0, help="Sentences per language, a fixed random subset; 0: all.")
     ] = 200,
     probe_examples: Annotated[
-        int, typer.Option(min=0, help="Training sentences of the label probe, a fixed random subset; 0 for all.")
+        int, typer.Option(min=0, help="Training sentences of the label probe, a fixed random subset; 0: all.")
     ] = 500,
     label_subword: Annotated[
         str | None,
-        typer.Option(help="Probe a word's first or last sub-word, or their mean (default, unless a run tells)."),
+        typer.Option(
+            help="Sub-words that stand for a word; default: as in the run, for an encoder mean.",
+            metavar="<first|last|mean>",
+        ),
     ] = None,
     max_length: MaxLength = None,
-    output: Annotated[Path | None, output_path("Write analysis.json, analysis.md and its pictures here.")] = None,
+    output: Annotated[Path | None, output_path("Folder for analysis.json, analysis.md and its plots.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Probe every layer for labels and languages; measure the gates and each layer's part of the output."""
+    """Measure what layers and gates hold.
+
+    Probes every layer for labels and languages, and measures the gates and each layer's part of the output.
+    """
     with one_line_errors():
         quiet_libraries()
         from rich.console import Console

@@ -9,25 +9,27 @@ import typer
 
 from ..runs.run_config import EVAL_BATCH_SIZE
 from ..terminal import one_line_errors, print_table, quiet_libraries
-from .options import DataDir, EvalBatchSize, Languages, Quiet, Split, output_path, split_list
+from .options import EvalBatchSize, Quiet, RunDataDir, RunLanguages, Split, output_path, split_list
 
 
 def ensemble(
     runs: Annotated[list[Path], typer.Argument(help="Output directories of `dlfa train`, of one task.")],
-    output_dir: Annotated[Path, output_path("Where results and predictions go.")],
-    data_dir: DataDir = None,
-    languages: Languages = None,
-    vote: Annotated[bool, typer.Option("--vote", help="One vote a run, in place of the mean probability.")] = False,
+    output_dir: Annotated[Path, output_path("Folder for results and predictions.")],
+    data_dir: RunDataDir = None,
+    languages: RunLanguages = None,
+    vote: Annotated[bool, typer.Option("--vote", help="Take a majority vote instead of the mean probability.")] = False,
     split: Split = "test",
     max_eval_examples: Annotated[
         int | None,
-        typer.Option(min=0, help="A fixed random subset of each language; 0 for all; default: as the first run."),
+        typer.Option(
+            min=0, help="Use a fixed random subset of this size of each language; 0: all; default: as in the first run."
+        ),
     ] = None,
     batch_size: EvalBatchSize = EVAL_BATCH_SIZE,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an ensemble in --output-dir.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Let several saved runs decide together, and score them as one."""
+    """Combine several saved runs, and score them as one."""
     with one_line_errors():
         wanted = None if languages is None else split_list("languages", languages)
         quiet_libraries()

@@ -9,27 +9,33 @@ import typer
 
 from ..runs.run_config import EVAL_BATCH_SIZE
 from ..terminal import one_line_errors
-from .options import DataDir, EvalBatchSize, Languages, MaxLength, Quiet, Split, output_path, split_list
+from .options import EvalBatchSize, MaxLength, Quiet, RunDataDir, RunLanguages, Split, output_path, split_list
 from .saved_runs import TaskName, load_saved_run, show_results
 
 
 def evaluate(
     model_dir: Annotated[Path, typer.Argument(help="Output directory of `dlfa train`.")],
-    data_dir: DataDir = None,
+    data_dir: RunDataDir = None,
     task: TaskName = None,
-    languages: Languages = None,
+    languages: RunLanguages = None,
     split: Split = "test",
-    output: Annotated[Path | None, output_path("Write the results here, as results.json.")] = None,
-    predictions: Annotated[Path | None, output_path("Write predictions here, one file a language.")] = None,
+    output: Annotated[Path | None, output_path("File for the results, in the format of results.json.")] = None,
+    predictions: Annotated[Path | None, output_path("Folder for predictions, one file per language.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace prediction files in --predictions.")] = False,
     max_eval_examples: Annotated[
-        int | None, typer.Option(min=0, help="A fixed random subset of each language; 0 for all; default: as the run.")
+        int | None,
+        typer.Option(
+            min=0, help="Use a fixed random subset of this size of each language; 0: all; default: as in training."
+        ),
     ] = None,
     max_length: MaxLength = None,
     batch_size: EvalBatchSize = EVAL_BATCH_SIZE,
     quiet: Quiet = False,
 ) -> None:
-    """Evaluate a saved model; with the run's own data, the figures are those that the run wrote."""
+    """Test a saved model again.
+
+    On the run's own data the scores are those that training wrote.
+    """
     with one_line_errors():
         run = load_saved_run(model_dir, task, max_length)
         from ..evaluation.evaluate import evaluate as evaluate_languages

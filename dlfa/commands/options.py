@@ -13,16 +13,26 @@ import typer
 from ..runs.run_config import EVAL_BATCH_SIZE
 
 Languages = Annotated[
-    str | None, typer.Option("--languages", help="Comma-separated, such as en,de,zh; default: all that have data.")
+    str | None, typer.Option("--languages", help="Languages to test on, such as en,de,zh; default: all that have data.")
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Data in XTREME's layout (train-en.tsv, dev-en.tsv, test-XX.tsv); default: the Hub."),
+    typer.Option(help="Folder in XTREME's layout (train-en.tsv, dev-en.tsv, test-XX.tsv); default: load from the Hub."),
 ]
-Split = Annotated[Literal["test", "dev"], typer.Option(help="Of the data.")]
-MaxLength = Annotated[int | None, typer.Option(min=1, help="Tokens a sequence; default: as the run.")]
-EvalBatchSize = Annotated[int, typer.Option(min=1, help="Sequences a batch.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+# of commands on saved runs
+RunLanguages = Annotated[
+    str | None,
+    typer.Option(
+        "--languages", help="Languages, such as en,de,zh; default: those of the run, for dev the training one."
+    ),
+]
+RunDataDir = Annotated[
+    Path | None, typer.Option(help="Folder in XTREME's layout; default: the run's own data, without a run the Hub.")
+]
+Split = Annotated[Literal["test", "dev"], typer.Option(help="Split to use.")]
+MaxLength = Annotated[int | None, typer.Option(min=1, help="Most tokens in a sequence; default: as in training.")]
+EvalBatchSize = Annotated[int, typer.Option(min=1, help="Sequences per batch.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
 
 
 def output_path(help: str) -> Any:
@@ -42,86 +52,108 @@ def _not_empty(path: str | Path) -> Path:
 
 def run_fields(
     *,
-    task: Annotated[str, typer.Option(help="One of those that `dlfa tasks` lists.")],
+    task: Annotated[str, typer.Option(help="A task that `dlfa tasks` lists.")],
     model: Annotated[str, typer.Option(help="Encoder: Hub id or directory.")],
     data_dir: DataDir = None,
     languages: Languages = None,
     kernel_size: Annotated[
-        int | None, typer.Option(help="AIF, residual: odd width of the local branch in tokens; default: 1.")
+        int | None, typer.Option(help="AIF, residual: tokens that the local branch sees, odd; default: 1.")
     ] = None,
     reduction: Annotated[
         int | None,
-        typer.Option(help="AIF, residual: squeeze width is hidden size / reduction, at least 16; default: 4."),
+        typer.Option(help="AIF, residual: the squeeze width is the hidden size / reduction, at least 16; default: 4."),
     ] = None,
     gate_bias: Annotated[float | None, typer.Option(help="AIF: initial bias of the gate; default: 0.")] = None,
-    activation: Annotated[str | None, typer.Option(help="AIF, residual: relu (default), gelu or silu.")] = None,
+    activation: Annotated[
+        str | None,
+        typer.Option(help="AIF, residual: activation of the squeeze; default: relu.", metavar="<relu|gelu|silu>"),
+    ] = None,
     layer_dropout: Annotated[
-        float | None, typer.Option(help="Scalar mix: probability, in training, that a layer is left out.")
+        float | None, typer.Option(help="Scalar mix: probability of leaving a layer out during training; default: 0.")
     ] = None,
     label_subword: Annotated[
-        str | None, typer.Option(help="Tagging: a word's label sits on its first (default) or last sub-word, or mean.")
+        str | None,
+        typer.Option(help="Tagging: sub-words that stand for a word; default: first.", metavar="<first|last|mean>"),
     ] = None,
     classifier_pooling: Annotated[
-        str | None, typer.Option(help="Sentences: classify the first token (default) or the mean of all.")
+        str | None,
+        typer.Option(
+            help="Sentence pairs: classify the first token or the mean of all; default: first.", metavar="<first|mean>"
+        ),
     ] = None,
     freeze_encoder: Annotated[
         bool,
-        typer.Option("--freeze-encoder", help="Train fusion and head alone, on hidden states computed once and kept."),
+        typer.Option(
+            "--freeze-encoder", help="Train fusion and head only, on hidden states that are computed once and cached."
+        ),
     ] = False,
     states_cache: Annotated[
         Path | None,
-        output_path("Folder for a frozen encoder's hidden states; default: $DLFA_CACHE, else the user's cache."),
+        output_path("Folder for cached hidden states; default: $DLFA_CACHE, else the user's cache folder."),
     ] = None,
     states_dtype: Annotated[
-        str, typer.Option(help="Dtype of the hidden states on disk: float32, or float16 for half the space.")
+        str,
+        typer.Option(help="Dtype of cached hidden states; float16 takes half the space.", metavar="<float32|float16>"),
     ] = "float32",
     freeze_layers: Annotated[
-        int | None, typer.Option(help="Keep the embeddings and the encoder's first N blocks as they are.")
+        int | None, typer.Option(help="Freeze the embeddings and the encoder's first N blocks.")
     ] = None,
     lora_rank: Annotated[
-        int | None, typer.Option(help="Train LoRA adapters of this rank in the encoder; merged when saved.")
+        int | None,
+        typer.Option(help="Train LoRA adapters of this rank in the encoder; they are merged when the model is saved."),
     ] = None,
     lora_alpha: Annotated[
-        int | None, typer.Option(help="Adapters are scaled by alpha / rank; default: twice the rank.")
+        int | None, typer.Option(help="LoRA adapters are scaled by alpha / rank; default: twice the rank.")
     ] = None,
     lora_targets: Annotated[
-        str | None, typer.Option(help="Linear layers, such as query,value; default: all of the encoder.")
+        str | None,
+        typer.Option(help="Linear layers that get LoRA adapters, such as query,value; default: all of the encoder."),
     ] = None,
     intermediate: Annotated[
         list[str] | None,
-        typer.Option(help="TASK or TASK:DATA_DIR to train on before, keeping encoder and fusion; repeatable."),
+        typer.Option(help="TASK or TASK:DATA_DIR to train on first; encoder and fusion are kept. Repeatable."),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Default: XTREME's for the task; frozen encoder 1e-3, LoRA 2e-4.")
+        float | None,
+        typer.Option(
+            help="Peak learning rate; default: XTREME's for the task, 1e-3 with a frozen encoder, 2e-4 with LoRA."
+        ),
     ] = None,
     head_learning_rate: Annotated[
-        float | None, typer.Option(help="Of the new parameters, fusion and head; default: --learning-rate.")
+        float | None,
+        typer.Option(help="Peak learning rate of the new parameters (fusion and head); default: --learning-rate."),
     ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Default: XTREME's for the task.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Sequences a batch and process; default: XTREME's.")] = None,
-    gradient_accumulation: Annotated[int | None, typer.Option(help="Batches a step; default: XTREME's.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens a sequence; default: XTREME's.")] = None,
-    weight_decay: Annotated[float, typer.Option(help="Of weights, not of biases and norms.")] = 0.0,
-    warmup_steps: Annotated[int | None, typer.Option(help="Default: XTREME's, which is 0 but for QA.")] = None,
-    max_train_examples: Annotated[int | None, typer.Option(help="A fixed random subset of the training data.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Epochs; default: XTREME's for the task.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Sequences per batch and process; default: XTREME's.")] = None,
+    gradient_accumulation: Annotated[
+        int | None, typer.Option(help="Batches per optimiser step; default: XTREME's.")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(help="Most tokens in a sequence; default: XTREME's.")] = None,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay; not applied to biases and norms.")] = 0.0,
+    warmup_steps: Annotated[
+        int | None, typer.Option(help="Warm-up steps; default: XTREME's (0 except for question answering).")
+    ] = None,
+    max_train_examples: Annotated[int | None, typer.Option(help="Train on a fixed random subset of this size.")] = None,
     max_eval_examples: Annotated[
-        int | None, typer.Option(help="A fixed random subset of the dev set and of each test set.")
+        int | None,
+        typer.Option(help="Evaluate on a fixed random subset of this size of the dev set and of each test set."),
     ] = None,
     save_steps: Annotated[
         int | None,
         typer.Option(
-            help="Steps between checkpoints, and dev evaluations for tasks that select their model on them; default: "
-            "once an epoch."
+            help="Steps between checkpoints, and between dev evaluations of tasks that keep the best checkpoint; "
+            "default: an epoch."
         ),
     ] = None,
-    eval_batch_size: Annotated[int, typer.Option(help="Sequences a batch of evaluation.")] = EVAL_BATCH_SIZE,
-    bf16: Annotated[bool, typer.Option("--bf16", help="bfloat16 autocast.")] = False,
-    fp16: Annotated[bool, typer.Option("--fp16", help="float16 autocast with loss scaling (GPU).")] = False,
+    eval_batch_size: Annotated[int, typer.Option(help="Sequences per batch in evaluation.")] = EVAL_BATCH_SIZE,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Use bfloat16 autocast.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Use float16 autocast with loss scaling (GPU).")] = False,
     gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Less memory, more time.")
+        bool,
+        typer.Option("--gradient-checkpointing", help="Recompute activations in the backward: less memory, more time."),
     ] = False,
     group_by_length: Annotated[
-        bool, typer.Option("--group-by-length", help="Batches of sequences of like length: less padding.")
+        bool, typer.Option("--group-by-length", help="Batch sequences of similar length: less padding.")
     ] = False,
 ) -> dict[str, Any]:
     """The options as fields of RunConfig.

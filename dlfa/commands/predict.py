@@ -16,17 +16,23 @@ from .saved_runs import TaskName, load_saved_run
 
 def predict(
     model_dir: Annotated[Path, typer.Argument(help="Output directory of `dlfa train`.")],
-    input_file: Annotated[str, typer.Option("--input", help="A file, or - for standard input.")],
-    output: Annotated[Path | None, output_path("A file; default: standard output.")] = None,
+    input_file: Annotated[str, typer.Option("--input", help="File to read; - for standard input.")],
+    output: Annotated[Path | None, output_path("File to write; default: standard output.")] = None,
     input_format: Annotated[
         Literal["auto", "text", "tokens"],
-        typer.Option(help="Tagging: text (a sentence a line), tokens (a token a line), or auto."),
+        typer.Option(
+            help="Tagging: text (one sentence per line) or tokens (one token per line); auto decides by the file."
+        ),
     ] = "auto",
     task: TaskName = None,
     max_length: MaxLength = None,
     batch_size: EvalBatchSize = EVAL_BATCH_SIZE,
 ) -> None:
-    """Predict for new text: token<TAB>tag lines, texts with a label behind, or answers by question id."""
+    """Label new text with a saved model.
+
+    Output: token<TAB>tag lines (tagging), the input's columns with the predicted label as the last one (sentence
+    pairs), or JSON from question id to answer (question answering).
+    """
     with one_line_errors():
         from ..processes import check_alone
 

@@ -12,11 +12,14 @@ from .options import output_path
 
 
 def quickstart(
-    output_dir: Annotated[Path, output_path("Where everything goes.")] = Path("runs/quickstart"),
-    seed: Annotated[int, typer.Option(help="Of corpus, initialisation and training.")] = 1,
+    output_dir: Annotated[Path, output_path("Folder for everything that is written.")] = Path("runs/quickstart"),
+    seed: Annotated[int, typer.Option(help="Seed of corpus, initialisation and training.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the quickstart in --output-dir.")] = False,
 ) -> None:
-    """Offline, on the CPU, in under two minutes: made-up languages, a tiny encoder, the last layer against DLFA."""
+    """Try DLFA offline, in two minutes on a CPU.
+
+    Makes up languages, trains a tiny encoder on them, and compares its last layer with DLFA.
+    """
     with one_line_errors():
         quiet_libraries()
         from ..quickstart import run

@@ -12,31 +12,34 @@ from .options import output_path, split_list
 
 
 def report(
-    results: Annotated[
-        list[Path], typer.Argument(help="results.json files, or directories of runs and sweeps, searched below.")
-    ],
-    output: Annotated[Path | None, output_path("Write report.md, its pictures and runs.csv here.")] = None,
+    results: Annotated[list[Path], typer.Argument(help="results.json files, or folders that are searched for them.")],
+    output: Annotated[Path | None, output_path("Folder for report.md, its plots and runs.csv.")] = None,
     data_dir: Annotated[
         list[str] | None,
         typer.Option(
             metavar="[TASK=]DIR",
-            help="Gold labels for the bootstrap over sentences; default: where the runs read their data.",
+            help="Folder with the gold labels, for the bootstrap; default: where the runs read their data.",
         ),
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="Default: the task's metric of record.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Metric to compare; default: the task's metric of record.")] = None,
     languages: Annotated[
-        str | None, typer.Option(help="Compare on these alone, such as de,zh; default: those that most runs have.")
+        str | None, typer.Option(help="Languages to compare on, such as de,zh; default: those that most runs have.")
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="Compare with this variant, such as 'lower 6'; default: the last layer.")
+        str | None, typer.Option(help="Variant to compare with, such as 'lower 6'; default: the last layer.")
     ] = None,
     compare: Annotated[
         list[str] | None,
-        typer.Option(help="Compare runs that differ in this field of their configuration, such as learning_rate."),
+        typer.Option(
+            help="Compare runs that differ in this field of their configuration, such as learning_rate. Repeatable."
+        ),
     ] = None,
-    resamples: Annotated[int, typer.Option(min=0, help="Of the bootstrap over sentences; 0 for none.")] = 2000,
+    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples over sentences; 0: no bootstrap.")] = 2000,
 ) -> None:
-    """Compare runs: tables and plots by layer, language, family and script, significance tests, training cost."""
+    """Compare runs in tables and plots.
+
+    By layer, language, family and script, with significance tests and the cost of training.
+    """
     with one_line_errors():
         from ..report.comparison import compare as compare_runs
         from ..report.document import left_out, section_title, write_report

@@ -12,7 +12,7 @@ from ..terminal import is_first_process, print_table, quiet_libraries
 if TYPE_CHECKING:
     from ..evaluation.saved_runs import SavedRun
 
-TaskName = Annotated[str | None, typer.Option("--task", help="A task of `dlfa tasks`; default: the run's own.")]
+TaskName = Annotated[str | None, typer.Option("--task", help="A task that `dlfa tasks` lists; default: the run's own.")]
 
 
 def load_saved_run(model_dir: Path, task: str | None, max_length: int | None) -> SavedRun:

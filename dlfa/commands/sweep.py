@@ -13,29 +13,33 @@ from .options import Quiet, output_path, run_fields, split_list, with_run_option
 
 @with_run_options
 def sweep(
-    output_dir: Annotated[Path, output_path("Of the sweep: cells/NAME/ for each run, sweep.json.")],
+    output_dir: Annotated[Path, output_path("Folder for the sweep: cells/NAME/ for each run, and sweep.json.")],
     options: dict[str, Any],
     fusion_layers: Annotated[
-        str, typer.Option(help="Lower layers, a run for each entry: 4,6,6+4 (both in one run); default: all.")
+        str, typer.Option(help="Lower layers, one run each: 4,6,8; 6+4 fuses both in one run; all: each layer alone.")
     ] = "all",
-    seeds: Annotated[str, typer.Option(help="Such as 1,2,3.")] = "1",
+    seeds: Annotated[str, typer.Option(help="Seeds, such as 1,2,3.")] = "1",
     modes: Annotated[
         str,
         typer.Option(
-            help="Of last, lower, sum, scalar_mix, residual, aif:gate, aif:select; last and scalar_mix run once a seed."
+            help="Fusions: last, lower, sum, scalar_mix, residual, aif:gate, aif:select; last and scalar_mix do not "
+            "depend on the layer and run once per seed."
         ),
     ] = "last,aif:gate",
-    keep_models: Annotated[bool, typer.Option("--keep-models", help="Save every cell's model.")] = False,
+    keep_models: Annotated[bool, typer.Option("--keep-models", help="Save the model of every run.")] = False,
     processes: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Runs at a time; default: one a GPU; on a CPU one, over a frozen encoder one for every 8 runs.",
+            help="Runs at a time; default: one per GPU; on a CPU one, with a frozen encoder one for every 8 runs.",
         ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """One run for each fusion mode, lower layer and seed; the same command again goes on where it was."""
+    """Train one run per mode, layer and seed.
+
+    The same command again continues an interrupted sweep.
+    """
     with one_line_errors():
         fields = run_fields(**options)
         layers = None if fusion_layers == "all" else _layers(fusion_layers)

@@ -6,7 +6,10 @@ from ..terminal import print_table
 
 
 def tasks() -> None:
-    """List the tasks with their languages, metric, source and XTREME's hyper-parameters."""
+    """List tasks and their defaults.
+
+    Languages, metric, source of the data and XTREME's hyper-parameters.
+    """
     from ..evaluation.tables import task_table
     from ..tasks import TASKS
 

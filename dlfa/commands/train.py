@@ -14,20 +14,27 @@ from .saved_runs import show_results
 
 @with_run_options
 def train(
-    output_dir: Annotated[Path, output_path("Where model, results and predictions go.")],
+    output_dir: Annotated[Path, output_path("Folder for model, results and predictions.")],
     options: dict[str, Any],
     fusion_layer: Annotated[
         str | None,
-        typer.Option(help="Lower layer, 0 (embeddings) to L-1; several as 4,6; none for the last-layer baseline."),
+        typer.Option(help="Lower layer to fuse, 0 (embeddings) to L-1; several as 6,4; none: last-layer baseline."),
     ] = None,
-    fusion: Annotated[str | None, typer.Option(help="last, lower, sum, scalar_mix, residual or aif (default).")] = None,
-    fuse: Annotated[str | None, typer.Option(help="AIF: gate (default) or select.")] = None,
-    seed: Annotated[int, typer.Option(help="Of initialisation, data order and dropout.")] = 1,
+    fusion: Annotated[
+        str | None, typer.Option(help="Fusion; default: aif.", metavar="<last|lower|sum|scalar_mix|residual|aif>")
+    ] = None,
+    fuse: Annotated[
+        str | None, typer.Option(help="AIF: how the gate is applied; default: gate.", metavar="<gate|select>")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of initialisation, data order and dropout.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --output-dir.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output-dir.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output-dir.")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train on English, evaluate on every language, write model and results."""
+    """Train on English, test on every language.
+
+    Writes the model, results.json and predictions to --output-dir.
+    """
     with one_line_errors():
         fields = run_fields(**options)
         given = {"fusion": fusion, "fuse": fuse}

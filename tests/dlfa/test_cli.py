@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from dlfa.cli import app
 from dlfa.commands.saved_runs import show_results
+from dlfa_kernels import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -200,6 +201,11 @@ def test_tasks_are_listed():
     assert result.exit_code == 0
     assert "udpos" in result.stdout
     assert "33: af ar bg" in result.stdout
+
+
+def test_version_is_the_packages():
+    result = invoke("--version")
+    assert (result.exit_code, result.stdout) == (0, f"dlfa {__version__}\n")
 
 
 def test_help_comes_without_heavy_imports():
