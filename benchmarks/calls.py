@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 
 from dlfa_kernels import passes
-from dlfa_kernels.call import Settings
 from dlfa_kernels.operands import Inputs
 from dlfa_kernels.overrides import using_l2_share
 from dlfa_kernels.parameters import AIFWeights, weight_shapes
 from dlfa_kernels.results import BackwardResult, ForwardResult
+from dlfa_kernels.settings import Settings
 
 
 @dataclass(frozen=True)

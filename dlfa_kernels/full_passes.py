@@ -10,16 +10,17 @@ import math
 
 import torch
 
-from .call import Call, Settings
 from .device import multiprocessors
 from .kernels.expand import expand_kernel
 from .kernels.input_grads import input_grads_kernel
 from .kernels.reduce import reduce_kernel
 from .kernels.squeeze import squeeze_kernel
 from .kernels.tap_grads import tap_grads_kernel
+from .launch_plan import LaunchPlan
 from .operands import Inputs, sequence_count
 from .results import BackwardResult, ForwardResult
 from .rounding import cdiv
+from .settings import Settings
 from .shared_stages import add_context, add_forward_context, add_pooling, add_weight_grads
 
 
@@ -39,83 +40,83 @@ def empty_forward(inputs: Inputs, settings: Settings) -> ForwardResult:
     )
 
 
-def forward_stages(call: Call, result: ForwardResult) -> None:
+def forward_stages(plan: LaunchPlan, result: ForwardResult) -> None:
     """Add what fills `result`: three launches a group.
 
     One more where sequences are long or packed, and one where E H exceeds 2^18 (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`).
     """
-    squeeze, expand = call.tiles.squeeze, call.tiles.expand
-    slot_count = len(call.slots(squeeze.block_t)) + squeeze.slots - 1  # the last program may have some too many
-    sums, counts = call.empty(slot_count, call.embed_dim), call.empty(slot_count, dtype=torch.int32)
-    states = call.states("x", "y")
-    for group in call.groups(states=1 if call.operands.y is None else 2, squeezed=1):
-        slots = call.slots(squeeze.block_t, group)
-        call.add(
+    squeeze, expand = plan.tiles.squeeze, plan.tiles.expand
+    slot_count = len(plan.slots(squeeze.block_t)) + squeeze.slots - 1  # the last program may have some too many
+    sums, counts = plan.empty(slot_count, plan.embed_dim), plan.empty(slot_count, dtype=torch.int32)
+    states = plan.states("x", "y")
+    for group in plan.groups(states=1 if plan.operands.y is None else 2, squeezed=1):
+        slots = plan.slots(squeeze.block_t, group)
+        plan.add(
             squeeze_kernel,
-            (cdiv(len(slots), squeeze.slots), cdiv(call.squeeze_dim, squeeze.held_h)),
+            (cdiv(len(slots), squeeze.slots), cdiv(plan.squeeze_dim, squeeze.held_h)),
             squeeze,
             states
             | {
-                "weight_ptr": call.operands.squeeze_weight, "bias_ptr": call.operands.squeeze_bias,
+                "weight_ptr": plan.operands.squeeze_weight, "bias_ptr": plan.operands.squeeze_bias,
                 "squeezed_ptr": result.squeezed, "sums_ptr": sums, "counts_ptr": counts, "end_slot": slots.stop,
                 "first_slot": slots.start,
             },
         )  # fmt: skip
-        add_forward_context(call, group, sums, counts, squeeze.block_t, result)
-        slots = call.slots(expand.block_t, group)
+        add_forward_context(plan, group, sums, counts, squeeze.block_t, result)
+        slots = plan.slots(expand.block_t, group)
         # where slots are too few to fill the device, their channels are split among programs
-        splits = 2 * multiprocessors(call.device) // len(slots)
-        call.add(
+        splits = 2 * multiprocessors(plan.device) // len(slots)
+        plan.add(
             expand_kernel,
-            (len(slots), max(1, min(cdiv(call.embed_dim, expand.block_e), splits))),
+            (len(slots), max(1, min(cdiv(plan.embed_dim, expand.block_e), splits))),
             expand,
             states
             | {
-                "squeezed_ptr": result.squeezed, "weight_ptr": call.operands.expand_weight,
+                "squeezed_ptr": result.squeezed, "weight_ptr": plan.operands.expand_weight,
                 "context_ptr": result.context, "z_ptr": result.z, "first_slot": slots.start,
             },
         )  # fmt: skip
 
 
-def backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -> None:
+def backward_stages(plan: LaunchPlan, saved: ForwardResult, result: BackwardResult) -> None:
     """Add what fills `result`, all gradients: three launches a group and one at the end.
 
     One more a group where sequences are long or packed, one more where E H exceeds 2^18 and dx is needed, and one for
     kernel sizes over 1.
     """
-    reduce, input_grads, tap_grads = call.tiles.reduce, call.tiles.input_grads, call.tiles.tap_grads
-    slot_count = len(call.slots(reduce.block_t))
-    sums, counts = call.empty(slot_count, call.embed_dim), call.empty(slot_count, dtype=torch.int32)
-    bias_parts = call.empty(slot_count, call.squeeze_dim)
-    squeezed_gradient = call.empty(call.rows, call.squeeze_dim, dtype=saved.squeezed.dtype)
-    u = saved.squeezed if call.settings.activation == "relu" else torch.empty_like(squeezed_gradient)
+    reduce, input_grads, tap_grads = plan.tiles.reduce, plan.tiles.input_grads, plan.tiles.tap_grads
+    slot_count = len(plan.slots(reduce.block_t))
+    sums, counts = plan.empty(slot_count, plan.embed_dim), plan.empty(slot_count, dtype=torch.int32)
+    bias_parts = plan.empty(slot_count, plan.squeeze_dim)
+    squeezed_gradient = plan.empty(plan.rows, plan.squeeze_dim, dtype=saved.squeezed.dtype)
+    u = saved.squeezed if plan.settings.activation == "relu" else torch.empty_like(squeezed_gradient)
     hidden_gradient, tokens = torch.empty_like(saved.hidden), torch.empty_like(saved.tokens)
     context_gradient = torch.empty_like(saved.pooled)
-    pooled_gradient = torch.empty_like(saved.pooled) if call.settings.needs_dx else None
-    states, groups = call.states("dz", "x", "y"), call.groups(states=2 if call.operands.y is None else 3, squeezed=2)
+    pooled_gradient = torch.empty_like(saved.pooled) if plan.settings.needs_dx else None
+    states, groups = plan.states("dz", "x", "y"), plan.groups(states=2 if plan.operands.y is None else 3, squeezed=2)
 
-    blocks_e, blocks_h = cdiv(call.embed_dim, input_grads.block_e), cdiv(call.squeeze_dim, input_grads.held_h)
-    most_slots = len(call.slots(input_grads.block_t, groups[0]))
-    programs = multiprocessors(call.device) * (8 // input_grads.num_warps)
+    blocks_e, blocks_h = cdiv(plan.embed_dim, input_grads.block_e), cdiv(plan.squeeze_dim, input_grads.held_h)
+    most_slots = len(plan.slots(input_grads.block_t, groups[0]))
+    programs = multiprocessors(plan.device) * (8 // input_grads.num_warps)
     splits = max(1, min(most_slots, programs // (blocks_e * blocks_h)))
-    expand_parts = call.empty(splits, call.squeeze_dim, call.embed_dim)
-    squeeze_parts = call.empty(splits, call.kernel_size, call.squeeze_dim, call.embed_dim)
+    expand_parts = plan.empty(splits, plan.squeeze_dim, plan.embed_dim)
+    squeeze_parts = plan.empty(splits, plan.kernel_size, plan.squeeze_dim, plan.embed_dim)
     for group in groups:
-        slots = call.slots(reduce.block_t, group)
-        call.add(
+        slots = plan.slots(reduce.block_t, group)
+        plan.add(
             reduce_kernel,
-            (len(slots), cdiv(call.squeeze_dim, reduce.held_h)),
+            (len(slots), cdiv(plan.squeeze_dim, reduce.held_h)),
             reduce,
             states
             | {
-                "squeezed_ptr": saved.squeezed, "weight_ptr": call.operands.expand_weight,
+                "squeezed_ptr": saved.squeezed, "weight_ptr": plan.operands.expand_weight,
                 "context_ptr": saved.context, "u_ptr": u, "squeezed_gradient_ptr": squeezed_gradient,
                 "bias_parts_ptr": bias_parts, "sums_ptr": sums, "counts_ptr": counts, "first_slot": slots.start,
             },
         )  # fmt: skip
-        rows, pooled = add_pooling(call, group, sums, counts, reduce.block_t, context_gradient, tokens, mean=False)
+        rows, pooled = add_pooling(plan, group, sums, counts, reduce.block_t, context_gradient, tokens, mean=False)
         add_context(
-            call,
+            plan,
             group,
             rows
             | {
@@ -125,12 +126,12 @@ def backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) ->
             backward=True,
             pooled=pooled,
         )  # fmt: skip
-        if call.kernel_size > 1:
-            slots = call.slots(tap_grads.block_t, group)
-            blocks = cdiv(call.embed_dim, tap_grads.block_e) * cdiv(call.squeeze_dim, tap_grads.block_h)
-            call.add(
+        if plan.kernel_size > 1:
+            slots = plan.slots(tap_grads.block_t, group)
+            blocks = cdiv(plan.embed_dim, tap_grads.block_e) * cdiv(plan.squeeze_dim, tap_grads.block_h)
+            plan.add(
                 tap_grads_kernel,
-                (blocks, splits, call.kernel_size),
+                (blocks, splits, plan.kernel_size),
                 tap_grads,
                 states
                 | {
@@ -139,21 +140,21 @@ def backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) ->
                 },
                 ADD=group.first > 0,
             )  # fmt: skip
-        slots = call.slots(input_grads.block_t, group)
-        call.add(
+        slots = plan.slots(input_grads.block_t, group)
+        plan.add(
             input_grads_kernel,
             (blocks_e, splits, blocks_h),
             input_grads,
             states
             | {
                 "u_ptr": u, "squeezed_gradient_ptr": squeezed_gradient,
-                "squeeze_weight_ptr": call.operands.squeeze_weight, "expand_weight_ptr": call.operands.expand_weight,
+                "squeeze_weight_ptr": plan.operands.squeeze_weight, "expand_weight_ptr": plan.operands.expand_weight,
                 "context_ptr": saved.context,
                 "pooled_gradient_ptr": pooled_gradient, "dx_ptr": result.dx, "dy_ptr": result.dy,
                 "squeeze_parts_ptr": squeeze_parts, "expand_parts_ptr": expand_parts,
                 "first_slot": slots.start, "end_slot": slots.stop,
             },
-            NEEDS_DX=call.settings.needs_dx,
+            NEEDS_DX=plan.settings.needs_dx,
             ADD=group.first > 0,
         )  # fmt: skip
-    add_weight_grads(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
+    add_weight_grads(plan, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)

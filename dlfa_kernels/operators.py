@@ -23,11 +23,11 @@ from torch.autograd import forward_ad
 
 from . import passes
 from .backends import resolve_backend
-from .call import Settings
 from .flop_counts import register_flop_counts
 from .operands import Inputs
 from .parameters import AIFWeights
 from .results import ForwardResult, empty_backward
+from .settings import Settings
 
 _INPUTS = ("Tensor last", "Tensor? lower", *(f"Tensor {name}" for name in AIFWeights._fields),
            "Tensor? mask", "Tensor? cu_seqlens")  # fmt: skip

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from . import full_passes, token_passes
-from .call import Call, Settings
+from .launch_plan import LaunchPlan
 from .operands import Inputs
 from .replays import launch_stages
 from .results import BackwardResult, ForwardResult, empty_backward
+from .settings import Settings
 
 
 class _InputForm(Protocol):
@@ -19,9 +20,9 @@ class _InputForm(Protocol):
 
     def empty_forward(self, inputs: Inputs, settings: Settings) -> ForwardResult: ...
 
-    def forward_stages(self, call: Call, result: ForwardResult) -> None: ...
+    def forward_stages(self, plan: LaunchPlan, result: ForwardResult) -> None: ...
 
-    def backward_stages(self, call: Call, saved: ForwardResult, result: BackwardResult) -> None: ...
+    def backward_stages(self, plan: LaunchPlan, saved: ForwardResult, result: BackwardResult) -> None: ...
 
 
 def input_form(settings: Settings) -> _InputForm:

@@ -21,12 +21,13 @@ from triton.runtime import driver
 
 from . import environment
 from .autotune import tuning_waits
-from .call import Call, Settings
+from .launch_plan import LaunchPlan
 from .launches import Launch, run_in_order
 from .operands import Inputs, Operands
 from .overrides import overrides
 from .results import BackwardResult, ForwardResult
 from .rounding import cdiv
+from .settings import Settings
 
 # Triton compiles for whether pointers are multiples of that many bytes.
 POINTER_ALIGNMENT = 16
@@ -148,7 +149,7 @@ def launch_stages(
     Of a batch without a row nothing is launched: what the pass fills is zeros.
 
     Args:
-        stages: (Call, *results) -> None; adds all its launches by `Call.add`.
+        stages: (LaunchPlan, *results) -> None; adds all its launches by `LaunchPlan.add`.
         inputs: what the pass is given.
         settings: its other arguments.
         results: what an earlier pass saved, and last what this one fills.
@@ -194,6 +195,6 @@ def _launch(
     results: tuple[ForwardResult | BackwardResult, ...],
 ) -> tuple[list[Launch], list[Any]]:
     """Let the stages work out their launches, and make them; with what `run_in_order` returned."""
-    call = Call(inputs, operands, settings)
-    stages(call, *results)
-    return call.launches, run_in_order(call.launches, call.device)
+    plan = LaunchPlan(inputs, operands, settings)
+    stages(plan, *results)
+    return plan.launches, run_in_order(plan.launches, plan.device)

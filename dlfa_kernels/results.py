@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .call import Settings
 from .operands import Inputs
 from .parameters import AIFWeights
+from .settings import Settings
 
 
 class ForwardResult(NamedTuple):

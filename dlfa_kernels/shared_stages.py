@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from .call import Call
 from .groups import Group
 from .kernels.context import context_kernel
 from .kernels.pool import pool_kernel
 from .kernels.weight_grads import weight_grads_kernel
+from .launch_plan import LaunchPlan
 from .results import BackwardResult, ForwardResult
 from .rounding import cdiv
 from .tiles import Tile, context_that_fits
@@ -24,12 +24,19 @@ WEIGHTS_OF_ONE_LAUNCH = 1 << 18
 
 
 def add_pooling(
-    call: Call, group: Group, sums: Tensor, counts: Tensor, block_t: int, pooled: Tensor, tokens: Tensor, mean: bool
+    plan: LaunchPlan,
+    group: Group,
+    sums: Tensor,
+    counts: Tensor,
+    block_t: int,
+    pooled: Tensor,
+    tokens: Tensor,
+    mean: bool,
 ) -> tuple[dict[str, Any], bool]:
     """Add the pooling of a group where its sequences are long or packed; else the context pools by itself.
 
     Args:
-        call: takes the launch.
+        plan: takes the launch.
         group: of sequences.
         sums: (slots, E) float32, of each tile.
         counts: (slots,) int32, real tokens of each tile.
@@ -41,18 +48,18 @@ def add_pooling(
     Returns:
         The context kernel's arguments for the pooled rows, and whether the launch added here fills them.
     """
-    tiles_per_sequence = 0 if call.packed else cdiv(call.length, block_t)
-    early = call.packed or tiles_per_sequence > TILES_POOLED_BY_CONTEXT
+    tiles_per_sequence = 0 if plan.packed else cdiv(plan.length, block_t)
+    early = plan.packed or tiles_per_sequence > TILES_POOLED_BY_CONTEXT
     if early:
         tiles_per_sequence = 0  # read by nobody, and Triton compiles for what divides it
-        tile = call.tiles.pool
-        call.add(
+        tile = plan.tiles.pool
+        plan.add(
             pool_kernel,
-            (group.end - group.first, cdiv(call.embed_dim, tile.block_e)),
+            (group.end - group.first, cdiv(plan.embed_dim, tile.block_e)),
             tile,
             {
-                "sums_ptr": sums, "counts_ptr": counts, "cu_seqlens_ptr": call.operands.cu_seqlens,
-                "pooled_ptr": pooled, "tokens_ptr": tokens, "length": call.length, "first": group.first,
+                "sums_ptr": sums, "counts_ptr": counts, "cu_seqlens_ptr": plan.operands.cu_seqlens,
+                "pooled_ptr": pooled, "tokens_ptr": tokens, "length": plan.length, "first": group.first,
             },
             MEAN=mean,
             BLOCK_T=block_t,
@@ -62,26 +69,26 @@ def add_pooling(
     return rows, early
 
 
-def add_context(call: Call, group: Group, arguments: dict[str, Any], *, backward: bool, pooled: bool) -> None:
+def add_context(plan: LaunchPlan, group: Group, arguments: dict[str, Any], *, backward: bool, pooled: bool) -> None:
     """Add the global branch of a group, or its gradient, on rows that are pooled already or are still sums of tiles.
 
-    Where `context_ptr` is None, `hidden_gradient_ptr` alone is filled.
+    Where `context_ptr` is None, the second product is left out: nobody needs the gradient of p.
     """
-    both = call.tiles.context
+    both = plan.tiles.context
     one = replace(both, chunks=1)  # of one product: as many programs as blocks of H, or blocks of its weights under way
     if arguments["context_ptr"] is None:
-        _add_products(call, group, arguments, one, backward, pooled, squeeze=True)
-    elif call.embed_dim * call.squeeze_dim <= WEIGHTS_OF_ONE_LAUNCH:
+        _add_products(plan, group, arguments, one, backward, pooled, squeeze=True)
+    elif plan.embed_dim * plan.squeeze_dim <= WEIGHTS_OF_ONE_LAUNCH:
         added_up = 1 if pooled else arguments["tiles_per_sequence"]
-        both = context_that_fits(both, call.embed_dim, call.squeeze_dim, added_up)
-        _add_products(call, group, arguments, both, backward, pooled, squeeze=True, expand=True)
+        both = context_that_fits(both, plan.embed_dim, plan.squeeze_dim, added_up)
+        _add_products(plan, group, arguments, both, backward, pooled, squeeze=True, expand=True)
     else:
-        _add_products(call, group, arguments, one, backward, pooled, squeeze=True)
-        _add_products(call, group, arguments | {"tiles_per_sequence": 0}, one, backward, True, expand=True)
+        _add_products(plan, group, arguments, one, backward, pooled, squeeze=True)
+        _add_products(plan, group, arguments | {"tiles_per_sequence": 0}, one, backward, True, expand=True)
 
 
 def _add_products(
-    call: Call,
+    plan: LaunchPlan,
     group: Group,
     arguments: dict[str, Any],
     tile: Tile,
@@ -92,9 +99,9 @@ def _add_products(
     expand: bool = False,
 ) -> None:
     """Add a launch of the context kernel, for one of its products or both."""
-    operands = call.operands
-    widths = (call.embed_dim, tile.block_e) if expand else (call.squeeze_dim, tile.held_h)
-    call.add(
+    operands = plan.operands
+    widths = (plan.embed_dim, tile.block_e) if expand else (plan.squeeze_dim, tile.held_h)
+    plan.add(
         context_kernel,
         (cdiv(group.end - group.first, tile.block_t), cdiv(*widths)),
         tile,
@@ -118,21 +125,21 @@ def _add_products(
 
 
 def add_forward_context(
-    call: Call, group: Group, sums: Tensor, counts: Tensor, block_t: int, result: ForwardResult
+    plan: LaunchPlan, group: Group, sums: Tensor, counts: Tensor, block_t: int, result: ForwardResult
 ) -> None:
     """Add what fills a group's rows of pooled, tokens, hidden and context of `result`.
 
     Args:
-        call: takes the launches.
+        plan: takes the launches.
         group: of sequences.
         sums: (slots, E) float32, of w over each tile.
         counts: (slots,) int32, real tokens of each tile.
         block_t: tokens of a tile.
         result: of the forward pass.
     """
-    rows, pooled = add_pooling(call, group, sums, counts, block_t, result.pooled, result.tokens, mean=True)
+    rows, pooled = add_pooling(plan, group, sums, counts, block_t, result.pooled, result.tokens, mean=True)
     add_context(
-        call,
+        plan,
         group,
         rows
         | {
@@ -145,7 +152,7 @@ def add_forward_context(
 
 
 def add_weight_grads(
-    call: Call,
+    plan: LaunchPlan,
     saved: ForwardResult,
     expand_parts: Tensor,
     squeeze_parts: Tensor,
@@ -157,7 +164,7 @@ def add_weight_grads(
     """Add what fills the eight parameter gradients of `result` from partial sums and per-sequence rows.
 
     Args:
-        call: takes the launch.
+        plan: takes the launch.
         saved: of the forward pass.
         expand_parts: (splits, H, E) float32, parts of dW_le.
         squeeze_parts: (splits, k, H, E) float32, parts of dW_ls.
@@ -166,16 +173,16 @@ def add_weight_grads(
         hidden_gradient: (B, H) float32, of the global squeeze before its activation.
         result: of the backward pass.
     """
-    tile = call.tiles.weight_grads
-    call.add(
+    tile = plan.tiles.weight_grads
+    plan.add(
         weight_grads_kernel,
-        (cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.block_h), 5),
+        (cdiv(plan.embed_dim, tile.block_e), cdiv(plan.squeeze_dim, tile.block_h), 5),
         tile,
         {
             "expand_parts_ptr": expand_parts, "squeeze_parts_ptr": squeeze_parts,
             "bias_parts_ptr": bias_parts, "pooled_ptr": saved.pooled, "hidden_ptr": saved.hidden,
             "context_gradient_ptr": context_gradient, "hidden_gradient_ptr": hidden_gradient,
-            "batch": call.batch, "splits": expand_parts.shape[0], "bias_rows": bias_parts.shape[0],
+            "batch": plan.batch, "splits": expand_parts.shape[0], "bias_rows": bias_parts.shape[0],
             **{f"{name}_ptr": gradient for name, gradient in result.weights._asdict().items()},
         },
         BLOCK_B=tile.block_t,

@@ -71,8 +71,8 @@ class Trials:
                 they are, so that there is nothing to measure.
         """
         from . import passes  # whose calls choose their tiles, and so import this module
-        from .call import Settings
         from .operands import Inputs
+        from .settings import Settings
 
         last, lower, dz = self._states
         inputs = Inputs(last, lower, None, None, None, self._weights)
@@ -107,8 +107,8 @@ class Trials:
             RuntimeError, TritonError: the tiles cannot run in one of them.
         """
         from . import passes
-        from .call import Settings
         from .operands import Inputs
+        from .settings import Settings
 
         last, lower, dz = (states[:2] for states in self._states)
         x, y, gradient = (states.flatten(0, 1) for states in (last, lower, dz))  # the same, packed

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .call import Call, Settings
 from .groups import Group
 from .kernels.token import (
     sums_kernel,
@@ -15,9 +14,11 @@ from .kernels.token import (
     token_parts_kernel,
     token_reduce_kernel,
 )
+from .launch_plan import LaunchPlan
 from .operands import Inputs, sequence_count
 from .results import BackwardResult, ForwardResult
 from .rounding import cdiv
+from .settings import Settings
 from .shared_stages import add_context, add_forward_context, add_weight_grads
 
 
@@ -39,64 +40,64 @@ def empty_forward(inputs: Inputs, settings: Settings) -> ForwardResult:
     )
 
 
-def forward_stages(call: Call, result: ForwardResult) -> None:
+def forward_stages(plan: LaunchPlan, result: ForwardResult) -> None:
     """Add what fills `result`, of one token a sequence: three launches.
 
     One more where sequences are long or packed, and one where E H exceeds 2^18 (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`).
     """
-    tile = call.tiles.sums
-    slot_count = len(call.slots(tile.block_t))
-    sums, counts = call.empty(slot_count, call.embed_dim), call.empty(slot_count, dtype=torch.int32)
-    call.add(
+    tile = plan.tiles.sums
+    slot_count = len(plan.slots(tile.block_t))
+    sums, counts = plan.empty(slot_count, plan.embed_dim), plan.empty(slot_count, dtype=torch.int32)
+    plan.add(
         sums_kernel,
-        (slot_count, cdiv(call.embed_dim, tile.block_e)),
+        (slot_count, cdiv(plan.embed_dim, tile.block_e)),
         tile,
-        call.states("x", "y") | {"sums_ptr": sums, "counts_ptr": counts},
+        plan.states("x", "y") | {"sums_ptr": sums, "counts_ptr": counts},
     )
-    add_forward_context(call, Group(0, call.batch), sums, counts, tile.block_t, result)
-    tile = call.tiles.token
-    call.add(
+    add_forward_context(plan, Group(0, plan.batch), sums, counts, tile.block_t, result)
+    tile = plan.tiles.token
+    plan.add(
         token_expand_kernel,
-        (cdiv(call.batch, tile.block_t), cdiv(call.embed_dim, tile.block_e)),
+        (cdiv(plan.batch, tile.block_t), cdiv(plan.embed_dim, tile.block_e)),
         tile,
-        call.states("x", "y")
+        plan.states("x", "y")
         | {
-            "squeeze_weight_ptr": call.operands.squeeze_weight, "squeeze_bias_ptr": call.operands.squeeze_bias,
-            "expand_weight_ptr": call.operands.expand_weight, "context_ptr": result.context,
-            "squeezed_ptr": result.squeezed, "z_ptr": result.z, "token": call.settings.token,
+            "squeeze_weight_ptr": plan.operands.squeeze_weight, "squeeze_bias_ptr": plan.operands.squeeze_bias,
+            "expand_weight_ptr": plan.operands.expand_weight, "context_ptr": result.context,
+            "squeezed_ptr": result.squeezed, "z_ptr": result.z, "token": plan.settings.token,
         },
         BLOCK_B=tile.block_t,
     )  # fmt: skip
 
 
-def backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) -> None:
+def backward_stages(plan: LaunchPlan, saved: ForwardResult, result: BackwardResult) -> None:
     """Add what fills `result`, all gradients: six launches; x and y are read at the chosen rows alone, dx written once.
 
     Four launches where dx and dy are not needed; one more where E H exceeds 2^18 and they are needed
     (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`).
     """
-    dz = call.states("dz")
-    rows = {"dz_ptr": dz["dz_ptr"], "dz_batch_stride": dz["dz_row_stride"], "token": call.settings.token}
-    tile = call.tiles.token
+    dz = plan.states("dz")
+    rows = {"dz_ptr": dz["dz_ptr"], "dz_batch_stride": dz["dz_row_stride"], "token": plan.settings.token}
+    tile = plan.tiles.token
     gate, context_gradient = torch.empty_like(saved.context), torch.empty_like(saved.context)
     squeezed_gradient, hidden_gradient = torch.empty_like(saved.squeezed), torch.empty_like(saved.hidden)
-    pooled_gradient = torch.empty_like(saved.pooled) if call.settings.needs_dx else None
-    call.add(
+    pooled_gradient = torch.empty_like(saved.pooled) if plan.settings.needs_dx else None
+    plan.add(
         token_reduce_kernel,
-        (cdiv(call.batch, tile.block_t), cdiv(call.squeeze_dim, tile.block_h)),
+        (cdiv(plan.batch, tile.block_t), cdiv(plan.squeeze_dim, tile.block_h)),
         tile,
-        call.states("x", "y")
+        plan.states("x", "y")
         | rows
         | {
-            "squeezed_ptr": saved.squeezed, "expand_weight_ptr": call.operands.expand_weight,
+            "squeezed_ptr": saved.squeezed, "expand_weight_ptr": plan.operands.expand_weight,
             "context_ptr": saved.context, "gate_ptr": gate,
             "context_gradient_ptr": context_gradient, "squeezed_gradient_ptr": squeezed_gradient,
         },
         BLOCK_B=tile.block_t,
     )  # fmt: skip
     add_context(
-        call,
-        Group(0, call.batch),
+        plan,
+        Group(0, plan.batch),
         {
             "pooled_ptr": context_gradient, "sums_ptr": None, "counts_ptr": None, "tiles_per_sequence": 0,
             "tokens_ptr": saved.tokens, "hidden_ptr": saved.hidden, "hidden_gradient_ptr": hidden_gradient,
@@ -105,43 +106,43 @@ def backward_stages(call: Call, saved: ForwardResult, result: BackwardResult) ->
         backward=True,
         pooled=True,
     )  # fmt: skip
-    if call.settings.needs_dx:
-        branch = call.empty(call.batch, call.kernel_size, call.embed_dim)
-        call.add(
+    if plan.settings.needs_dx:
+        branch = plan.empty(plan.batch, plan.kernel_size, plan.embed_dim)
+        plan.add(
             token_branch_kernel,
-            (cdiv(call.batch, tile.block_t), cdiv(call.embed_dim, tile.block_e), call.kernel_size),
+            (cdiv(plan.batch, tile.block_t), cdiv(plan.embed_dim, tile.block_e), plan.kernel_size),
             tile,
             {
-                "squeezed_gradient_ptr": squeezed_gradient, "squeeze_weight_ptr": call.operands.squeeze_weight,
-                "branch_ptr": branch, "batch": call.batch,
+                "squeezed_gradient_ptr": squeezed_gradient, "squeeze_weight_ptr": plan.operands.squeeze_weight,
+                "branch_ptr": branch, "batch": plan.batch,
             },
             BLOCK_B=tile.block_t,
         )  # fmt: skip
-        fill = call.tiles.sums
-        call.add(
+        fill = plan.tiles.sums
+        plan.add(
             token_inputs_kernel,
-            (len(call.slots(fill.block_t)), cdiv(call.embed_dim, fill.block_e)),
+            (len(plan.slots(fill.block_t)), cdiv(plan.embed_dim, fill.block_e)),
             fill,
-            call.states()
+            plan.states()
             | rows
             | {
                 "gate_ptr": gate, "branch_ptr": branch, "pooled_gradient_ptr": pooled_gradient,
                 "dx_ptr": result.dx, "dy_ptr": result.dy,
             },
         )  # fmt: skip
-    expand_parts = call.empty(1, call.squeeze_dim, call.embed_dim)
-    squeeze_parts = call.empty(1, call.kernel_size, call.squeeze_dim, call.embed_dim)
-    bias_parts = call.empty(1, call.squeeze_dim)
-    call.add(
+    expand_parts = plan.empty(1, plan.squeeze_dim, plan.embed_dim)
+    squeeze_parts = plan.empty(1, plan.kernel_size, plan.squeeze_dim, plan.embed_dim)
+    bias_parts = plan.empty(1, plan.squeeze_dim)
+    plan.add(
         token_parts_kernel,
-        (cdiv(call.embed_dim, tile.block_e), cdiv(call.squeeze_dim, tile.block_h), call.kernel_size),
+        (cdiv(plan.embed_dim, tile.block_e), cdiv(plan.squeeze_dim, tile.block_h), plan.kernel_size),
         tile,
-        call.states("x", "y")
+        plan.states("x", "y")
         | {
             "squeezed_ptr": saved.squeezed, "context_gradient_ptr": context_gradient,
             "squeezed_gradient_ptr": squeezed_gradient, "squeeze_parts_ptr": squeeze_parts,
-            "bias_parts_ptr": bias_parts, "expand_parts_ptr": expand_parts, "token": call.settings.token,
+            "bias_parts_ptr": bias_parts, "expand_parts_ptr": expand_parts, "token": plan.settings.token,
         },
         BLOCK_B=tile.block_t,
     )  # fmt: skip
-    add_weight_grads(call, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
+    add_weight_grads(plan, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)

@@ -12,13 +12,13 @@ from aif_cases import Case, exact, make_inputs, relative_errors, run
 
 from benchmarks.errors import LIMITS
 from dlfa_kernels import fused_aif, passes
-from dlfa_kernels.call import Settings
 from dlfa_kernels.device import l2_bytes
 from dlfa_kernels.groups import Group, sequence_groups
 from dlfa_kernels.launches import Launch
 from dlfa_kernels.operands import Inputs
 from dlfa_kernels.overrides import record_launches, using_l2_share, using_tiles
 from dlfa_kernels.parameters import AIFWeights, weight_shapes
+from dlfa_kernels.settings import Settings
 from dlfa_kernels.tiles import choose_tiles
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")

@@ -30,12 +30,12 @@ from torch import Tensor
 from benchmarks.errors import LIMITS
 from dlfa_kernels import FusedAIF, fused_aif, operands, passes
 from dlfa_kernels.backends import INTERPRETED
-from dlfa_kernels.call import Settings
 from dlfa_kernels.checks import MASK_DTYPES
 from dlfa_kernels.device import device_architecture
 from dlfa_kernels.operands import max_row_stride
 from dlfa_kernels.overrides import record_launches
 from dlfa_kernels.replays import Replay
+from dlfa_kernels.settings import Settings
 from dlfa_kernels.tiles import choose_tiles
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")

@@ -19,10 +19,10 @@ from triton.runtime.errors import OutOfResources
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from dlfa_kernels import FusedAIF, passes
-from dlfa_kernels.call import Settings
 from dlfa_kernels.launches import Launch, specialization_of
 from dlfa_kernels.operands import Inputs, max_row_stride
 from dlfa_kernels.overrides import overrides, record_launches, using_l2_share, using_tiles
+from dlfa_kernels.settings import Settings
 from dlfa_kernels.tiles import CAPS, choose_tiles
 
 MEMORY = torch.zeros(1024, dtype=torch.uint8)

@@ -15,10 +15,10 @@ from torch import Tensor
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
 from dlfa_kernels import launches, operands, passes, replays
-from dlfa_kernels.call import Settings
 from dlfa_kernels.launches import Launch
 from dlfa_kernels.overrides import record_launches, using_l2_share
 from dlfa_kernels.results import BackwardResult, ForwardResult
+from dlfa_kernels.settings import Settings
 
 Launched = tuple[str, tuple[int, ...], tuple[Any, ...]]  # kernel, grid, values in the kernel's order
 HALF = {"dtype": torch.bfloat16, "weight_dtype": torch.bfloat16}

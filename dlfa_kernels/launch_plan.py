@@ -1,4 +1,4 @@
-"""One call of a pass: its sizes and flags, its buffers, and its launches with their arguments."""
+"""The launches of one forward or backward pass, with their arguments, and what they share: sizes, tiles, flags."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .launches import Launch
 from .operands import Inputs, Operands
 from .overrides import overrides
 from .rounding import cdiv
+from .settings import Settings
 from .tiles import Tile, choose_tiles, tiles_for_batch, tiles_for_form, without_dx
 
 
@@ -55,17 +56,7 @@ def _variant(kernel: Any, tile: Tile, flags: Flags, constants: tuple[tuple[str, 
     return KernelVariant(arguments, {name: known[name] for name in kernel.arg_names if name.isupper()}, {})
 
 
-class Settings(NamedTuple):
-    """The arguments of a call that are no tensors."""
-
-    fuse: str
-    activation: str
-    product_dtype: torch.dtype  # of the operands of products over tokens
-    token: int | None = None  # the chosen one, in the token form
-    needs_dx: bool = True  # whether a backward pass makes the gradients of the states, beside the parameters'
-
-
-class Call:
+class LaunchPlan:
     """What all launches of a pass share (sizes, tiles, flags, the states' strides), and the launches themselves.
 
     Args:
