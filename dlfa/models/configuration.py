@@ -256,15 +256,15 @@ def _as_config(encoder_config: dict | PreTrainedConfig | None) -> PreTrainedConf
 
 
 def has_decoder(encoder_config: PreTrainedConfig) -> bool:
-    """Whether the family of an encoder has decoders too, one of which AutoModel would load beside it.
+    """Return whether the encoder's family also has decoders, in which case AutoModel would load a decoder too.
 
-    Asked of the family, as such an encoder's own configuration says that there is none.
+    The class of the configuration decides: the configuration of such an encoder itself says that it has no decoder.
     """
     return bool(encoder_config.is_encoder_decoder or getattr(type(encoder_config), "is_encoder_decoder", False))
 
 
 def check_family(encoder_config: PreTrainedConfig) -> None:
-    """Raise ValueError for a family with decoders of which transformers does not load the encoder alone, as of T5's."""
+    """Raise ValueError for a family with decoders, unless transformers can load its encoder alone, as for T5."""
     if not has_decoder(encoder_config):
         return
     # Here: transformers may be importing that module when this one is imported, to register its configuration.

@@ -176,7 +176,7 @@ class RunConfig:
 
     @property
     def task_object(self) -> Task:
-        """The task itself."""
+        """The `Task` that `task` names."""
         return get_task(self.task)
 
     @property
