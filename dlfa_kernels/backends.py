@@ -1,4 +1,4 @@
-"""Which implementation runs a call: the Triton kernels or the eager definition."""
+"""Choice of the implementation that runs a call: the Triton kernels or the eager definition."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ TAKES_CPU_TENSORS = INTERPRETED
 def resolve_backend(backend: str, last: Tensor) -> str:
     """Turn `backend` into "triton" or "eager" for states like `last`.
 
-    "auto" is DLFA_BACKEND where that is set; else Triton for float32, bfloat16 and float16 tensors on an AMD GPU, or an
-    NVIDIA one of compute capability 8.0 or more, when Triton can be imported, and eager for everything else.
+    "auto" means DLFA_BACKEND if it is set. Otherwise it is Triton if Triton can be imported and the tensors are
+    float32, bfloat16 or float16 on an AMD GPU or an NVIDIA one of compute capability 8.0 or more, and eager if not.
 
     Args:
-        backend: of `BACKENDS`.
-        last: the states, of which dtype and device count, not the shape.
+        backend: one of `BACKENDS`.
+        last: the states; only their dtype and device matter.
 
     Raises:
         ValueError: an unknown backend, here or in DLFA_BACKEND.
-        RuntimeError: "triton" where it cannot run: Triton missing, tensors on the CPU without TRITON_INTERPRET=1, or an
-            older GPU.
-        TypeError: "triton" for float64, which only the eager path accumulates.
+        RuntimeError: "triton" cannot run: Triton is missing, the tensors are on the CPU without TRITON_INTERPRET=1, or
+            the GPU is older.
+        TypeError: "triton" with float64, which only the eager path supports.
     """
     check_one_of("backend", backend, BACKENDS)
     asked = "backend='triton'"

@@ -1,4 +1,4 @@
-"""The parameters of AIF's global and local branches, shared by FusedAIF and by its control without a gate."""
+"""The parameters of AIF's global and local branch, shared by FusedAIF and its control without a gate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .rounding import cdiv
 
 
 def default_squeeze_dim(embed_dim: int, reduction: int) -> int:
-    """H = max(16, E // reduction), rounded up to a multiple of 16."""
+    """Return H = max(16, E // reduction), rounded up to a multiple of 16."""
     return cdiv(max(16, embed_dim // reduction), 16) * 16
 
 
@@ -28,11 +28,11 @@ _OWN_PARAMETERS = {"weight", "bias"}
 
 
 def weights_of(module: nn.Module) -> AIFWeights:
-    """The parameters of the four layers of a module, in the order of `fused_aif`.
+    """Return the parameters of a module's four layers, in the order of `fused_aif`.
 
     Raises:
-        TypeError: another module stands in place of one of the layers, whose forward would never be called, or a
-            layer's weight is made of other parameters by a hook, which would not run.
+        TypeError: a layer was replaced by another module, whose forward would never be called, or a hook, which would
+            not run, computes a layer's weight from other parameters.
     """
     weights: list[Tensor] = []
     for name in _LAYERS:
@@ -85,13 +85,13 @@ class _GlobalExpand(nn.Linear):
 
 
 class AIFBranches(nn.Module):
-    """The parameters of the global and the local branch, initialised; a subclass says what is made of them.
+    """The initialised parameters of the global and the local branch; subclasses define the computation.
 
     Args:
-        embed_dim, reduction, squeeze_dim, kernel_size, activation, gate_bias, device, dtype: as of `FusedAIF`.
+        embed_dim, reduction, squeeze_dim, kernel_size, activation, gate_bias, device, dtype: see `FusedAIF`.
 
     Raises:
-        TypeError, ValueError: an argument out of its set, named in the message.
+        TypeError, ValueError: an argument has an invalid type or value; the message names it.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class AIFBranches(nn.Module):
         self.global_expand = _GlobalExpand(self.squeeze_dim, embed_dim, float(gate_bias), device, dtype)
 
     def reset_parameters(self) -> None:
-        """Initialise as torch's layers do, with b_le = 0 and b_ge = gate_bias."""
+        """Initialise the layers as torch does, but with b_le = 0 and b_ge = gate_bias."""
         for layer in (self.local_squeeze, self.local_expand, self.global_squeeze, self.global_expand):
             layer.reset_parameters()
 
@@ -135,12 +135,12 @@ class AIFBranches(nn.Module):
         """The eight parameters in the order of `fused_aif`.
 
         Raises:
-            TypeError: as `weights_of`.
+            TypeError: see `weights_of`.
         """
         return weights_of(self)
 
     def extra_repr(self) -> str:
-        """The settings, for printing."""
+        """Return the settings, for printing."""
         return (
             f"embed_dim={self.embed_dim}, squeeze_dim={self.squeeze_dim}, kernel_size={self.kernel_size}, "
             f"activation={self.activation!r}"

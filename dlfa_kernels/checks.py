@@ -1,4 +1,4 @@
-"""The one check of AIF's arguments, for all three input forms; everything behind it may assume good input."""
+"""Checks of AIF's arguments, for all three input forms; the code after them may assume valid input."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def check_positive_int(name: str, value: object) -> None:
 
 
 def check_finite(name: str, value: object) -> None:
-    """Raise TypeError or ValueError unless `value` is a number that is neither infinite nor NaN."""
+    """Raise TypeError or ValueError unless `value` is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number, got {value!r}")
     if not math.isfinite(value):
@@ -82,7 +82,7 @@ def _check_states(last: Tensor, lower: Tensor | None, packed: bool) -> None:
 
 
 def check_lower(name: str, lower: Tensor, last: Tensor) -> None:
-    """Raise TypeError or ValueError unless `lower` is a tensor of the shape, dtype and device of `last`."""
+    """Raise TypeError or ValueError unless `lower` is a tensor with the shape, dtype and device of `last`."""
     check_tensor(name, lower)
     if lower.shape != last.shape:
         raise ValueError(f"{name} must have the shape of last, {_shape(last)}, got {_shape(lower)}")
@@ -142,9 +142,9 @@ def check_mask(name: str, mask: Tensor, shape: torch.Size, device: torch.device)
 
 
 def values_can_be_read(tensor: Tensor) -> bool:
-    """Whether to check the values of `tensor`: on the CPU, or on a GPU under DLFA_VALIDATE=1.
+    """Return whether to check the values of `tensor`: yes on the CPU, on a GPU only under DLFA_VALIDATE=1.
 
-    On a GPU reading is a host sync; the meta device and tracers have no values to read.
+    Reading values on a GPU is a host sync. Tensors on the meta device and under tracing have no values.
     """
     if torch.compiler.is_compiling() or _is_fake(tensor) or tensor.device.type == "meta":
         return False
@@ -206,11 +206,11 @@ def check_inputs(
     fuse: str,
     activation: str,
 ) -> None:
-    """Check every argument of `fused_aif`, whose docstring has their shapes, before any work.
+    """Check every argument of `fused_aif` before any work; its docstring lists the shapes.
 
     Raises:
-        TypeError: an argument that is no tensor, or of a dtype that does not fit.
-        ValueError: a shape, device, value or combination that does not fit; the message names the argument.
+        TypeError: an argument is not a tensor or has an invalid dtype.
+        ValueError: an argument has an invalid shape, device or value, or does not fit the others; the message names it.
     """
     check_one_of("fuse", fuse, FUSE_MODES)
     check_one_of("activation", activation, ACTIVATIONS)

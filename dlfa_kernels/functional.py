@@ -1,4 +1,4 @@
-"""AIF as a function: check, choose the backend, run."""
+"""AIF as a function: check the arguments, choose the backend, run it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TRITON_AVAILABLE:
 
 
 def product_dtype_of(last: Tensor) -> torch.dtype:
-    """The dtype in which the kernels take products over tokens of the states `last`: autocast's for float32 ones.
+    """Return the dtype in which the kernels compute matrix products over tokens of the states `last`.
 
-    It is the states' own without autocast, and for states of 16 bits.
+    It is autocast's dtype for float32 states under autocast, and the dtype of the states otherwise.
 
-    This is what AIF of torch's own layers does: they multiply in autocast's dtype, and what is added and gated element
-    by element stays float32, as the layer norm of an encoder's last layer hands it over. To cast the states would move
-    more bytes than it saves, and leave copies to keep for the backward.
+    AIF made of torch's own layers does the same: matrix products use autocast's dtype, and element-wise sums and gates
+    stay in float32, the dtype that the layer norm of an encoder's last layer returns. Casting the states would move
+    more bytes than it saves, and the backward would have to keep the copies.
     """
     if last.dtype != torch.float32:
         return last.dtype
@@ -49,13 +49,13 @@ def fused_aif(
     activation: str = "relu",
     backend: str = "auto",
 ) -> Tensor:
-    """Fuse two layers of an encoder with AIF; `aif_reference` states the equations.
+    """Fuse two layers of an encoder with AIF; see `aif_reference` for the equations.
 
     Args:
         last: x, (B, T, E), or (N, E) with `cu_seqlens`; float32, bfloat16 or float16 (float64: eager only).
-        lower: y, of the shape and dtype of `last`; or None.
+        lower: y, same shape and dtype as `last`; or None.
         local_squeeze_weight: (H, E, k). All eight parameters are float32 or have the dtype of `last`; under autocast
-            they may be bfloat16 or float16 too.
+            they may also be bfloat16 or float16.
         local_squeeze_bias: (H,).
         local_expand_weight: (E, H, 1).
         local_expand_bias: (E,).
@@ -63,25 +63,26 @@ def fused_aif(
         global_squeeze_bias: (H,).
         global_expand_weight: (E, H).
         global_expand_bias: (E,).
-        mask: (B, T), bool or integer 0/1, true at real tokens; None means all real.
-        cu_seqlens: (B+1,) int32, sequence starts of the packed form, 0 first and N last; sequences may be empty. On a
-            GPU the values are checked with DLFA_VALIDATE=1 alone: rows behind the last sequence belong to none, so the
-            kernels leave z and the gradients of the states unwritten there, and the eager path indexes out of range.
-            Give the rows of a buffer that is padded to a fixed N, as for CUDA graphs, a sequence of their own: its end
-            is then N. A compiled call checks them by an assertion: RuntimeError; on a GPU a device-side
-            assertion, after which the process cannot use it.
-        token: return only the fused state of this token of each sequence; zeros where it is padding or absent.
+        mask: (B, T), bool or integer 0/1, true at real tokens; None means that all tokens are real.
+        cu_seqlens: (B+1,) int32, the sequence starts of packed input; the first is 0, the last N. Sequences may be
+            empty. Values are checked on the CPU, and on a GPU only under DLFA_VALIDATE=1. A compiled call checks them
+            under the same conditions, but by an assertion: RuntimeError on the CPU, a device-side assertion on a GPU,
+            after which the process cannot use the GPU. Unchecked rows after the last sequence belong to no sequence:
+            the kernels do not write z and the gradients of the states there, and the eager path indexes out of range.
+            If a buffer is padded to a fixed N, as for CUDA graphs, make the padding a sequence of its own that ends
+            at N.
+        token: return only the fused state of this token of each sequence; zeros if it is padding or absent.
         fuse: "gate" or "select"; "select" needs `lower`.
         activation: "relu", "gelu" (erf) or "silu".
-        backend: "auto", "triton" or "eager".
+        backend: "auto", "triton" or "eager"; see `backends.resolve_backend`.
 
     Returns:
-        z in the shape and dtype of `last`, or (B, E) with `token`. Under autocast too; float32 states are then
-        multiplied in its dtype by the kernels, and in float32 by the eager path and with `token`.
+        z in the shape and dtype of `last`, or (B, E) with `token`, under autocast too. For float32 states under
+        autocast, the kernels multiply in autocast's dtype, the eager path and `token` in float32.
 
     Raises:
-        ValueError, TypeError: an argument that does not fit, see `checks.check_inputs`.
-        RuntimeError: backend="triton" where it cannot run.
+        ValueError, TypeError: an invalid argument; see `checks.check_inputs`.
+        RuntimeError: backend="triton" cannot run here.
     """
     weights = AIFWeights(
         local_squeeze_weight, local_squeeze_bias, local_expand_weight, local_expand_bias,

@@ -1,4 +1,4 @@
-"""AIF as a module that drops into any model."""
+"""AIF as a module for any model."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from .reference import aif_terms
 
 
 class FusedAIF(AIFBranches):
-    """Attention information fusion of an encoder's last and one lower layer; `aif_reference` states the equations.
+    """Attention information fusion of an encoder's last layer with a lower one; see `aif_reference` for the equations.
 
-    The parameters have the shapes of torch's own layers (`local_squeeze` and `local_expand` of Conv1d, `global_squeeze`
-    and `global_expand` of Linear), so a checkpoint can be read by plain PyTorch. These layers hold parameters and are
-    never called: their forward hooks do not run, so nothing that works by hooks or by a layer in their place (pruning,
-    offloading, LoRA, quantization) can be put on them, though on the whole module; torch.nn.utils.parametrize works.
+    The parameters have the shapes of torch's own layers: `local_squeeze` and `local_expand` of Conv1d, `global_squeeze`
+    and `global_expand` of Linear. Plain PyTorch can therefore read a checkpoint. These layers only hold parameters and
+    are never called, so their forward hooks do not run. Methods that use hooks or replace layers (pruning, offloading,
+    LoRA, quantization) must be applied to the whole module, not to these layers. torch.nn.utils.parametrize works.
 
     Args:
-        embed_dim: E, channels of the hidden states.
-        reduction: the squeeze width is max(16, E // reduction), rounded up to a multiple of 16.
-        squeeze_dim: H itself, in place of `reduction`.
-        kernel_size: k, the odd width in tokens of the local squeeze convolution.
+        embed_dim: E, the number of channels of the hidden states.
+        reduction: sets the squeeze width H to max(16, E // reduction), rounded up to a multiple of 16.
+        squeeze_dim: H itself, instead of `reduction`.
+        kernel_size: k, the width of the local squeeze convolution in tokens; odd.
         fuse: "gate" (z = m w) or "select" (z = m x + (1 - m) y, needs `lower`).
         activation: "relu", "gelu" (erf) or "silu".
-        gate_bias: initial value of the global expand bias; sigmoid(gate_bias) is roughly the gate at the start.
-        backend: "auto" (Triton on a GPU, else eager; DLFA_BACKEND overrides it), "triton" or "eager".
-        device: of the parameters.
-        dtype: of the parameters; float32 parameters serve bfloat16 and float16 states too.
+        gate_bias: initial value of the global expand bias; the initial gate is roughly sigmoid(gate_bias).
+        backend: "auto", "triton" or "eager". "auto" is Triton on an AMD GPU or an NVIDIA one of compute capability 8.0
+            or more, and eager elsewhere and for float64; DLFA_BACKEND overrides it.
+        device: device of the parameters.
+        dtype: dtype of the parameters; float32 parameters also work with bfloat16 and float16 states.
 
     Raises:
-        TypeError, ValueError: an argument out of its set, named in the message.
+        TypeError, ValueError: an argument has an invalid type or value; the message names it.
     """
 
     def __init__(
@@ -77,17 +78,18 @@ class FusedAIF(AIFBranches):
 
         Args:
             last: x, (B, T, E), or (N, E) with `cu_seqlens`; float32, bfloat16, float16 or float64.
-            lower: y, of the shape and dtype of `last`; or None.
+            lower: y, same shape and dtype as `last`; or None.
             mask: (B, T), bool or integer 0/1, true at real tokens.
-            cu_seqlens: (B+1,) int32, sequence starts of the packed form, 0 first, N last. Checked on the CPU; on a GPU
-                only under DLFA_VALIDATE=1. If it ends before N there, see `fused_aif`.
-            token: return only this token's fused state of each sequence.
+            cu_seqlens: (B+1,) int32, the sequence starts of packed input; the first is 0, the last N. Values are
+                checked on the CPU, and on a GPU only under DLFA_VALIDATE=1. See `fused_aif` for input that ends before
+                N and for compiled calls.
+            token: return only the fused state of this token of each sequence.
 
         Returns:
             z in the shape and dtype of `last`, or (B, E) with `token`.
 
         Raises:
-            ValueError, TypeError, RuntimeError: as `fused_aif`.
+            ValueError, TypeError, RuntimeError: see `fused_aif`.
         """
         return fused_aif(
             last, lower, *self.weights, mask,
@@ -103,16 +105,16 @@ class FusedAIF(AIFBranches):
         cu_seqlens: Tensor | None = None,
         token: int | None = None,
     ) -> Tensor:
-        """The gate m in (0, 1), zero at padding; for analysis, always by the eager path.
+        """Return the gate m in (0, 1), zero at padding. For analysis; always computed by the eager path.
 
         Args:
-            last, lower, mask, cu_seqlens, token: as of `forward`.
+            last, lower, mask, cu_seqlens, token: see `forward`.
 
         Returns:
             m in the shape and dtype of `last`, or (B, E) with `token`.
 
         Raises:
-            ValueError, TypeError: as `forward`.
+            ValueError, TypeError: see `forward`.
         """
         weights = self.weights
         check_inputs(last, lower, weights, mask, cu_seqlens, token, self.fuse, self.activation)
@@ -120,5 +122,5 @@ class FusedAIF(AIFBranches):
         return terms.shaped(torch.sigmoid(terms.logits))
 
     def extra_repr(self) -> str:
-        """The settings, for printing."""
+        """Return the settings, for printing."""
         return f"{super().extra_repr()}, fuse={self.fuse!r}, backend={self.backend!r}"

@@ -1,4 +1,4 @@
-"""The eight parameters of AIF as the functions take them: names, order and shapes."""
+"""Names, order and shapes of AIF's eight parameters, as the functions take them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class AIFWeights(NamedTuple):
-    """The eight tensors of AIF in the order of every signature; H is the squeeze width, k the kernel size."""
+    """AIF's eight parameters in the order of every signature; H is the squeeze width, k the kernel size."""
 
     local_squeeze_weight: Tensor  # (H, E, k)
     local_squeeze_bias: Tensor  # (H,)
@@ -21,6 +21,6 @@ class AIFWeights(NamedTuple):
 
 
 def weight_shapes(embed_dim: int, squeeze_dim: int, kernel_size: int) -> tuple[tuple[int, ...], ...]:
-    """The shapes of `AIFWeights` for given E, H and k, in its order."""
+    """Return the shapes of `AIFWeights` in its order, for given E, H and k."""
     e, h = embed_dim, squeeze_dim
     return (h, e, kernel_size), (h,), (e, h, 1), (e,), (h, e), (h,), (e, h), (e,)

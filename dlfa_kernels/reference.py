@@ -1,10 +1,11 @@
 """The definition of AIF (attention information fusion) in plain differentiable torch.
 
-Every other implementation in this package is tested against `aif_reference`; nothing else in it restates the
-mathematics. Structure: SENet's squeeze and expand with a global and a local branch, as in MS-CAM (arXiv 2009.14082),
-applied to two layers of one encoder (arXiv 2205.08497).
+Every other implementation in this package is tested against `aif_reference`; the mathematics are stated only here. AIF
+applies SENet's squeeze and expand, with a global and a local branch as in MS-CAM (arXiv 2009.14082), to two layers of
+one encoder (arXiv 2205.08497).
 
-The padded, packed and `token=` forms are one form here: rows of E channels, each owned by a sequence and real or not.
+Padded, packed and `token=` input have one form here: rows of E channels. Each row belongs to a sequence and is real or
+padding.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _PHI: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "
 
 
 class Terms(NamedTuple):
-    """What z is made of, at the rows that are asked for: each (rows asked for, E), in the dtype of accumulation."""
+    """The tensors that z is computed from, at the requested rows: (rows, E) each, in the dtype of accumulation."""
 
     x: Tensor | None  # of "select" alone, as y
     y: Tensor | None
@@ -35,7 +36,7 @@ class Terms(NamedTuple):
     dtype: torch.dtype  # of z
 
     def shaped(self, values: Tensor) -> Tensor:
-        """`values` (rows asked for, E) in the shape and dtype of z; 0 at rows that are not wanted."""
+        """Return `values` (requested rows, E) in the shape and dtype of z, with 0 at rows that are not wanted."""
         # reshaped before and not after: FSDP2's hooks are lost on a view that is changed in place
         wanted = self.wanted.reshape(*self.shape[:-1], 1)
         return torch.where(wanted, values.reshape(self.shape), 0).to(self.dtype)
@@ -51,7 +52,7 @@ def aif_terms(
     fuse: str,
     activation: str,
 ) -> Terms:
-    """What AIF makes up to the gate; arguments as in `aif_reference`, already checked."""
+    """Compute AIF up to the gate; arguments as in `aif_reference`, already checked."""
     with without_autocast(last.device.type):
         dtype = torch.promote_types(last.dtype, torch.float32)
         device, embed_dim, phi = last.device, last.shape[-1], _PHI[activation]
@@ -136,7 +137,7 @@ def aif_output(
     fuse: str,
     activation: str,
 ) -> Tensor:
-    """z in the dtype of `last`: (B, T, E), packed (N, E), or with `token` (B, E).
+    """Return z in the dtype of `last`: (B, T, E), packed (N, E), or (B, E) with `token`.
 
     Arguments as in `aif_reference`, already checked.
     """
@@ -163,9 +164,9 @@ def aif_reference(
     fuse: str = "gate",
     activation: str = "relu",
 ) -> Tensor:
-    """Fuse two layers of an encoder; the definition, in differentiable torch, on any device and in float64 too.
+    """Fuse two layers of an encoder: the definition of AIF in differentiable torch, on any device, in float64 too.
 
-    With w = x + y (w = x without y), V_b the real tokens of sequence b, phi the activation:
+    Let w = x + y (w = x without y), V_b the real tokens of sequence b, and phi the activation:
 
         p_b  = mean of w_bt over t in V_b
         g_b  = W_ge phi(W_gs p_b + b_gs) + b_ge
@@ -178,8 +179,8 @@ def aif_reference(
 
     Args:
         last: x, the last layer's states, (B, T, E), or (N, E) with `cu_seqlens`; float32, bfloat16, float16 or float64.
-            Accumulation is float64 for float64, else float32.
-        lower: y, a lower layer's states, of the shape and dtype of `last`; or None.
+            Accumulation is in float64 for float64 states, else in float32.
+        lower: y, a lower layer's states, same shape and dtype as `last`; or None.
         local_squeeze_weight: W_ls (H, E, k).
         local_squeeze_bias: b_ls (H,).
         local_expand_weight: W_le (E, H, 1).
@@ -188,9 +189,9 @@ def aif_reference(
         global_squeeze_bias: b_gs (H,).
         global_expand_weight: W_ge (E, H).
         global_expand_bias: b_ge (E,).
-        mask: (B, T), bool or integer 0/1, true at real tokens; None means all real.
-        cu_seqlens: (B+1,) int32, the packed form's sequence starts; sequences may be empty.
-        token: return only the fused state of this token of each sequence; zeros where it is padding or absent.
+        mask: (B, T), bool or integer 0/1, true at real tokens; None means that all tokens are real.
+        cu_seqlens: (B+1,) int32, the sequence starts of packed input; sequences may be empty.
+        token: return only the fused state of this token of each sequence; zeros if it is padding or absent.
         fuse: "gate" or "select"; "select" needs `lower`.
         activation: "relu", "gelu" (erf) or "silu".
 
@@ -198,7 +199,7 @@ def aif_reference(
         z in the shape and dtype of `last`, or (B, E) with `token`.
 
     Raises:
-        ValueError, TypeError: as `fused_aif`, which checks the same arguments.
+        ValueError, TypeError: see `fused_aif`, which checks the same arguments.
     """
     weights = AIFWeights(
         local_squeeze_weight, local_squeeze_bias, local_expand_weight, local_expand_bias,

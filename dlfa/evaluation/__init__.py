@@ -1,4 +1,4 @@
-"""Evaluation: scores and predictions of a model, or of several together, by language.
+"""Evaluation: scores and predictions per language, of one model or an ensemble.
 
 saved_runs -> evaluation_data -> evaluate -> results.json, prediction files, tables and charts.
 """

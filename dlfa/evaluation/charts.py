@@ -1,4 +1,4 @@
-"""The bar chart of a run's results, and the line that says what was run."""
+"""The bar chart of a run's results, and a one-line title of the run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ BAR, SOURCE_BAR, ALL_LINE, ZERO_SHOT_LINE = "#4878a8", "#b0b8c0", "#30343a", "#c
 
 
 def bar_chart(results: Mapping[str, Any], path: Path) -> None:
-    """Draw the metric of record by language, with its averages as lines, to the PNG `path`.
+    """Draw the main metric per language, with its averages as lines, to the PNG file `path`.
 
     Args:
-        results: as `dlfa.evaluation.results.summary` makes them.
-        path: replaced as a whole.
+        results: the output of `dlfa.evaluation.results.summary`.
+        path: the file; it is replaced atomically.
 
     Raises:
-        ValueError: results without a language.
+        ValueError: the results have no language.
     """
     from matplotlib.patches import Patch
     from matplotlib.patheffects import withStroke
@@ -55,7 +55,7 @@ def bar_chart(results: Mapping[str, Any], path: Path) -> None:
 
 
 def title(results: Mapping[str, Any]) -> str:
-    """What was run, in one line."""
+    """Return the task, model and fusion in one line."""
     parts = [results["task"], results["model"]]  # an ensemble of several models has no one name
     if "ensemble" in results:
         parts.append(f"ensemble of {len(results['ensemble']['runs'])} runs")

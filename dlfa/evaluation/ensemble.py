@@ -1,4 +1,4 @@
-"""Ensembles: several saved runs decide together, by the mean of their probabilities or by vote, and score as a run."""
+"""Ensembles: several saved runs predict together, by mean probability or by vote, and are scored like one run."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ _OF_A_MODEL = ("model", "fusion", "fusion_layer", "fuse", "label_subword", "clas
 
 @dataclasses.dataclass(frozen=True)
 class EnsembleConfig:
-    """What an ensemble is made of.
+    """The configuration of an ensemble.
 
     Args:
-        runs: output directories of `dlfa train`, at least two, of one task.
-        output_dir: where results and predictions are written; holds no run, and no files of their names but an
-            ensemble's; whatever else lies there stays.
-        data_dir: data in XTREME's layout; None takes the first run's own.
-        languages: to test on; None takes those that all runs were tested on, or where there are none such all that
+        runs: at least two output directories of `dlfa train`, all of one task.
+        output_dir: directory for results and predictions. It must not hold a run, nor files of the same names except
+            an ensemble's. Other files there are kept.
+        data_dir: data in XTREME's layout; None uses the first run's.
+        languages: languages to test on; None uses those that all runs were tested on, or if there are none, all that
             have data.
-        vote: each run has one vote for each decision (a word's tag, a text's label, a question's answer), ties going
-            to the candidate that the runs' mean probability prefers; else that mean decides alone.
+        vote: let each run vote once per decision (a word's tag, a text's label, a question's answer); the mean
+            probability breaks ties. Otherwise the mean probability alone decides.
         split: "test" or "dev".
-        max_eval_examples: a fixed random subset of each language; 0 takes all, None as many as the first run.
-        batch_size: sequences a batch.
+        max_eval_examples: size of a fixed random subset of each language; 0 uses all, None the first run's size.
+        batch_size: sequences per batch.
 
     Raises:
-        ValueError: too few runs, one twice, or a value out of its range.
+        ValueError: too few runs, a run given twice, or a value out of range.
     """
 
     runs: tuple[Path, ...]
@@ -76,18 +76,18 @@ def run_ensemble(
 ) -> dict[str, Any]:
     """Evaluate an ensemble and write results.json, predictions and the chart to its `output_dir`.
 
-    The models are loaded one after the other; one alone is in memory.
+    Only one model at a time is in memory.
 
     Args:
         config: the ensemble.
-        overwrite: replace what an ensemble left in `output_dir`.
-        on_run: called after each run that has been evaluated.
+        overwrite: replace the results of an ensemble in `output_dir`.
+        on_run: called after the evaluation of each run.
 
     Returns:
-        The content of results.json: as a run's, with `ensemble` in place of what tells of one model's training.
+        The content of results.json: like a run's, with `ensemble` instead of the fields about training.
 
     Raises:
-        ValueError: bad input, or an `output_dir` that another process works in; raised before any model runs.
+        ValueError: invalid input, or another process uses `output_dir`; raised before any model runs.
         FloatingPointError: a run's scores are NaN or infinite.
     """
     check_alone("an ensemble is evaluated by one process")
@@ -165,15 +165,15 @@ def _member(
 
 
 def together(several: Sequence[Sequence[Any]], vote: bool) -> list[Any]:
-    """The scores of an ensemble from those of its members.
+    """Combine the scores of an ensemble's members.
 
     Args:
-        several: of each member the scores of every example, as `dlfa.evaluation.evaluate.example_scores` gives them.
-        vote: count each member's first choice; else average the probabilities.
+        several: for each member, the output of `dlfa.evaluation.evaluate.example_scores`.
+        vote: count each member's first choice instead of averaging the probabilities.
 
     Returns:
-        One entry an example, from which the task decides as from one model's: log of the mean probabilities, or the
-        numbers of votes plus half the mean probability, which settles ties and nothing else.
+        One entry per example, from which the task decides as from one model's scores: log mean probabilities, or with
+        `vote` the number of votes plus half the mean probability, which only breaks ties.
     """
     return [_example_together(members, vote) for members in zip(*several, strict=True)]
 

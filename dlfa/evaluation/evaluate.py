@@ -1,4 +1,4 @@
-"""Evaluation: scores and predictions by example, metrics by language."""
+"""Evaluation: scores and predictions per example, metrics per language."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LanguageEvaluation:
-    """One language: its metrics, and for each example, in the order of the data, its scores and its prediction."""
+    """The metrics of one language, and the scores and predictions of its examples in the order of the data."""
 
     metrics: dict[str, float]
     examples: list[Example]
@@ -43,23 +43,23 @@ def example_scores(
     batch_size: int = EVAL_BATCH_SIZE,
     autocast: torch.dtype | None = None,
 ) -> list[Any]:
-    """Run `model` over `examples` without gradients, in batches of like length, and return each example's scores.
+    """Run `model` on `examples` without gradients, in batches of similar length, and return each example's scores.
 
-    With several processes (torchrun, accelerate launch) each runs its share and all return the whole.
+    With several processes (torchrun, accelerate launch), each runs its share and all return the full result.
 
     Args:
-        model: with the head for the task; its mode (train or eval) is restored.
-        inputs: of the task, as the model was trained with: makes features, which it keeps over several calls, and
-            batches of them, for a `StatesHead` of cached states.
-        examples: to be scored; those longer than `inputs` allows are split or cut as the task says.
-        batch_size: sequences a batch.
-        autocast: bfloat16 or float16 to run in; None runs in the model's dtype.
+        model: a model with the head for the task; its mode (train or eval) is restored.
+        inputs: the inputs that the model was trained with. They make features, which are cached between calls, and
+            batches of them; for a `StatesHead`, batches of cached states.
+        examples: the examples to score. The task splits or truncates those that are too long.
+        batch_size: sequences per batch.
+        autocast: bfloat16 or float16 for autocast; None runs in the model's dtype.
 
     Returns:
-        One entry an example: (words, labels) or (labels,) float32 log probabilities, or the best spans of an answer.
+        One entry per example: (words, labels) or (labels,) float32 log probabilities, or the best answer spans.
 
     Raises:
-        FloatingPointError: scores by which nothing can be decided, such as NaN; raised on every process.
+        FloatingPointError: scores that allow no decision, such as NaN; raised on every process.
     """
     task = inputs.task
     features = inputs.features(examples, training=False)
@@ -110,14 +110,14 @@ def evaluate(
 
     Args:
         data: labelled examples by language.
-        progress: show a bar on standard error, on the main process alone.
-        model, inputs, batch_size, autocast: as `example_scores`.
+        progress: show a bar on standard error, on the main process only.
+        model, inputs, batch_size, autocast: see `example_scores`.
 
     Returns:
-        By language, in the order of `data`: metrics, and the scores and predictions of every example.
+        By language, in the order of `data`: the metrics, and the scores and predictions of every example.
 
     Raises:
-        FloatingPointError: as `example_scores` and `score_language`.
+        FloatingPointError: see `example_scores` and `score_language`.
     """
     results = {}
     with Progress(console=Console(stderr=True), disable=not (progress and process_state().is_main_process)) as bar:
@@ -131,10 +131,10 @@ def evaluate(
 
 
 def score_language(task: Task, language: str, examples: list[Example], scores: list[Any]) -> LanguageEvaluation:
-    """Turn one language's scores into predictions and metrics.
+    """Compute predictions and metrics from one language's scores.
 
     Raises:
-        FloatingPointError: a metric came out as NaN or infinite.
+        FloatingPointError: a metric is NaN or infinite.
     """
     predictions = task.decide(examples, scores)
     metrics = {name: float(value) for name, value in task.score(examples, predictions, language).items()}
@@ -145,7 +145,7 @@ def score_language(task: Task, language: str, examples: list[Example], scores: l
 
 
 def model_for(task: Task) -> type[PreTrainedModel]:
-    """The DLFA model class with the head for `task`."""
+    """Return the DLFA model class with the head for `task`."""
     import dlfa
 
     return getattr(dlfa, task.model_class)

@@ -1,4 +1,4 @@
-"""The data that saved runs are evaluated on: what is asked for, else what the runs themselves were evaluated on."""
+"""The data that saved runs are evaluated on: by default, the data that the runs themselves were evaluated on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..tasks.loading import choose_languages, read_languages
 
 
 def data_dir_of(runs: Sequence[RunConfig], given: Path | None) -> Path | None:
-    """Where data are read: the folder that was given, else that of the first run; None for the Hub.
+    """Return the data folder: `given`, else the first run's; None for the Hub.
 
     Raises:
-        ValueError: the run's folder is not there.
+        ValueError: the run's folder does not exist.
     """
     if given is not None or not runs or runs[0].data_dir is None:
         return given
@@ -27,7 +27,7 @@ def data_dir_of(runs: Sequence[RunConfig], given: Path | None) -> Path | None:
 
 
 def examples_of_each(runs: Sequence[RunConfig], given: int | None) -> int | None:
-    """How many examples of a language are evaluated, None for all: as given (0 for all), else as by the first run."""
+    """Return the number of examples per language: `given` (0 for all), else the first run's; None means all."""
     if given is None and runs:
         given = runs[0].max_eval_examples
     return given or None
@@ -42,16 +42,16 @@ def evaluation_data(
     split: str,
     max_eval_examples: int | None,
 ) -> dict[str, list[Example]]:
-    """Read what runs of one task are evaluated on.
+    """Read the data that runs of one task are evaluated on.
 
     Args:
-        task: of the runs.
-        runs: their configurations, as far as they are known.
-        data_dir: data in XTREME's layout; None takes the first run's own.
-        languages: None takes those that all runs were tested on, or where there are none such all that have data; of
-            the development data the training language alone.
+        task: the task of the runs.
+        runs: their configurations, as far as known.
+        data_dir: data in XTREME's layout; None uses the first run's.
+        languages: None uses those that all runs were tested on, or if there are none, all that have data; for
+            development data, only the training language.
         split: "test" or "dev".
-        max_eval_examples: a fixed random subset of each language; 0 takes all, None as many as the first run.
+        max_eval_examples: size of a fixed random subset of each language; 0 uses all, None the first run's size.
 
     Returns:
         Examples by language.

@@ -1,4 +1,4 @@
-"""Prediction for new text, with a saved model."""
+"""Prediction for new text with a saved model."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ FORMATS = ("auto", "text", "tokens")
 
 
 def read_input(task: Task, path: Path, input_format: str = "auto") -> list[Example]:
-    """Read what is to be predicted.
+    """Read the input of a prediction.
 
     Args:
-        task: tagging reads text, one sentence a line with words between spaces, or one token a line with a blank line
-            after each sentence, where further columns are ignored. Classification reads the task's columns, with or
+        task: tagging reads text (one sentence per line, words separated by spaces) or tokens (one per line, a blank
+            line after each sentence, further columns ignored). Classification reads the task's columns, with or
             without a label. Question answering reads SQuAD's JSON, with or without answers.
-        path: UTF-8.
-        input_format: for tagging: "text", "tokens", or "auto", which takes a file for tokens where each line holds a
-            tab or is a single word, and there are tabs or blank lines between.
+        path: a UTF-8 file.
+        input_format: for tagging: "text", "tokens" or "auto". "auto" means tokens if every line contains a tab or is a
+            single word, and the file contains tabs or has blank lines between others.
 
     Raises:
-        DataError: file and line of whatever cannot be read; a file without an example, or one that is neither text nor
-            tokens under "auto".
+        DataError: a line cannot be read (the message has file and line), the file has no example, or with "auto" it is
+            neither text nor tokens.
         ValueError: an unknown format.
     """
     if input_format not in FORMATS:
@@ -90,11 +90,11 @@ def _told_format(path: Path, lines: Sequence[tuple[int, str]]) -> str:
 
 
 def predict(run: SavedRun, examples: Sequence[Example], batch_size: int = EVAL_BATCH_SIZE) -> str:
-    """Predict and lay out.
+    """Predict and return the output text.
 
     Returns:
-        Tagging: `token<TAB>tag` lines with a blank line after each sentence. Classification: the input's columns with
-        the label behind. Question answering: a JSON object of answers by question id.
+        Tagging: `token<TAB>tag` lines with a blank line after each sentence. Classification: the input's columns
+        followed by the label. Question answering: a JSON object of answers by question id.
     """
     task = run.task
     predictions = task.decide(examples, run.scores(examples, batch_size))

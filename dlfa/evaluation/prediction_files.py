@@ -1,4 +1,4 @@
-"""Prediction files: test-XX (or dev-XX), one a language, in the format of XTREME's scorer, written and read again."""
+"""Writing and reading prediction files: test-XX (or dev-XX), one per language, in the format of XTREME's scorer."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 def prediction_name(task: Task, language: str, split: str = "test") -> str:
-    """The name of a language's prediction file."""
+    """Return the name of a language's prediction file."""
     return f"{split}-{language}{task.prediction_suffix}"
 
 
 def write_predictions(
     path: Path, task: Task, evaluations: Mapping[str, LanguageEvaluation], split: str = "test"
 ) -> None:
-    """Write test-XX (or dev-XX) files below `path`, one a language, in the format of XTREME's scorer."""
+    """Write test-XX (or dev-XX) files below `path`, one per language, in the format of XTREME's scorer."""
     for language, result in evaluations.items():
         text = task.prediction_text(result.examples, result.predictions)
         atomic.write_text(path / prediction_name(task, language, split), text)
 
 
 def read_predictions(task: Task, path: Path, examples: Sequence[Example]) -> list[Any]:
-    """Read a prediction file as `Task.prediction_text` writes it: one prediction for each of `examples`.
+    """Read a prediction file in the format of `Task.prediction_text`, with one prediction for each of `examples`.
 
     Raises:
-        ValueError: it cannot be read, or does not fit the examples.
+        ValueError: the file cannot be read or does not match the examples.
     """
     predictions: list[Any]
     if task.kind == "qa":

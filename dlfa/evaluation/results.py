@@ -1,4 +1,4 @@
-"""results.json: what a run or an evaluation found, and in which environment."""
+"""results.json: the scores of a run or an evaluation, and its environment."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def summary(
     autocast: torch.dtype | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """The content of results.json.
+    """Return the content of results.json.
 
     Args:
         task: the task.
-        model: its configuration tells fusion and labels, its device and dtype the backend.
-        model_name: encoder or run, as the user named it; of a directory only the last part is kept.
-        evaluations: by language.
-        seed: of the training run, where known.
+        model: the model; its configuration determines fusion and labels, its device and dtype the backend.
+        model_name: encoder or run, as the user named it; for a directory only the last part is kept.
+        evaluations: evaluations by language.
+        seed: seed of the training run, if known.
         split: "test" or "dev".
-        autocast: the dtype that evaluation ran in, where not the model's.
+        autocast: autocast dtype of the evaluation; None for the model's dtype.
         more: further fields: `train`, `config`, `intermediate`, `encoder_sha256` (of the weights before training), and
-            `model`, the name that a run's own results gave it, which goes before `model_name`.
+            `model`, the name in a run's own results, which overrides `model_name`.
     """
     config = model.config
     return {
@@ -65,15 +65,15 @@ def summary(
 
 
 def directory_name(path: Path) -> str:
-    """The name of the directory `path`, also of ".", which has none in itself; of a link it is the link's."""
+    """Return the name of the directory `path`, also if it is "."; for a link, the name of the link."""
     return Path(os.path.abspath(path)).name
 
 
 def scores(task: Task, evaluations: Mapping[str, LanguageEvaluation]) -> dict[str, Any]:
-    """What results.json tells of the scores, whatever they are those of.
+    """Return the fields of results.json that hold scores, for a run, an evaluation or an ensemble.
 
-    Scores are fractions in 0..1. `average` is the unweighted mean of the metric of record over all languages,
-    `average_zero_shot` over all but the training language, null where there is no other; `averages` has both for every
+    Scores are fractions in 0..1. `average` is the unweighted mean of the main metric over all languages.
+    `average_zero_shot` leaves out the training language; it is null if there is no other. `averages` has both for every
     metric. `examples` counts original sentences, pairs or questions.
     """
     languages = {
@@ -96,7 +96,7 @@ def scores(task: Task, evaluations: Mapping[str, LanguageEvaluation]) -> dict[st
 
 
 def environment(model: PreTrainedModel, autocast: torch.dtype | None = None) -> dict[str, Any]:
-    """Versions, device, precision, and the backend that AIF ran on (None where the model has no AIF)."""
+    """Return versions, device, precision, and the backend of AIF (None if the model has no AIF)."""
     import torch
 
     device = model.device
@@ -115,10 +115,10 @@ def environment(model: PreTrainedModel, autocast: torch.dtype | None = None) -> 
 
 
 def backend_of(model: PreTrainedModel, device: torch.device, autocast: torch.dtype | None) -> str | None:
-    """What AIF runs on, "triton" or "eager", once `model` is on `device`; None where the model has no AIF.
+    """Return the backend of AIF, "triton" or "eager", for `model` on `device`; None if the model has no AIF.
 
     Raises:
-        ValueError, TypeError: the backend that the model or DLFA_BACKEND names is unknown, or cannot run there.
+        ValueError, TypeError: the backend of the model or of DLFA_BACKEND is unknown or cannot run there.
     """
     if getattr(model.config, "fusion", None) != "aif":
         return None
@@ -134,7 +134,7 @@ def backend_of(model: PreTrainedModel, device: torch.device, autocast: torch.dty
 
 
 def installed_version(distribution: str) -> str | None:
-    """The version of an installed distribution; None where it is not installed, as dlfa in a checkout run as it is."""
+    """Return the version of a distribution; None if it is not installed, such as dlfa run from a checkout."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -152,7 +152,7 @@ def _commit() -> str | None:
 
 
 def recorded_config(config: RunConfig) -> dict[str, Any]:
-    """The configuration for results.json: without the places of this machine, and what stands there elsewhere."""
+    """Return the configuration for results.json, without paths of this machine and fields recorded elsewhere in it."""
     told = fields_of(config.to_json(), Role.VARIANT, Role.PROTOCOL, Role.SPEED)
     del told["intermediate"]  # it names places, and the results tell its tasks, each with its configuration
     return told

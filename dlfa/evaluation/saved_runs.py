@@ -1,4 +1,4 @@
-"""A saved model with what its run recorded: loaded to evaluate or to predict."""
+"""Loading a saved model, with the record of its run, for evaluation or prediction."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _AUTO = {
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A model on its device, ready to be used; `config` is None where the directory holds a model alone."""
+    """A loaded model on its device; `config` is None if the directory holds only a model."""
 
     task: Task
     model: PreTrainedModel
@@ -52,36 +52,36 @@ class SavedRun:
 
     @property
     def autocast(self) -> torch.dtype | None:
-        """The dtype that the run was trained and evaluated in; None for the model's own."""
+        """The autocast dtype of the run's training and evaluation; None for no autocast."""
         return None if self.config is None else self.config.autocast
 
     def inputs(self) -> ModelInputs:
-        """What encodes examples as the run's own evaluation did; its features are kept as long as it is."""
+        """Return inputs that encode examples as the run's own evaluation did; they cache their features."""
         encoding = Encoding(self.max_length, getattr(self.model.config, "label_subword", "first"))
         return ModelInputs(self.task, self.tokenizer, encoding)
 
     def scores(self, examples: Sequence[Example], batch_size: int) -> list[Any]:
-        """`example_scores` of examples, encoded and run as the run's own evaluation did.
+        """Return the `example_scores` of examples, encoded and run as in the run's own evaluation.
 
         Raises:
-            FloatingPointError: as `example_scores`.
+            FloatingPointError: see `example_scores`.
         """
         return example_scores(self.model, self.inputs(), examples, batch_size=batch_size, autocast=self.autocast)
 
 
 def load_run(path: Path, task_name: str | None = None, max_length: int | None = None) -> SavedRun:
-    """Load the model in `path`, on the GPU where there is one.
+    """Load the model in `path`, on the GPU if there is one.
 
     Args:
-        path: an output directory of `dlfa train`, or any directory that transformers can load a model with the right
-            head and labels from.
-        task_name: needed only where `path` holds no run.json.
-        max_length: tokens a sequence; None takes the run's, else XTREME's.
+        path: an output directory of `dlfa train`, or any directory from which transformers can load a model with the
+            right head and labels.
+        task_name: the task; needed only if `path` holds no run.json.
+        max_length: tokens per sequence; None uses the run's, else XTREME's.
 
     Raises:
-        ValueError: no model there, or one that is damaged or lacks weights, a malformed run.json, a task that cannot be
-            told or is not the run's, labels that are not the task's, a length that the encoder has no positions for, a
-            backend that cannot run.
+        ValueError: the model is missing, damaged or incomplete; run.json is invalid; the task is unknown or not the
+            run's; the labels are not the task's; the encoder has too few positions for the length; or the backend
+            cannot run.
     """
     if not path.is_dir():
         raise ValueError(f"model directory {path} does not exist")
@@ -110,14 +110,14 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
 
 
 def recorded_by_run(path: Path, config: RunConfig | None, **changed: Any) -> dict[str, Any]:
-    """What an evaluation's results.json takes over from the run in `path`: its model's name, and how it was trained.
+    """Return the fields that an evaluation's results.json copies from the run in `path`: model name and training.
 
-    An encoder's directory name depends on where the command runs; the run's results.json has the original.
+    The name of an encoder's directory depends on where the command runs; the run's results.json has the original.
 
     Args:
-        path: of the run.
-        config: of the run; None where it is not known.
-        **changed: fields of the configuration that the evaluation chose for itself.
+        path: directory of the run.
+        config: configuration of the run; None if unknown.
+        **changed: fields of the configuration that the evaluation changed.
     """
     if config is None:
         return {}

@@ -1,4 +1,4 @@
-"""Results as tables for the terminal."""
+"""Tables of results for the terminal."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def language_table(results: Mapping[str, Any]) -> Table:
-    """One row a language, in percent, the averages below; the metric of record comes first.
+    """Return a table with one row per language, in percent, and the averages below; the main metric comes first.
 
     Args:
-        results: as `dlfa.evaluation.results.summary` makes them.
+        results: the output of `dlfa.evaluation.results.summary`.
     """
     from rich.table import Table
 
@@ -39,10 +39,10 @@ def language_table(results: Mapping[str, Any]) -> Table:
 
 
 def sweep_table(sweep: Mapping[str, Any]) -> Table:
-    """One row a mode and layer: mean and standard deviation over the seeds, in percent.
+    """Return a table with one row per mode and layer: mean and standard deviation over seeds, in percent.
 
     Args:
-        sweep: as `dlfa.sweep.run.run_sweep` returns it.
+        sweep: the output of `dlfa.sweep.run.run_sweep`.
     """
     from rich.table import Table
 
@@ -69,7 +69,7 @@ def sweep_table(sweep: Mapping[str, Any]) -> Table:
 
 
 def task_table(tasks: Iterable[Task]) -> Table:
-    """One row a task: languages, metric, source, XTREME's hyper-parameters."""
+    """Return a table with one row per task: languages, metric, source, XTREME's hyper-parameters."""
     from rich.table import Table
 
     table = Table(show_lines=True)

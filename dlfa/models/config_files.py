@@ -1,4 +1,4 @@
-"""Reading config.json, a damaged one being bad input as any other."""
+"""Reading config.json; a damaged file raises an error like any other bad input."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MISFITS = (AttributeError, KeyError, StrictDataclassError)
 
 
 def load_config(source: str | os.PathLike[str], **options: Any) -> PreTrainedConfig:
-    """The configuration of the model `source`, a Hub id or directory.
+    """Load the configuration of the model `source`.
 
     Args:
-        source: where it is.
-        **options: of `AutoConfig.from_pretrained`: those of the Hub, and values of fields in place of the file's.
+        source: a Hub id or a directory.
+        **options: options of `AutoConfig.from_pretrained`: those of the Hub, and fields that override the file's.
 
     Raises:
-        ValueError: a field of another type or form than the model's family has, or an unknown family.
+        ValueError: a field has an invalid type or form for the model's family, or the family is unknown.
         OSError: there is no such configuration.
     """
     try:

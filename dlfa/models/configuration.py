@@ -1,4 +1,4 @@
-"""The configuration of a DLFA model: which layers of which encoder are fused, how, and for which labels."""
+"""The configuration of a DLFA model: the encoder, the fused layers, the kind of fusion, and the labels."""
 
 from __future__ import annotations
 
@@ -46,44 +46,44 @@ import dlfa
 
 @strict
 class DLFAConfig(PreTrainedConfig):
-    """Configuration of DLFA: an encoder, a fusion of its last layer with lower ones, a task head.
+    """Configuration of a DLFA model: an encoder, a fusion of its last layer with lower ones, and a task head.
 
-    Layers count as transformers' `hidden_states` do: 0 is the embeddings, i the output of block i. The last layer L is
-    always `last_hidden_state` (after a final norm where the encoder has one) and always takes part, so a fusion layer
-    is one of 0..L-1. Negative indices count from the end of `hidden_states`, which has L+1 entries: -2 is L-1, -(L+1)
-    is 0, and -1 is the last layer itself, hence no fusion layer. They are stored as 0..L-1.
+    Layers are numbered as in transformers' `hidden_states`: 0 is the embeddings, i the output of block i. The last
+    layer L is `last_hidden_state` (after the encoder's final norm, if any). It is always an input of the fusion, so a
+    fusion layer is one of 0..L-1. Negative indices count from the end of `hidden_states`, which has L+1 entries: -2 is
+    L-1, -(L+1) is 0, and -1 is the last layer, which is not allowed. They are stored as 0..L-1.
 
     Args:
         encoder_config: the encoder's configuration, or its dictionary; BERT's by default.
-        fusion_layer: the lower layer or layers, int or list (or tuple) of int; None for the plain last layer, and for
-            `fusion="scalar_mix"` all layers.
-        fusion: "last" (the baseline; `fusion_layer` is not used, and stored as None), "lower" (that layer alone), "sum"
-            (last + lower layers), "scalar_mix" (gamma times the softmax-weighted sum of the last and the lower
-            layers), "residual" (AIF's two branches added to the sum, without a gate: as many parameters as AIF),
-            "aif" (attention information fusion; several lower layers are fused in sequence, each by its own module,
-            in "residual" too). None stands for "aif" where there is a second input, else for "last".
-        fuse: AIF's "gate" (z = m (x + y)) or "select" (z = m x + (1 - m) y); not of "residual".
-        reduction: AIF's squeeze width is max(16, E // reduction), rounded up to a multiple of 16.
-        squeeze_dim: AIF's squeeze width itself, in place of `reduction`.
-        kernel_size: odd width in tokens of AIF's local branch.
-        activation: AIF's "relu", "gelu" or "silu".
-        gate_bias: initial bias of AIF's gate before the sigmoid; not of "residual".
+        fusion_layer: the lower layer or layers, an int or a list (or tuple) of int; None for the last layer alone, or
+            with `fusion="scalar_mix"` for all layers.
+        fusion: "last" (the baseline; `fusion_layer` is ignored and stored as None), "lower" (the lower layer alone),
+            "sum" (last + lower layers), "scalar_mix" (gamma times the softmax-weighted sum of the last and the lower
+            layers), "residual" (the sum plus AIF's two branches, without a gate: as many parameters as AIF), "aif"
+            (attention information fusion). "aif" and "residual" fuse several lower layers in sequence, each with its
+            own module. None means "aif" if there is a second input, else "last".
+        fuse: AIF only: "gate" (z = m (x + y)) or "select" (z = m x + (1 - m) y).
+        reduction: sets AIF's squeeze width to max(16, E // reduction), rounded up to a multiple of 16.
+        squeeze_dim: AIF's squeeze width itself, instead of `reduction`.
+        kernel_size: width of AIF's local branch in tokens; odd.
+        activation: AIF's activation, "relu", "gelu" or "silu".
+        gate_bias: AIF only: initial bias of the gate before the sigmoid.
         aif_backend: "auto", "triton" or "eager".
-        layer_dropout: scalar mix only: probability, in training, that a layer is left out of the mix.
-        scalar_mix_layer_norm: scalar mix only: bring every layer to mean 0 and variance 1, token by token, before.
-        feature_dim: E', channels of an external second input (`lower_states` of the models), which takes the place of
-            the lower layer; projected to the encoder's width where the two differ. With a `fusion_layer` beside it
-            the external input is optional, without one it is required.
-        label_subword: the sub-word that carries a word's label, "first" or "last", or "mean": the mean of the word's
-            sub-words is classified. Token classification only; kept here so that a saved model knows it.
-        classifier_pooling: what of a sequence is classified, its fused "first" token, or the "mean" of the fused states
-            of its real tokens, for encoders that were trained so. Sequence classification only.
-        classifier_dropout: dropout before the task head; None takes the encoder's own.
-        **kwargs: as PreTrainedConfig: `num_labels`, `id2label`, `label2id`, `problem_type`, ...
+        layer_dropout: scalar mix only: the probability that a layer is left out of the mix during training.
+        scalar_mix_layer_norm: scalar mix only: normalise every layer to mean 0 and variance 1 per token before mixing.
+        feature_dim: E', the number of channels of an external second input (`lower_states` of the models), which
+            replaces the lower layer. It is projected to the encoder's width if the two differ. The external input is
+            optional if a `fusion_layer` is given, else required.
+        label_subword: token classification only: the sub-word that carries a word's label, "first" or "last", or
+            "mean" to classify the mean of the word's sub-words. Stored here so that a saved model contains it.
+        classifier_pooling: sequence classification only: classify the fused "first" token, or the "mean" of the fused
+            states of the real tokens, for encoders that were trained this way.
+        classifier_dropout: dropout before the task head; None uses the encoder's own.
+        **kwargs: fields of PreTrainedConfig: `num_labels`, `id2label`, `label2id`, `problem_type`, ...
 
     Raises:
         ValueError: a value outside its set or range; the message names both.
-        TypeError: an argument of another type.
+        TypeError: an argument of an invalid type.
     """
 
     model_type = "dlfa"
@@ -126,12 +126,12 @@ class DLFAConfig(PreTrainedConfig):
         importlib.import_module("dlfa.models.modeling")
 
     def check(self) -> None:
-        """Check fields against each other and normalise `fusion` and `fusion_layer`.
+        """Check the fields against each other and normalise `fusion` and `fusion_layer`.
 
-        Runs when the configuration is made and again when a model is built from it, as fields may have been assigned.
+        Runs when the configuration is made, and again when a model is built from it, since fields may have changed.
 
         Raises:
-            ValueError: fields that do not fit together, or a layer that the encoder does not have.
+            ValueError: inconsistent fields, or a layer that the encoder does not have.
         """
         second_input = self.fusion_layer is not None or self.feature_dim is not None
         if self.fusion is None:
@@ -160,10 +160,10 @@ class DLFAConfig(PreTrainedConfig):
             )
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any) -> None:
-        """Save as transformers does, beside a few lines of code for those who load a model without importing `dlfa`.
+        """Save as transformers does, and add a small loader file for users who do not import `dlfa` first.
 
-        `config.json` names that file in its `auto_map`, so `AutoModel*.from_pretrained(..., trust_remote_code=True)`
-        finds the models wherever this package is installed, and says what to install where it is not.
+        `auto_map` in `config.json` names that file, so `AutoModel*.from_pretrained(..., trust_remote_code=True)` finds
+        the models if this package is installed, and names the missing package if it is not.
         """
         self.auto_map = {name: f"{_LOADER}.{model}" for name, model in _AUTO_CLASSES.items()}
         atomic.write_text(Path(save_directory) / f"{_LOADER}.py", _LOADER_CODE)
@@ -177,10 +177,10 @@ class DLFAConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As transformers reads a configuration.
+        """Build the configuration from a dictionary, as in transformers.
 
         Raises:
-            ValueError: it is the configuration of something else than a DLFA model.
+            ValueError: the configuration is not of a DLFA model.
         """
         model_type = config_dict.get("model_type", cls.model_type)
         if model_type != cls.model_type:
@@ -192,7 +192,7 @@ class DLFAConfig(PreTrainedConfig):
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
-        """Do nothing: a saved model names this package in its `auto_map` and carries no copy of the package's code."""
+        """Do nothing: a saved model refers to this package in its `auto_map` and contains no copy of the code."""
 
     def _normalised(self, layer: int) -> int:
         depth = self.num_hidden_layers
@@ -207,7 +207,7 @@ class DLFAConfig(PreTrainedConfig):
 
     @property
     def lower_layers(self) -> tuple[int, ...]:
-        """The lower layers that the encoder has to hand over, 0..L-1, in the order in which they are fused."""
+        """The lower layers that the encoder must return, 0..L-1, in the order in which they are fused."""
         if self.fusion == "last":
             return ()
         if self.fusion_layer is None:
@@ -216,21 +216,21 @@ class DLFAConfig(PreTrainedConfig):
 
     @property
     def num_lower_inputs(self) -> int:
-        """How many inputs beside the last layer the fusion takes, an external one included."""
+        """The number of inputs that the fusion takes besides the last layer, including an external one."""
         return 0 if self.fusion == "last" else max(1, len(self.lower_layers))
 
     @property
     def hidden_size(self) -> int:
-        """E, the channels of the encoder's hidden states."""
+        """E, the number of channels of the encoder's hidden states."""
         return int(self.encoder_config.hidden_size)  # type: ignore[union-attr]
 
     @property
     def num_hidden_layers(self) -> int:
-        """L, the encoder's blocks."""
+        """L, the number of the encoder's blocks."""
         return int(self.encoder_config.num_hidden_layers)  # type: ignore[union-attr]
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
-        """The encoder's configuration, where transformers looks for (and resizes) the vocabulary."""
+        """Return the encoder's configuration, where transformers reads (and resizes) the vocabulary."""
         return self.encoder_config  # type: ignore[return-value]
 
 
@@ -256,15 +256,15 @@ def _as_config(encoder_config: dict | PreTrainedConfig | None) -> PreTrainedConf
 
 
 def has_decoder(encoder_config: PreTrainedConfig) -> bool:
-    """Whether the family of an encoder has decoders too, one of which AutoModel would load beside it.
+    """Return whether the encoder's family also has decoders, in which case AutoModel would load a decoder too.
 
-    Asked of the family, as such an encoder's own configuration says that there is none.
+    The class of the configuration decides: the configuration of such an encoder itself says that it has no decoder.
     """
     return bool(encoder_config.is_encoder_decoder or getattr(type(encoder_config), "is_encoder_decoder", False))
 
 
 def check_family(encoder_config: PreTrainedConfig) -> None:
-    """Raise ValueError for a family with decoders of which transformers does not load the encoder alone, as of T5's."""
+    """Raise ValueError for a family with decoders, unless transformers can load its encoder alone, as for T5."""
     if not has_decoder(encoder_config):
         return
     # Here: transformers may be importing that module when this one is imported, to register its configuration.

@@ -1,4 +1,4 @@
-"""Where an encoder looks up its tokens."""
+"""An encoder's table of token embeddings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 
 def embedding_table(encoder: PreTrainedModel) -> nn.Module | None:
-    """The module that looks up `input_ids`; None for an encoder that has no one such, as CANINE, which hashes them."""
+    """Return the module that embeds `input_ids`; None if the encoder has no single one, as CANINE, which hashes ids."""
     try:
         return encoder.get_input_embeddings()
     except NotImplementedError:

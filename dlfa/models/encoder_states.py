@@ -1,10 +1,10 @@
-"""The hidden states that a fusion needs, and no others, from any transformers encoder.
+"""Extraction of only those hidden states that a fusion needs, from any transformers encoder.
 
 hidden_states[i] is the input of block i for every i in 0..L-1, so a forward pre-hook on each block reads exactly the
-layers asked for. A block's input also works under gradient checkpointing: it lies outside the checkpointed region,
-whereas an output read inside has no gradient in the reentrant form. (The list of layers that transformers' own
-`output_hidden_states` takes is read in different ways by its releases, and not at all by some encoders.) What an
-encoder keeps for itself until it returns, as DeBERTa does with every layer, is its own affair.
+requested layers. A block's input also works under gradient checkpointing: it lies outside the checkpointed region,
+whereas an output read inside has no gradient in the reentrant form. (transformers' own `output_hidden_states` also
+takes a list of layers, but its releases interpret the list differently, and some encoders ignore it.) An encoder may
+still keep other layers until it returns, as DeBERTa keeps all of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _running = threading.local()  # one run a thread: nn.DataParallel's replicas sha
 
 
 class EncoderStates(NamedTuple):
-    """What an encoder hands to a fusion, all (B, T, E)."""
+    """The states that an encoder returns for a fusion, (B, T, E) each."""
 
     last: Tensor  # last_hidden_state
     lowers: tuple[Tensor, ...]  # the lower layers, in the order asked for
@@ -54,10 +54,10 @@ class _KeepInput:
 
 
 def encoder_blocks(encoder: nn.Module, num_layers: int) -> nn.ModuleList | None:
-    """The encoder's list of blocks: the one ModuleList of `num_layers` entries that lies nearest to the root.
+    """Return the encoder's list of blocks: the ModuleList of `num_layers` entries nearest to the root.
 
-    None where there is none, or several at one depth (blocks that are shared or kept as parts): then the states come
-    from `output_hidden_states`.
+    Return None if there is none, or if there are several at one depth (blocks that are shared or split into parts). The
+    states then come from `output_hidden_states`.
     """
     lists = [
         (name.count("."), module)
@@ -70,7 +70,7 @@ def encoder_blocks(encoder: nn.Module, num_layers: int) -> nn.ModuleList | None:
 
 
 def keep_block_inputs(encoder: nn.Module, num_layers: int) -> bool:
-    """Hook the encoder's blocks for `run_encoder`; False where they cannot be told, or their inputs are no layers."""
+    """Hook the encoder's blocks for `run_encoder`; return False if they are not found or their inputs are no layers."""
     if getattr(getattr(encoder, "config", None), "model_type", None) in _TOKENS_FIRST:
         return False
     blocks = encoder_blocks(encoder, num_layers)
@@ -83,16 +83,16 @@ def keep_block_inputs(encoder: nn.Module, num_layers: int) -> bool:
 
 
 def run_encoder(encoder: PreTrainedModel, layers: Sequence[int], hooked: bool, **inputs: Any) -> EncoderStates:
-    """Run `encoder` and return its last and its lower `layers`.
+    """Run `encoder` and return its last layer and the lower `layers`.
 
     Args:
         encoder: any transformers encoder.
-        layers: the lower layers wanted, 0..L-1, as `hidden_states` counts them.
-        hooked: what `keep_block_inputs` returned for this encoder.
+        layers: the requested lower layers, 0..L-1, numbered as in `hidden_states`.
+        hooked: the result of `keep_block_inputs` for this encoder.
         **inputs: the encoder's arguments.
 
     Raises:
-        ValueError: the encoder did not yield a layer in the shape of its last one, as those that pool tokens.
+        ValueError: a layer does not have the shape of the last one, as in encoders that pool tokens.
     """
     if not hooked or encoder in _past_hooks:
         return _from_output_hidden_states(encoder, layers, inputs)

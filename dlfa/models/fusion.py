@@ -1,7 +1,7 @@
-"""The ways to fuse an encoder's last layer with lower ones, behind one interface.
+"""The fusions of an encoder's last layer with lower ones, with one interface.
 
-Every fusion is called with the last layer's states (B, T, E), the lower inputs in order, the mask of real tokens and
-optionally the one token that is wanted, and returns (B, T, E), or (B, E) with `token`.
+Every fusion takes the last layer's states (B, T, E), the lower inputs in order, the mask of real tokens and optionally
+a token position. It returns (B, T, E), or (B, E) with `token`.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from .residual import ResidualBranches
 
 
 class Fusion(nn.Module):
-    """Base of all fusions."""
+    """Base class of all fusions."""
 
     def forward(
         self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
     ) -> Tensor:
-        """Fuse.
+        """Fuse the last layer with the lower inputs.
 
         Args:
             last: (B, T, E), the last layer.
             lowers: the lower inputs, (B, T, E) each, in the order of fusion.
             mask: (B, T), bool or integer 0/1, true at real tokens.
-            token: return this token of each sequence alone.
+            token: return only this token of each sequence.
 
         Returns:
             (B, T, E) in the dtype of `last`, or (B, E) with `token`.
 
         Raises:
-            NotImplementedError: by the base class.
+            NotImplementedError: in the base class.
         """
         raise NotImplementedError
 
@@ -47,12 +47,12 @@ def _rows(states: Tensor, token: int | None) -> Tensor:
 
 
 class LastLayer(Fusion):
-    """The baseline: the last layer as it is."""
+    """The baseline: the last layer, unchanged."""
 
     def forward(
         self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
     ) -> Tensor:
-        """x, (B, T, E) or (B, E)."""
+        """Return x, (B, T, E) or (B, E)."""
         return _rows(last, token)
 
 
@@ -62,17 +62,17 @@ class LowerLayer(Fusion):
     def forward(
         self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
     ) -> Tensor:
-        """y, (B, T, E) or (B, E)."""
+        """Return y, (B, T, E) or (B, E)."""
         return _rows(lowers[0], token)
 
 
 class LayerSum(Fusion):
-    """last + the lower inputs: AIF's initial integration, without attention."""
+    """The last layer plus the lower inputs: AIF's initial integration, without attention."""
 
     def forward(
         self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
     ) -> Tensor:
-        """x + y_1 + y_2 + ..., (B, T, E) or (B, E)."""
+        """Return x + y_1 + y_2 + ..., (B, T, E) or (B, E)."""
         total = _rows(last, token)
         for lower in lowers:
             total = total + _rows(lower, token)
@@ -83,14 +83,14 @@ class ScalarMix(Fusion):
     """gamma * sum_i softmax(s)_i h_i over the lower inputs and the last layer, as in ELMo and UDify.
 
     Args:
-        num_layers: n, how many inputs are mixed, the last layer included.
-        layer_dropout: probability, in training, that a layer's s_i counts as minus infinity, drawn once a call; where
-            all are dropped, none is.
-        layer_norm: bring each input to mean 0, variance 1 over its channels, token by token. (AllenNLP's ScalarMix
-            takes these statistics over the whole batch, so there a sentence's result depends on its neighbours.)
+        num_layers: n, the number of mixed inputs, including the last layer.
+        layer_dropout: the probability, in training, that a layer's s_i is set to minus infinity, drawn once per call.
+            If all layers would be dropped, none is.
+        layer_norm: normalise each input to mean 0 and variance 1 over its channels, per token. (AllenNLP's ScalarMix
+            computes these statistics over the whole batch, so a sentence's result depends on the others in the batch.)
 
-    The parameters are `scalars` (n), zero at the start, in the order of the lower inputs with the last layer at the
-    end, and `gamma` (), one at the start.
+    The parameters are `scalars` (n), initially zero, in the order of the lower inputs followed by the last layer, and
+    `gamma` (), initially one.
     """
 
     def __init__(self, num_layers: int, layer_dropout: float = 0.0, layer_norm: bool = False) -> None:
@@ -102,12 +102,12 @@ class ScalarMix(Fusion):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Equal weights, gamma 1."""
+        """Set equal weights and gamma 1."""
         nn.init.zeros_(self.scalars)
         nn.init.ones_(self.gamma)
 
     def weights(self) -> Tensor:
-        """softmax(s), (n,) float32: the share of each layer, after layer dropout in training."""
+        """Return softmax(s), (n,) float32: the weight of each layer, after layer dropout in training."""
         scalars = self.scalars.float()
         if self.training and self.layer_dropout > 0:
             dropped = torch.rand_like(scalars) < self.layer_dropout
@@ -117,7 +117,7 @@ class ScalarMix(Fusion):
     def forward(
         self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
     ) -> Tensor:
-        """The mix, (B, T, E) or (B, E), computed in float32."""
+        """Return the mix, (B, T, E) or (B, E), computed in float32."""
         mixed: Tensor | None = None
         for weight, layer in zip(self.weights(), (*lowers, last), strict=True):
             states = _rows(layer, token).float()
@@ -128,15 +128,15 @@ class ScalarMix(Fusion):
         return (self.gamma.float() * mixed).to(last.dtype)
 
     def extra_repr(self) -> str:
-        """The settings, for printing."""
+        """Return the settings, for printing."""
         return f"{self.scalars.numel()}, layer_dropout={self.layer_dropout}, layer_norm={self.layer_norm}"
 
 
 class FusionSequence(Fusion):
-    """A step over the last layer and the first lower input, one over that result and the second, and so on.
+    """Fuses the last layer with the first lower input, the result with the second, and so on.
 
     Args:
-        steps: one module per lower input, called like `FusedAIF`. They are kept in `self.aif`, so that AIF and its
+        steps: one module per lower input, called like `FusedAIF`. They are stored in `self.aif`, so that AIF and its
             control have the same names in a state_dict.
     """
 
@@ -147,7 +147,7 @@ class FusionSequence(Fusion):
     def forward(
         self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
     ) -> Tensor:
-        """The last step's result, (B, T, E) or (B, E); zero at padding."""
+        """Return the last step's result, (B, T, E) or (B, E); zero at padding."""
         fused, final = last, len(self.aif) - 1
         for number, (step, lower) in enumerate(zip(self.aif, lowers, strict=True)):
             fused = step(fused, lower, mask, token=token if number == final else None)
@@ -186,7 +186,7 @@ class AIFSequence(FusionSequence):
     def gates(
         self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None = None, token: int | None = None
     ) -> tuple[Tensor, ...]:
-        """The gate of each step, in (0, 1), zero at padding, (B, T, E), or (B, E) with `token`; for analysis."""
+        """Return each step's gate in (0, 1), zero at padding, (B, T, E), or (B, E) with `token`; for analysis."""
         fused, gates = last, []
         for step, (aif, lower) in enumerate(zip(self.aif, lowers, strict=True)):
             assert isinstance(aif, FusedAIF)
@@ -197,7 +197,7 @@ class AIFSequence(FusionSequence):
 
 
 def build_fusion(config: DLFAConfig) -> Fusion:
-    """The fusion that `config` asks for."""
+    """Build the fusion that `config` describes."""
     if config.fusion == "lower":
         return LowerLayer()
     if config.fusion == "sum":

@@ -1,3 +1,3 @@
-"""The names of the fusions, apart from the code that makes them: reports need no model."""
+"""The names of the fusions, separate from their code, so that reports need no model."""
 
 FUSIONS = ("last", "lower", "sum", "scalar_mix", "residual", "aif")

@@ -1,4 +1,4 @@
-"""The task heads over the fused states: tokens or words, sequences, answer spans."""
+"""The task heads on the fused states: for tokens or words, sequences, and answer spans."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _dropout(config: DLFAConfig, of_head: tuple[str, ...] = ()) -> nn.Dropout:
 
 
 class DLFAForTokenClassification(DLFAPreTrainedModel):
-    """Classify tokens or words: dropout and a linear layer over the fused states."""
+    """Token classification: dropout and a linear layer on the fused states of tokens or words."""
 
     def __init__(self, config: DLFAConfig, encoder: PreTrainedModel | None = None) -> None:
         super().__init__(config, encoder)
@@ -57,27 +57,27 @@ class DLFAForTokenClassification(DLFAPreTrainedModel):
     ) -> DLFATokenClassifierOutput:
         """Classify every token, or with `word_index` every word.
 
-        `config.label_subword` says where a word's label sits. For "first" and "last", `labels` (B, T) hold it at that
-        sub-word and -100 everywhere else. For "mean", `word_index` (B, T) int64 names the word of each token, numbered
-        from 0 in each sequence and -1 where there is none; the mean of the fused states of a word's sub-words is
-        classified, `logits` are (B, W, C) and `labels` (B, W), -100 past the last word of a shorter sequence. W is
-        `labels.shape[1]`, without labels the highest index plus one, which on a GPU waits for the device. Without
-        `word_index` such a model classifies every token too, as in a pipeline.
+        `config.label_subword` sets the position of a word's label. For "first" and "last", `labels` (B, T) hold the
+        label at that sub-word and -100 everywhere else. For "mean", `word_index` (B, T) int64 holds the word of each
+        token, numbered from 0 in each sequence, and -1 for tokens without a word. The model then classifies the mean of
+        the fused states of a word's sub-words: `logits` are (B, W, C), and `labels` are (B, W), with -100 after the
+        last word of a shorter sequence. W is `labels.shape[1]`, or without labels the highest index plus one, which on
+        a GPU is a host sync. Without `word_index` such a model classifies every token, as in a pipeline.
 
         Args:
             input_ids: (B, T) int64.
-            attention_mask: (B, T), bool or integer 0/1, true at real tokens; None means all real.
+            attention_mask: (B, T), bool or integer 0/1, true at real tokens; None means that all tokens are real.
             token_type_ids: (B, T) int64.
-            inputs_embeds: (B, T, E), in place of `input_ids`.
-            labels: (B, T) or (B, W) int64, -100 where nothing is to be learnt.
+            inputs_embeds: (B, T, E), instead of `input_ids`.
+            labels: (B, T) or (B, W) int64, -100 at ignored positions.
             word_index: (B, T) int64, only for `label_subword="mean"`.
-            lower_states: (B, T, E or feature_dim), an external second input in place of the lower layer.
-            output_gate: return AIF's gates too.
+            lower_states: (B, T, E or feature_dim), an external second input that replaces the lower layer.
+            output_gate: also return AIF's gates.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, `num_items_in_batch`, further
                 arguments of the encoder.
 
         Raises:
-            ValueError, TypeError: an argument that does not fit.
+            ValueError, TypeError: an invalid argument.
         """
         return self._forward(
             input_ids, attention_mask, token_type_ids, inputs_embeds, lower_states, kwargs,
@@ -129,11 +129,12 @@ class DLFAForTokenClassification(DLFAPreTrainedModel):
 
 
 class DLFAForSequenceClassification(DLFAPreTrainedModel):
-    """Classify, or score, a sentence or pair: dropout and a linear layer over its first token or its tokens' mean.
+    """Classification or regression of a sentence or pair: dropout and a linear layer on the first token or the mean.
 
-    With `config.classifier_pooling="first"` the first token alone is fused (`token=0` of FusedAIF), so it must be a
-    real one: tokenizers that pad on the left are not supported. That is checked where it costs no host sync: on the
-    CPU, or on a GPU under DLFA_VALIDATE=1. With "mean" every token is fused; a sequence without a real one has mean 0.
+    With `config.classifier_pooling="first"` only the first token is fused (`token=0` of FusedAIF). It must be a real
+    token, so tokenizers that pad on the left are not supported. This is checked on the CPU, and on a GPU only under
+    DLFA_VALIDATE=1, since the check is a host sync there. With "mean" every token is fused; a sequence without a real
+    token has mean 0.
     """
 
     def __init__(self, config: DLFAConfig, encoder: PreTrainedModel | None = None) -> None:
@@ -159,20 +160,20 @@ class DLFAForSequenceClassification(DLFAPreTrainedModel):
 
         Args:
             input_ids: (B, T) int64.
-            attention_mask: (B, T), bool or integer 0/1, true at real tokens; the first of every sequence must be one
-                unless `config.classifier_pooling` is "mean".
+            attention_mask: (B, T), bool or integer 0/1, true at real tokens; the first token of every sequence must be
+                real unless `config.classifier_pooling` is "mean".
             token_type_ids: (B, T) int64.
-            inputs_embeds: (B, T, E), in place of `input_ids`.
-            labels: (B,) int64 classes, (B,) values for regression, (B, C) where it has several columns, or (B, C) float
-                for several labels; as `config.problem_type`, which is told from the labels where it is None. In place
-                of (B,) (B, 1) will do.
-            lower_states: (B, T, E or feature_dim), an external second input in place of the lower layer.
-            output_gate: return AIF's gates too.
+            inputs_embeds: (B, T, E), instead of `input_ids`.
+            labels: (B,) int64 classes; (B,) values for regression, (B, C) with several columns; or (B, C) float for
+                multi-label classification. `config.problem_type` decides; if it is None, it is inferred from the
+                labels. (B, 1) is accepted for (B,).
+            lower_states: (B, T, E or feature_dim), an external second input that replaces the lower layer.
+            output_gate: also return AIF's gates.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, `num_items_in_batch`, further
                 arguments of the encoder.
 
         Raises:
-            ValueError, TypeError: an argument that does not fit.
+            ValueError, TypeError: an invalid argument.
         """
         return self._forward(
             input_ids, attention_mask, token_type_ids, inputs_embeds, lower_states, kwargs,
@@ -239,7 +240,7 @@ class DLFAForSequenceClassification(DLFAPreTrainedModel):
 
 
 class DLFAForQuestionAnswering(DLFAPreTrainedModel):
-    """Extract an answer: a linear layer over the fused states to the logits of its start and its end."""
+    """Extractive question answering: a linear layer maps the fused states to logits of the answer's start and end."""
 
     def __init__(self, config: DLFAConfig, encoder: PreTrainedModel | None = None) -> None:
         super().__init__(config, encoder)
@@ -263,18 +264,18 @@ class DLFAForQuestionAnswering(DLFAPreTrainedModel):
 
         Args:
             input_ids: (B, T) int64.
-            attention_mask: (B, T), bool or integer 0/1, true at real tokens; None means all real.
+            attention_mask: (B, T), bool or integer 0/1, true at real tokens; None means that all tokens are real.
             token_type_ids: (B, T) int64.
-            inputs_embeds: (B, T, E), in place of `input_ids`.
-            start_positions: (B,) int64, the answer's first token, not negative; T or more is not learnt. Given with
-                `end_positions`.
-            end_positions: (B,) int64, the answer's last token, alike.
-            lower_states: (B, T, E or feature_dim), an external second input in place of the lower layer.
-            output_gate: return AIF's gates too.
+            inputs_embeds: (B, T, E), instead of `input_ids`.
+            start_positions: (B,) int64, the answer's first token, not negative; positions of T or more are ignored by
+                the loss. Must be given together with `end_positions`.
+            end_positions: (B,) int64, the answer's last token, likewise.
+            lower_states: (B, T, E or feature_dim), an external second input that replaces the lower layer.
+            output_gate: also return AIF's gates.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, further arguments of the encoder.
 
         Raises:
-            ValueError, TypeError: an argument that does not fit.
+            ValueError, TypeError: an invalid argument.
         """
         return self._forward(
             input_ids, attention_mask, token_type_ids, inputs_embeds, lower_states, kwargs,

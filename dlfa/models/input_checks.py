@@ -1,4 +1,4 @@
-"""The models' checks of tokens, attention mask and labels, made before the encoder runs."""
+"""The models' checks of tokens, attention mask and labels, before the encoder runs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from .positions import longest_sequence, position_table
 
 
 def check_tokens(input_ids: Tensor | None, inputs_embeds: Tensor | None, attention_mask: Tensor | None) -> torch.Size:
-    """Check what goes into the encoder.
+    """Check the encoder's inputs.
 
     Args:
         input_ids: (B, T) int64 or int32.
-        inputs_embeds: (B, T, E), in place of `input_ids`.
+        inputs_embeds: (B, T, E), instead of `input_ids`.
         attention_mask: (B, T), bool or integer 0/1, or None.
 
     Returns:
         (B, T).
 
     Raises:
-        TypeError: an argument that is no tensor, or of another dtype.
-        ValueError: both or neither of `input_ids` and `inputs_embeds`, or an argument of another shape or device.
+        TypeError: an argument is not a tensor or has an invalid dtype.
+        ValueError: both or neither of `input_ids` and `inputs_embeds` are given, or a shape or device is invalid.
     """
     if (input_ids is None) == (inputs_embeds is None):
         raise ValueError("exactly one of input_ids and inputs_embeds must be given")
@@ -54,10 +54,10 @@ def check_tokens(input_ids: Tensor | None, inputs_embeds: Tensor | None, attenti
 
 
 def check_vocabulary(input_ids: Tensor, encoder: PreTrainedModel) -> None:
-    """Raise ValueError unless `input_ids` (B, T) are rows of the embedding table of `encoder`, where it has one.
+    """Raise ValueError unless `input_ids` (B, T) are rows of the embedding table of `encoder`, if it has one.
 
-    Their values are read where that costs no host sync: on the CPU, or on a GPU under DLFA_VALIDATE=1. Else a wrong one
-    ends the process's use of a GPU.
+    Values are checked on the CPU, and on a GPU only under DLFA_VALIDATE=1, since reading them is a host sync there. An
+    unchecked invalid id makes the GPU unusable for the process.
     """
     if not values_can_be_read(input_ids):
         return
@@ -70,11 +70,11 @@ def check_vocabulary(input_ids: Tensor, encoder: PreTrainedModel) -> None:
 def check_token_types(token_type_ids: Tensor, shape: torch.Size, encoder: PreTrainedModel) -> None:
     """Check token types, (B, T) int64 or int32, against sequences of `shape` (B, T) and the table of `encoder`.
 
-    Their values are read where that costs no host sync: on the CPU, or on a GPU under DLFA_VALIDATE=1.
+    Values are checked on the CPU, and on a GPU only under DLFA_VALIDATE=1.
 
     Raises:
-        TypeError: no tensor, or one of another dtype.
-        ValueError: another shape, or a type that the table, where there is one, does not have.
+        TypeError: not a tensor, or an invalid dtype.
+        ValueError: an invalid shape, or a type that is not in the encoder's table, if it has one.
     """
     check_tensor("token_type_ids", token_type_ids)
     if token_type_ids.dtype not in (torch.int64, torch.int32):
@@ -97,10 +97,10 @@ def _check_rows(name: str, ids: Tensor, rows: int, what: str) -> None:
 
 
 def check_positions(input_ids: Tensor | None, shape: torch.Size, encoder: PreTrainedModel) -> None:
-    """Raise ValueError where sequences of `shape` (B, T) are longer than the position table of `encoder` allows.
+    """Raise ValueError if sequences of `shape` (B, T) are longer than the position table of `encoder` allows.
 
-    For RoBERTa and its kin padding takes no position. There `input_ids` (B, T) are read where that costs no host sync:
-    on the CPU, or on a GPU under DLFA_VALIDATE=1. Embeddings, where `input_ids` is None, all take one.
+    In RoBERTa and similar encoders padding takes no position. For these, the check reads `input_ids` (B, T) on the CPU,
+    and on a GPU only under DLFA_VALIDATE=1. If `input_ids` is None, every embedding takes a position.
     """
     table, longest = position_table(encoder), longest_sequence(encoder)
     if table is None or longest is None:
@@ -116,10 +116,10 @@ def check_positions(input_ids: Tensor | None, shape: torch.Size, encoder: PreTra
 
 
 def check_keywords(names: Iterable[str], known: Collection[str]) -> None:
-    """Raise TypeError for a name that is nearly one of `known`.
+    """Raise TypeError for a name that is close to one of `known`, but not equal.
 
-    Most encoders take any keyword, for what transformers hands down to attention, and ignore those that they do not
-    know: a mask under a misspelt name would be lost in silence.
+    Most encoders accept any keyword, since transformers passes some on to attention, and ignore unknown ones. A mask
+    with a misspelt name would be ignored silently.
     """
     for name in names:
         if name not in known and (near := get_close_matches(name, known, n=1, cutoff=0.82)):
@@ -127,9 +127,9 @@ def check_keywords(names: Iterable[str], known: Collection[str]) -> None:
 
 
 def check_classes(labels: Tensor, num_labels: int) -> None:
-    """Raise TypeError or ValueError unless `labels`, int64 of any shape, hold classes 0..C-1, or -100 for none.
+    """Raise TypeError or ValueError unless `labels`, int64 of any shape, hold classes 0..C-1, or -100 to be ignored.
 
-    Their values are read where that costs no host sync: on the CPU, or on a GPU under DLFA_VALIDATE=1.
+    Values are checked on the CPU, and on a GPU only under DLFA_VALIDATE=1.
     """
     if labels.dtype != torch.int64:
         raise TypeError(f"labels must be int64, got {labels.dtype}")

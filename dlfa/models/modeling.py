@@ -1,4 +1,4 @@
-"""The DLFA models: any transformers encoder, a fusion of its last layer with lower ones, a task head."""
+"""The DLFA models: any transformers encoder, a fusion of its last layer with lower ones, and a task head."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class DLFAModel(DLFAPreTrainedModel):
-    """Encoder and fusion without a head: `last_hidden_state` is the fused one."""
+    """Encoder and fusion without a head; `last_hidden_state` is the fused state."""
 
     def __init__(self, config: DLFAConfig, encoder: PreTrainedModel | None = None) -> None:
         super().__init__(config, encoder)
@@ -46,22 +46,22 @@ class DLFAModel(DLFAPreTrainedModel):
         output_gate: bool = False,
         **kwargs: Any,
     ) -> DLFAModelOutput:
-        """Encode and fuse.
+        """Encode the input and fuse the layers.
 
         Args:
             input_ids: (B, T) int64.
-            attention_mask: (B, T), bool or integer 0/1, true at real tokens; None means all real.
+            attention_mask: (B, T), bool or integer 0/1, true at real tokens; None means that all tokens are real.
             token_type_ids: (B, T) int64.
-            inputs_embeds: (B, T, E), in place of `input_ids`.
-            lower_states: (B, T, E or feature_dim), an external second input in place of the lower layer.
-            output_gate: return AIF's gates too.
+            inputs_embeds: (B, T, E), instead of `input_ids`.
+            lower_states: (B, T, E or feature_dim), an external second input that replaces the lower layer.
+            output_gate: also return AIF's gates.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, further arguments of the encoder.
 
         Returns:
-            DLFAModelOutput: `last_hidden_state` (B, T, E), of AIF and its control zero at padding.
+            DLFAModelOutput: `last_hidden_state` (B, T, E); with fusion "aif" or "residual", zero at padding.
 
         Raises:
-            ValueError, TypeError: an argument that does not fit.
+            ValueError, TypeError: an invalid argument.
         """
         return self._forward(
             input_ids, attention_mask, token_type_ids, inputs_embeds, lower_states, kwargs, output_gate=output_gate

@@ -1,4 +1,4 @@
-"""What the models return: transformers' outputs with the gate beside them."""
+"""The models' outputs: those of transformers with a field for the gate."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from transformers.modeling_outputs import (
 
 @dataclass
 class DLFAModelOutput(BaseModelOutput):
-    """As BaseModelOutput, where `last_hidden_state` (B, T, E) is the fused one.
+    """BaseModelOutput whose `last_hidden_state` (B, T, E) is the fused state.
 
-    `gate`, with `output_gate=True` only, is a tuple of one tensor a lower input, in the order of fusion: the gate in
-    (0, 1), zero at padding, (B, T, E).
+    `gate` is given only with `output_gate=True`. It is a tuple with one tensor (B, T, E) per lower input, in the order
+    of fusion: the gate in (0, 1), zero at padding.
     """
 
     gate: tuple[Tensor, ...] | None = None
@@ -26,9 +26,9 @@ class DLFAModelOutput(BaseModelOutput):
 
 @dataclass
 class DLFATokenClassifierOutput(TokenClassifierOutput):
-    """As TokenClassifierOutput; `logits` are (B, T, C), or (B, W, C) where words were given.
+    """TokenClassifierOutput with `logits` (B, T, C), or (B, W, C) with `word_index`.
 
-    `gate` as in DLFAModelOutput.
+    `gate` is as in DLFAModelOutput.
     """
 
     gate: tuple[Tensor, ...] | None = None
@@ -36,9 +36,9 @@ class DLFATokenClassifierOutput(TokenClassifierOutput):
 
 @dataclass
 class DLFASequenceClassifierOutput(SequenceClassifierOutput):
-    """As SequenceClassifierOutput; `logits` (B, C).
+    """SequenceClassifierOutput with `logits` (B, C).
 
-    `gate` as in DLFAModelOutput, but (B, E), of the first token, where that alone is classified.
+    `gate` is as in DLFAModelOutput, but (B, E), for the first token, if only that token is classified.
     """
 
     gate: tuple[Tensor, ...] | None = None
@@ -46,6 +46,6 @@ class DLFASequenceClassifierOutput(SequenceClassifierOutput):
 
 @dataclass
 class DLFAQuestionAnsweringOutput(QuestionAnsweringModelOutput):
-    """As QuestionAnsweringModelOutput; `start_logits` and `end_logits` (B, T). `gate` as in DLFAModelOutput."""
+    """QuestionAnsweringModelOutput with `start_logits` and `end_logits` (B, T). `gate` is as in DLFAModelOutput."""
 
     gate: tuple[Tensor, ...] | None = None

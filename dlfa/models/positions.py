@@ -1,4 +1,4 @@
-"""How long a sequence an encoder's positions allow."""
+"""The longest sequence that an encoder's positions allow."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from transformers import PreTrainedModel
 
 
 def position_table(encoder: PreTrainedModel) -> nn.Embedding | None:
-    """The table of an encoder that learns a vector for each position; None where positions are relative or rotary.
+    """Return the encoder's table of learned position embeddings; None if positions are relative or rotary.
 
-    GPT-2 and its kin call it `wpe`.
+    GPT-2 and similar encoders call it `wpe`.
     """
     for name, module in encoder.named_modules():
         if name.endswith(("position_embeddings", "wpe")) and isinstance(module, nn.Embedding):
@@ -18,10 +18,10 @@ def position_table(encoder: PreTrainedModel) -> nn.Embedding | None:
 
 
 def longest_sequence(encoder: PreTrainedModel) -> int | None:
-    """Tokens of the longest sequence that `encoder` takes; None where its configuration names no limit.
+    """Return the largest number of tokens that `encoder` accepts; None if its configuration has no limit.
 
-    RoBERTa and its kin count positions from the one behind that of padding, so the first rows of their table are never
-    a token's.
+    RoBERTa and similar encoders count positions from the one after the padding position, so tokens never use the first
+    rows of their table.
     """
     positions: int | None = getattr(encoder.config.get_text_config(), "max_position_embeddings", None)
     if positions is None or positions < 1:  # XLNet says -1
@@ -33,7 +33,7 @@ def longest_sequence(encoder: PreTrainedModel) -> int | None:
 
 
 def check_length(encoder: PreTrainedModel, name: str, max_length: int) -> None:
-    """Raise ValueError where `encoder`, called `name`, cannot take sequences of `max_length` tokens."""
+    """Raise ValueError if `encoder`, called `name`, cannot take sequences of `max_length` tokens."""
     longest = longest_sequence(encoder)
     if longest is not None and max_length > longest:
         raise ValueError(f"max_length must be at most {longest} for {name!r}, got {max_length}")

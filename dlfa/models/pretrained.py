@@ -1,4 +1,4 @@
-"""What all DLFA models share: the encoder, the fusion, and the way from tokens to what the head sees."""
+"""The base class of all DLFA models: the encoder, the fusion, and the path from tokens to the head."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ _OWN_KEYWORDS = {
 class DLFAPreTrainedModel(PreTrainedModel):
     """An encoder and the fusion of its layers; base class of all DLFA models.
 
-    A model works in two steps that can be called apart: `encoder_states` runs the encoder and returns the layers that
-    the fusion needs; `head_from_states` runs fusion and head on such states, wherever they come from. A frozen encoder
-    therefore has to run only once: keep its states, train on them, and save the model as any other.
+    A model works in two steps that can be called separately. `encoder_states` runs the encoder and returns the layers
+    that the fusion needs. `head_from_states` runs fusion and head on such states, whatever their source. A frozen
+    encoder therefore has to run only once: keep its states, train on them, and save the model as usual.
 
-    Fusion and head count a token as real wherever `attention_mask` is not 0; what other values than 0 and 1 mean to the
-    encoder is its own (for Longformer 2 is global attention).
+    Fusion and head treat a token as real if its `attention_mask` is not 0. The encoder may give values other than 0 and
+    1 a meaning of its own (for Longformer, 2 is global attention).
 
-    A subclass gives `_check_arguments` and `_head`, which know its labels.
+    Subclasses define `_check_arguments` and `_head`, which handle their labels.
     """
 
     config_class = DLFAConfig
@@ -71,7 +71,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
     _no_split_modules = {"FusedAIF", "ResidualBranches"}  # noqa: RUF012
 
     def __init__(self, config: DLFAConfig, encoder: PreTrainedModel | None = None) -> None:
-        """Build the model; `encoder`, where given, is used as it is, else one is made from `config.encoder_config`."""
+        """Build the model with the given `encoder`, or with a new one from `config.encoder_config`."""
         config.check()  # fields may have been assigned since it was made
         super().__init__(config)
         if encoder is None:
@@ -101,7 +101,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "") -> None:
-        """Do nothing: a saved model names this package in its `auto_map` and carries no copy of the package's code."""
+        """Do nothing: a saved model refers to this package in its `auto_map` and contains no copy of the code."""
 
     @classmethod
     def from_encoder(
@@ -114,25 +114,25 @@ class DLFAPreTrainedModel(PreTrainedModel):
         encoder_kwargs: dict[str, Any] | None = None,
         **config_kwargs: Any,
     ) -> Model:
-        """A model over a pretrained encoder, with a new fusion and a new head.
+        """Build a model on a pretrained encoder, with a new fusion and a new head.
 
         Args:
-            encoder: a Hub id, a directory, or a loaded encoder, which then becomes part of the new model as it is, in
-                its own dtype and on its own device, less its pooler. Of a model with a task head, such as
-                BertForMaskedLM, the encoder alone is used.
-            fusion_layer: see DLFAConfig, whose default it shares: None, the plain last-layer baseline.
-            num_labels: classes of the task head, at least 1; None takes as many as `id2label` or `label2id` names, else
-                two.
-            dtype: of the loaded weights; float32 unless told otherwise, since they are to be trained.
-            encoder_kwargs: for `AutoModel.from_pretrained`, such as `revision` or `local_files_only`, or fields of the
-                encoder's configuration, such as `hidden_dropout_prob`.
+            encoder: a Hub id, a directory, or a loaded encoder. A loaded encoder becomes part of the new model, with
+                its own dtype and device, but without its pooler. From a model with a task head, such as
+                BertForMaskedLM, only the encoder is used.
+            fusion_layer: see DLFAConfig; the default None is the last-layer baseline.
+            num_labels: number of classes of the task head, at least 1; None uses the number of entries of `id2label` or
+                `label2id`, else two.
+            dtype: dtype of the loaded weights; float32 by default, since they are to be trained.
+            encoder_kwargs: options of `AutoModel.from_pretrained`, such as `revision` or `local_files_only`, or fields
+                of the encoder's configuration, such as `hidden_dropout_prob`.
             **config_kwargs: fields of DLFAConfig, `id2label`, `label2id`, `problem_type`, and `attn_implementation`.
 
         Raises:
-            ValueError: a layer out of range, an encoder that does not fit or lacks weights, no labels, or labels that
-                disagree.
+            ValueError: a layer is out of range, the encoder is unsuitable or lacks weights, or labels are missing or
+                inconsistent.
             OSError: there is no such encoder, or its weights are damaged.
-            TypeError: an unknown keyword, or an argument of another type.
+            TypeError: an unknown keyword, or an argument of an invalid type.
         """
         if not isinstance(encoder, (str, os.PathLike, PreTrainedModel)):
             raise TypeError(f"encoder must be a Hub id, a directory or a loaded encoder, got {type(encoder).__name__}")
@@ -178,22 +178,22 @@ class DLFAPreTrainedModel(PreTrainedModel):
         layers: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> EncoderStates:
-        """Run the encoder and return its last layer and the lower layers; no other layer is kept.
+        """Run the encoder and return its last layer and the lower layers; no other layers are kept.
 
         Args:
             input_ids: (B, T) int64.
             attention_mask: (B, T), bool or integer 0/1.
-            token_type_ids: (B, T) int64; left out for an encoder that has no such argument.
-            inputs_embeds: (B, T, E), in place of `input_ids`.
-            layers: the lower layers wanted, 0..L-1; None takes those of this model's fusion, `config.lower_layers`.
+            token_type_ids: (B, T) int64; ignored if the encoder has no such argument.
+            inputs_embeds: (B, T, E), instead of `input_ids`.
+            layers: the requested lower layers, 0..L-1; None uses those of this model's fusion, `config.lower_layers`.
             **kwargs: further arguments of the encoder.
 
         Returns:
-            EncoderStates: `last` (B, T, E), `lowers` (one (B, T, E) a layer, in that order), and the encoder's own
+            EncoderStates: `last` (B, T, E), `lowers` (one (B, T, E) per layer, in that order), and the encoder's own
             `outputs`.
 
         Raises:
-            ValueError, TypeError: a layer outside 0..L-1, or an argument that does not fit.
+            ValueError, TypeError: a layer outside 0..L-1, or an invalid argument.
         """
         check_keywords(kwargs, self._keywords)
         shape = check_tokens(input_ids, inputs_embeds, attention_mask)
@@ -248,18 +248,18 @@ class DLFAPreTrainedModel(PreTrainedModel):
         """Run fusion and head on given states, as `encoder_states` returns them.
 
         Args:
-            last: (B, T, E), the last layer. States may be of a lower precision than the parameters.
+            last: (B, T, E), the last layer. States may have a lower precision than the parameters.
             lowers: the lower layers, (B, T, E) each, in the order of `config.lower_layers`.
-            attention_mask: (B, T), bool or integer 0/1, true at real tokens; None means all real.
-            lower_states: (B, T, E or feature_dim), an external second input in place of the lower layer.
+            attention_mask: (B, T), bool or integer 0/1, true at real tokens; None means that all tokens are real.
+            lower_states: (B, T, E or feature_dim), an external second input that replaces the lower layer.
             **arguments: the head's own arguments of `forward`: labels, `word_index`, `output_gate`, and the Trainer's
                 `num_items_in_batch`.
 
         Returns:
-            What `forward` returns.
+            The output of `forward`, without the encoder's recorded states and attentions.
 
         Raises:
-            ValueError, TypeError: an argument that does not fit, or that the head does not take.
+            ValueError, TypeError: an argument is invalid or unknown to the head.
         """
         check_tensor("last", last)
         if last.dim() != 3 or last.shape[-1] != self.config.hidden_size:
@@ -364,12 +364,12 @@ class DLFAPreTrainedModel(PreTrainedModel):
 
 
 def no_encoder(name: str, error: Exception) -> ValueError:
-    """What to raise where transformers, by `error`, finds no encoder `name`, a Hub id or directory."""
+    """Return the error to raise after transformers failed with `error` to load the encoder `name`."""
     return ValueError(f"no encoder can be loaded from {name!r}: {why_not_found(name, error)}")
 
 
 def project(layer: nn.Linear, states: Tensor) -> Tensor:
-    """`layer` on states (..., E) that may have another dtype, as states that were kept in half precision do."""
+    """Apply `layer` to states (..., E) whose dtype may differ, such as states stored in half precision."""
     if not torch.is_autocast_enabled(states.device.type):
         states = states.to(layer.weight.dtype)
     return layer(states)

@@ -1,4 +1,4 @@
-"""The control that tells AIF's gate from the parameters that make it: the same branches, added and not multiplied."""
+"""The control for AIF's gate: the same branches and parameters, but added instead of multiplied."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from dlfa_kernels.reference import aif_terms
 class ResidualBranches(AIFBranches):
     """z_bt = w_bt + g_b + l_bt at real tokens, 0 at padding, with w = x + y and AIF's branches g and l.
 
-    Parameters, their names, shapes and number are those of `FusedAIF`. Unlike a gate, an added output is unbounded, so
-    both expand layers start at zero; only they get gradients in the first step.
+    The names, shapes and number of the parameters are those of `FusedAIF`. Unlike a gate, an added output is unbounded,
+    so both expand layers are initialised to zero; only they get gradients in the first step.
 
     Args:
-        embed_dim: E, channels of the hidden states.
-        reduction, squeeze_dim, kernel_size, activation, device, dtype: as of `FusedAIF`.
+        embed_dim: E, the number of channels of the hidden states.
+        reduction, squeeze_dim, kernel_size, activation, device, dtype: see `FusedAIF`.
 
     Raises:
-        TypeError, ValueError: an argument out of its set, named in the message.
+        TypeError, ValueError: an argument has an invalid type or value; the message names it.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class ResidualBranches(AIFBranches):
         self._start_at_the_sum()
 
     def reset_parameters(self) -> None:
-        """Initialise the squeeze layers as AIF's, the expand layers with zeros."""
+        """Initialise the squeeze layers as in AIF and the expand layers with zeros."""
         super().reset_parameters()
         self._start_at_the_sum()
 
@@ -54,20 +54,20 @@ class ResidualBranches(AIFBranches):
     def forward(
         self, last: Tensor, lower: Tensor | None = None, mask: Tensor | None = None, *, token: int | None = None
     ) -> Tensor:
-        """Add `lower` and the branches to `last`, in plain torch.
+        """Add `lower` and the two branches to `last`, in plain torch.
 
         Args:
-            last: x, (B, T, E); float32, bfloat16, float16 or float64. Accumulation is float64 for float64, else
-                float32, under autocast too.
-            lower: y, of the shape and dtype of `last`; or None.
+            last: x, (B, T, E); float32, bfloat16, float16 or float64. Accumulation is in float64 for float64 states,
+                else in float32, under autocast too.
+            lower: y, same shape and dtype as `last`; or None.
             mask: (B, T), bool or integer 0/1, true at real tokens.
             token: return only this token of each sequence.
 
         Returns:
-            z in the shape and dtype of `last`, or (B, E) with `token`; a sequence without a real token gives zeros.
+            z in the shape and dtype of `last`, or (B, E) with `token`; zeros for a sequence without a real token.
 
         Raises:
-            ValueError, TypeError: as `FusedAIF.forward`.
+            ValueError, TypeError: see `FusedAIF.forward`.
         """
         weights = self.weights
         check_inputs(last, lower, weights, mask, None, token, "gate", self.activation)

@@ -1,4 +1,4 @@
-"""The tokenizer of an encoder, loaded and checked."""
+"""Loading and checking the tokenizer of an encoder."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .config_files import MISFITS, load_config
 
 
 def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerBase:
-    """The tokenizer of `name`, a Hub id or directory.
+    """Load the tokenizer of `name`, a Hub id or directory.
 
     Raises:
-        ValueError: there is none, it is no fast one, or it does not allow `max_length` tokens.
+        ValueError: there is no tokenizer, it is not a fast one, or it does not allow `max_length` tokens.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)

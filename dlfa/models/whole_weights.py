@@ -1,6 +1,6 @@
-"""Loading models of which no weight is missing.
+"""Loading models with the check that no weight is missing.
 
-What a checkpoint lacks transformers draws at random, and says so in a warning, which commands switch off.
+transformers initialises missing weights at random and only warns; the commands switch such warnings off.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from ..error_lines import first_line
 def load_whole(
     model_class: Any, source: str | os.PathLike[str], *, unused: tuple[str, ...] = (), **options: Any
 ) -> Any:
-    """`model_class.from_pretrained(source, **options)`, with every parameter taken from the weights in `source`.
+    """Call `model_class.from_pretrained(source, **options)` and require that `source` holds every parameter.
 
-    Buffers may be absent: an encoder computes its own.
+    Buffers may be missing, since an encoder computes its own.
 
     Args:
-        model_class: a model's class, or an Auto class.
+        model_class: a model class or an Auto class.
         source: a directory or a Hub id.
-        unused: modules whose parameters may be absent too.
-        **options: of `from_pretrained`. With `ignore_mismatched_sizes=True` parameters of another shape are drawn anew,
-            as ever.
+        unused: modules whose parameters may be missing too.
+        **options: options of `from_pretrained`. With `ignore_mismatched_sizes=True`, parameters whose shape differs are
+            initialised anew, as in transformers.
 
     Raises:
-        ValueError: parameters that the weights lack, or hold in other shapes than config.json asks for.
+        ValueError: parameters are missing from the weights, or their shapes differ from config.json.
         OSError: there is no such model, or its weights are damaged.
     """
     ignored = options.pop("ignore_mismatched_sizes", False)

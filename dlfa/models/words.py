@@ -1,4 +1,4 @@
-"""Means of sub-words: of each word's pieces, of a whole sequence."""
+"""Mean states over the sub-words of each word, and over whole sequences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dlfa_kernels.checks import check_tensor, values_can_be_read
 def check_word_index(word_index: Tensor, shape: torch.Size, num_words: int | None) -> None:
     """Raise TypeError or ValueError unless `word_index` fits sequences of `shape` (B, T) and `num_words` words.
 
-    Its values are read where that costs no host sync: on the CPU, or on a GPU under DLFA_VALIDATE=1.
+    Values are checked on the CPU, and on a GPU only under DLFA_VALIDATE=1.
     """
     check_tensor("word_index", word_index)
     if word_index.dtype != torch.int64:
@@ -28,17 +28,17 @@ def check_word_index(word_index: Tensor, shape: torch.Size, num_words: int | Non
 
 
 def mean_of_subwords(states: Tensor, word_index: Tensor, num_words: int | None = None) -> Tensor:
-    """The mean of the states of each word's sub-words.
+    """Return the mean state of each word's sub-words.
 
     Args:
         states: (B, T, E).
-        word_index: (B, T) int64, the word that a token belongs to, numbered from 0 in each sequence; -1 for none. As
-            `check_word_index` wants it.
-        num_words: W; None takes the highest index plus one, which on a GPU waits for the device.
+        word_index: (B, T) int64, the word of each token, numbered from 0 in each sequence, or -1 for no word; see
+            `check_word_index`.
+        num_words: W; None uses the highest index plus one, which on a GPU is a host sync.
 
     Returns:
         (B, W, E) in the dtype of `states`, summed in float32 or wider; zeros for a word without a sub-word. States of
-        tokens without a word, whatever they hold, have no part in it.
+        tokens without a word do not affect the result, even if they are NaN.
     """
     if num_words is None:
         num_words = int(word_index.max()) + 1 if word_index.numel() else 0
@@ -54,7 +54,7 @@ def mean_of_subwords(states: Tensor, word_index: Tensor, num_words: int | None =
 
 
 def mean_of_tokens(states: Tensor, mask: Tensor | None) -> Tensor:
-    """The mean (B, E) of states (B, T, E) over the real tokens, summed in float32 or wider; 0 where there is none."""
+    """Return the mean (B, E) of states (B, T, E) over real tokens, summed in float32 or wider; 0 if there are none."""
     wide = states.to(torch.promote_types(states.dtype, torch.float32))
     if mask is None:
         return wide.mean(dim=1).to(states.dtype)

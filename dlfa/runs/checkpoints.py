@@ -1,4 +1,4 @@
-"""The Trainer's checkpoints: which are whole, which is the newest, and removing them."""
+"""The Trainer's checkpoints: marking complete ones, finding the newest, and removing them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _COMPLETE = "complete.json"
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """The Trainer's checkpoint folders in `folder`, whole or not."""
+    """Return the Trainer's checkpoint folders in `folder`, complete or not."""
     return [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
 
 
 def step_of(checkpoint: Path) -> int:
-    """The optimiser step of a checkpoint folder."""
+    """Return the optimiser step of a checkpoint folder."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
 def mark_complete(checkpoint: Path, facts: dict[str, Any]) -> None:
-    """Mark a checkpoint as written to its end, on the disk too, with facts to be read again on resuming."""
+    """Flush a checkpoint to disk and mark it as complete, with facts that are read on resuming."""
     for path in checkpoint.rglob("*"):
         if path.is_file():
             atomic.sync(path)
@@ -32,23 +32,23 @@ def mark_complete(checkpoint: Path, facts: dict[str, Any]) -> None:
 
 
 def complete_facts(checkpoint: Path) -> dict[str, Any]:
-    """What `mark_complete` wrote."""
+    """Return the facts that `mark_complete` wrote."""
     return read_object(checkpoint / _COMPLETE)
 
 
 def remove_checkpoint(checkpoint: Path) -> None:
-    """Remove a checkpoint; one that is removed half-way no longer counts as complete."""
+    """Remove a checkpoint. If the removal is interrupted, the checkpoint no longer counts as complete."""
     (checkpoint / _COMPLETE).unlink(missing_ok=True)
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint in `folder` that was written to its end; None without one.
+    """Return the newest complete checkpoint in `folder`, or None.
 
-    Where the run was moved, the best checkpoint's path that it holds is put right.
+    If the run was moved, this corrects the path of the best checkpoint that the newest one has recorded.
 
     Raises:
-        ValueError: the best checkpoint is gone.
+        ValueError: the best checkpoint is missing.
     """
     complete = [path for path in checkpoints_in(folder) if (path / _COMPLETE).exists()]
     if not complete:

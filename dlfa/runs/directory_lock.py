@@ -1,4 +1,4 @@
-"""One process at a time in an output directory."""
+"""A lock that admits one process at a time to an output directory."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def exclusive(directory: Path) -> Iterator[None]:
-    """Keep other processes out of `directory`, made where it is not there, removed in the end if nothing lies in it.
+    """Keep other processes out of `directory`. It is created if missing, and removed at the end if it is empty.
 
-    The lock is the operating system's, so a process that dies, however it does, holds nothing. A leftover lock file is
-    harmless. Of several processes of torchrun the first holds the directory for all.
+    The operating system holds the lock, so it is released however a process ends. A leftover lock file is harmless.
+    With several processes of torchrun, the first holds the lock for all.
 
     Raises:
-        ValueError: another process holds it, or it is a file, or cannot be made or written.
+        ValueError: another process holds the directory, or it is a file, or it cannot be created or written.
     """
     if not process_state().is_main_process:
         yield

@@ -1,4 +1,4 @@
-"""Whether what an option names can be written, found out before the work."""
+"""Checks, before any work, that the paths of output options can be written."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .run_directory import RunDirectory
 
 
 def check_file(option: str, path: Path, inputs: Iterable[Path] = ()) -> None:
-    """Raise ValueError unless the file `path` of `option` can be written; its folder is made where it is not there.
+    """Raise ValueError unless the file `path` of `option` can be written; its folder is created if missing.
 
-    What a run wrote to its directory is not to be replaced, and none of `inputs`.
+    Files that a run wrote to its directory, and `inputs`, are never replaced.
     """
     folder = path.parent.resolve()
     for run, name in ((folder, path.name), (folder.parent, f"{folder.name}/{path.name}")):
@@ -29,9 +29,9 @@ def check_file(option: str, path: Path, inputs: Iterable[Path] = ()) -> None:
 
 
 def check_folder(option: str, path: Path) -> None:
-    """Raise ValueError unless files can be written to the folder `path` of `option`; it is made if need be.
+    """Raise ValueError unless files can be written to the folder `path` of `option`; it is created if missing.
 
-    A run's predictions are not to be replaced.
+    A run's own predictions are never replaced.
     """
     _check_place(option, path)
     _try(option, path, path)
@@ -40,10 +40,10 @@ def check_folder(option: str, path: Path) -> None:
 def check_predictions(
     option: str, path: Path, names: Iterable[str], task: Task, data_dir: Path | None, *, overwrite: bool
 ) -> None:
-    """As `check_folder`, for the prediction files `names` of `task`, of which none may be there before.
+    """Like `check_folder`, for the prediction files `names` of `task`; none may exist yet, unless `overwrite`.
 
-    Predictions are named as XTREME's gold labels are, so neither the folder of those, `data_dir`, nor any file of the
-    data is ever taken; `overwrite` is for what was written before.
+    Predictions have the same names as XTREME's gold labels. The folder of those, `data_dir`, and the data files are
+    therefore always refused; `overwrite` only allows replacing other files of these names.
     """
     if data_dir is not None and path.resolve() == data_dir.resolve():
         raise ValueError(f"{option} must not be the folder of the data, whose files have the same names, got {path}")
@@ -73,7 +73,7 @@ def _check_no_input(option: str, path: Path, inputs: Iterable[Path]) -> None:
 
 
 def make_folder(option: str, path: Path) -> None:
-    """Make the folder `path` of `option` where it is not there; ValueError where that cannot be done."""
+    """Create the folder `path` of `option` if it is missing; raise ValueError if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The configuration of a training run: everything that has a say in its result."""
+"""The configuration of a training run: everything that affects its result."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _LORA_LEARNING_RATE = 2e-4
 
 
 class Role(enum.Enum):
-    """What say a field of `RunConfig` has in a run's result, and where results.json tells it."""
+    """How a field of `RunConfig` affects a run's result, and where results.json records it."""
 
-    IDENTITY = "which run it is; results.json tells it outside of its `config`"
-    VARIANT = "what runs are compared in"
-    PROTOCOL = "the rest that has a say: runs that differ in it are not compared"
-    PLACE = "none: where things lie on this machine"
-    SPEED = "none: time and memory alone"
+    IDENTITY = "identifies the run; results.json records it outside of its `config`"
+    VARIANT = "the setting that reports compare"
+    PROTOCOL = "any other setting that affects the result; reports do not compare runs that differ in it"
+    PLACE = "no effect on the result: a path on this machine"
+    SPEED = "no effect on the result: changes time and memory only"
 
 
 _IDENTITY, _VARIANT, _PLACE, _SPEED = ({"role": role} for role in (Role.IDENTITY, Role.VARIANT, Role.PLACE, Role.SPEED))
@@ -47,50 +47,52 @@ _IDENTITY, _VARIANT, _PLACE, _SPEED = ({"role": role} for role in (Role.IDENTITY
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What `train` needs. A hyper-parameter that is None takes the task's preset, XTREME's for its tasks.
+    """The configuration of `train`.
 
-    A field's metadata tell its `Role`; one without is part of the protocol.
+    A hyper-parameter that is None uses the task's preset, which is XTREME's for XTREME's tasks. The metadata of a field
+    hold its `Role`; fields without one are part of the protocol.
 
     Args:
-        task: a name of `dlfa.tasks.TASKS`.
-        model: encoder, Hub id or directory.
-        output_dir: where model, results and predictions are written.
+        task: a name in `dlfa.tasks.TASKS`.
+        model: the encoder, a Hub id or a directory.
+        output_dir: directory for model, results and predictions.
         data_dir: data in XTREME's layout; None loads from the Hub.
-        languages: to test on; None takes all that have data.
+        languages: languages to test on; None uses all that have data.
         model_options: keywords of the model's `from_encoder`: `fusion_layer`, `fusion`, `fuse`, `kernel_size`, ...
-        learning_rate: peak, of AdamW.
-        head_learning_rate: of the new parameters (fusion and head); None takes `learning_rate`.
-        epochs: passes over the training data, fractions allowed.
-        batch_size: sequences a batch and process; a process trains on one GPU, whatever it sees.
-        gradient_accumulation: batches an optimiser step.
-        max_length: tokens a sequence, special ones included.
-        weight_decay: of weights, not of biases and norms.
+        learning_rate: peak learning rate of AdamW.
+        head_learning_rate: learning rate of the new parameters (fusion and head); None uses `learning_rate`.
+        epochs: passes over the training data; may be a fraction.
+        batch_size: sequences per batch and process. Each process trains on one GPU, even if it sees several.
+        gradient_accumulation: batches per optimiser step.
+        max_length: tokens per sequence, including special tokens.
+        weight_decay: weight decay of weights, not of biases and norms.
         warmup_steps: optimiser steps of linear warm-up.
-        seed: of initialisation, data order and dropout.
-        max_train_examples: a fixed random subset of the training data; None takes all.
-        max_eval_examples: likewise of the development set and of each test set.
-        save_steps: optimiser steps between checkpoints; None saves after each epoch. For tasks that select their model
-            on it (`Preset.select_best`), the development set is evaluated at every checkpoint.
-        eval_batch_size: sequences a batch of evaluation.
+        seed: random seed of initialisation, data order and dropout.
+        max_train_examples: size of a fixed random subset of the training data; None uses all.
+        max_eval_examples: the same for the development set and each test set.
+        save_steps: optimiser steps between checkpoints; None saves after each epoch. For tasks that select the best
+            checkpoint (`Preset.select_best`), the development set is evaluated at every checkpoint.
+        eval_batch_size: sequences per batch in evaluation.
         bf16: train and evaluate under bfloat16 autocast.
         fp16: train and evaluate under float16 autocast, with loss scaling; needs a GPU.
         gradient_checkpointing: recompute activations in the backward pass.
-        group_by_length: batches of sequences of like length, in random order: less padding.
-        freeze_encoder: train fusion and head alone, on hidden states that are computed once; without dropout in the
-            encoder. `learning_rate` is then 1e-3 where it is None, and a step is one batch where neither `batch_size`
-            nor `gradient_accumulation` is given.
-        freeze_layers: N keeps the embeddings and the first N blocks of the encoder as they are.
-        lora_rank: train adapters of this rank (peft's LoRA) in place of the encoder's weights; they are merged into
-            the weights when the model is saved. `learning_rate` is then 2e-4 where it is None.
-        lora_alpha: the adapters are scaled by `lora_alpha / lora_rank`; None takes twice the rank.
-        lora_targets: names of the encoder's linear layers that get adapters, such as query and value; None takes all.
-        states_dtype: of the hidden states kept on disk, "float32" or "float16".
-        states_cache: where they are kept; None takes `dlfa.files.cache_directory.cache_directory()`.
-        intermediate: tasks to train on before, in order, as TASK or TASK:DATA_DIR; encoder and fusion are handed on.
+        group_by_length: batch sequences of similar length, in random order, for less padding.
+        freeze_encoder: train only fusion and head, on hidden states that are computed once, without dropout in the
+            encoder. If `learning_rate` is None, it is 1e-3. If both `batch_size` and `gradient_accumulation` are None,
+            a step is one batch.
+        freeze_layers: freeze the embeddings and the first N blocks of the encoder.
+        lora_rank: train LoRA adapters (peft) of this rank instead of the encoder's weights. They are merged into the
+            weights before the model is evaluated and saved. If `learning_rate` is None, it is 2e-4.
+        lora_alpha: the adapters are scaled by `lora_alpha / lora_rank`; None uses twice the rank.
+        lora_targets: names of the encoder's linear layers that get adapters, such as query and value; None uses all.
+        states_dtype: dtype of the hidden states on disk, "float32" or "float16".
+        states_cache: directory of these states; None uses `dlfa.files.cache_directory.cache_directory()`.
+        intermediate: tasks to train on first, in order, as TASK or TASK:DATA_DIR. Encoder and fusion are passed on to
+            the next task.
 
     Raises:
-        ValueError: a value out of its range; the message names it.
-        TypeError: a value of another type than its field's; a list is taken for a tuple, an int for a float.
+        ValueError: a value is out of range; the message names it.
+        TypeError: a value has an invalid type. A list is accepted for a tuple, an int for a float.
     """
 
     task: str = field(metadata=_IDENTITY)
@@ -174,18 +176,18 @@ class RunConfig:
 
     @property
     def task_object(self) -> Task:
-        """The task itself."""
+        """The `Task` that `task` names."""
         return get_task(self.task)
 
     @property
     def autocast(self) -> torch.dtype | None:
-        """The dtype that training and evaluation are cast to; None for the model's own."""
+        """The autocast dtype of training and evaluation; None for no autocast."""
         import torch  # takes long, and the command line reads options first
 
         return torch.bfloat16 if self.bf16 else torch.float16 if self.fp16 else None
 
     def with_presets(self) -> CompleteRunConfig:
-        """The same run with XTREME's values in place of None."""
+        """Return the same run with the task's preset in place of None."""
         preset = self.task_object.preset
         values = {name: getattr(preset, name) for name in _PRESET if getattr(self, name) is None}
         if self.freeze_encoder and {"batch_size", "gradient_accumulation"} <= values.keys():
@@ -199,10 +201,10 @@ class RunConfig:
         return CompleteRunConfig(**(fields | values))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; `output_dir` is left out, as a run may be moved.
+        """Return the configuration as plain JSON values, without `output_dir`, since a run may be moved.
 
-        Paths are absolute, so that they mean the same wherever the run is gone on with or evaluated: `model` and the
-        data of `intermediate` too where they are directories.
+        Paths are absolute, so that the run can be resumed or evaluated from another directory. This includes `model`
+        and the data of `intermediate` if they are directories.
         """
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "output_dir"}
         for name in _PATHS:
@@ -219,11 +221,11 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], output_dir: Path) -> RunConfig:
-        """The run that `to_json` described.
+        """Build the configuration from the values that `to_json` returned.
 
         Raises:
-            ValueError: fields that are missing, unknown or out of their range.
-            TypeError: fields of another type.
+            ValueError: a field is missing, unknown or out of range.
+            TypeError: a field has an invalid type.
         """
         known = {item.name for item in dataclasses.fields(cls)} - {"output_dir"}
         if unknown := sorted(set(values) - known):
@@ -236,7 +238,7 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CompleteRunConfig(RunConfig):
-    """A run's configuration of which every hyper-parameter with a preset is known, as `with_presets` gives it."""
+    """The result of `RunConfig.with_presets`: a configuration in which every hyper-parameter with a preset is set."""
 
     learning_rate: float
     epochs: float
@@ -267,17 +269,17 @@ _ROLES: Mapping[str, Role] = {
 
 
 def fields_of(values: Mapping[str, Any], *roles: Role) -> dict[str, Any]:
-    """The fields of a configuration, as `RunConfig.to_json` gives it, that have one of `roles`.
+    """Return the fields of a configuration, in the form of `RunConfig.to_json`, that have one of `roles`.
 
-    Fields that are not known, as another release may have them, count as protocol.
+    Unknown fields, which another release may have written, count as protocol.
     """
     return {name: value for name, value in values.items() if _ROLES.get(name, Role.PROTOCOL) in roles}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The fields in which two configurations, as `to_json` gives them, would lead to different results.
+    """Return the fields that differ between two configurations, in the form of `to_json`, and affect the result.
 
-    Directories are compared by what they are: a path may lead over links, or be relative, as in files of older
+    Directories are compared by their resolved paths: a path may contain links, or be relative in files of older
     releases.
     """
     left, right = (_resolved(fields_of(each, Role.IDENTITY, Role.VARIANT, Role.PROTOCOL)) for each in (before, now))

@@ -1,9 +1,9 @@
-"""What a run leaves in its output directory, and when one may start there.
+"""The files of a run in its output directory, and the checks before a run may start there.
 
-OUT/ holds run.json (configuration, hashes of data and encoder, names of the files of model and predictions),
-results.json (written last), the model with its tokenizer, predictions/, languages.png, and while it is being trained
-checkpoints/. An ensemble's holds ensemble.json (what it is made of, names of its predictions), results.json (written
-last), predictions/ and languages.png.
+A run's directory holds run.json (configuration, hashes of data and encoder, names of the model and prediction files),
+results.json (written last), the model with its tokenizer, predictions/, languages.png and, during training,
+checkpoints/. An ensemble's directory holds ensemble.json (its runs and the names of its predictions), results.json
+(written last), predictions/ and languages.png.
 """
 
 from __future__ import annotations
@@ -49,22 +49,22 @@ class RunDirectory:
 
     @property
     def run_file(self) -> Path:
-        """Everything needed to repeat the run."""
+        """run.json: everything needed to repeat the run."""
         return self.path / "run.json"
 
     @property
     def results_file(self) -> Path:
-        """The results; there only once the run is complete."""
+        """results.json: exists only once the run is complete."""
         return self.path / "results.json"
 
     @property
     def ensemble_file(self) -> Path:
-        """What an ensemble is made of; written before anything else of it."""
+        """ensemble.json: the runs of an ensemble; written before its other files."""
         return self.path / "ensemble.json"
 
     @property
     def predictions(self) -> Path:
-        """Predictions, one file a language, as XTREME's scorer reads them."""
+        """The folder of predictions, one file per language, in the format of XTREME's scorer."""
         return self.path / "predictions"
 
     @property
@@ -74,30 +74,30 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        """The Trainer's checkpoints, there only until the run is complete."""
+        """The folder of the Trainer's checkpoints; exists only until the run is complete."""
         return self.path / "checkpoints"
 
     @property
     def intermediate(self) -> Path:
-        """The run on the intermediate task that this one started from, where there is one."""
+        """The directory of the run on the intermediate task that this run started from, if any."""
         return self.path / "intermediate"
 
     def holds_run(self) -> bool:
-        """Whether a run, or a model, lies here."""
+        """Return whether the directory holds a run or a model."""
         names = ("run.json", "results.json", "config.json", "model.safetensors")
         return any((self.path / name).exists() for name in names)
 
     def holds_ensemble(self) -> bool:
-        """Whether an ensemble, complete or cut short, lies here."""
+        """Return whether the directory holds an ensemble, complete or interrupted."""
         return self.ensemble_file.exists() and {"runs", "by"} <= read_object(self.ensemble_file).keys()
 
     def wrote(self, name: str) -> bool:
-        """Whether the file `name` here is one that the run or ensemble here writes."""
+        """Return whether the run or ensemble in this directory writes files called `name`."""
         there = self.run_file.exists() or self.ensemble_file.exists()
         return there and any(fnmatch(name, pattern) for pattern in (*_RESULTS, *_MODEL, self.ensemble_file.name))
 
     def check_no_others(self, patterns: Sequence[str], who: str) -> None:
-        """Raise ValueError where a file lies here that `who` would replace and that is none of its kind."""
+        """Raise ValueError if the directory holds a file that `who` would replace; for directories without a run."""
         for pattern in patterns:
             if found := sorted(self.path.glob(pattern)):
                 name = found[0].relative_to(self.path)
@@ -107,17 +107,17 @@ class RunDirectory:
                 )
 
     def check_is_no_file(self) -> None:
-        """Raise ValueError where a file has the directory's name."""
+        """Raise ValueError if the path is a file."""
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"--output-dir {self.path} is a file, not a directory")
 
     def check_no_sweep(self) -> None:
-        """Raise ValueError where a sweep lies here."""
+        """Raise ValueError if the directory holds a sweep."""
         if (self.path / SWEEP).exists():
             raise ValueError(f"--output-dir {self.path} holds a sweep ({SWEEP}); give another directory")
 
     def check(self, model: str, overwrite: bool, resume: bool) -> None:
-        """Raise ValueError where a new run may not be written here."""
+        """Raise ValueError if a new run must not be written here."""
         if overwrite and resume:
             raise ValueError("--overwrite and --resume cannot be given together")
         self.check_is_no_file()
@@ -138,7 +138,7 @@ class RunDirectory:
             raise ValueError(f"{option}: {self.path} holds a model or results but no run.json: no run to {aim}")
 
     def check_same_run(self, now: dict[str, Any]) -> None:
-        """Raise ValueError unless `now`, what `run_file` would hold, describes the run that lies here."""
+        """Raise ValueError unless `now`, the new content of `run_file`, describes the run in this directory."""
         before = self.read_run()
         changed = differences(before["config"], now["config"])
         if changed:
@@ -154,15 +154,15 @@ class RunDirectory:
             raise ValueError(f"--resume: the data have changed since the run in {self.path} was started")
 
     def check_same_encoder(self, sha256: str) -> None:
-        """Raise ValueError unless the run that lies here started from an encoder with weights of this fingerprint."""
+        """Raise ValueError unless the run in this directory started from encoder weights with this fingerprint."""
         if self.read_run().get("encoder_sha256") != sha256:
             raise ValueError(f"--resume: the encoder's weights have changed since the run in {self.path} was started")
 
     def read_run(self) -> dict[str, Any]:
-        """The content of `run_file`.
+        """Read the content of `run_file`.
 
         Raises:
-            ValueError: it is none of ours.
+            ValueError: the file is not a valid run.json.
         """
         run = read_object(self.run_file, ("config", "data_sha256"))
         if not isinstance(run["config"], dict):
@@ -170,10 +170,10 @@ class RunDirectory:
         return run
 
     def read_config(self) -> RunConfig:
-        """The configuration in `run_file`.
+        """Read the configuration in `run_file`.
 
         Raises:
-            ValueError: it is none of ours; the message names the file.
+            ValueError: the file is not a valid run.json; the message names it.
         """
         try:
             return RunConfig.from_json(self.read_run()["config"], self.path)
@@ -182,15 +182,15 @@ class RunDirectory:
             raise ValueError(message if str(self.run_file) in message else f"{self.run_file}: {message}") from error
 
     def record(self, names: Iterable[str]) -> None:
-        """Tell in `run_file` of files, named from here, that the run is about to write.
+        """Record in `run_file` the files, relative to this directory, that the run is about to write.
 
-        To make place for another run those are removed, and no others.
+        Only recorded files are removed to make room for another run.
         """
         run = self.read_run()
         atomic.write_json(self.run_file, run | {"files": sorted({*recorded_files(self.run_file), *names})})
 
     def check_for_ensemble(self, overwrite: bool) -> None:
-        """Raise ValueError where an ensemble may not be written here."""
+        """Raise ValueError if an ensemble must not be written here."""
         self.check_is_no_file()
         if self.run_file.exists() or (self.path / "config.json").exists():
             raise ValueError(f"--output-dir {self.path} holds a run or a model; choose another")
@@ -201,13 +201,13 @@ class RunDirectory:
             raise ValueError(f"--output-dir {self.path} holds results; give --overwrite or choose another")
 
     def clear_ensemble(self) -> None:
-        """Remove what an ensemble wrote but for `ensemble_file`, and nothing else."""
+        """Remove the files that an ensemble wrote, except `ensemble_file`, and nothing else."""
         if self.ensemble_file.exists():
             self._remove_files((*_ENSEMBLE_FILES, *recorded_files(self.ensemble_file)))
         self.remove_leftovers()
 
     def remove_leftovers(self) -> None:
-        """Remove what a process that was killed left half-written, and the checkpoints of a run that is complete."""
+        """Remove partial files of a killed process, and the checkpoints of a complete run."""
         for path in (*self.path.glob(".*"), *self.predictions.glob(".*")):
             if _PARTIAL.fullmatch(path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -215,23 +215,23 @@ class RunDirectory:
             self.remove_checkpoints()
 
     def remove_checkpoints(self) -> None:
-        """Remove all checkpoints, and their folder where nothing else lies in it."""
+        """Remove all checkpoints, and their folder if it is then empty."""
         for checkpoint in checkpoints_in(self.checkpoints):
             remove_checkpoint(checkpoint)
         remove_if_empty(self.checkpoints)
 
     def clear_intermediate(self) -> None:
-        """Remove the run on the intermediate task, and its folder where nothing else lies in it."""
+        """Remove the run on the intermediate task, and its folder if it is then empty."""
         before = RunDirectory(self.intermediate)
         if before.run_file.exists():
             before.clear()
             remove_if_empty(before.path)
 
     def clear(self) -> None:
-        """Remove what the run that `run_file` tells of wrote, and nothing else; nothing where there is none.
+        """Remove the files of the run that `run_file` describes, and nothing else. Without that file, do nothing.
 
         Raises:
-            ValueError: that file is none of ours; raised before anything is removed.
+            ValueError: the file is not a valid run.json; raised before anything is removed.
         """
         if not self.run_file.exists():
             return
@@ -249,10 +249,10 @@ class RunDirectory:
 
 
 def recorded_files(file: Path) -> list[str]:
-    """The names of files, from the directory of `file`, that this run.json or ensemble.json tells of.
+    """Return the file names, relative to the directory of `file`, that this run.json or ensemble.json records.
 
     Raises:
-        ValueError: it is none of ours, or names something outside of its directory.
+        ValueError: the file is invalid, or names a path outside of its directory.
     """
     names = read_object(file).get("files", [])
     if not isinstance(names, list) or not all(isinstance(name, str) and _is_inside(name) for name in names):
@@ -266,6 +266,6 @@ def _is_inside(name: str) -> bool:
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove `folder` where it is there and nothing lies in it."""
+    """Remove `folder` if it exists and is empty."""
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()

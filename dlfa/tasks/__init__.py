@@ -1,4 +1,4 @@
-"""Tasks: what they are, where their data come from, how a model reads them, how they are scored."""
+"""Tasks: their definitions, the sources of their data, and the encoding and scoring of examples."""
 
 from .base import Encoding, Feature, HubSource, Preset, Task
 from .classification import PairTask

@@ -1,4 +1,4 @@
-"""What a task is: its languages, labels, metric and sources, and how its examples meet a model."""
+"""The definition of a task: languages, labels, metric, sources, and the encoding and scoring of examples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ E = TypeVar("E", bound=Example)  # the examples of a kind of task
 
 @dataclass(frozen=True)
 class Preset:
-    """XTREME's hyper-parameters of a task; AdamW with eps 1e-8, linear decay and clipping at 1.0 go with all."""
+    """XTREME's hyper-parameters of a task. All tasks use AdamW with eps 1e-8, linear decay and clipping at 1.0."""
 
     learning_rate: float = 2e-5
     batch_size: int = 8
@@ -33,10 +33,10 @@ class Preset:
 
 @dataclass(frozen=True)
 class HubSource:
-    """Where a split of a task lies on the Hub.
+    """The data set of a split on the Hub.
 
-    `config` may hold `{lang}`, which stands for `names[lang]` where there is one, else for the language itself. In data
-    sets that mix languages, `id_prefix` maps a language to the beginning of its examples' ids.
+    `config` may contain `{lang}`, which stands for `names[lang]` if it exists, else for the language itself. For data
+    sets that mix languages, `id_prefix` maps a language to the prefix of its examples' ids.
     """
 
     path: str
@@ -46,16 +46,16 @@ class HubSource:
     id_prefix: Mapping[str, str] = field(default_factory=dict)
 
     def config_of(self, language: str) -> str | None:
-        """The data set's configuration for `language`."""
+        """Return the data set's configuration for `language`."""
         return None if self.config is None else self.config.format(lang=self.names.get(language, language))
 
 
 @dataclass(frozen=True)
 class Feature:
-    """One sequence as a model sees it.
+    """One input sequence of a model.
 
-    `inputs` are the model's arguments without padding, `example` the index of the example it was made from, `target`
-    what the task needs to bring the model's output back to the example.
+    `inputs` are the model's arguments without padding, `example` is the index of the example that the sequence comes
+    from, and `target` holds what the task needs to map the model's output back to the example.
     """
 
     inputs: dict[str, Any]
@@ -65,7 +65,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How examples become features: the longest sequence, special tokens included, and where a word's label sits."""
+    """Settings for encoding: the maximum length, including special tokens, and the position of a word's label."""
 
     max_length: int
     label_subword: str = "first"
@@ -73,18 +73,18 @@ class Encoding:
 
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC, Generic[E]):
-    """A task; the subclasses are its kinds.
+    """Base class of tasks; each subclass is a kind of task.
 
     Attributes:
-        name: as on the command line.
-        title: one line for people.
-        languages: of the test sets, in XTREME's order where it is one of its tasks.
-        labels: in the order of the model's classes; empty for question answering.
-        metric: of record, one of the keys that `score` returns.
+        name: the name on the command line.
+        title: a one-line description.
+        languages: languages of the test sets, for XTREME's tasks in XTREME's order.
+        labels: labels in the order of the model's classes; empty for question answering.
+        metric: the main metric, one of the keys that `score` returns.
         preset: XTREME's hyper-parameters.
-        hub: sources by split ("train", "dev", "test"); a split without one can be had from files only.
-        train_language: of the training and development data.
-        file_patterns: names of a split's file below --data-dir, tried in turn, with `{split}` and `{lang}`.
+        hub: sources by split ("train", "dev", "test"); a split without a source needs files.
+        train_language: language of the training and development data.
+        file_patterns: file names of each split below --data-dir, tried in order, with `{split}` and `{lang}`.
     """
 
     name: str
@@ -105,46 +105,46 @@ class Task(ABC, Generic[E]):
 
     @abstractmethod
     def read_file(self, path: Path) -> list[E]:
-        """Read and check one file of the on-disk layout; DataError names file and line."""
+        """Read and check one data file; a DataError names file and line."""
 
     @abstractmethod
     def from_hub(self, row: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> E:
-        """One row of the Hub data set as an example; `names` gives the class names of the integer label columns."""
+        """Convert one row of the Hub data set; `names` holds the class names of the integer label columns."""
 
     @abstractmethod
     def encode(
         self, examples: Sequence[E], tokenizer: PreTrainedTokenizerBase, encoding: Encoding, *, training: bool
     ) -> list[Feature]:
-        """Turn examples into features; `training` adds what the loss needs."""
+        """Convert examples to features; `training` adds the inputs of the loss."""
 
     @abstractmethod
     def feature_scores(self, feature: Feature, outputs: Mapping[str, np.ndarray], row: int) -> Any:
-        """The model's scores for one feature, cut from row `row` of a batch's outputs (float32 arrays).
+        """Return the model's scores for one feature, from row `row` of a batch's outputs (float32 arrays).
 
-        None where nothing can be decided by them: see `decides`.
+        Return None if they allow no decision; see `decides`.
         """
 
     @abstractmethod
     def example_scores(self, examples: Sequence[E], features: Sequence[Feature], scores: Sequence[Any]) -> list[Any]:
-        """The scores of each example, joined from those of its features."""
+        """Return the scores of each example, joined from those of its features."""
 
     @abstractmethod
     def decide(self, examples: Sequence[E], scores: Sequence[Any]) -> list[Any]:
-        """The prediction for each example from its scores; the scores of several models may be averaged before."""
+        """Return the prediction for each example from its scores, which may be averages over several models."""
 
     @abstractmethod
     def score(self, examples: Sequence[E], predictions: Sequence[Any], language: str) -> dict[str, float]:
-        """The metrics, fractions in 0..1, `metric` among them."""
+        """Return the metrics as fractions in 0..1, including `metric`."""
 
     @abstractmethod
     def prediction_text(self, examples: Sequence[E], predictions: Sequence[Any]) -> str:
-        """The predictions as XTREME's scorer reads them, one file a language."""
+        """Return the text of a language's prediction file, in the format of XTREME's scorer."""
 
 
 def decides(scores: np.ndarray) -> bool:
-    """Whether `scores` (..., candidates) single out a candidate each time: the best one is a finite number.
+    """Return whether `scores` (..., candidates) allow a decision: the maximum over the candidates is always finite.
 
-    A candidate may be ruled out by -inf; one NaN or +inf among them leaves nothing to compare.
+    A score of -inf rules a candidate out; NaN or +inf makes the scores useless.
     """
     import numpy as np
 
@@ -152,10 +152,10 @@ def decides(scores: np.ndarray) -> bool:
 
 
 def label_name(value: int | str, names: Sequence[str] | None, labels: Sequence[str]) -> str:
-    """A label of the Hub, a name or a class number, as its name.
+    """Return the name of a label from the Hub, given as a name or a class number.
 
     Raises:
-        DataError: it is none of `labels`, which are listed.
+        DataError: the label is not in `labels`; the message lists them.
     """
     name = str(value)
     if names is not None and not isinstance(value, str) and 0 <= value < len(names):

@@ -1,4 +1,4 @@
-"""Task data from the Hugging Face Hub."""
+"""Loading task data from the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .base import Task
 
 
 def load_rows(path: str, config: str | None, split: str) -> Any:
-    """The rows of one split, by `datasets.load_dataset`, with whatever that raises."""
+    """Load the rows of one split with `datasets.load_dataset`, whose exceptions are not caught here."""
     import datasets
 
     return datasets.load_dataset(path, config, split=split)
@@ -21,8 +21,8 @@ def read_hub(task: Task, split: str, language: str) -> list[Example]:
     """Load `split` of `task` in `language`.
 
     Raises:
-        DataError: the task has no such data on the Hub, or they cannot be loaded; the message names the data set and
-            the --data-dir alternative.
+        DataError: the task has no such data on the Hub, or they cannot be loaded. The message names the data set and
+            the files that --data-dir needs instead.
     """
     alternative = f"give --data-dir DIR with {task.file_patterns[split][0].format(split=split, lang=language)}"
     source = task.hub.get(split)

@@ -1,4 +1,4 @@
-"""XTREME's on-disk layout: one file a split and language below one folder."""
+"""XTREME's layout on disk: one folder with one file per split and language."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _CODE = "[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*"  # de, zh-Hans, pt_br
 
 
 def find_file(task: Task, data_dir: Path, split: str, language: str) -> Path:
-    """The file of `split` in `language`.
+    """Return the file of `split` in `language`.
 
     Raises:
-        DataError: there is none, where the languages that are there are listed, or something else has its name.
+        DataError: there is no such file (the message lists the languages that have one), or the path is not a file.
     """
     names = [pattern.format(split=split, lang=language) for pattern in task.file_patterns[split]]
     for name in names:
@@ -30,10 +30,10 @@ def find_file(task: Task, data_dir: Path, split: str, language: str) -> Path:
 
 
 def languages_on_disk(task: Task, data_dir: Path, split: str) -> list[str]:
-    """The languages that have a file of `split`: first the task's own in their order, then others by name.
+    """Return the languages that have a file of `split`: first the task's in their order, then others sorted by name.
 
     Raises:
-        DataError: `data_dir` is no folder.
+        DataError: `data_dir` is not a folder.
     """
     if not data_dir.is_dir():
         raise DataError(f"{data_dir}: no such folder; --data-dir must hold {', '.join(_examples(task))}")
@@ -55,7 +55,7 @@ def languages_on_disk(task: Task, data_dir: Path, split: str) -> list[str]:
 
 
 def data_files(task: Task, data_dir: Path | None) -> list[Path]:
-    """Every file of `task` below `data_dir`, of all splits and languages; none where that is None or no folder."""
+    """Return all files of `task` below `data_dir`; none if `data_dir` is None or not a folder."""
     if data_dir is None or not data_dir.is_dir():
         return []
     named = {

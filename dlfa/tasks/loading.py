@@ -1,4 +1,4 @@
-"""All data of a run, read and checked as a whole before anything else is done."""
+"""Loading all data of a run; everything is read and checked before any other work."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TaskData:
-    """Examples of a task: training and development data in its training language, test data by language."""
+    """The examples of a task: training and development data in its training language, test data by language."""
 
     train: list[Example] = field(default_factory=list)
     dev: list[Example] = field(default_factory=list)
     test: dict[str, list[Example]] = field(default_factory=dict)
 
     def sha256(self) -> str:
-        """SHA-256, in hexadecimal, over splits, languages and examples: tells whether two runs saw the same data."""
+        """Return a hexadecimal SHA-256 of splits, languages and examples, to compare the data of two runs."""
         parts = {"train": self.train, "dev": self.dev, **{f"test-{code}": part for code, part in self.test.items()}}
         told = "".join(f"{name} {digest(examples)}\n" for name, examples in parts.items())
         return hashlib.sha256(told.encode()).hexdigest()
 
 
 def read_split(task: Task, data_dir: Path | None, split: str, language: str) -> list[Example]:
-    """One split in one language, from files below `data_dir`, or from the Hub where that is None.
+    """Read one split in one language, from files below `data_dir`, or from the Hub if it is None.
 
     Raises:
         DataError: see `dlfa.tasks.layout.find_file`, `Task.read_file` and `dlfa.tasks.hub.read_hub`.
@@ -44,10 +44,10 @@ def read_split(task: Task, data_dir: Path | None, split: str, language: str) -> 
 
 
 def choose_languages(task: Task, data_dir: Path | None, languages: Sequence[str] | None, split: str) -> list[str]:
-    """The languages to evaluate: those asked for, else all that have data.
+    """Return the languages to evaluate: `languages`, else all that have data.
 
     Raises:
-        DataError: one that has no data, or twice the same; the valid ones are listed.
+        DataError: a language has no data (the message lists the valid ones) or is given twice.
     """
     valid = list(task.languages) if data_dir is None else languages_on_disk(task, data_dir, split)
     if languages is None:
@@ -72,17 +72,17 @@ def load_task_data(
     max_train_examples: int | None = None,
     max_eval_examples: int | None = None,
 ) -> TaskData:
-    """Read everything that a training run needs: train and dev in the training language, test in `languages`.
+    """Read all data of a training run: train and dev in the training language, test in `languages`.
 
     Args:
         task: the task.
-        data_dir: XTREME's layout; None loads from the Hub.
-        languages: to test on; None takes all that have data.
-        max_train_examples: see `subset`.
-        max_eval_examples: of the dev set and of each test set; see `subset`.
+        data_dir: data in XTREME's layout; None loads from the Hub.
+        languages: languages to test on; None uses all that have data.
+        max_train_examples: size of the training set; see `subset`.
+        max_eval_examples: size of the dev set and of each test set; see `subset`.
 
     Raises:
-        DataError: whatever is wrong with the data; every file is read before anything is returned.
+        DataError: the data are invalid; every file is read before anything is returned.
     """
     chosen = choose_languages(task, data_dir, languages, "test")
     train = read_split(task, data_dir, "train", task.train_language)
@@ -95,22 +95,22 @@ def load_task_data(
 def read_languages(
     task: Task, data_dir: Path | None, split: str, languages: Sequence[str], size: int | None
 ) -> dict[str, list[Example]]:
-    """One split of several languages, as `read_split` reads it, of each the examples that `subset` takes.
+    """Read one split of several languages with `read_split`, reduced to `size` examples each by `subset`.
 
     Raises:
-        DataError: whatever is wrong with the data.
+        DataError: the data are invalid.
     """
     return {language: subset(read_split(task, data_dir, split, language), size) for language in languages}
 
 
 def subset(examples: Sequence[T], size: int | None) -> list[T]:
-    """`size` examples in their order, drawn at random: always the same ones, and a smaller subset lies in a larger.
+    """Return a fixed random subset of `size` examples in their order; smaller subsets are contained in larger ones.
 
-    The first ones would not do, as many corpora are ordered by genre. The draw does not depend on a run's seed, so that
-    runs with different seeds see the same data.
+    The first examples would be a biased choice, since many corpora are ordered by genre. The subset does not depend on
+    a run's seed, so runs with different seeds see the same data.
 
     Raises:
-        ValueError: a negative size.
+        ValueError: `size` is negative.
     """
     if size is not None and size < 0:
         raise ValueError(f"a subset must have a size that is not negative, got {size}")

@@ -1,4 +1,4 @@
-"""Metrics, all fractions in 0..1. Averages over languages are unweighted."""
+"""Metrics as fractions in 0..1. Averages over languages are unweighted."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Tags = Sequence[Sequence[str]]  # one sequence of tags a sentence
 
 
 def token_metrics(gold: Tags, predicted: Tags) -> dict[str, float]:
-    """Token accuracy and per-token F1 over all words of all sentences.
+    """Return accuracy and F1 over all words of all sentences.
 
-    "f1" is the macro average: the F1 of each tag, averaged without weights over the tags that occur in `gold` (a tag
-    that a treebank never uses cannot be found in it, so it has no F1 there; predicting it costs recall elsewhere).
+    "f1" is the macro average: the unweighted mean of the F1 of each tag that occurs in `gold`. A tag that a treebank
+    never uses has no F1 there; predicting it lowers the recall of other tags.
 
     Raises:
-        ValueError: numbers of sentences or words that differ, or no word at all.
+        ValueError: the numbers of sentences or words differ, or there is no word.
     """
     from sklearn.metrics import accuracy_score, f1_score
 
@@ -30,10 +30,10 @@ def token_metrics(gold: Tags, predicted: Tags) -> dict[str, float]:
 
 
 def span_metrics(gold: Tags, predicted: Tags) -> dict[str, float]:
-    """Entity-level precision, recall and micro F1 of IOB2 tags as seqeval (conlleval) counts them, and token accuracy.
+    """Return entity-level precision, recall and micro F1 of IOB2 tags by seqeval (conlleval), and token accuracy.
 
     Raises:
-        ValueError: as `token_metrics`.
+        ValueError: see `token_metrics`.
     """
     from sklearn.metrics import accuracy_score
 
@@ -43,31 +43,31 @@ def span_metrics(gold: Tags, predicted: Tags) -> dict[str, float]:
 
 
 def span_f1(gold: Tags, predicted: Tags) -> float:
-    """Micro F1 of spans, by seqeval on the tags as they are.
+    """Return the micro F1 of spans, by seqeval on the unchanged tags.
 
-    On IOB2 tags that is the F1 of entities. On parts of speech it is XTREME's published "F1": the scorer reads a tag's
-    first letter as its BIO mark and the rest as the type, so that neighbours of equal tag are one span (NOUN NOUN),
-    except where the letter is S, a span of its own (SCONJ, SYM), or B or E.
+    On IOB2 tags this is the F1 of entities. On parts of speech it is XTREME's published "F1": the scorer reads a tag's
+    first letter as its BIO mark and the rest as the type. Equal neighbours (NOUN NOUN) are therefore one span, except
+    if the letter is S, which makes every word a span (SCONJ, SYM), or B or E.
     """
     return _span_figures(gold, predicted)[2]
 
 
 def class_metrics(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
-    """Accuracy, and F1 averaged without weights over the classes that occur in `gold`.
+    """Return accuracy and macro F1 over the classes that occur in `gold`.
 
     Raises:
-        ValueError: lengths that differ, or no example.
+        ValueError: the lengths differ, or there is no example.
     """
     return token_metrics([gold], [predicted])
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """The unweighted mean; None of nothing."""
+    """Return the unweighted mean; None if there are no values."""
     return math.fsum(values) / len(values) if values else None
 
 
 def average(languages: Mapping[str, Mapping[str, float]], metric: str, leave_out: str | None = None) -> float | None:
-    """The mean of `metric` over languages, without `leave_out`; None where no language is left."""
+    """Return the mean of `metric` over languages except `leave_out`; None if no language is left."""
     return mean([scores[metric] for language, scores in languages.items() if language != leave_out])
 
 

@@ -1,7 +1,7 @@
-"""Training on other English tasks first: encoder and fusion are handed on, the head is not.
+"""Training on other English tasks first: encoder and fusion are passed on, the head is not.
 
-The run on the last of the intermediate tasks lies in `OUT/intermediate`, an ordinary run whose own intermediate tasks
-are the ones before it, and so on. Each is trained with the run's options; what was left to XTREME's presets takes those
+The run on the last intermediate task is in `OUT/intermediate`. It is an ordinary run whose own intermediate tasks are
+the ones before it, and so on. Each is trained with the run's options; hyper-parameters without a value use the preset
 of its own task.
 """
 
@@ -23,13 +23,13 @@ from .shared_inputs import encode_all, load_data, load_shared_inputs
 
 @dataclass(frozen=True)
 class IntermediateRun:
-    """The run on an intermediate task that another run starts from."""
+    """The run on an intermediate task from which another run starts."""
 
     config: RunConfig
 
     @classmethod
     def of(cls, config: RunConfig) -> IntermediateRun | None:
-        """The last one before a run whose presets are not yet filled in; None where it has none."""
+        """Return the last intermediate run of `config`, whose presets are not filled in yet; None if it has none."""
         if not config.intermediate:
             return None
         task, _, data_dir = config.intermediate[-1].partition(":")
@@ -45,13 +45,13 @@ class IntermediateRun:
         )
 
     def check(self) -> list[str]:
-        """Look at the place of this run, and read and encode the data of its task, and of those before it.
+        """Check the directory of this run, and read and encode the data of its task and of those before it.
 
         Returns:
             The hash of each task's data, in order.
 
         Raises:
-            ValueError, OSError: files of others that the run would replace, or whatever is wrong with the data.
+            ValueError, OSError: the run would replace other files, or the data are invalid.
         """
         RunDirectory(self.config.output_dir).check(self.config.model, overwrite=False, resume=True)
         before = IntermediateRun.of(self.config)
@@ -62,7 +62,7 @@ class IntermediateRun:
         return [*earlier, data.sha256()]
 
     def train(self, *, progress: bool = False) -> list[dict[str, Any]]:
-        """Train, or go on training, and say for each intermediate task in order what came of it."""
+        """Train, or resume training, and return the results of each intermediate task in order."""
         from .train import train
 
         results = train(self.config, resume=True, progress=progress)
@@ -70,7 +70,7 @@ class IntermediateRun:
         return [*earlier, {"task": self.config.task, "train": results["train"], "config": results["config"]}]
 
     def hand_over(self, model: PreTrainedModel) -> None:
-        """Put the trained encoder and fusion into `model`; a frozen encoder is the same already.
+        """Copy the trained fusion and encoder into `model`; a frozen encoder is unchanged and not copied.
 
         Raises:
             ValueError, OSError: the trained model is damaged or lacks weights.

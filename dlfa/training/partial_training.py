@@ -1,4 +1,4 @@
-"""Training a part of the encoder: its upper blocks, or adapters beside its weights."""
+"""Training part of an encoder: its upper blocks, or adapters added to its weights."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..models.encoder_states import encoder_blocks
 
 
 def freeze_layers(model: PreTrainedModel, count: int) -> None:
-    """Keep the embeddings and the first `count` blocks of a DLFA model's encoder, and what these use, as they are.
+    """Freeze the embeddings and the first `count` blocks of a DLFA model's encoder, and the parameters they use.
 
     Raises:
-        ValueError: more blocks than the encoder has, or an encoder whose blocks cannot be told.
+        ValueError: the encoder has fewer blocks, or its blocks cannot be identified.
     """
     encoder: Any = model.encoder
     read: Any = model.encoder_states
@@ -42,16 +42,16 @@ def freeze_layers(model: PreTrainedModel, count: int) -> None:
 
 
 def add_adapters(model: PreTrainedModel, rank: int, alpha: int | None, targets: Sequence[str] | None) -> None:
-    """Put LoRA adapters into a DLFA model's encoder, whose own weights are then kept as they are.
+    """Add LoRA adapters to a DLFA model's encoder and freeze the encoder's own weights.
 
     Args:
-        model: fusion and head go on being trained as a whole.
-        rank: of the adapters.
-        alpha: they are scaled by alpha / rank; None takes twice the rank.
-        targets: names of linear layers; None takes all of the encoder.
+        model: the model; its fusion and head stay trainable.
+        rank: rank of the adapters.
+        alpha: the adapters are scaled by alpha / rank; None uses twice the rank.
+        targets: names of linear layers; None uses all of the encoder's.
 
     Raises:
-        ValueError: peft is not installed, or a name that no layer has, or one of layers that take no adapters.
+        ValueError: peft is not installed, no layer has a given name, or a named layer does not support adapters.
     """
     try:
         import peft
@@ -74,6 +74,6 @@ def add_adapters(model: PreTrainedModel, rank: int, alpha: int | None, targets: 
 
 
 def merge_adapters(model: PreTrainedModel) -> None:
-    """Add the adapters of `add_adapters` to the weights; the model is then an ordinary one."""
+    """Merge the adapters of `add_adapters` into the weights, so that the model is an ordinary one again."""
     encoder: Any = model.encoder
     model.encoder = encoder.merge_and_unload()

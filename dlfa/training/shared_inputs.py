@@ -1,4 +1,4 @@
-"""Inputs that several runs share: examples, tokenizer, features, cached hidden states."""
+"""Inputs that several runs share: examples, tokenizer, features and cached hidden states."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..tasks.model_inputs import ModelInputs
 
 @dataclass(frozen=True)
 class SharedInputs:
-    """What runs on the same data, tokenizer and frozen encoder share, read once for all of them."""
+    """The inputs that runs with the same data, tokenizer and frozen encoder share; read once for all of them."""
 
     data: TaskData
     tokenizer: PreTrainedTokenizerBase
@@ -33,10 +33,10 @@ class SharedInputs:
 
 
 def load_data(config: RunConfig) -> TaskData:
-    """All data of a run, in the languages that it is tested on.
+    """Load all data of a run, in the languages that it is tested on.
 
     Raises:
-        DataError: whatever is wrong with the data.
+        DataError: the data are invalid.
     """
     return load_task_data(
         config.task_object,
@@ -48,15 +48,15 @@ def load_data(config: RunConfig) -> TaskData:
 
 
 def load_shared_inputs(config: CompleteRunConfig, data: TaskData, *, progress: bool = False) -> SharedInputs:
-    """What runs on `data` share: the tokenizer, and where the encoder is frozen the encoder and its states.
+    """Load what runs on `data` share: the tokenizer and, if the encoder is frozen, the encoder and its states.
 
     Args:
         config: one of the runs.
-        data: of the runs.
+        data: the data of the runs.
         progress: show a bar while hidden states are computed.
 
     Raises:
-        ValueError: tokenizer or encoder cannot be loaded, or do not allow `max_length` tokens.
+        ValueError: tokenizer or encoder cannot be loaded, or the tokenizer does not allow `max_length` tokens.
     """
     tokenizer = load_tokenizer(config.model, config.max_length)
     encoding = Encoding(config.max_length, config.model_options.get("label_subword", "first"))
@@ -77,10 +77,10 @@ def load_shared_inputs(config: CompleteRunConfig, data: TaskData, *, progress: b
 
 
 def load_encoder(name: str) -> DLFAModel:
-    """The encoder `name`, a Hub id or directory, with a model without fusion around it.
+    """Load the encoder `name`, a Hub id or directory, into a model without fusion.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such encoder.
     """
     try:
         return DLFAModel.from_encoder(name, None)
@@ -89,14 +89,14 @@ def load_encoder(name: str) -> DLFAModel:
 
 
 def compute_states(shared: SharedInputs, several: Iterable[Mapping[str, Any]]) -> None:
-    """Compute a frozen encoder's states in one pass for all layers that any run needs.
+    """Compute a frozen encoder's states in one pass, for all layers that any of the runs needs.
 
     Args:
-        shared: of the runs; where their encoder is not frozen, there is nothing to do.
+        shared: the inputs of the runs; if their encoder is not frozen, nothing is computed.
         several: the model options of each run.
 
     Raises:
-        ValueError, OSError: the states cannot be kept in the precision or the place that was chosen.
+        ValueError, OSError: the states cannot be stored in the chosen precision or directory.
     """
     if not isinstance(shared.inputs, StateInputs) or shared.encoder is None:
         return
@@ -110,11 +110,11 @@ def compute_states(shared: SharedInputs, several: Iterable[Mapping[str, Any]]) -
 
 
 def encode_all(config: RunConfig, shared: SharedInputs) -> list[Feature]:
-    """Encode all data of a run, over a frozen encoder up to its states, and return the features of the training data.
+    """Encode all data of a run, compute a frozen encoder's states, and return the features of the training data.
 
     Raises:
-        ValueError: a `max_length` that some example does not fit in, or no example that can be trained on.
-        OSError: the states cannot be kept where they should be.
+        ValueError: `max_length` is too small for some example, or no example can be trained on.
+        OSError: the states cannot be stored.
     """
     data, inputs = shared.data, shared.inputs
     features = inputs.features(data.train, training=True)

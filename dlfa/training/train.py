@@ -1,4 +1,4 @@
-"""Training: a model over an encoder, by transformers' Trainer, evaluated on every language, written as a whole."""
+"""Training a model on an encoder with transformers' Trainer, evaluating it on every language, writing the run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from .trainer import task_trainer
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run that has passed every check: only training is left to do."""
+    """A run that has passed every check and is ready to train."""
 
     config: CompleteRunConfig
     task: Task
@@ -52,27 +52,27 @@ class PreparedRun:
     progress: bool
 
     def new_trained_module(self) -> PreTrainedModel | StatesHead:
-        """What is trained and evaluated: the model, or a module for what lies over its frozen encoder."""
+        """Return the module to train and evaluate: the model, or its part after a frozen encoder."""
         return StatesHead(self.model) if self.config.freeze_encoder else self.model  # type: ignore[arg-type]
 
 
 def train(
     config: RunConfig, *, overwrite: bool = False, resume: bool = False, progress: bool = False
 ) -> dict[str, Any]:
-    """Train and evaluate as `config` says, and write everything to its `output_dir`.
+    """Train and evaluate the run of `config`, and write everything to its `output_dir`.
 
     Args:
         config: the run.
-        overwrite: replace a run that lies in `output_dir`.
-        resume: go on with the run that lies there, from its newest complete checkpoint; a run that is complete is
-            returned as it is, its encoder not looked at, and an empty directory starts from the beginning.
+        overwrite: replace the run in `output_dir`.
+        resume: continue the run in `output_dir` from its newest complete checkpoint. A complete run is returned without
+            a check of its encoder; an empty directory starts from the beginning.
         progress: show progress bars.
 
     Returns:
         The content of results.json, on every process.
 
     Raises:
-        ValueError, TypeError: bad input; raised before any training.
+        ValueError, TypeError: invalid input; raised before any training.
         FloatingPointError: the loss, or scores of the trained model, became NaN or infinite.
     """
     directory = RunDirectory(config.output_dir)
@@ -93,18 +93,18 @@ def prepare(
 ) -> PreparedRun | None:
     """Check the run, read and encode all of its data, load tokenizer and encoder, and claim the output directory.
 
-    Whatever can be wrong with the input is found before anything in that directory is removed.
+    All input is checked before anything in that directory is removed.
 
     Args:
-        config, overwrite, resume, progress: as `train`.
-        shared: of `load_shared_inputs`, for a configuration that may differ from this one in model options (not in
-            `label_subword`), hyper-parameters (not in `max_length`), seed and output directory alone.
+        config, overwrite, resume, progress: see `train`.
+        shared: the result of `load_shared_inputs` for a configuration that differs from this one only in model options
+            (except `label_subword`), hyper-parameters (except `max_length`), seed and output directory.
 
     Returns:
-        What `fit` needs; None where `resume` finds the run complete.
+        The input of `fit`; None if `resume` finds the run complete.
 
     Raises:
-        ValueError, TypeError, OSError: bad input, of whatever kind.
+        ValueError, TypeError, OSError: invalid input of any kind.
     """
     if config.fp16 and not torch.accelerator.is_available():
         raise ValueError("fp16 needs a GPU, and there is none; bf16 runs on the CPU too")
@@ -156,16 +156,16 @@ def prepare(
 
 
 def new_model(config: CompleteRunConfig, task: Task, encoder: DLFAModel | None = None) -> PreTrainedModel:
-    """A model for `task` over the encoder of `config`, its new parameters drawn from torch's generator.
+    """Build a model for `task` on the encoder of `config`; torch's generator initialises the new parameters.
 
     Args:
         config: the run.
-        task: gives head and labels.
-        encoder: a model whose encoder is to be part of the new one, in place of one that is loaded.
+        task: determines the head and the labels.
+        encoder: a model whose encoder becomes part of the new one; None loads the encoder.
 
     Raises:
         ValueError: there is no such encoder, or an option does not fit it.
-        TypeError: an option that the model does not know.
+        TypeError: the model does not know an option.
     """
     options = dict(config.model_options)
     if task.labels:
@@ -181,10 +181,10 @@ def new_model(config: CompleteRunConfig, task: Task, encoder: DLFAModel | None =
 
 
 def limit_training(model: PreTrainedModel, config: RunConfig) -> None:
-    """Freeze, adapt or checkpoint the encoder as `config` says.
+    """Freeze the encoder, add adapters or enable gradient checkpointing, according to `config`.
 
     Raises:
-        ValueError: layers or adapters that the encoder has no place for.
+        ValueError: the encoder does not have the layers to freeze or to adapt.
     """
     if config.gradient_checkpointing:
         # transformers renamed it amid version 5, and warns of the name that its older releases know.
@@ -200,7 +200,7 @@ def limit_training(model: PreTrainedModel, config: RunConfig) -> None:
 
 
 def fit(prepared: PreparedRun, *, keep_model: bool = True) -> dict[str, Any]:
-    """Train, evaluate on every language and write the results, which are returned.
+    """Train, evaluate on every language, write the results and return them.
 
     Args:
         prepared: the run.
@@ -271,12 +271,12 @@ def write_model(
     tokenizer: PreTrainedTokenizerBase,
     record: Callable[[list[str]], None] | None = None,
 ) -> None:
-    """Save model and tokenizer to `path`; config.json, without which nothing loads, comes last.
+    """Save model and tokenizer to `path`. config.json is written last, since nothing loads without it.
 
     Args:
-        path: a directory that is there.
-        model, tokenizer: what is saved.
-        record: told the names of the files before any of them is in place; only the libraries know which they write.
+        path: an existing directory.
+        model, tokenizer: the objects to save.
+        record: called with the names of the files before they are moved into place.
     """
     partial = atomic.temporary(path / "model")
     partial.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""transformers' Trainer as a run uses it: the task's evaluation, rates of new parameters, a lasting record."""
+"""transformers' Trainer with the task's evaluation, learning rates for new parameters, and a record of the run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def task_trainer(prepared: PreparedRun) -> TaskTrainer:
-    """The Trainer of a run, with XTREME's optimiser and schedule: AdamW, linear decay, gradients clipped to 1."""
+    """Build the Trainer of a run, with XTREME's optimiser and schedule: AdamW, linear decay, gradients clipped to 1."""
     config, task = prepared.config, prepared.task
     strategy = "epoch" if config.save_steps is None else "steps"
     select = task.preset.select_best
@@ -80,7 +80,7 @@ def task_trainer(prepared: PreparedRun) -> TaskTrainer:
 
 
 class TaskTrainer(Trainer):
-    """The Trainer with the task's own evaluation, by whole examples, and separate rates for old and new parameters."""
+    """Trainer with the task's own evaluation of whole examples and separate rates for old and new parameters."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class TaskTrainer(Trainer):
             super()._run_epoch(*arguments, **more)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """The task's metrics on the development data."""
+        """Return the task's metrics on the development data."""
         prepared, language = self.prepared, self.prepared.task.train_language
         result = evaluate(
             self.trained_module,
@@ -135,12 +135,12 @@ class TaskTrainer(Trainer):
 
 
 def parameter_groups(model: torch.nn.Module, config: CompleteRunConfig, decayed: set[str]) -> list[dict[str, Any]]:
-    """AdamW's groups: encoder or new (fusion and head), with weight decay or (biases, norms) without.
+    """Return AdamW's parameter groups: encoder or new (fusion and head), with or without weight decay (biases, norms).
 
     Args:
-        model: its encoder is the attribute `encoder`.
-        config: gives `learning_rate`, `head_learning_rate` and `weight_decay`.
-        decayed: names of the parameters under weight decay.
+        model: a module whose encoder is the attribute `encoder`.
+        config: provides `learning_rate`, `head_learning_rate` and `weight_decay`.
+        decayed: names of the parameters with weight decay.
     """
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -155,7 +155,7 @@ def parameter_groups(model: torch.nn.Module, config: CompleteRunConfig, decayed:
 
 
 class LossOnBar(ProgressCallback):
-    """The Trainer's bar, with the latest loss beside it: transformers prints that to standard output, the table's."""
+    """The Trainer's progress bar with the latest loss, which transformers would print to standard output."""
 
     def on_log(self, *_: Any, logs: dict[str, Any] | None = None, **__: Any) -> None:
         if self.training_bar is not None and logs and "loss" in logs:
@@ -163,7 +163,7 @@ class LossOnBar(ProgressCallback):
 
 
 class TrainingRecord(TrainerCallback):
-    """Records time, loss and which checkpoints are complete, over interruptions; stops a run that diverged."""
+    """Records time, loss and complete checkpoints across interruptions; stops a run that diverged."""
 
     def __init__(self, checkpoint: Path | None) -> None:
         self.seconds_before = 0.0 if checkpoint is None else float(complete_facts(checkpoint)["seconds"])
@@ -172,11 +172,11 @@ class TrainingRecord(TrainerCallback):
 
     @property
     def seconds(self) -> float:
-        """Training time so far, development evaluations and checkpoints included, over all parts of the run."""
+        """Training time so far over all parts of the run, including development evaluations and checkpoints."""
         return self.seconds_before + time.monotonic() - self.start
 
     def facts(self, state: TrainerState) -> dict[str, Any]:
-        """results.json's "train": steps, seconds, the mean loss over all steps, and the best checkpoint's dev score."""
+        """Return results.json's "train": steps, seconds, mean loss over all steps, the best checkpoint's dev score."""
         total, done = 0.0, 0.0
         for entry in state.log_history:
             if "loss" in entry:
