@@ -25,10 +25,12 @@ QA_PRESET = Preset(
     select_best=False,
 )
 SQUAD_HUB = dict.fromkeys(("train", "dev"), HubSource(XTREME, "SQuAD"))
+# In the folder of the task, or as XTREME's download lays all of them out.
 SQUAD_FILES = {
     "train": ("train-{lang}.json", "train-v1.1.json", "squad/train-v1.1.json"),
     "dev": ("dev-{lang}.json", "dev-v1.1.json", "squad/dev-v1.1.json"),
 }
+MLQA_FILE = "MLQA_V1/test/test-context-{lang}-question-{lang}.json"
 
 
 def _everywhere(source: HubSource) -> dict[str, HubSource]:
@@ -127,7 +129,7 @@ _TASKS: tuple[Task, ...] = (
         metric="f1",
         preset=QA_PRESET,
         hub=SQUAD_HUB | {"test": HubSource(XTREME, "XQuAD.{lang}", splits={"test": "validation"})},
-        file_patterns=SQUAD_FILES | {"test": ("test-{lang}.json", "xquad.{lang}.json")},
+        file_patterns=SQUAD_FILES | {"test": ("test-{lang}.json", "xquad.{lang}.json", "xquad/xquad.{lang}.json")},
     ),
     QuestionAnsweringTask(
         name="mlqa",
@@ -139,7 +141,7 @@ _TASKS: tuple[Task, ...] = (
         mlqa_words=True,
         hub=SQUAD_HUB | {"test": HubSource(XTREME, "MLQA.{lang}.{lang}")},
         file_patterns=SQUAD_FILES
-        | {"test": ("test-{lang}.json", "MLQA_V1/test/test-context-{lang}-question-{lang}.json")},
+        | {"test": ("test-{lang}.json", *(f"{folder}{MLQA_FILE}" for folder in ("", "mlqa/")))},
     ),
 )
 TASKS: dict[str, Task] = {task.name: task for task in _TASKS}

@@ -214,6 +214,11 @@ def squad_file(path: Path, questions: list[Question]) -> None:
             },
         ),
         (XQUAD, {"train": "train-en.json", "test": "test-de.json"}),
+        (XQUAD, {"train": "squad/train-v1.1.json", "test": "xquad/xquad.de.json"}),
+        (
+            MLQA,
+            {"train": "squad/train-v1.1.json", "test": "mlqa/MLQA_V1/test/test-context-de-question-de.json"},
+        ),
     ],
 )  # fmt: skip
 def test_native_file_names_are_found(tmp_path, task, files):
