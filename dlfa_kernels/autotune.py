@@ -91,7 +91,13 @@ def _tune_stage(best: Tiles, name: str, measure: Callable[[Tiles, str], float], 
     start = getattr(best, name)
     if time.monotonic() > deadline:
         return best
-    fastest = measure(best, name)
+    try:
+        fastest = measure(best, name)
+    except torch.OutOfMemoryError:  # said of all stages, and no reason to keep these tiles
+        raise
+    except (RuntimeError, TritonError) as error:
+        logger.warning("%s is not tuned, as %s cannot be measured: %s", name, start, error)
+        return best
     tried: set[Tile | float] = {start}
     waiting: list[Tile | float] = list(L2_SHARES if name == "l2_share" else neighbours(start, name))
     while waiting:

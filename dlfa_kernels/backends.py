@@ -71,5 +71,5 @@ def resolve_backend(backend: str, last: Tensor) -> str:
 
 
 def _on_older_gpu(states: Tensor) -> bool:
-    # torch.compile is not to trace the question; compiled for an older GPU, a call fails at its launch
+    # torch.compile is not to trace the question; a call that it compiled asks when it runs, and raises
     return not torch.compiler.is_compiling() and not runs_kernels(states.device)

@@ -23,6 +23,7 @@ from torch.autograd import forward_ad
 
 from . import passes
 from .backends import resolve_backend
+from .device import runs_kernels
 from .flop_counts import register_flop_counts
 from .operands import Inputs
 from .parameters import AIFWeights
@@ -96,7 +97,8 @@ def _of_backward(form: _Form, arguments: Sequence[Any]) -> tuple[Inputs, Setting
 def _forward(form: _Form, *arguments: Any) -> tuple[Tensor, ...]:
     """Implements the forward operator."""
     inputs, settings = _of_forward(form, arguments)
-    if inputs.last.device.type == "cpu":
+    # where the kernels cannot run: what called may have been compiled, or made for another device
+    if inputs.last.device.type == "cpu" or not runs_kernels(inputs.last.device):
         resolve_backend("triton", inputs.last)
     return tuple(passes.forward(inputs, settings))
 

@@ -34,17 +34,28 @@ def sequence_rows(cu_seqlens_ptr, sequence, length, inside, PACKED: tl.constexpr
 
 
 @triton.jit
+def count_started(cu_seqlens_ptr, sequences, inside, slot, BLOCK_T: tl.constexpr):
+    """How many of a block of packed sequences, those `inside`, have their first slot at or before `slot`."""
+    first_rows = tl.load(cu_seqlens_ptr + sequences, mask=inside, other=0)
+    started = slot_of_sequence(sequences, first_rows, 0, BLOCK_T, True) <= slot
+    return tl.sum((started & inside).to(tl.int32), axis=0)
+
+
+@triton.jit
 def locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T: tl.constexpr, PACKED: tl.constexpr):
     """Sequence (int64), first position within it (int64), its rows and first row (int64) of a slot.
 
     A packed slot that no tile uses gets a position at or past the sequence's end.
     """
     if PACKED:
-        sequence = slot * 0 - 1
-        for chunk in range(0, batch, 256):
+        # The last sequence whose first slot is not behind this one: among 256 that stand `step` apart, then in between.
+        step = tl.cdiv(batch, 256)
+        apart = tl.arange(0, 256) * step
+        sequence = (count_started(cu_seqlens_ptr, apart, apart < batch, slot, BLOCK_T) - 1) * step
+        begin, end = sequence + 1, tl.minimum(sequence + step, batch)
+        for chunk in range(begin, end, 256):
             candidates = chunk + tl.arange(0, 256)
-            starts = tl.load(cu_seqlens_ptr + candidates, mask=candidates < batch, other=0) // BLOCK_T + candidates
-            sequence += tl.sum(((starts <= slot) & (candidates < batch)).to(tl.int32), axis=0)
+            sequence += count_started(cu_seqlens_ptr, candidates, candidates < end, slot, BLOCK_T)
     else:
         sequence = slot // tl.cdiv(length, BLOCK_T)
     first_row, rows = sequence_rows(cu_seqlens_ptr, sequence, length, True, PACKED)
