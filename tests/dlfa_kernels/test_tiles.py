@@ -382,6 +382,25 @@ def test_tuning_changes_nothing_that_is_not_faster_by_more_than_noise() -> None:
     assert len(set(measured)) == len(measured)  # nothing twice
 
 
+def test_what_cannot_be_measured_is_not_tuned(caplog: pytest.LogCaptureFixture) -> None:
+    def measure(tiles: Tiles, stage: str) -> float:
+        if stage == "reduce":
+            raise OutOfResources(240_000, 232_448, "shared memory")
+        return 1.0 if getattr(tiles, stage) == getattr(TILES, stage) else 0.5
+
+    with caplog.at_level(logging.WARNING):
+        tuned = tune(TILES, measure, 60)
+    assert tuned.reduce == TILES.reduce
+    assert tuned.expand != TILES.expand
+    assert [record.message.split(",")[0] for record in caplog.records] == ["reduce is not tuned"]
+
+    def without_memory(tiles: Tiles, stage: str) -> float:
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        tune(TILES, without_memory, 60)
+
+
 def test_tuning_is_bounded_in_time() -> None:
     calls: list[str] = []
 
