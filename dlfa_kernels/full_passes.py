@@ -81,7 +81,7 @@ def forward_stages(plan: LaunchPlan, result: ForwardResult) -> None:
 def backward_stages(plan: LaunchPlan, saved: ForwardResult, result: BackwardResult) -> None:
     """Add what fills `result`, all gradients: three launches a group and one at the end.
 
-    One more a group where sequences are long or packed, one more where E H exceeds 2^18 and dx is needed, and one for
+    More a group: one where sequences are long or packed, one where E H exceeds 2^18 and dx is needed, and one for
     kernel sizes over 1.
     """
     reduce, input_grads, tap_grads = plan.tiles.reduce, plan.tiles.input_grads, plan.tiles.tap_grads

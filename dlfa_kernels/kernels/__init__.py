@@ -12,8 +12,10 @@ the neighbours that a tap reads, `output_t` and `output_real` in the backward th
 through a tap. A block value is called as in the equations of `aif_reference`: x, y, w, a (u before its activation), u,
 m, and the gradients dz, ds (before the sigmoid) and da. A `slot` numbers a tile of BLOCK_T consecutive rows of one
 sequence, and is also the row of that tile's partial sums; BLOCK_B counts sequences.
-`rows` in a shape is B T, or N of packed states. Operands of products over tokens are rounded to the dtype of
-`squeezed`, which is that of the states, or under autocast the shorter one that autocast computes in.
+`rows` in a shape is B T, or N of packed states. Operands of products over tokens are rounded to the dtype of the
+states, or under autocast to the shorter one that autocast computes in; `squeezed` of all tokens has that dtype, too.
+Parameters in capitals are compile-time constants, which `launch_plan` fills in by their names; all others are arguments
+of the launch.
 
 TARGET says what runs a kernel: "nvidia", where instructions of PTX may be written and products of float32 are three of
 TF32; "amd"; or "interpreter", Triton's own, for which bfloat16 is rounded and widened by hand.

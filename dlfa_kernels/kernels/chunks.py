@@ -1,9 +1,10 @@
 """What a program holds of the squeeze width: tuples of blocks, the loads that fill them, and W_le u from them.
 
-The squeeze width H is held in `CHUNKS` blocks of BLOCK_H, a tuple of blocks: products stay small, and H need not be a
-power of two to waste no arithmetic. Where H is wider than one program holds, it is read block by block instead.
+The squeeze width H is held in a tuple of CHUNKS blocks of BLOCK_H channels each, the last one of 64 where that is
+enough (`chunk_channels`): products stay small, and H need not be a power of two to waste no arithmetic. Where H is
+wider than one program holds, it is read block by block instead.
 
-`squeezed` holds u for relu, from which its slope can be told, and a for other activations.
+`squeezed` of all tokens holds u for relu, whose sign gives the slope, and a for other activations.
 """
 
 import triton
@@ -30,7 +31,7 @@ def chunk_channels(
 
 @triton.jit
 def zero_chunks(ROWS: tl.constexpr, SQUEEZE_DIM: tl.constexpr, CHUNKS: tl.constexpr, BLOCK_H: tl.constexpr):
-    """A tuple of CHUNKS zero blocks (ROWS, BLOCK_H), float32."""
+    """A tuple of zero blocks (ROWS, channels of a chunk), float32."""
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
         h, _ = chunk_channels(0, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
@@ -49,7 +50,7 @@ def load_squeezed(tile_ptr, t, real, h, inside_h, SQUEEZE_DIM: tl.constexpr):
 def load_squeezed_chunks(
     tile_ptr, t, real, first_h, SQUEEZE_DIM: tl.constexpr, CHUNKS: tl.constexpr, BLOCK_H: tl.constexpr
 ):
-    """`load_squeezed` of the channels first_h .. first_h + CHUNKS BLOCK_H - 1, a tuple of (BLOCK_T, BLOCK_H) blocks."""
+    """`load_squeezed` of the channels that a program holds from first_h on, a tuple of blocks (BLOCK_T, channels)."""
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
         h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
@@ -91,7 +92,7 @@ def load_u_chunks(
     CHUNKS: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
-    """u of the channels first_h .. first_h + CHUNKS BLOCK_H - 1, a tuple of (BLOCK_T, BLOCK_H) blocks."""
+    """u of the channels that a program holds from first_h on, a tuple of blocks (BLOCK_T, channels of a chunk)."""
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
         h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)

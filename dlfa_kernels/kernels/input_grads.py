@@ -81,8 +81,17 @@ def input_grads_kernel(
     Without NEEDS_DX, where the states need no gradient, it makes these alone.
     With EARLY all loads of a tile stand before its first product, but for dz of float32, so that the program waits for
     memory once; that takes more registers on chips whose products have their operands in registers. With AHEAD too it
-    waits for little: it loads u and da of its next tile behind the input gradients of this one, so that they arrive
-    during the products of the weight gradients, and dz, x and y before the product that waits for u alone.
+    waits for little: it loads u of its next tile behind the input gradients of this one, and where registers allow it
+    da as well (`da_ahead`), so that they arrive during the products of the weight gradients, and dz, x and y before the
+    product that waits for u alone.
+
+    What follows from the constants, and where it ships:
+    gathered    products of 16 bits: operands are loaded once for all of their products; all else needs it
+    held        all of H in one program, whose two weights then stay in shared memory: H up to 256
+    early       EARLY: Hopper, Blackwell (sm_100)
+    ahead       AHEAD: Hopper, H over 128 and held
+    late_w      dW_ls behind dW_le, as u is there first: with `ahead`, H up to 192
+    da_ahead    da is loaded ahead, too: with `late_w`, 16-bit states, k = 1, dx needed
 
     Grid (cdiv(E, BLOCK_E), splits, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program:
     reads   dz, x, y (B, T, E): once; tiles without real tokens are not read
