@@ -61,7 +61,7 @@ def weight_grads_kernel(
         store_expand(local_expand_weight_ptr, expand, e, h, inside_he, dtype, SQUEEZE_DIM, TARGET)
     elif role == 1:
         size: tl.constexpr = EMBED_DIM * SQUEEZE_DIM
-        for tap in tl.static_range(KERNEL_SIZE):
+        for tap in range(KERNEL_SIZE):  # not unrolled: wide kernels would take seconds to compile
             parts = squeeze_parts_ptr + tap * size + h_by_e
             squeeze = sum_parts(parts, splits, inside_he, KERNEL_SIZE * size, BLOCK_E, BLOCK_H)
             tl.store(
