@@ -350,6 +350,16 @@ def test_bad_sweeps_are_refused_before_anything_is_written(config, changes, mess
     assert not config.output_dir.exists()
 
 
+def test_tokens_without_an_embedding_are_found_before_anything_is_written(config, tmp_path):
+    encoder = make_encoder(tmp_path / "encoder")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(encoder)
+    tokenizer.add_tokens(["nab"])
+    tokenizer.save_pretrained(encoder)
+    with pytest.raises(ValueError, match="gives token 'nab' the id"):
+        run_sweep(dataclasses.replace(config, base=dataclasses.replace(config.base, model=str(encoder))))
+    assert not config.output_dir.exists()
+
+
 def test_an_encoder_without_layers_of_its_own_is_refused(config, tmp_path):
     CLIPConfig().save_pretrained(tmp_path / "clip")
     base = dataclasses.replace(config.base, model=str(tmp_path / "clip"))

@@ -26,6 +26,7 @@ from dlfa.runs.checkpoints import mark_complete, newest_checkpoint
 from dlfa.runs.run_config import Role, RunConfig, differences, fields_of
 from dlfa.runs.run_directory import RunDirectory, recorded_files
 from dlfa.training.length_batches import LengthGroupedSampler
+from dlfa.training.shared_inputs import check_token_ids, load_data, load_shared_inputs
 from dlfa.training.train import new_model, prepare, train, write_model
 from dlfa.training.trainer import TrainingRecord, parameter_groups, task_trainer
 
@@ -388,6 +389,37 @@ def test_malformed_line_stops_before_the_model_is_loaded(base, tmp_path, data_di
     with pytest.raises(ValueError, match=r"test-fr.tsv:\d+: expected 2 tab-separated columns"):
         train(dataclasses.replace(base, output_dir=tmp_path / "out", data_dir=broken))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("split", ["train-en", "dev-en", "test-fr"])
+def test_a_token_without_an_embedding_stops_before_a_run_is_replaced(base, tmp_path, split, frozen):
+    encoder, data, out = make_encoder(tmp_path / "encoder"), make_udpos(tmp_path / "data"), tmp_path / "out"
+    config = dataclasses.replace(
+        base, model=str(encoder), data_dir=data, output_dir=out, freeze_encoder=frozen, epochs=1,
+        states_cache=tmp_path / "cache",
+    )  # fmt: skip
+    train(config)
+    kept = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    rows = len(tokenizer)
+    tokenizer.add_tokens(["[NEW]"])
+    tokenizer.save_pretrained(encoder)  # and no resize_token_embeddings
+    with (data / f"{split}.tsv").open("a") as file:
+        file.write("[NEW]\tNOUN\n\n")
+    needs = rf"encoder' gives token '\[NEW\]' the id {rows}, but the encoder's embedding table has {rows} rows; save"
+    with pytest.raises(ValueError, match=needs):
+        train(config, overwrite=True)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == kept
+
+
+def test_an_encoder_without_a_table_takes_every_token(base, encoder, monkeypatch):
+    from dlfa.training import shared_inputs
+
+    monkeypatch.setattr(shared_inputs, "embedding_table", lambda _: None)
+    config = base.with_presets()
+    shared = load_shared_inputs(config, load_data(config))
+    check_token_ids(shared, BertModel.from_pretrained(encoder))
 
 
 def test_directory_that_holds_a_run_is_refused(base, finished):
