@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import queue
 import shutil
 import signal
+import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -193,6 +195,38 @@ def test_a_process_that_is_killed_ends_the_command_with_one_line(base, tmp_path,
     said = "a process of the sweep was killed, or ran out of memory; the same command goes on with the sweep"
     assert result.stderr == f"dlfa: error: {said}\n"
     assert not list(tmp_path.rglob("error.txt"))
+
+
+def at_work(config, cell, keep_models):
+    """What a process runs whose cells take long; known to it by its module's name."""
+    prepare(config.run_config(cell), resume=True)
+    (config.output_dir / f"begun-{cell.name}").touch()
+    time.sleep(20)
+
+
+def test_an_interrupt_ends_the_processes_and_fails_no_run(config, monkeypatch):
+    interrupted = []
+
+    def interrupt():
+        while len(list(config.output_dir.glob("begun-*"))) < 2:
+            time.sleep(0.05)
+        interrupted.append(time.monotonic())
+        for process in (*(worker.pid for worker in multiprocessing.active_children()), os.getpid()):
+            os.kill(process, signal.SIGINT)  # to every process, as a terminal's Ctrl-C
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_cells, "_run_in_worker", at_work)
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(config, processes=2)
+    assert time.monotonic() - interrupted[0] < 10  # a busy machine's second
+    assert not multiprocessing.active_children()
+    begun = [path.name for path in config.output_dir.glob("begun-*")]
+    assert sorted(begun) == sorted(f"begun-{name}" for name in NAMES[:2])
+    assert not list(config.output_dir.rglob("error.txt"))
+    for name in begun:
+        (config.output_dir / name).unlink()
+    assert {cell["state"] for cell in run_sweep(config)["cells"]} == {"done"}
 
 
 def test_a_run_that_failed_starts_anew_and_an_interrupted_one_goes_on(base, tmp_path, monkeypatch):
