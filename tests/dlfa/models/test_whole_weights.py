@@ -104,7 +104,7 @@ def test_an_unknown_activation_is_named(tmp_path: Path) -> None:
     tiny_encoder("bert").save_pretrained(tmp_path)
     config = tmp_path / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"hidden_act": "gellu"}))
-    with pytest.raises(OSError, match="^'gellu' is unknown to transformers, or missing in its files$"):
+    with pytest.raises(OSError, match=r"^'gellu' is unknown to transformers, or missing in its files$"):
         DLFAModel.from_encoder(tmp_path, 1)
 
 
@@ -114,5 +114,5 @@ def test_a_package_that_is_missing_is_named() -> None:
         def from_pretrained(cls, *_: object, **__: object) -> None:
             raise ImportError("quantization needs tinybits: `pip install tinybits`\nor do without")
 
-    with pytest.raises(OSError, match="^quantization needs tinybits: `pip install tinybits`$"):
+    with pytest.raises(OSError, match=r"^quantization needs tinybits: `pip install tinybits`$"):
         load_whole(Quantized, "encoder")

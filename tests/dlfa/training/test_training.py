@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -723,6 +724,26 @@ def test_a_run_killed_after_its_last_step_takes_no_other(base, tmp_path, monkeyp
     for name in ("loss", "best_step", "best_dev"):
         assert resumed["train"][name] == whole["train"][name]
     assert resumed["languages"] == whole["languages"]
+
+
+def test_a_disk_that_fills_at_a_checkpoint_is_named_and_the_run_goes_on_later(
+    base, finished, tmp_path, interrupt_at_checkpoint
+):
+    config = dataclasses.replace(base, output_dir=tmp_path)
+    interrupt_at_checkpoint(config)
+    (checkpoint,) = tmp_path.glob("checkpoints/checkpoint-*")
+    sizes = {path.name: path.stat().st_size for path in checkpoint.iterdir()}
+    *_, before, largest = sorted(sizes.values())
+    assert sizes["optimizer.pt"] == largest > before
+    shutil.rmtree(checkpoint)
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (before, old[1]))  # to a writer as a full disk is
+    try:
+        with pytest.raises(OSError, match=rf"^no checkpoint can be written to {checkpoint}; is the disk full\?$"):
+            train(config, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert train(config, resume=True)["languages"] == finished[1]["languages"]
 
 
 @pytest.mark.parametrize("grouped", [False, True])
