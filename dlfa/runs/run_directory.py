@@ -37,7 +37,7 @@ _ENSEMBLE_FILES = ("results.json", "languages.png")
 _RUN_FILES = ("training.json", "run.json")
 _PARTIAL = re.compile(
     atomic.TEMPORARY
-    + r"(model|(run|ensemble|results|training)\.json|languages\.png|README\.md|error\.txt|(test|dev)-.+)"
+    + r"(model|(run|ensemble|results|training|sweep)\.json|languages\.png|README\.md|error\.txt|(test|dev)-.+)"
 )
 
 
@@ -206,11 +206,15 @@ class RunDirectory:
             self._remove_files((*_ENSEMBLE_FILES, *recorded_files(self.ensemble_file)))
         self.remove_leftovers()
 
+    def partial_files(self) -> list[Path]:
+        """Return the partial files of killed processes: those of a run, an ensemble or a sweep."""
+        found = (*self.path.glob(".*"), *self.predictions.glob(".*"))
+        return [path for path in found if _PARTIAL.fullmatch(path.name)]
+
     def remove_leftovers(self) -> None:
         """Remove partial files of a killed process, and the checkpoints of a complete run."""
-        for path in (*self.path.glob(".*"), *self.predictions.glob(".*")):
-            if _PARTIAL.fullmatch(path.name):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in self.partial_files():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         if self.results_file.exists() and self.run_file.exists():
             self.remove_checkpoints()
 

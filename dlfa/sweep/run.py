@@ -55,6 +55,7 @@ def run_sweep(
 def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, progress: bool) -> dict[str, Any]:
     """`run_sweep`, in a directory that no other process works in."""
     _check_directory(config)
+    RunDirectory(config.output_dir).remove_leftovers()
     record = SweepRecord(config)
     base = config.base.with_presets()
     data = load_data(base)
@@ -105,5 +106,7 @@ def _check_directory(config: SweepConfig) -> None:
         if changed := differences(before, now):
             shown = "; ".join(f"{name}: {before.get(name)!r} there, {now.get(name)!r} now" for name in changed)
             raise ValueError(f"--output-dir {config.output_dir} holds a sweep of another configuration ({shown})")
-    elif any(found.name != LOCK for found in config.output_dir.iterdir()):
+        return
+    partial = RunDirectory(config.output_dir).partial_files()  # of a sweep that was killed as it began
+    if any(found.name != LOCK and found not in partial for found in config.output_dir.iterdir()):
         raise ValueError(f"--output-dir {config.output_dir} holds something else than a sweep; give a new directory")

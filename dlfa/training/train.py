@@ -144,10 +144,9 @@ def prepare(
     run_text = atomic.json_text({**run, "encoder_sha256": encoder_sha256, "files": files})
     process_state().wait_for_everyone()  # no process may look at the directory after one has claimed it
     if process_state().is_main_process:
-        if resumed:
-            directory.remove_leftovers()
-        elif overwrite:
+        if overwrite:
             directory.clear()
+        directory.remove_leftovers()
         # A run that goes on may do so with its data in another place.
         atomic.write_text(directory.run_file, run_text)
     checkpoint = newest_checkpoint(directory.checkpoints) if resumed else None

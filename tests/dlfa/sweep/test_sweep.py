@@ -21,6 +21,7 @@ from transformers import BertModel, CLIPConfig
 from typer.testing import CliRunner
 
 from dlfa.cli import app
+from dlfa.files import atomic
 from dlfa.runs.run_config import RunConfig
 from dlfa.sweep import cells as sweep_cells
 from dlfa.sweep import run as sweep_run
@@ -352,6 +353,15 @@ def test_a_complete_sweep_tells_its_data_by_what_they_are(config, base, runs, tm
     with pytest.raises(ValueError, match=r"\(another data_sha256\)"):
         run_sweep(config)
     assert runs == []
+
+
+def test_a_sweep_killed_as_it_began_starts_again(config):
+    config.output_dir.mkdir()
+    partial = atomic.temporary(config.output_dir / "sweep.json")
+    partial.write_text("{")
+    small = dataclasses.replace(config, modes=("last",), seeds=(1,))
+    assert [cell["state"] for cell in run_sweep(small)["cells"]] == ["done"]
+    assert not partial.exists()
 
 
 def test_directory_of_something_else_is_refused(config):

@@ -705,6 +705,13 @@ def test_leftovers_of_killed_processes_are_removed(base, tmp_path):
     assert notes.exists()
 
 
+def test_a_run_killed_as_it_began_leaves_nothing_to_the_next(base, tmp_path):
+    partial = atomic.temporary(tmp_path / "run.json")
+    partial.write_text("{")
+    prepare(dataclasses.replace(base, output_dir=tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
 def test_a_run_killed_after_its_last_step_takes_no_other(base, tmp_path, monkeypatch):
     import dlfa.training.train as training
 
