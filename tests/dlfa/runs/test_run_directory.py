@@ -39,6 +39,23 @@ def test_without_a_run_nothing_is_removed(tmp_path: Path) -> None:
     assert there(tmp_path) == names
 
 
+@pytest.mark.parametrize("name", ["predictions", "checkpoints"])
+@pytest.mark.parametrize("how", ["a new run", "overwrite", "resume"])
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path, name: str, how: str) -> None:
+    directory = RunDirectory(tmp_path)
+    if how != "a new run":
+        directory.run_file.write_text(json.dumps({"config": {}, "data_sha256": ""}))
+    fill(tmp_path, name)
+    with pytest.raises(ValueError, match=rf"^--output-dir .* needs {name} to be a folder, and it is a file there$"):
+        directory.check("encoder", overwrite=how == "overwrite", resume=how == "resume")
+
+
+def test_an_ensemble_needs_its_folder_too(tmp_path: Path) -> None:
+    (tmp_path / "predictions").symlink_to("nowhere")
+    with pytest.raises(ValueError, match="needs predictions to be a folder"):
+        RunDirectory(tmp_path).check_for_ensemble(overwrite=False)
+
+
 def test_partial_files_are_told_from_others(tmp_path: Path) -> None:
     partial = {
         atomic.temporary(tmp_path / name).relative_to(tmp_path).as_posix()
