@@ -23,7 +23,9 @@ DataDir = Annotated[
 RunLanguages = Annotated[
     str | None,
     typer.Option(
-        "--languages", help="Languages, such as en,de,zh; default: those of the run, for dev the training one."
+        "--languages",
+        help="Languages, such as en,de,zh; default: those of the run, of another --data-dir all; for dev the training "
+        "one.",
     ),
 ]
 RunDataDir = Annotated[
