@@ -58,11 +58,12 @@ def weights_of(module: nn.Module) -> AIFWeights:
 
 
 class _LocalExpand(nn.Conv1d):
-    """A convolution whose bias starts at 0."""
+    """A convolution whose bias starts at 0. PEFT's LoRA makes others of its class without a bias."""
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
 
 class _GlobalExpand(nn.Linear):

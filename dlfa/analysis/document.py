@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 
 from ..files import atomic
+from ..files.markdown_documents import write_document
 from ..report.tables import Table
 from .findings import zero_shot_mean
 from .gate_statistics import CLOSED, OPEN
 from .plots import contribution_plot, gate_plot, language_layer_heat_map, probe_plot
 
 ANALYSIS, DATA = "analysis.md", "analysis.json"
+FILES = (ANALYSIS, DATA, "probes.png", "probe-languages.png", "gates.png", "contributions.png")
 
 
 def write_analysis(folder: Path, findings: dict[str, Any]) -> Path:
-    """Write analysis.json, analysis.md and its pictures to `folder`; returns the path of analysis.md.
+    """Write `FILES`, of the pictures those that there is something for, to `folder`; returns the path of analysis.md.
 
     Raises:
         ValueError: `folder` is a file.
@@ -39,7 +41,7 @@ def write_analysis(folder: Path, findings: dict[str, Any]) -> Path:
             parts += [f"## {title}\n", f"{text}\n" if text else "", table.markdown()]
             if picture is not None and picture[0](findings, folder / picture[1]):
                 parts.append(f"![{title}]({picture[1]})\n")
-    atomic.write_text(folder / ANALYSIS, "\n".join(part for part in parts if part))
+    write_document(folder / ANALYSIS, "\n".join(part for part in parts if part), [DATA])
     return folder / ANALYSIS
 
 

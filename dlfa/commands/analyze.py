@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..terminal import one_line_errors, print_table, quiet_libraries
-from .options import Languages, MaxLength, Quiet, RunDataDir, output_path, split_list
+from .options import Languages, MaxLength, Quiet, ReplaceFiles, RunDataDir, output_path, split_list
 
 
 def analyze(
@@ -33,6 +33,7 @@ def analyze(
     ] = None,
     max_length: MaxLength = None,
     output: Annotated[Path | None, output_path("Folder for analysis.json, analysis.md and its plots.")] = None,
+    overwrite: ReplaceFiles = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure what layers and gates hold.
@@ -44,10 +45,18 @@ def analyze(
         from rich.console import Console
 
         from ..analysis.analyzed_model import load_analyzed_model
-        from ..analysis.document import gate_table, layer_table, probe_text, variance_table, write_analysis
+        from ..analysis.document import (
+            ANALYSIS,
+            FILES,
+            gate_table,
+            layer_table,
+            probe_text,
+            variance_table,
+            write_analysis,
+        )
         from ..analysis.findings import analyze as analyze_model
         from ..analysis.findings import load_probe_data
-        from ..runs.output_paths import check_folder
+        from ..runs.output_paths import check_document
 
         chosen = None if languages is None else split_list("languages", languages)
         analyzed = load_analyzed_model(model, task, max_length=max_length, label_subword=label_subword)
@@ -56,7 +65,7 @@ def analyze(
             max_examples=max_examples or None, probe_examples=probe_examples or None,
         )  # fmt: skip
         if output is not None:
-            check_folder("--output", output)
+            check_document("--output", output, ANALYSIS, FILES, overwrite=overwrite)
         with Console(stderr=True, quiet=quiet).status("analyze") as status:
             findings = analyze_model(analyzed, data, lambda what: status.update(f"analyze {what}"))
         written = None if output is None else write_analysis(output, findings)

@@ -23,7 +23,9 @@ DataDir = Annotated[
 RunLanguages = Annotated[
     str | None,
     typer.Option(
-        "--languages", help="Languages, such as en,de,zh; default: those of the run, for dev the training one."
+        "--languages",
+        help="Languages, such as en,de,zh; default: those of the run, of another --data-dir all; for dev the training "
+        "one.",
     ),
 ]
 RunDataDir = Annotated[
@@ -32,6 +34,9 @@ RunDataDir = Annotated[
 Split = Annotated[Literal["test", "dev"], typer.Option(help="Split to use.")]
 MaxLength = Annotated[int | None, typer.Option(min=1, help="Most tokens in a sequence; default: as in training.")]
 EvalBatchSize = Annotated[int, typer.Option(min=1, help="Sequences per batch.")]
+ReplaceFiles = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files in --output that this command did not write.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..terminal import one_line_errors, print_table
-from .options import output_path, split_list
+from .options import ReplaceFiles, output_path, split_list
 
 
 def report(
@@ -35,6 +35,7 @@ def report(
         ),
     ] = None,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples over sentences; 0: no bootstrap.")] = 2000,
+    overwrite: ReplaceFiles = False,
 ) -> None:
     """Compare runs in tables and plots.
 
@@ -42,18 +43,18 @@ def report(
     """
     with one_line_errors():
         from ..report.comparison import compare as compare_runs
-        from ..report.document import left_out, section_title, write_report
+        from ..report.document import REPORT, left_out, report_files, section_title, write_report
         from ..report.findings import find
         from ..report.runs import load_runs
         from ..report.tables import choice_table, ensemble_table, summary_table
-        from ..runs.output_paths import check_folder
+        from ..runs.output_paths import check_document
 
         chosen = None if languages is None else split_list("languages", languages)
         runs, ensembles, notes = load_runs(results, compare or ())
         comparisons = compare_runs(runs, metric=metric, languages=chosen, baseline=baseline)
         folders = _folders(data_dir or [], {item.task for item in comparisons})
         if output is not None:  # the bootstrap takes minutes
-            check_folder("--output", output)
+            check_document("--output", output, REPORT, report_files(comparisons), overwrite=overwrite)
         findings = [find(item, resamples=resamples, data_dir=folders.get(item.task)) for item in comparisons]
         written = None if output is None else write_report(output, findings, runs, ensembles, notes)
         for item in findings:

@@ -14,7 +14,7 @@ def read_token_file(path: Path, tags: tuple[str, ...]) -> list[TaggedSentence]:
     """Read a token file.
 
     Args:
-        path: UTF-8; LF or CRLF; the last newline and the last blank line may be missing.
+        path: UTF-8; LF or CRLF; the last newline and the last blank line may be missing. A blank line may hold spaces.
         tags: the valid tags.
 
     Raises:
@@ -25,7 +25,7 @@ def read_token_file(path: Path, tags: tuple[str, ...]) -> list[TaggedSentence]:
     words: list[str] = []
     sentence_tags: list[str] = []
     for number, line in (*numbered_lines(path), (0, "")):
-        if line:
+        if line.strip(" "):
             word, tag = columns(path, number, line, ("token", "tag"), _HINT)
             words.append(word)
             sentence_tags.append(known_label(path, number, tag, tags, "tag"))

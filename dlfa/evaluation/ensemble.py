@@ -39,8 +39,8 @@ class EnsembleConfig:
         output_dir: directory for results and predictions. It must not hold a run, nor files of the same names except
             an ensemble's. Other files there are kept.
         data_dir: data in XTREME's layout; None uses the first run's.
-        languages: languages to test on; None uses those that all runs were tested on, or if there are none, all that
-            have data.
+        languages: languages to test on; None uses those that all runs were tested on, or if there are none, or
+            `data_dir` is not the first run's, all that have data.
         vote: let each run vote once per decision (a word's tag, a text's label, a question's answer); the mean
             probability breaks ties. Otherwise the mean probability alone decides.
         split: "test" or "dev".

@@ -48,8 +48,8 @@ def evaluation_data(
         task: the task of the runs.
         runs: their configurations, as far as known.
         data_dir: data in XTREME's layout; None uses the first run's.
-        languages: None uses those that all runs were tested on, or if there are none, all that have data; for
-            development data, only the training language.
+        languages: None uses those that all runs were tested on, or if there are none, or `data_dir` is not the first
+            run's, all that have data; for development data, only the training language.
         split: "test" or "dev".
         max_eval_examples: size of a fixed random subset of each language; 0 uses all, None the first run's size.
 
@@ -59,11 +59,16 @@ def evaluation_data(
     Raises:
         ValueError: no such folder, a language without data, a malformed line.
     """
+    own_data = bool(runs) and (data_dir is None or _same_folder(data_dir, runs[0].data_dir))
     data_dir = data_dir_of(runs, data_dir)
     if languages is None and split == "dev":
         languages = (task.train_language,)
-    elif languages is None and runs:
+    elif languages is None and own_data:
         first, *others = (run.languages or () for run in runs)
         languages = [language for language in first if all(language in other for other in others)] or None
     chosen = choose_languages(task, data_dir, languages, split)
     return read_languages(task, data_dir, split, chosen, examples_of_each(runs, max_eval_examples))
+
+
+def _same_folder(one: Path, other: Path | None) -> bool:
+    return other is not None and one.resolve() == other.resolve()

@@ -12,7 +12,7 @@ from transformers.utils.generic import can_return_tuple
 from dlfa_kernels.checks import check_tensor, values_can_be_read
 
 from .configuration import DLFAConfig
-from .input_checks import check_classes
+from .input_checks import check_classes, values_can_be_asserted
 from .outputs import DLFAQuestionAnsweringOutput, DLFASequenceClassifierOutput, DLFATokenClassifierOutput
 from .pretrained import DLFAPreTrainedModel, project
 from .words import check_word_index, mean_of_subwords, mean_of_tokens
@@ -132,9 +132,10 @@ class DLFAForSequenceClassification(DLFAPreTrainedModel):
     """Classification or regression of a sentence or pair: dropout and a linear layer on the first token or the mean.
 
     With `config.classifier_pooling="first"` only the first token is fused (`token=0` of FusedAIF). It must be a real
-    token, so tokenizers that pad on the left are not supported. This is checked on the CPU, and on a GPU only under
-    DLFA_VALIDATE=1, since the check is a host sync there. With "mean" every token is fused; a sequence without a real
-    token has mean 0.
+    token, so tokenizers that pad on the left are not supported. Padding there is a ValueError on the CPU, and on a GPU
+    under DLFA_VALIDATE=1, since reading the mask is a host sync there; else the GPU stops at it, with an assertion that
+    names no argument. Compiled and exported models do not check it. With "mean" every token is fused; a sequence
+    without a real token has mean 0.
     """
 
     def __init__(self, config: DLFAConfig, encoder: PreTrainedModel | None = None) -> None:
@@ -328,12 +329,18 @@ class DLFAForQuestionAnswering(DLFAPreTrainedModel):
 
 
 def _first_token_is_real(mask: Tensor | None) -> None:
-    """Raise ValueError for a sequence that starts with padding, where the mask's values are free to read."""
-    if mask is None or not values_can_be_read(mask):
+    """Raise ValueError for a sequence that starts with padding, where the mask's values are free to read.
+
+    Elsewhere a GPU stops at it, by an assertion.
+    """
+    if mask is None or not (values_can_be_read(mask) or values_can_be_asserted(mask)):
         return
-    padded = (mask[:, :1] == 0).all(dim=1) & (mask != 0).any(dim=1)
-    if bool(padded.any()):
+    padded = mask[:, :1].any(dim=1) != mask.any(dim=1)
+    rule = "attention_mask must be true at the first token of every sequence, the one that is classified"
+    if not values_can_be_read(mask):
+        torch._assert_async(~padded.any(), rule)
+    elif bool(padded.any()):
         raise ValueError(
-            "attention_mask must be true at the first token of every sequence, the one that is classified; sequence "
-            f"{int(padded.nonzero()[0])} starts with padding (use a tokenizer with padding_side='right')"
+            f"{rule}; sequence {int(padded.nonzero()[0])} starts with padding (use a tokenizer with "
+            "padding_side='right')"
         )

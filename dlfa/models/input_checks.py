@@ -16,6 +16,19 @@ from .embedding_table import embedding_table
 from .positions import longest_sequence, position_table
 
 
+def values_can_be_asserted(tensor: Tensor) -> bool:
+    """Return whether `torch._assert_async` may check the values of `tensor`, where reading them is a host sync.
+
+    Yes on a GPU. Compiled, exported and vectorised (`torch.func`) code is left as it is.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and tensor.is_cuda
+        and type(tensor) is Tensor  # no fake one, nor one that is spread over devices
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
+
+
 def check_tokens(input_ids: Tensor | None, inputs_embeds: Tensor | None, attention_mask: Tensor | None) -> torch.Size:
     """Check the encoder's inputs.
 

@@ -131,7 +131,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: a layer is out of range, the encoder is unsuitable or lacks weights, or labels are missing or
                 inconsistent.
-            OSError: there is no such encoder, or its weights are damaged.
+            OSError: there is no such encoder, its weights are damaged, or a package that it needs is not installed.
             TypeError: an unknown keyword, or an argument of an invalid type.
         """
         if not isinstance(encoder, (str, os.PathLike, PreTrainedModel)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ..error_lines import why_not_found
+from ..error_lines import first_line, why_not_found
 from .config_files import MISFITS, load_config
 
 
@@ -18,9 +18,11 @@ def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"no tokenizer can be loaded from {name!r}: {why_not_found(name, error)}") from error
-    except MISFITS:
+    except (*MISFITS, TypeError) as error:
         load_config(name)  # a tokenizer is chosen by the configuration: raises where that is at fault
-        raise
+        raise ValueError(
+            f"no tokenizer can be loaded from {name!r}: its files cannot be used: {first_line(error)}"
+        ) from error
     if not tokenizer.is_fast:
         raise ValueError(f"the tokenizer of {name!r} is no fast one (tokenizers library), which words need")
     if max_length > tokenizer.model_max_length:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pickle import UnpicklingError
 from typing import Any
 
 from safetensors import SafetensorError
@@ -30,7 +31,8 @@ def load_whole(
 
     Raises:
         ValueError: parameters are missing from the weights, or their shapes differ from config.json.
-        OSError: there is no such model, or its weights are damaged.
+        OSError: there is no such model, its weights are damaged, its configuration holds a name that transformers does
+            not know, or a package that it needs is not installed.
     """
     ignored = options.pop("ignore_mismatched_sizes", False)
     try:
@@ -40,6 +42,12 @@ def load_whole(
         )
     except (SafetensorError, RuntimeError) as error:
         raise OSError(f"its weights cannot be read: {first_line(error)}") from error
+    except (UnpicklingError, EOFError, IndexError) as error:  # whose messages are for programmers
+        raise OSError("its weights cannot be read: the file is damaged, or holds more than tensors") from error
+    except KeyError as error:  # such as an activation function
+        raise OSError(f"{first_line(error)} is unknown to transformers, or missing in its files") from error
+    except ImportError as error:  # such as that of a quantization
+        raise OSError(first_line(error)) from error
     wrong = sorted(report["mismatched_keys"])
     if wrong and not ignored:
         name, found, needed = wrong[0]

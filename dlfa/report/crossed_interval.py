@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .significance import CONFIDENCE, Interval, t_interval
+from .significance import CONFIDENCE, Interval, all_same, t_interval
 
 
 def crossed_interval(differences: Sequence[Sequence[float]]) -> Interval | None:
@@ -32,6 +32,8 @@ def crossed_interval(differences: Sequence[Sequence[float]]) -> Interval | None:
     seeds, languages = values.shape
     if seeds == 1 or languages == 1:
         return t_interval(values.ravel().tolist())
+    if all_same(values.ravel().tolist()):
+        return Interval(float(values[0, 0]), float(values[0, 0]), None)
     mean, by_seed, by_language = values.mean(), values.mean(axis=1), values.mean(axis=0)
     residual = values - by_seed[:, None] - by_language[None, :] + mean
     interaction = float((residual**2).sum()), (seeds - 1) * (languages - 1)

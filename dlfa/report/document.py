@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..files import atomic
+from ..files.markdown_documents import write_document
 from ..runs.output_paths import make_folder
+from .comparison import Comparison
 from .ensembles import Ensemble
 from .findings import Findings
 from .language_groups import FAMILY, LANGUAGE, SCRIPT
@@ -17,6 +19,14 @@ from .runs_csv import runs_csv
 from .tables import Table, choice_table, cost_table, difference_table, ensemble_table, group_table, score_table
 
 REPORT, RUNS = "report.md", "runs.csv"
+_PICTURES = ("layers", "differences", "families", "languages")
+
+
+def report_files(comparisons: Sequence[Comparison]) -> list[str]:
+    """Return the names of all files that the report on `comparisons` may consist of."""
+    names: set[str] = set()
+    bases = [_file_name(item, names) for item in comparisons]
+    return [REPORT, RUNS, *(f"{base}-{picture}.png" for base in bases for picture in _PICTURES)]
 
 
 def write_report(
@@ -26,7 +36,7 @@ def write_report(
     ensembles: Sequence[Ensemble] = (),
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write the report to `folder` and return its path; files of an earlier report are replaced, others are kept.
+    """Write the report to `folder` and return its path; files of the same names are replaced, others are kept.
 
     Args:
         folder: made where it is not there.
@@ -44,13 +54,13 @@ def write_report(
     parts = ["# Results\n", _reading(findings), _bullets(notes)]
     names: set[str] = set()
     for item in findings:
-        parts.append(_section(folder, item, _file_name(item, names)))
+        parts.append(_section(folder, item, _file_name(item.comparison, names)))
     several = ensemble_table(ensembles)
     if several is not None:
         parts += ["## Ensembles\n", "Averages over the zero-shot languages, percent.\n", several.markdown()]
     parts.append(f"All runs with all their scores: [{RUNS}]({RUNS}).\n")
     atomic.write_text(folder / RUNS, runs_csv(runs))
-    atomic.write_text(folder / REPORT, "\n".join(part for part in parts if part))
+    write_document(folder / REPORT, "\n".join(part for part in parts if part), [RUNS])
     return folder / REPORT
 
 
@@ -140,8 +150,7 @@ def _anchor(title: str) -> str:
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
-def _file_name(findings: Findings, taken: set[str]) -> str:
-    comparison = findings.comparison
+def _file_name(comparison: Comparison, taken: set[str]) -> str:
     parts = (comparison.task, comparison.model.rpartition("/")[2])
     base = name = "-".join(re.sub(r"[^a-zA-Z0-9]+", "-", part).strip("-").lower() for part in parts)
     number = 1

@@ -29,11 +29,16 @@ def t_interval(values: Sequence[float]) -> Interval | None:
 
     if len(values) < 2:
         return None
-    if math.isclose(max(values), min(values), rel_tol=1e-9, abs_tol=1e-12):  # the same but for rounding
+    if all_same(values):
         return Interval(values[0], values[0], None)
     result = ttest_1samp(values, 0.0)
     low, high = result.confidence_interval(CONFIDENCE)
     return Interval(float(low), float(high), float(result.pvalue))
+
+
+def all_same(values: Sequence[float]) -> bool:
+    """Whether `values` differ by nothing but rounding, from which no test may draw a p-value."""
+    return math.isclose(max(values), min(values), rel_tol=1e-9, abs_tol=1e-12)
 
 
 def deviation(values: Sequence[float]) -> float | None:

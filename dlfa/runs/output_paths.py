@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..files import atomic
+from ..files.markdown_documents import written_with
 from ..tasks import Task
 from ..tasks.layout import data_files
 from .run_directory import RunDirectory
@@ -28,19 +29,25 @@ def check_file(option: str, path: Path, inputs: Iterable[Path] = ()) -> None:
     _try(option, path, path.parent)
 
 
-def check_folder(option: str, path: Path) -> None:
-    """Raise ValueError unless files can be written to the folder `path` of `option`; it is created if missing.
+def check_document(option: str, path: Path, document: str, names: Iterable[str], *, overwrite: bool) -> None:
+    """Raise ValueError unless the Markdown `document` and the files `names` can be written to the folder `path`.
 
-    A run's own predictions are never replaced.
+    The folder is created if missing. None of the files may exist yet, except those that an earlier document names as
+    written with it, unless `overwrite`. A run's own predictions are never replaced.
     """
     _check_place(option, path)
+    earlier = written_with(path / document)
+    _check_none_there(option, path, [name for name in (document, *names) if name not in earlier], overwrite)
     _try(option, path, path)
 
 
 def check_predictions(
     option: str, path: Path, names: Iterable[str], task: Task, data_dir: Path | None, *, overwrite: bool
 ) -> None:
-    """Like `check_folder`, for the prediction files `names` of `task`; none may exist yet, unless `overwrite`.
+    """Raise ValueError unless the prediction files `names` of `task` can be written to the folder `path` of `option`.
+
+    The folder is created if missing. None of the files may exist yet, unless `overwrite`. A run's own predictions are
+    never replaced.
 
     Predictions have the same names as XTREME's gold labels. The folder of those, `data_dir`, and the data files are
     therefore always refused; `overwrite` only allows replacing other files of these names.
@@ -51,10 +58,14 @@ def check_predictions(
     files, inputs = [path / name for name in names], data_files(task, data_dir)
     for file in files:
         _check_no_input(option, file, inputs)
-    there = next((file.name for file in files if os.path.lexists(file)), None)
+    _check_none_there(option, path, [file.name for file in files], overwrite)
+    _try(option, path, path)
+
+
+def _check_none_there(option: str, path: Path, names: Iterable[str], overwrite: bool) -> None:
+    there = next((name for name in names if os.path.lexists(path / name)), None)
     if there is not None and not overwrite:
         raise ValueError(f"{option} {path} holds {there} already; give --overwrite to replace it, or another folder")
-    _try(option, path, path)
 
 
 def _check_place(option: str, path: Path) -> None:

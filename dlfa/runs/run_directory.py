@@ -8,6 +8,7 @@ checkpoints/. An ensemble's directory holds ensemble.json (its runs and the name
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -37,7 +38,7 @@ _ENSEMBLE_FILES = ("results.json", "languages.png")
 _RUN_FILES = ("training.json", "run.json")
 _PARTIAL = re.compile(
     atomic.TEMPORARY
-    + r"(model|(run|ensemble|results|training)\.json|languages\.png|README\.md|error\.txt|(test|dev)-.+)"
+    + r"(model|(run|ensemble|results|training|sweep)\.json|languages\.png|README\.md|error\.txt|(test|dev)-.+)"
 )
 
 
@@ -111,6 +112,12 @@ class RunDirectory:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"--output-dir {self.path} is a file, not a directory")
 
+    def check_folders(self, *folders: Path) -> None:
+        """Raise ValueError if a file lies where one of `folders`, which are in this directory, is to be."""
+        for folder in folders:
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise ValueError(f"--output-dir {self.path} needs {folder.name} to be a folder, and it is a file there")
+
     def check_no_sweep(self) -> None:
         """Raise ValueError if the directory holds a sweep."""
         if (self.path / SWEEP).exists():
@@ -121,6 +128,7 @@ class RunDirectory:
         if overwrite and resume:
             raise ValueError("--overwrite and --resume cannot be given together")
         self.check_is_no_file()
+        self.check_folders(self.predictions, self.checkpoints)
         if Path(model).is_dir() and Path(model).resolve() == self.path.resolve():
             raise ValueError(f"--output-dir must not be the directory of --model, {model}")
         if self.holds_ensemble() and not self.run_file.exists():
@@ -192,6 +200,7 @@ class RunDirectory:
     def check_for_ensemble(self, overwrite: bool) -> None:
         """Raise ValueError if an ensemble must not be written here."""
         self.check_is_no_file()
+        self.check_folders(self.predictions)
         if self.run_file.exists() or (self.path / "config.json").exists():
             raise ValueError(f"--output-dir {self.path} holds a run or a model; choose another")
         if not self.holds_ensemble():
@@ -206,11 +215,15 @@ class RunDirectory:
             self._remove_files((*_ENSEMBLE_FILES, *recorded_files(self.ensemble_file)))
         self.remove_leftovers()
 
+    def partial_files(self) -> list[Path]:
+        """Return the partial files of killed processes: those of a run, an ensemble or a sweep."""
+        found = (*self.path.glob(".*"), *self.predictions.glob(".*"))
+        return [path for path in found if _PARTIAL.fullmatch(path.name)]
+
     def remove_leftovers(self) -> None:
         """Remove partial files of a killed process, and the checkpoints of a complete run."""
-        for path in (*self.path.glob(".*"), *self.predictions.glob(".*")):
-            if _PARTIAL.fullmatch(path.name):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in self.partial_files():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         if self.results_file.exists() and self.run_file.exists():
             self.remove_checkpoints()
 

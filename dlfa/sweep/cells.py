@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -39,8 +40,11 @@ def run_cells(
     keep_models: bool,
     processes: int,
     started: Callable[[Cell], None],
-) -> Iterator[Cell]:
+) -> Generator[Cell, None, None]:
     """Run `cells`, yielding each when it is over.
+
+    If this ends early, by an error, by Ctrl-C or because it is closed, so do its processes; the cells that they were at
+    can go on.
 
     Args:
         config: the sweep.
@@ -64,6 +68,7 @@ def run_cells(
     for number in range(processes):
         numbers.put(number)
     shares = (numbers, processes, torch.cuda.device_count())
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(processes, context, initializer=_start_worker, initargs=shares)
     try:
         running: dict[Future[None], Cell] = {
@@ -84,6 +89,11 @@ def run_cells(
                 raise broken
     except BrokenProcessPool as error:
         raise ProcessEndedError("a process of the sweep was killed, or ran out of memory") from error
+    except BaseException:
+        # They would run the cells that wait in their queue to the end.
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -98,6 +108,7 @@ _in_worker: dict[str, SharedInputs] = {}
 def _start_worker(numbers: Any, processes: int, gpus: int) -> None:
     """Give this process its own GPU, or its share of the cores, before anything touches either."""
     end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: the first one ends the others
     number = numbers.get()
     if gpus > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")

@@ -15,7 +15,7 @@ from ..runs.directory_lock import LOCK, exclusive
 from ..runs.run_config import differences
 from ..runs.run_directory import SWEEP, RunDirectory
 from ..training.intermediate import IntermediateRun
-from ..training.shared_inputs import compute_states, load_data, load_encoder, load_shared_inputs
+from ..training.shared_inputs import check_token_ids, compute_states, load_data, load_encoder, load_shared_inputs
 from .cells import ProcessEndedError, default_processes, run_cells
 from .config import Cell, SweepConfig
 from .record import SweepRecord
@@ -55,6 +55,7 @@ def run_sweep(
 def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, progress: bool) -> dict[str, Any]:
     """`run_sweep`, in a directory that no other process works in."""
     _check_directory(config)
+    RunDirectory(config.output_dir).remove_leftovers()
     record = SweepRecord(config)
     base = config.base.with_presets()
     data = load_data(base)
@@ -67,10 +68,13 @@ def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, pro
     if todo:
         # All data are read and checked before the directory is claimed for this configuration.
         intermediate_run = IntermediateRun.of(config.base)
-        stages = [] if intermediate_run is None else intermediate_run.check()
         shared = load_shared_inputs(base, data)
-        encoder = shared.encoder_sha256 or weights_fingerprint(load_encoder(base.model).encoder)
-        record.claim({"data_sha256": data_sha256, "encoder_sha256": encoder, "intermediate_data_sha256": stages})
+        encoder = (shared.encoder or load_encoder(base.model)).encoder
+        stages = [] if intermediate_run is None else intermediate_run.check(encoder)
+        if shared.encoder is not None:  # else each run checks its own, before it trains
+            check_token_ids(shared, encoder)
+        sha256 = shared.encoder_sha256 or weights_fingerprint(encoder)
+        record.claim({"data_sha256": data_sha256, "encoder_sha256": sha256, "intermediate_data_sha256": stages})
         record.write()
         compute_states(shared, ({**config.base.model_options, **cell.model_options} for cell in todo))
         count = min(processes or default_processes(config, len(todo)), len(todo))
@@ -102,5 +106,7 @@ def _check_directory(config: SweepConfig) -> None:
         if changed := differences(before, now):
             shown = "; ".join(f"{name}: {before.get(name)!r} there, {now.get(name)!r} now" for name in changed)
             raise ValueError(f"--output-dir {config.output_dir} holds a sweep of another configuration ({shown})")
-    elif any(found.name != LOCK for found in config.output_dir.iterdir()):
+        return
+    partial = RunDirectory(config.output_dir).partial_files()  # of a sweep that was killed as it began
+    if any(found.name != LOCK and found not in partial for found in config.output_dir.iterdir()):
         raise ValueError(f"--output-dir {config.output_dir} holds something else than a sweep; give a new directory")

@@ -44,21 +44,25 @@ class IntermediateRun:
             )
         )
 
-    def check(self) -> list[str]:
+    def check(self, encoder: PreTrainedModel) -> list[str]:
         """Check the directory of this run, and read and encode the data of its task and of those before it.
+
+        Args:
+            encoder: the encoder that all of them start from.
 
         Returns:
             The hash of each task's data, in order.
 
         Raises:
-            ValueError, OSError: the run would replace other files, or the data are invalid.
+            ValueError, OSError: the run would replace other files, the data are invalid, or a token id is not in the
+                encoder's embedding table.
         """
         RunDirectory(self.config.output_dir).check(self.config.model, overwrite=False, resume=True)
         before = IntermediateRun.of(self.config)
-        earlier = [] if before is None else before.check()
+        earlier = [] if before is None else before.check(encoder)
         config = self.config.with_presets()
         data = load_data(config)
-        encode_all(config, load_shared_inputs(config, data))
+        encode_all(config, load_shared_inputs(config, data), encoder)
         return [*earlier, data.sha256()]
 
     def train(self, *, progress: bool = False) -> list[dict[str, Any]]:

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..files.cache_directory import cache_directory
 from ..frozen import StateInputs, StateStore
 from ..models.configuration import DLFAConfig
+from ..models.embedding_table import embedding_table
 from ..models.modeling import DLFAModel
 from ..models.pretrained import no_encoder
 from ..models.tokenizer import load_tokenizer
@@ -109,11 +110,41 @@ def compute_states(shared: SharedInputs, several: Iterable[Mapping[str, Any]]) -
     shared.inputs.compute(parts, sorted(layers))
 
 
-def encode_all(config: RunConfig, shared: SharedInputs) -> list[Feature]:
-    """Encode all data of a run, compute a frozen encoder's states, and return the features of the training data.
+def check_token_ids(shared: SharedInputs, encoder: PreTrainedModel) -> None:
+    """Encode all data, and check their token ids against the embedding table of `encoder`, if it has a single one.
+
+    The encoder itself would find such an id only where it comes to it, maybe after all training, and on a GPU by an
+    assertion that ends the process.
 
     Raises:
-        ValueError: `max_length` is too small for some example, or no example can be trained on.
+        ValueError: a token id has no row in the table, or `max_length` is too small for some example.
+    """
+    data, inputs, tokenizer = shared.data, shared.inputs, shared.tokenizer
+    parts = [inputs.features(data.train, training=True)]
+    parts += [inputs.features(examples, training=False) for examples in (data.dev, *data.test.values())]
+    rows = getattr(embedding_table(encoder), "num_embeddings", None)
+    if rows is None:
+        return
+    highest = max((max(feature.inputs["input_ids"], default=0) for part in parts for feature in part), default=0)
+    if highest >= rows:
+        raise ValueError(
+            f"the tokenizer of {tokenizer.name_or_path!r} gives token {tokenizer.convert_ids_to_tokens(highest)!r} the "
+            f"id {highest}, but the encoder's embedding table has {rows} rows; save the encoder with the tokenizer "
+            "that it was trained with, or after resize_token_embeddings(len(tokenizer))"
+        )
+
+
+def encode_all(config: RunConfig, shared: SharedInputs, encoder: PreTrainedModel) -> list[Feature]:
+    """Encode all data of a run, compute a frozen encoder's states, and return the features of the training data.
+
+    Args:
+        config: the run.
+        shared: its inputs.
+        encoder: the encoder that is to read them, frozen or not.
+
+    Raises:
+        ValueError: `max_length` is too small for some example, no example can be trained on, or a token id is not in
+            the encoder's embedding table.
         OSError: the states cannot be stored.
     """
     data, inputs = shared.data, shared.inputs
@@ -123,7 +154,6 @@ def encode_all(config: RunConfig, shared: SharedInputs) -> list[Feature]:
             f"{config.data_dir or 'the Hub'}: none of the training data of {config.task} can be trained on; a question "
             "needs an answer that its passage holds"
         )
-    for examples in (data.dev, *data.test.values()):
-        inputs.features(examples, training=False)
+    check_token_ids(shared, encoder)
     compute_states(shared, [config.model_options])
     return features

@@ -128,8 +128,6 @@ def prepare(
             if process_state().is_main_process:
                 directory.remove_leftovers()
             return None
-    if intermediate_run is not None:
-        intermediate_run.check()
     shared = shared or load_shared_inputs(config, data, progress=progress)
     set_seed(config.seed)
     model = new_model(config, task, shared.encoder)
@@ -138,15 +136,17 @@ def prepare(
     if resumed:
         directory.check_same_encoder(encoder_sha256)
     limit_training(model, config)
-    features = encode_all(config, shared)
+    encoder = cast(PreTrainedModel, model.encoder)
+    if intermediate_run is not None:
+        intermediate_run.check(encoder)
+    features = encode_all(config, shared, encoder)
     files = recorded_files(directory.run_file) if resumed else []
     run_text = atomic.json_text({**run, "encoder_sha256": encoder_sha256, "files": files})
     process_state().wait_for_everyone()  # no process may look at the directory after one has claimed it
     if process_state().is_main_process:
-        if resumed:
-            directory.remove_leftovers()
-        elif overwrite:
+        if overwrite:
             directory.clear()
+        directory.remove_leftovers()
         # A run that goes on may do so with its data in another place.
         atomic.write_text(directory.run_file, run_text)
     checkpoint = newest_checkpoint(directory.checkpoints) if resumed else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -117,6 +118,21 @@ class TaskTrainer(Trainer):
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*arguments, **more)
+
+    def _save_checkpoint(self, *arguments: Any, **more: Any) -> None:
+        """Save a checkpoint.
+
+        Raises:
+            OSError: it cannot be written; the errors of safetensors and torch for that are of other kinds.
+        """
+        try:
+            super()._save_checkpoint(*arguments, **more)
+        except (SafetensorError, RuntimeError) as error:
+            writing = any(word in str(error) for word in ("inline_container", "iostream"))  # torch.save's file
+            if isinstance(error, RuntimeError) and not writing:
+                raise
+            folder = Path(self.args.output_dir or "") / f"checkpoint-{self.state.global_step}"
+            raise OSError(f"no checkpoint can be written to {folder}; is the disk full?") from error
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Return the task's metrics on the development data."""

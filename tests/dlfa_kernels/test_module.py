@@ -66,6 +66,13 @@ def test_every_module_initialises_its_own_parameters() -> None:
     assert aif.gate_bias == -2.5
 
 
+def test_layers_without_a_bias_initialise_too() -> None:
+    expand = FusedAIF(24).local_expand
+    layer = type(expand)(8, 24, 1, bias=False)  # as PEFT's LoRA makes its own
+    layer.reset_parameters()
+    assert layer.bias is None
+
+
 @pytest.mark.parametrize("name", ["local_squeeze", "local_expand", "global_squeeze", "global_expand"])
 def test_a_layer_whose_forward_would_be_skipped_is_refused(name: str) -> None:
     class Adapted(torch.nn.Module):  # as LoRA does it

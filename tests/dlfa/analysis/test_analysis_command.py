@@ -8,6 +8,7 @@ from tiny_tasks import make_tokenizer, sentences, token_text
 from typer.testing import CliRunner
 
 from dlfa import DLFAForSequenceClassification, DLFAForTokenClassification
+from dlfa.analysis.document import FILES
 from dlfa.cli import app
 from dlfa.tasks import TASKS
 
@@ -78,6 +79,26 @@ def test_a_plain_encoder_has_probes_alone(encoder, data_dir, tmp_path):
     assert found["probe_examples"] == 20
     assert found["gates"] == []
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["probe-languages.png", "probes.png"]
+
+
+def test_files_of_others_are_replaced_only_when_asked(encoder, data_dir, tmp_path, analysed):
+    assert {path.name for path in analysed[0].iterdir()} == set(FILES)
+    arguments = [
+        encoder, "--task", "udpos", "--data-dir", data_dir, "--languages", "en,de", "--max-examples", 4,
+        "--probe-examples", 8, "--output", tmp_path,
+    ]  # fmt: skip
+    for name in ("analysis.md", "analysis.json", "probes.png"):
+        (tmp_path / name).write_text("mine")
+        result = invoke(*arguments)
+        assert result.exit_code == 2, result.output
+        assert f"--output {tmp_path} holds {name} already; give --overwrite to replace it" in result.stderr
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}
+        (tmp_path / name).unlink()
+    (tmp_path / "probes.png").write_text("mine")
+    for option in (["--overwrite"], []):  # then they are the analysis's own
+        result = invoke(*arguments, *option)
+        assert result.exit_code == 0, result.output
+    assert (tmp_path / "probes.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

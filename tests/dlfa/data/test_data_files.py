@@ -32,6 +32,7 @@ def test_token_file_is_read(tmp_path):
         "the\tDET\r\ndog\tNOUN\r\n\r\nruns\tVERB\r\n",  # CRLF
         "the\tDET\ndog\tNOUN\n\nruns\tVERB",  # no final newline
         "\n\nthe\tDET\ndog\tNOUN\n\n\n\nruns\tVERB\n\n\n",  # blank lines in plenty
+        "the\tDET\ndog\tNOUN\n  \nruns\tVERB\n \n",  # blank but for spaces
         "\ufeffthe\tDET\ndog\tNOUN\n\nruns\tVERB\n",  # byte order mark
     ],
 )
@@ -64,7 +65,7 @@ def test_white_space_but_for_blanks_is_a_word(tmp_path):
         (b"the\tDET\nd\xffg\tNOUN\n", 2, ["no valid UTF-8", "0xff", "byte 2"]),
         (b"the\tDET\nd\0g\tNOUN\n", 2, ["byte 2 of the line is NUL", "needed is a text in UTF-8"]),
         ("the\tDET\n".encode("utf-16-le"), 1, ["byte 2 of the line is NUL"]),
-        ("the\tDET\n  \ndog\tNOUN\n", 2, ["expected 2", "got 1"]),
+        ("the\tDET\n\u00a0\ndog\tNOUN\n", 2, ["expected 2", "got 1"]),
     ],
 )
 def test_malformed_token_line_is_named(tmp_path, content, line, needs):

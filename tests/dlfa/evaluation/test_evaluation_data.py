@@ -46,13 +46,26 @@ def test_languages_that_all_runs_were_tested_on(folder, languages, found):
 
 def test_what_is_asked_for_comes_first(folder, tmp_path):
     runs = [run(tmp_path / "gone", ("de",), size=2)]
-    assert counts(runs, folder) == {"de": 2}
     assert counts(runs, folder, languages=["fr"], max_eval_examples=3) == {"fr": 3}
-    assert counts(runs, folder, max_eval_examples=0) == {"de": 5}
+    assert counts(runs, folder, max_eval_examples=0) == {"de": 5, "en": 5, "fr": 5}
     assert counts(runs, folder, split="dev") == {"en": 2}
     assert counts([], folder) == {"de": 5, "en": 5, "fr": 5}
     with pytest.raises(ValueError, match=r"gone: no such folder, where the run in out had its data; give --data-dir"):
         counts(runs)
+
+
+def test_other_data_have_languages_of_their_own(folder):
+    other = folder / "other"
+    other.mkdir()
+    (other / "test-en.tsv").write_text("a\tNOUN\n\n")
+    for tested, given, found in (
+        (run(folder, ("de",)), folder, {"de": 5}),  # the run's own, named
+        (run(folder, ("de",)), other / "..", {"de": 5}),
+        (run(folder, ("de", "en")), other, {"en": 1}),
+        (run(other, ("en",), size=2), folder, {"de": 2, "en": 2, "fr": 2}),
+        (run(None, ("de",)), folder, {"de": 5, "en": 5, "fr": 5}),  # from the Hub
+    ):
+        assert counts([tested], given) == found
 
 
 def test_without_runs_nothing_is_told():

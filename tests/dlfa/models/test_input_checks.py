@@ -6,13 +6,14 @@ import pytest
 import torch
 from tiny_encoders import VOCABULARY, WIDTH, batch
 from tiny_models import HEADS, build
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import CanineConfig, CanineModel
 
 from dlfa import (
     DLFAForSequenceClassification,
     DLFAForTokenClassification,
 )
-from dlfa.models.input_checks import check_keywords, check_vocabulary
+from dlfa.models.input_checks import check_keywords, check_vocabulary, values_can_be_asserted
 from dlfa.training.embedding_rows import train_rows
 
 FUSIONS = [{"fusion_layer": None}, {"fusion_layer": 1, "fusion": "sum"}, {"fusion_layer": 1}]
@@ -211,3 +212,22 @@ def test_labels_that_are_no_classes_are_left_alone() -> None:
     assert words.logits.shape == (2, 1, 5)
     with pytest.raises(ValueError, match="labels must be in"):
         build(label_subword="mean")(IDS, labels=torch.full((2, 1), 7), word_index=torch.zeros_like(IDS))
+
+
+def test_values_are_asserted_by_a_gpu_alone() -> None:
+    class OnGPU(torch.Tensor):
+        is_cuda = True
+
+    for mask in (torch.ones(2, 7), torch.ones(2, 7, device="meta"), torch.ones(2, 7).as_subclass(OnGPU)):
+        assert not values_can_be_asserted(mask)
+    with FakeTensorMode():
+        assert not values_can_be_asserted(torch.ones(2, 7, device="cuda"))
+
+
+@pytest.mark.gpu
+def test_values_on_a_gpu_are_asserted_outside_of_transformations() -> None:
+    mask, seen = torch.ones(2, 7, device="cuda"), []
+    assert values_can_be_asserted(mask)
+    torch.vmap(lambda row: seen.append(values_can_be_asserted(row)) or row)(mask)
+    torch.compile(lambda row: row + values_can_be_asserted(row), backend="eager", fullgraph=True)(mask)
+    assert seen == [False]

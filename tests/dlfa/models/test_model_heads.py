@@ -1,6 +1,9 @@
 """The models as their users call them: heads, words, states and saving."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from dlfa import (
     DLFAForTokenClassification,
     DLFAModel,
 )
+from dlfa.models import heads
 
 ALL_MODES = [
     {"fusion_layer": None},
@@ -142,6 +146,49 @@ def test_sequence_classification_refuses_left_padding() -> None:
         model(**flipped)
     inputs["attention_mask"][1] = 0  # a sequence without any token is no such case
     assert model(**inputs).logits.isfinite().all()
+
+
+def test_left_padding_is_asserted_where_the_mask_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "values_can_be_read", lambda tensor: False)
+    model, inputs = build(DLFAForSequenceClassification), batch()
+    flipped = {name: value.flip(1) for name, value in inputs.items()}
+    assert model(**flipped).logits.isfinite().all()  # on the CPU nothing else can be done
+    monkeypatch.setattr(heads, "values_can_be_asserted", lambda tensor: True)
+    for mask in (flipped["attention_mask"], flipped["attention_mask"].bool()):
+        with pytest.raises(RuntimeError, match="attention_mask must be true at the first token"):
+            model(**{**flipped, "attention_mask": mask})
+    inputs["attention_mask"][1] = 0
+    assert model(**inputs).logits.isfinite().all()
+
+
+ON_GPU = """
+import torch
+from tiny_encoders import batch
+from tiny_models import build
+from dlfa import DLFAForSequenceClassification
+from dlfa.models.heads import _first_token_is_real
+model = build(DLFAForSequenceClassification).cuda()
+inputs = {name: values.cuda() for name, values in batch().items()}
+torch.cuda.set_sync_debug_mode("error")
+_first_token_is_real(inputs["attention_mask"])
+torch.cuda.set_sync_debug_mode("default")
+model(**inputs)
+torch.cuda.synchronize()
+print("right", flush=True)
+model(**{name: values.flip(1) for name, values in inputs.items()})
+torch.cuda.synchronize()
+print("left")
+"""
+
+
+@pytest.mark.gpu
+def test_a_gpu_stops_at_left_padding() -> None:
+    places = os.pathsep.join((str(Path(__file__).parents[1]), *sys.path))
+    variables = {**os.environ, "PYTHONPATH": places, "DLFA_VALIDATE": "0"}
+    ended = subprocess.run([sys.executable, "-c", ON_GPU], env=variables, capture_output=True, text=True, check=False)
+    assert ended.returncode != 0
+    assert ended.stdout == "right\n"
+    assert "assert" in ended.stderr
 
 
 def test_regression_and_several_labels() -> None:

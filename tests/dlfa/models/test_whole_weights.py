@@ -1,5 +1,6 @@
 """Loading with all weights: what may be absent is, and everything else is an error."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,3 +93,26 @@ def test_weights_that_cannot_be_read_are_an_oserror(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(OSError, match="its weights cannot be read: "):
         load_whole(RobertaModel, tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    for content in (b"version https://git-lfs", b"", b"\x80\x02\x8a\x0a"):  # no pickle, nothing, a part of one
+        (tmp_path / "pytorch_model.bin").write_bytes(content)
+        with pytest.raises(OSError, match=r"its weights cannot be read: .+"):
+            load_whole(RobertaModel, tmp_path)
+
+
+def test_an_unknown_activation_is_named(tmp_path: Path) -> None:
+    tiny_encoder("bert").save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"hidden_act": "gellu"}))
+    with pytest.raises(OSError, match=r"^'gellu' is unknown to transformers, or missing in its files$"):
+        DLFAModel.from_encoder(tmp_path, 1)
+
+
+def test_a_package_that_is_missing_is_named() -> None:
+    class Quantized:
+        @classmethod
+        def from_pretrained(cls, *_: object, **__: object) -> None:
+            raise ImportError("quantization needs tinybits: `pip install tinybits`\nor do without")
+
+    with pytest.raises(OSError, match=r"^quantization needs tinybits: `pip install tinybits`$"):
+        load_whole(Quantized, "encoder")

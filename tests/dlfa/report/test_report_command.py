@@ -10,6 +10,9 @@ from typer.testing import CliRunner
 
 from dlfa.cli import app
 from dlfa.data.examples import LabelledText, TaggedSentence
+from dlfa.report.comparison import compare
+from dlfa.report.document import report_files
+from dlfa.report.runs import load_runs
 from dlfa.tasks import TASKS
 
 TAGS = ("NOUN", "VERB", "DET", "PUNCT")
@@ -99,6 +102,27 @@ def test_every_picture_is_there_and_linked(written):
         width, height = png_size(path)
         assert width > 600
         assert height > 250
+
+
+@pytest.mark.parametrize("name", ["report.md", "runs.csv", "sick-tiny-families.png"])
+def test_files_of_others_are_replaced_only_when_asked(sweep, tmp_path, monkeypatch, name):
+    (tmp_path / name).write_text("mine")
+    with monkeypatch.context() as patch:
+        patch.setattr("dlfa.report.findings.find", lambda *_, **__: pytest.fail("the bootstrap had begun"))
+        result = invoke(sweep / "sick", "--output", tmp_path)
+    assert result.exit_code == 2, result.output
+    needs = f"--output {tmp_path} holds {name} already; give --overwrite to replace it, or another folder"
+    assert result.stderr == f"dlfa: error: {needs}\n"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}
+    for option in (["--overwrite"], []):  # then they are the report's own
+        assert invoke(sweep / "sick", "--output", tmp_path, "--resamples", 0, *option).exit_code == 0
+    assert (tmp_path / "report.md").read_text().startswith("# Results")
+
+
+def test_the_files_of_a_report_are_known_before(written, sweep):
+    folder, _ = written
+    runs, *_ = load_runs([sweep / "runs", sweep / "sick"])
+    assert {path.name for path in folder.iterdir()} <= set(report_files(compare(runs)))
 
 
 def test_all_runs_are_in_the_csv(written):

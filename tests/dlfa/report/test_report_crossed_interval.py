@@ -40,6 +40,9 @@ def test_nothing_to_tell():
     assert crossed_interval([[0.3]]) is None
     constant = crossed_interval([[0.3, 0.3], [0.3, 0.3]])
     assert (constant.low, constant.high, constant.p) == (0.3, 0.3, None)
+    rounded = crossed_interval([[0.3 - 0.2, 0.4 - 0.3], [0.5 - 0.4, 0.7 - 0.6]])  # 0.1 but for the last bits
+    assert rounded.p is None
+    assert (rounded.low, rounded.high) == pytest.approx((0.1, 0.1))
 
 
 def test_it_holds_the_truth_nineteen_times_of_twenty():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dlfa.files import atomic
 from dlfa.runs.run_directory import RunDirectory, recorded_files
 
 
@@ -36,6 +37,36 @@ def test_without_a_run_nothing_is_removed(tmp_path: Path) -> None:
     RunDirectory(tmp_path).clear()
     RunDirectory(tmp_path).clear_ensemble()
     assert there(tmp_path) == names
+
+
+@pytest.mark.parametrize("name", ["predictions", "checkpoints"])
+@pytest.mark.parametrize("how", ["a new run", "overwrite", "resume"])
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path, name: str, how: str) -> None:
+    directory = RunDirectory(tmp_path)
+    if how != "a new run":
+        directory.run_file.write_text(json.dumps({"config": {}, "data_sha256": ""}))
+    fill(tmp_path, name)
+    with pytest.raises(ValueError, match=rf"^--output-dir .* needs {name} to be a folder, and it is a file there$"):
+        directory.check("encoder", overwrite=how == "overwrite", resume=how == "resume")
+
+
+def test_an_ensemble_needs_its_folder_too(tmp_path: Path) -> None:
+    (tmp_path / "predictions").symlink_to("nowhere")
+    with pytest.raises(ValueError, match="needs predictions to be a folder"):
+        RunDirectory(tmp_path).check_for_ensemble(overwrite=False)
+
+
+def test_partial_files_are_told_from_others(tmp_path: Path) -> None:
+    partial = {
+        atomic.temporary(tmp_path / name).relative_to(tmp_path).as_posix()
+        for name in ("run.json", "sweep.json", "results.json", "predictions/test-de.tsv")
+    }
+    mine = {".run.json", ".0123-run.json", f".{'0' * 16}-notes.json", "predictions/.hidden"}
+    fill(tmp_path, *partial, *mine)
+    directory = RunDirectory(tmp_path)
+    assert {path.relative_to(tmp_path).as_posix() for path in directory.partial_files()} == partial
+    directory.remove_leftovers()
+    assert there(tmp_path) == mine
 
 
 @pytest.mark.parametrize("files", ["vocab.txt", [1], ["../mine.txt"], ["/mine.txt"], ["."], [""]])

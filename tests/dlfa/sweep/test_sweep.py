@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import queue
 import shutil
 import signal
+import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -19,6 +21,7 @@ from transformers import BertModel, CLIPConfig
 from typer.testing import CliRunner
 
 from dlfa.cli import app
+from dlfa.files import atomic
 from dlfa.runs.run_config import RunConfig
 from dlfa.sweep import cells as sweep_cells
 from dlfa.sweep import run as sweep_run
@@ -195,6 +198,38 @@ def test_a_process_that_is_killed_ends_the_command_with_one_line(base, tmp_path,
     assert not list(tmp_path.rglob("error.txt"))
 
 
+def at_work(config, cell, keep_models):
+    """What a process runs whose cells take long; known to it by its module's name."""
+    prepare(config.run_config(cell), resume=True)
+    (config.output_dir / f"begun-{cell.name}").touch()
+    time.sleep(20)
+
+
+def test_an_interrupt_ends_the_processes_and_fails_no_run(config, monkeypatch):
+    interrupted = []
+
+    def interrupt():
+        while len(list(config.output_dir.glob("begun-*"))) < 2:
+            time.sleep(0.05)
+        interrupted.append(time.monotonic())
+        for process in (*(worker.pid for worker in multiprocessing.active_children()), os.getpid()):
+            os.kill(process, signal.SIGINT)  # to every process, as a terminal's Ctrl-C
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_cells, "_run_in_worker", at_work)
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(config, processes=2)
+    assert time.monotonic() - interrupted[0] < 10  # a busy machine's second
+    assert not multiprocessing.active_children()
+    begun = [path.name for path in config.output_dir.glob("begun-*")]
+    assert sorted(begun) == sorted(f"begun-{name}" for name in NAMES[:2])
+    assert not list(config.output_dir.rglob("error.txt"))
+    for name in begun:
+        (config.output_dir / name).unlink()
+    assert {cell["state"] for cell in run_sweep(config)["cells"]} == {"done"}
+
+
 def test_a_run_that_failed_starts_anew_and_an_interrupted_one_goes_on(base, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(recorded_runs, "prepare", lambda run, shared, **how: asked.append(how))
@@ -320,6 +355,15 @@ def test_a_complete_sweep_tells_its_data_by_what_they_are(config, base, runs, tm
     assert runs == []
 
 
+def test_a_sweep_killed_as_it_began_starts_again(config):
+    config.output_dir.mkdir()
+    partial = atomic.temporary(config.output_dir / "sweep.json")
+    partial.write_text("{")
+    small = dataclasses.replace(config, modes=("last",), seeds=(1,))
+    assert [cell["state"] for cell in run_sweep(small)["cells"]] == ["done"]
+    assert not partial.exists()
+
+
 def test_directory_of_something_else_is_refused(config):
     config.output_dir.mkdir()
     (config.output_dir / "thesis.tex").touch()
@@ -347,6 +391,16 @@ def test_bad_sweeps_are_refused_before_anything_is_written(config, changes, mess
     own = {name: value for name, value in changes.items() if hasattr(config, name)}
     with pytest.raises(ValueError, match=message):
         run_sweep(dataclasses.replace(config, base=dataclasses.replace(config.base, **of_base), **own))
+    assert not config.output_dir.exists()
+
+
+def test_tokens_without_an_embedding_are_found_before_anything_is_written(config, tmp_path):
+    encoder = make_encoder(tmp_path / "encoder")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(encoder)
+    tokenizer.add_tokens(["nab"])
+    tokenizer.save_pretrained(encoder)
+    with pytest.raises(ValueError, match="gives token 'nab' the id"):
+        run_sweep(dataclasses.replace(config, base=dataclasses.replace(config.base, model=str(encoder))))
     assert not config.output_dir.exists()
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_tasks import make_encoder, make_udpos
+from transformers import AutoTokenizer
 
 import dlfa.training.train as training
 from dlfa import DLFAForSequenceClassification, DLFAForTokenClassification
@@ -157,6 +158,21 @@ def test_data_of_a_stage_are_checked_before_anything_is_trained(base, tmp_path):
     assert not config.output_dir.exists()
     with pytest.raises(ValueError, match=r"unknown task|task must be"):
         dataclasses.replace(base, intermediate=("sock",))
+
+
+def test_tokens_of_a_stage_are_checked_before_a_run_is_replaced(base, sick, folder, tmp_path):
+    encoder = make_encoder(tmp_path / "encoder")
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    tokenizer.add_tokens(["nebo"])  # a word of the stage's; the run's own data get others
+    tokenizer.save_pretrained(encoder)
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("train-en", "dev-en", "test-en"):
+        (data / f"{name}.tsv").write_text("the\tDET\nnab\tNOUN\n\n")
+    config = dataclasses.replace(base, model=str(encoder), data_dir=data, output_dir=tmp_path / "run")
+    with pytest.raises(ValueError, match=r"gives token 'nebo' the id \d+, but the encoder's embedding table has"):
+        prepare(config)
+    assert not config.output_dir.exists()
 
 
 def test_a_stage_that_lost_weights_is_not_handed_on(base, tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from dlfa.runs.checkpoints import mark_complete, newest_checkpoint
 from dlfa.runs.run_config import Role, RunConfig, differences, fields_of
 from dlfa.runs.run_directory import RunDirectory, recorded_files
 from dlfa.training.length_batches import LengthGroupedSampler
+from dlfa.training.shared_inputs import check_token_ids, load_data, load_shared_inputs
 from dlfa.training.train import new_model, prepare, train, write_model
 from dlfa.training.trainer import TrainingRecord, parameter_groups, task_trainer
 
@@ -390,6 +392,37 @@ def test_malformed_line_stops_before_the_model_is_loaded(base, tmp_path, data_di
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("split", ["train-en", "dev-en", "test-fr"])
+def test_a_token_without_an_embedding_stops_before_a_run_is_replaced(base, tmp_path, split, frozen):
+    encoder, data, out = make_encoder(tmp_path / "encoder"), make_udpos(tmp_path / "data"), tmp_path / "out"
+    config = dataclasses.replace(
+        base, model=str(encoder), data_dir=data, output_dir=out, freeze_encoder=frozen, epochs=1,
+        states_cache=tmp_path / "cache",
+    )  # fmt: skip
+    train(config)
+    kept = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    rows = len(tokenizer)
+    tokenizer.add_tokens(["[NEW]"])
+    tokenizer.save_pretrained(encoder)  # and no resize_token_embeddings
+    with (data / f"{split}.tsv").open("a") as file:
+        file.write("[NEW]\tNOUN\n\n")
+    needs = rf"encoder' gives token '\[NEW\]' the id {rows}, but the encoder's embedding table has {rows} rows; save"
+    with pytest.raises(ValueError, match=needs):
+        train(config, overwrite=True)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == kept
+
+
+def test_an_encoder_without_a_table_takes_every_token(base, encoder, monkeypatch):
+    from dlfa.training import shared_inputs
+
+    monkeypatch.setattr(shared_inputs, "embedding_table", lambda _: None)
+    config = base.with_presets()
+    shared = load_shared_inputs(config, load_data(config))
+    check_token_ids(shared, BertModel.from_pretrained(encoder))
+
+
 def test_directory_that_holds_a_run_is_refused(base, finished):
     config, _ = finished
     before = (config.output_dir / "results.json").read_bytes()
@@ -672,6 +705,13 @@ def test_leftovers_of_killed_processes_are_removed(base, tmp_path):
     assert notes.exists()
 
 
+def test_a_run_killed_as_it_began_leaves_nothing_to_the_next(base, tmp_path):
+    partial = atomic.temporary(tmp_path / "run.json")
+    partial.write_text("{")
+    prepare(dataclasses.replace(base, output_dir=tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
 def test_a_run_killed_after_its_last_step_takes_no_other(base, tmp_path, monkeypatch):
     import dlfa.training.train as training
 
@@ -691,6 +731,26 @@ def test_a_run_killed_after_its_last_step_takes_no_other(base, tmp_path, monkeyp
     for name in ("loss", "best_step", "best_dev"):
         assert resumed["train"][name] == whole["train"][name]
     assert resumed["languages"] == whole["languages"]
+
+
+def test_a_disk_that_fills_at_a_checkpoint_is_named_and_the_run_goes_on_later(
+    base, finished, tmp_path, interrupt_at_checkpoint
+):
+    config = dataclasses.replace(base, output_dir=tmp_path)
+    interrupt_at_checkpoint(config)
+    (checkpoint,) = tmp_path.glob("checkpoints/checkpoint-*")
+    sizes = {path.name: path.stat().st_size for path in checkpoint.iterdir()}
+    *_, before, largest = sorted(sizes.values())
+    assert sizes["optimizer.pt"] == largest > before
+    shutil.rmtree(checkpoint)
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (before, old[1]))  # to a writer as a full disk is
+    try:
+        with pytest.raises(OSError, match=rf"^no checkpoint can be written to {checkpoint}; is the disk full\?$"):
+            train(config, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert train(config, resume=True)["languages"] == finished[1]["languages"]
 
 
 @pytest.mark.parametrize("grouped", [False, True])

@@ -1,0 +1,40 @@
+"""Markdown documents that tell which files were written with them, so that those of others are not replaced.
+
+The names are in a comment on the last line, which readers of Markdown do not show.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from . import atomic
+
+_MARK = re.compile(r"<!-- written by dlfa: (.+) -->")
+_PICTURE = re.compile(r"^!\[.*\]\((.+)\)$", re.MULTILINE)
+
+
+def write_document(path: Path, text: str, others: Iterable[str] = ()) -> None:
+    """Write the document `text` to `path`.
+
+    Args:
+        path: an earlier document there is replaced.
+        text: its pictures, each on a line of its own, count as written with it.
+        others: the names of other files that were written with it, in its folder.
+    """
+    names = sorted({path.name, *others, *_PICTURE.findall(text), *written_with(path)})
+    atomic.write_text(path, f"{text.rstrip()}\n\n<!-- written by dlfa: {', '.join(names)} -->\n")
+
+
+def written_with(path: Path) -> set[str]:
+    """The names of the document at `path` and of all files written with it; none if `write_document` did not write it.
+
+    One that was continued by hand is none of these either.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return set()
+    mark = _MARK.fullmatch(lines[-1]) if lines else None
+    return set(mark[1].split(", ")) if mark else set()
