@@ -3,10 +3,10 @@
     python examples/image_patches.py
 
 AIF fuses two sequences of one length, and the second need not be a layer of the encoder. `feature_dim` says how wide
-it is (a learnt projection brings it to the encoder's width) and `lower_states` (B, T, feature_dim) hands it over. Here
-every word of a caption stands for one patch of an image, as region annotations or a phrase-grounding model would give
-it; the special tokens stand for none and get zeros. What real patch features would come from, such as the last layer of
-a vision transformer, makes no difference to the code.
+it is (a learnt projection brings it to the encoder's width) and `external_features` (B, T, feature_dim) hands it over.
+Here every word of a caption stands for one patch of an image, as region annotations or a phrase-grounding model would
+give it; the special tokens stand for none and get zeros. What real patch features would come from, such as the last
+layer of a vision transformer, makes no difference to the code.
 
 The data are made: an image is a grid of noisy patches in warm or cold colours, and half of the words are ambiguous:
 their tag depends on the colour of the patch. Reading alone gets those right half of the time.
@@ -69,7 +69,7 @@ def accuracy(with_images: bool, steps: int = 150, seed: int = 0) -> float:
 
     def inputs(data: dict[str, Tensor]) -> dict[str, Tensor]:
         given = {"input_ids": data["input_ids"], "labels": data["labels"]}
-        return {**given, "lower_states": patch_states(data["images"])} if with_images else given
+        return {**given, "external_features": patch_states(data["images"])} if with_images else given
 
     model.train()
     for step in range(steps):

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .fusion_parts import FusionParts
+from .layer_contributions import FusionParts
 
 CLOSED, OPEN = 0.1, 0.9  # a gate below or above counts as nearly closed or nearly open
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -10,7 +10,7 @@ import numpy as np
 from ..files.figures import COLOURS, new_figure, write_png
 from .analyzed_model import FUSED
 from .findings import zero_shot_mean
-from .fusion_parts import BRANCHES, LAST
+from .layer_contributions import BRANCHES, LAST
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from ..data.examples import Example, gold_labels
 from ..models.words import mean_of_subwords, mean_of_tokens
 from ..tasks import Encoding, Feature
 from .analyzed_model import AnalyzedModel
-from .fusion_parts import FusionParts, fusion_parts
+from .layer_contributions import FusionParts, fusion_parts
 
 BATCH_SIZE = 32  # sequences
 

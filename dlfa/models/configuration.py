@@ -71,7 +71,7 @@ class DLFAConfig(PreTrainedConfig):
         aif_backend: "auto", "triton" or "eager".
         layer_dropout: scalar mix only: the probability that a layer is left out of the mix during training.
         scalar_mix_layer_norm: scalar mix only: normalise every layer to mean 0 and variance 1 per token before mixing.
-        feature_dim: E', the number of channels of an external second input (`lower_states` of the models), which
+        feature_dim: E', the number of channels of an external second input (`external_features` of the models), which
             replaces the lower layer. It is projected to the encoder's width if the two differ. The external input is
             optional if a `fusion_layer` is given, else required.
         label_subword: token classification only: the sub-word that carries a word's label, "first" or "last", or

@@ -51,7 +51,7 @@ class DLFAForTokenClassification(DLFAPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         word_index: Tensor | None = None,
-        lower_states: Tensor | None = None,
+        external_features: Tensor | None = None,
         output_gate: bool = False,
         **kwargs: Any,
     ) -> DLFATokenClassifierOutput:
@@ -71,7 +71,7 @@ class DLFAForTokenClassification(DLFAPreTrainedModel):
             inputs_embeds: (B, T, E), instead of `input_ids`.
             labels: (B, T) or (B, W) int64, -100 at ignored positions.
             word_index: (B, T) int64, only for `label_subword="mean"`.
-            lower_states: (B, T, E or feature_dim), an external second input that replaces the lower layer.
+            external_features: (B, T, E or feature_dim), an external second input that replaces the lower layer.
             output_gate: also return AIF's gates.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, `num_items_in_batch`, further
                 arguments of the encoder.
@@ -80,7 +80,7 @@ class DLFAForTokenClassification(DLFAPreTrainedModel):
             ValueError, TypeError: an invalid argument.
         """
         return self._forward(
-            input_ids, attention_mask, token_type_ids, inputs_embeds, lower_states, kwargs,
+            input_ids, attention_mask, token_type_ids, inputs_embeds, external_features, kwargs,
             labels=labels, word_index=word_index, output_gate=output_gate,
         )  # fmt: skip
 
@@ -153,7 +153,7 @@ class DLFAForSequenceClassification(DLFAPreTrainedModel):
         token_type_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        lower_states: Tensor | None = None,
+        external_features: Tensor | None = None,
         output_gate: bool = False,
         **kwargs: Any,
     ) -> DLFASequenceClassifierOutput:
@@ -168,7 +168,7 @@ class DLFAForSequenceClassification(DLFAPreTrainedModel):
             labels: (B,) int64 classes; (B,) values for regression, (B, C) with several columns; or (B, C) float for
                 multi-label classification. `config.problem_type` decides; if it is None, it is inferred from the
                 labels. (B, 1) is accepted for (B,).
-            lower_states: (B, T, E or feature_dim), an external second input that replaces the lower layer.
+            external_features: (B, T, E or feature_dim), an external second input that replaces the lower layer.
             output_gate: also return AIF's gates.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, `num_items_in_batch`, further
                 arguments of the encoder.
@@ -177,7 +177,7 @@ class DLFAForSequenceClassification(DLFAPreTrainedModel):
             ValueError, TypeError: an invalid argument.
         """
         return self._forward(
-            input_ids, attention_mask, token_type_ids, inputs_embeds, lower_states, kwargs,
+            input_ids, attention_mask, token_type_ids, inputs_embeds, external_features, kwargs,
             labels=labels, output_gate=output_gate,
         )  # fmt: skip
 
@@ -257,7 +257,7 @@ class DLFAForQuestionAnswering(DLFAPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
-        lower_states: Tensor | None = None,
+        external_features: Tensor | None = None,
         output_gate: bool = False,
         **kwargs: Any,
     ) -> DLFAQuestionAnsweringOutput:
@@ -271,7 +271,7 @@ class DLFAForQuestionAnswering(DLFAPreTrainedModel):
             start_positions: (B,) int64, the answer's first token, not negative; positions of T or more are ignored by
                 the loss. Must be given together with `end_positions`.
             end_positions: (B,) int64, the answer's last token, likewise.
-            lower_states: (B, T, E or feature_dim), an external second input that replaces the lower layer.
+            external_features: (B, T, E or feature_dim), an external second input that replaces the lower layer.
             output_gate: also return AIF's gates.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, further arguments of the encoder.
 
@@ -279,7 +279,7 @@ class DLFAForQuestionAnswering(DLFAPreTrainedModel):
             ValueError, TypeError: an invalid argument.
         """
         return self._forward(
-            input_ids, attention_mask, token_type_ids, inputs_embeds, lower_states, kwargs,
+            input_ids, attention_mask, token_type_ids, inputs_embeds, external_features, kwargs,
             start_positions=start_positions, end_positions=end_positions, output_gate=output_gate,
         )  # fmt: skip
 

@@ -42,7 +42,7 @@ class DLFAModel(DLFAPreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
-        lower_states: Tensor | None = None,
+        external_features: Tensor | None = None,
         output_gate: bool = False,
         **kwargs: Any,
     ) -> DLFAModelOutput:
@@ -53,7 +53,7 @@ class DLFAModel(DLFAPreTrainedModel):
             attention_mask: (B, T), bool or integer 0/1, true at real tokens; None means that all tokens are real.
             token_type_ids: (B, T) int64.
             inputs_embeds: (B, T, E), instead of `input_ids`.
-            lower_states: (B, T, E or feature_dim), an external second input that replaces the lower layer.
+            external_features: (B, T, E or feature_dim), an external second input that replaces the lower layer.
             output_gate: also return AIF's gates.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`, further arguments of the encoder.
 
@@ -64,7 +64,7 @@ class DLFAModel(DLFAPreTrainedModel):
             ValueError, TypeError: an invalid argument.
         """
         return self._forward(
-            input_ids, attention_mask, token_type_ids, inputs_embeds, lower_states, kwargs, output_gate=output_gate
+            input_ids, attention_mask, token_type_ids, inputs_embeds, external_features, kwargs, output_gate=output_gate
         )
 
     def _head(

@@ -242,7 +242,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
         lowers: Sequence[Tensor] = (),
         attention_mask: Tensor | None = None,
         *,
-        lower_states: Tensor | None = None,
+        external_features: Tensor | None = None,
         **arguments: Any,
     ) -> Any:
         """Run fusion and head on given states, as `encoder_states` returns them.
@@ -251,7 +251,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
             last: (B, T, E), the last layer. States may have a lower precision than the parameters.
             lowers: the lower layers, (B, T, E) each, in the order of `config.lower_layers`.
             attention_mask: (B, T), bool or integer 0/1, true at real tokens; None means that all tokens are real.
-            lower_states: (B, T, E or feature_dim), an external second input that replaces the lower layer.
+            external_features: (B, T, E or feature_dim), an external second input that replaces the lower layer.
             **arguments: the head's own arguments of `forward`: labels, `word_index`, `output_gate`, and the Trainer's
                 `num_items_in_batch`.
 
@@ -271,8 +271,8 @@ class DLFAPreTrainedModel(PreTrainedModel):
         if attention_mask is not None:
             check_mask("attention_mask", attention_mask, last.shape[:2], last.device)
         self._check_arguments(last.shape[:2], attention_mask, **arguments)
-        self._check_lower_states(last.shape[:2], lower_states)
-        lowers = self._second_inputs(last, lowers, lower_states)
+        self._check_external_features(last.shape[:2], external_features)
+        lowers = self._second_inputs(last, lowers, external_features)
         return self._head(last, lowers, attention_mask, **arguments)
 
     def _forward(
@@ -281,7 +281,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
         attention_mask: Tensor | None,
         token_type_ids: Tensor | None,
         inputs_embeds: Tensor | None,
-        lower_states: Tensor | None,
+        external_features: Tensor | None,
         encoder_arguments: dict[str, Any],
         **arguments: Any,
     ) -> Any:
@@ -292,9 +292,9 @@ class DLFAPreTrainedModel(PreTrainedModel):
         if "num_items_in_batch" in encoder_arguments:
             arguments["num_items_in_batch"] = encoder_arguments.pop("num_items_in_batch")
         self._check_arguments(shape, attention_mask, **arguments)
-        self._check_lower_states(shape, lower_states)
+        self._check_external_features(shape, external_features)
         states = self._states(shape, input_ids, attention_mask, token_type_ids, inputs_embeds, None, encoder_arguments)
-        lowers = self._second_inputs(states.last, states.lowers, lower_states)
+        lowers = self._second_inputs(states.last, states.lowers, external_features)
         output = self._head(states.last, lowers, attention_mask, **arguments)
         names = ("hidden_states", "attentions")
         recorded = {name: value for name in names if (value := getattr(states.outputs, name, None)) is not None}
@@ -325,36 +325,38 @@ class DLFAPreTrainedModel(PreTrainedModel):
         """Fusion and head on checked arguments."""
         raise NotImplementedError
 
-    def _check_lower_states(self, shape: torch.Size, lower_states: Tensor | None) -> None:
+    def _check_external_features(self, shape: torch.Size, external_features: Tensor | None) -> None:
         config = self.config
-        if lower_states is None:
+        if external_features is None:
             if config.num_lower_inputs > len(config.lower_layers):
-                raise ValueError("lower_states must be given: this model has a feature_dim and no fusion_layer")
+                raise ValueError("external_features must be given: this model has a feature_dim and no fusion_layer")
             return
         if config.num_lower_inputs != 1:
             raise ValueError(
-                f"lower_states stands for one lower layer; this model (fusion={config.fusion!r}) takes "
+                f"external_features stands for one lower layer; this model (fusion={config.fusion!r}) takes "
                 f"{config.num_lower_inputs}"
             )
-        check_tensor("lower_states", lower_states)
+        check_tensor("external_features", external_features)
         expected = (*shape, config.feature_dim or config.hidden_size)
-        if tuple(lower_states.shape) != expected:
+        if tuple(external_features.shape) != expected:
             raise ValueError(
-                f"lower_states must have shape (B, T, {'feature_dim' if config.feature_dim else 'E'}) = {expected}, "
-                f"got {tuple(lower_states.shape)}"
+                f"external_features must have shape (B, T, {'feature_dim' if config.feature_dim else 'E'}) = "
+                f"{expected}, got {tuple(external_features.shape)}"
             )
-        if not lower_states.is_floating_point():
-            raise TypeError(f"lower_states must be floating point, got {lower_states.dtype}")
+        if not external_features.is_floating_point():
+            raise TypeError(f"external_features must be floating point, got {external_features.dtype}")
 
-    def _second_inputs(self, last: Tensor, lowers: Sequence[Tensor], lower_states: Tensor | None) -> tuple[Tensor, ...]:
+    def _second_inputs(
+        self, last: Tensor, lowers: Sequence[Tensor], external_features: Tensor | None
+    ) -> tuple[Tensor, ...]:
         """The fusion's second inputs: the encoder's layers, or the external one in their place."""
-        if lower_states is None:
+        if external_features is None:
             if len(lowers) != self.config.num_lower_inputs:
                 raise ValueError(f"lowers must hold {self.config.num_lower_inputs} layers, got {len(lowers)}")
             return tuple(lowers)
         if self.feature_projection is not None:
-            lower_states = project(self.feature_projection, lower_states)
-        return (lower_states.to(last.dtype),)
+            external_features = project(self.feature_projection, external_features)
+        return (external_features.to(last.dtype),)
 
     def _gates(
         self, last: Tensor, lowers: Sequence[Tensor], mask: Tensor | None, token: int | None = None

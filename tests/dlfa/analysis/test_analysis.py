@@ -10,8 +10,8 @@ from tiny_tasks import make_udpos
 
 from dlfa import DLFAForSequenceClassification, DLFAModel
 from dlfa.analysis.analyzed_model import load_analyzed_model
-from dlfa.analysis.fusion_parts import fusion_parts
 from dlfa.analysis.gate_statistics import Contributions, GateStatistics, variance_shares
+from dlfa.analysis.layer_contributions import fusion_parts
 from dlfa.analysis.probes import language_probe, score_label_probes, train_label_probes
 from dlfa.analysis.states import LanguageStates, language_states
 from dlfa.data.examples import LabelledText, TaggedSentence
