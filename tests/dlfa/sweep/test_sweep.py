@@ -284,7 +284,12 @@ def start_worker(monkeypatch, number, gpus):
         monkeypatch.setattr(transformers.logging, name, lambda: None)
     numbers = queue.Queue()
     numbers.put(number)
-    sweep_cells._start_worker(numbers, 3, gpus)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        sweep_cells._start_worker(numbers, 3, gpus)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, handler)  # pytest, too, is to end at Ctrl-C
     return numbers
 
 
