@@ -1,4 +1,4 @@
-"""Reports: results.json files in, comparisons with their uncertainty out, as Markdown, plots and a table.
+"""Reports: compare results.json files, with uncertainty, in Markdown, plots and a table.
 
-results files -> runs -> comparisons (what may stand in one table) -> effects (differences, tests) -> tables and plots.
+results files -> runs -> comparisons (comparable runs) -> effects (differences, tests) -> tables and plots.
 """

@@ -1,4 +1,4 @@
-"""The paired bootstrap over sentences: how far a difference would move with other test sentences."""
+"""The paired bootstrap over sentences: how much a difference depends on the choice of test sentences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .significance import CONFIDENCE, Interval
 from .variants import Variant
 
 _BATCH = 200  # resamples at a time
-_TOLERANCE = 1e-6  # between a run's own figure and the one counted from its predictions
+_TOLERANCE = 1e-6  # between a run's recorded score and the one computed from its predictions
 
 
 def paired_bootstrap(
@@ -30,25 +30,25 @@ def paired_bootstrap(
     resamples: int,
     data_dir: Path | None = None,
 ) -> dict[tuple[Variant, LanguageGroup], Interval]:
-    """Percentile intervals of the differences to the baseline, each a mean over seeds and over a group of languages.
+    """Compute percentile intervals of differences to the baseline, averaged over seeds and each group of languages.
 
-    Every resample draws as many sentences of each language as there are, with replacement, the same for both variants
-    and for all seeds; the languages are fixed. So the interval tells of the choice of sentences, not of seeds.
-    Macro averages are biased when a rare label is not drawn; each language's distribution is recentred on the observed
-    difference. Of a language with a single sentence nothing can be drawn: its difference enters means as it is.
+    Each resample draws every language's sentences with replacement, the same draw for both variants and all seeds. The
+    languages are fixed. The interval therefore covers the choice of sentences, not of seeds. Macro averages are biased
+    when a rare label is not drawn, so each language's distribution is recentred on the observed difference. A language
+    with a single sentence cannot be resampled; its observed difference is used in the means.
 
     Args:
-        comparison: the runs; their predictions lie beside their results.
-        groups: of languages.
-        resamples: how many, at least 1.
-        data_dir: the gold labels, in XTREME's layout; None takes the folder or Hub data set that the runs read.
+        comparison: the runs; their predictions must be next to their results.
+        groups: groups of languages.
+        resamples: number of resamples, at least 1.
+        data_dir: the gold labels, in XTREME's layout; None uses the folder or Hub data set that the runs read.
 
     Returns:
-        By variant and group; p is twice the smaller share of resamples on one side of no difference, at most 1. A group
-        of languages with a single sentence each is not among them.
+        Intervals by variant and group. p is twice the smaller share of resamples on one side of zero, at most 1. Groups
+        in which every language has a single sentence are omitted.
 
     Raises:
-        ValueError: data or predictions are not there, or do not give the figures in the results: then they are not
+        ValueError: data or predictions are missing, or do not reproduce the scores in the results, so they are not
             those that the run was scored on.
     """
     if resamples < 1:
@@ -63,7 +63,7 @@ def paired_bootstrap(
     intervals = {}
     tails = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
     for group in groups:
-        # The languages were drawn apart, so the means of their r-th resamples are the r-th resample of the mean.
+        # Languages are resampled independently, so averaging their r-th resamples gives the r-th resample of the mean.
         mean = np.mean(np.broadcast_arrays(*(drawn[language] for language in group.languages)), axis=0)
         if mean.shape[1] < resamples:
             continue
@@ -78,7 +78,7 @@ def paired_bootstrap(
 def _language_differences(
     comparison: Comparison, task: Task, language: str, resamples: int, data_dir: Path | None
 ) -> NDArray[np.float64]:
-    """(pairs, resamples) differences of one language, means over the seeds; (pairs, 1) of a single sentence."""
+    """Return one language's differences, averaged over seeds: (pairs, resamples), or (pairs, 1) for one sentence."""
     from scipy.stats import bootstrap
 
     runs = [run for members in comparison.runs.values() for run in members]
@@ -88,14 +88,14 @@ def _language_differences(
     contrasts = _contrasts(comparison)
 
     def differences(drawn: NDArray[np.int64], axis: int) -> NDArray[np.float64]:
-        """(resamples, sentences) indices of sentences -> (pairs, resamples)."""
+        """Map (resamples, sentences) sentence indices to (pairs, resamples) differences."""
         times = np.stack([np.bincount(row, minlength=len(examples)) for row in drawn]).astype(np.float32)
         return contrasts @ metric.score((times @ counts).astype(np.float64))
 
     own = differences(np.arange(len(examples))[None], -1)
     if len(examples) == 1:
         return own
-    # Drawing indices keeps all runs paired, and sums of counts are a product of matrices.
+    # Drawing indices keeps all runs paired, and makes the sums of counts a matrix product.
     result = bootstrap(
         (np.arange(len(examples)),), differences, n_resamples=resamples, batch=_BATCH, vectorized=True, axis=-1,
         method="percentile", rng=np.random.default_rng([0, *language.encode()]),
@@ -105,7 +105,7 @@ def _language_differences(
 
 
 def _contrasts(comparison: Comparison) -> NDArray[np.float64]:
-    """(pairs, runs): the mean over seeds of a variant less that of its baseline."""
+    """Return (pairs, runs) weights: each variant's mean over seeds minus its baseline's."""
     members = [variant for variant in comparison.runs for _ in comparison.seeds]
     rows = [
         [(member == variant) - float(member == baseline) for member in members]
@@ -115,7 +115,7 @@ def _contrasts(comparison: Comparison) -> NDArray[np.float64]:
 
 
 def _gold(task: Task, runs: Sequence[Run], split: str, language: str, data_dir: Path | None) -> list[Example]:
-    """The examples that the runs were evaluated on: their number tells the subset."""
+    """Return the examples that the runs were evaluated on; their number determines the subset."""
     folder = data_dir
     if folder is None:
         known = [run for run in runs if run.has_run_file]

@@ -1,4 +1,4 @@
-"""Which runs may stand in one table: the same task, model, protocol, languages and seeds."""
+"""Group runs that can be compared: those with the same task, model, protocol, languages and seeds."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Seeds = tuple[int | None, ...]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs that differ in their variant and seed alone.
+    """Runs that differ only in variant and seed.
 
     Attributes:
-        task, model, split, metric, train_language: of all runs.
-        protocol: of all runs.
-        languages: that every mean is taken over.
-        seeds: of every variant.
+        task, model, split, metric, train_language: shared by all runs.
+        protocol: shared by all runs.
+        languages: the languages that every mean is taken over.
+        seeds: the seeds of every variant.
         runs: by variant, in the order of `seeds`.
-        baselines: what each variant is compared with; none for a baseline itself, or where there is none.
-        left_out: a line for everything that is not here and why.
+        baselines: each variant's baseline; baselines themselves and variants without one have no entry.
+        left_out: one line for each thing that was left out, with the reason.
 
     Raises:
-        ValueError: a run whose languages or seeds are not those of the others; what is in question is named.
+        ValueError: a run's languages or seeds differ from the others'; the message names them.
     """
 
     task: str
@@ -52,17 +52,17 @@ class Comparison:
 
     @property
     def zero_shot(self) -> tuple[str, ...]:
-        """The languages but the training one."""
+        """Return all languages except the training language."""
         return tuple(language for language in self.languages if language != self.train_language)
 
     @property
     def pairs(self) -> list[tuple[Variant, Variant]]:
-        """(variant, its baseline)."""
+        """Return (variant, baseline) pairs."""
         return list(self.baselines.items())
 
 
 class _Notes:
-    """What is left out, with the runs of one reason in one line."""
+    """Notes on what is left out; runs with the same reason share a line."""
 
     def __init__(self) -> None:
         self.runs: dict[str, list[Run]] = {}
@@ -81,7 +81,7 @@ class _Notes:
 
 @dataclass(frozen=True)
 class _Group:
-    """Runs of one protocol, and what was left out of it."""
+    """Runs with one protocol, and notes on what was left out."""
 
     runs: list[Run]
     notes: _Notes = field(default_factory=_Notes)
@@ -94,22 +94,21 @@ def compare(
     languages: Sequence[str] | None = None,
     baseline: str | None = None,
 ) -> list[Comparison]:
-    """Sort runs into comparisons.
+    """Group runs into comparisons.
 
-    Runs of one task, model and split whose protocols differ come into separate comparisons where a protocol has several
-    variants; a protocol with a single variant is left out beside a larger one. Where the variants of a protocol have
-    different seeds, there is one comparison for each set of seeds, with the variants that have all of them: no mean is
-    taken over other seeds than its neighbour's. Where no run of a protocol can be compared, a line of the first
-    comparison's `left_out` says so.
+    For one task, model and split, each protocol with several variants has its own comparison. A protocol with a single
+    variant is left out if there is a larger one. If the variants of a protocol have different seeds, there is one
+    comparison per set of seeds, with the variants that have all of them, so all means in it are over the same seeds.
+    If no run of a protocol can be compared, the first comparison's `left_out` has a line about it.
 
     Args:
-        runs: as `load_runs` reads them.
-        metric: None takes the one of record.
-        languages: to compare on; None takes those that most runs were evaluated on.
-        baseline: the label of the variant to compare with; None takes the last layer under the same compared settings.
+        runs: the runs that `load_runs` returns.
+        metric: the metric to compare; None uses the metric of record.
+        languages: the languages to compare on; None uses those that most runs were evaluated on.
+        baseline: label of the variant to compare with; None uses the last layer with the same compared settings.
 
     Raises:
-        ValueError: a metric, language or baseline that is nowhere; no run at all that can be compared.
+        ValueError: no run has the metric, a language or the baseline, or no runs can be compared.
     """
     if baseline is not None and baseline not in {run.variant.label for run in runs}:
         labels = sorted({run.variant for run in runs}, key=lambda variant: variant.sort_key)
@@ -137,7 +136,7 @@ def compare(
 
 
 def _groups(runs: Sequence[Run], metric: str | None) -> list[_Group]:
-    """One group a protocol, less the protocols that offer nothing to compare."""
+    """Group runs by protocol, without the protocols that have nothing to compare."""
     alike: dict[tuple[str, ...], dict[str, list[Run]]] = {}
     for run in runs:
         key = (run.task, run.model, run.split, metric or run.metric, run.train_language)
@@ -159,7 +158,7 @@ def _groups(runs: Sequence[Run], metric: str | None) -> list[_Group]:
 def _comparisons(
     group: _Group, metric: str | None, languages: Sequence[str] | None, baseline: str | None
 ) -> list[Comparison]:
-    """The comparisons of a group, whose notes tell what is in none of them."""
+    """Return the comparisons of a group; what is in none of them is added to the group's notes."""
     name = metric or group.runs[0].metric
     notes = group.notes
     chosen = tuple(languages) if languages is not None else _usual_languages(group.runs)
@@ -205,15 +204,15 @@ def _comparisons(
 
 
 def _usual_languages(runs: Sequence[Run]) -> tuple[str, ...]:
-    """The languages that most runs were evaluated on, the larger set in a tie, whatever the order of `runs`."""
+    """Return the languages that most runs were evaluated on; ties go to the larger set, not by the order of `runs`."""
     counts = Counter(tuple(sorted(run.scores)) for run in runs)
     return max(counts, key=lambda languages: (counts[languages], len(languages), languages))
 
 
 def _usual_examples(runs: Sequence[Run], languages: tuple[str, ...]) -> dict[str, int | None]:
-    """How many examples of each language most of the runs that have all of them were evaluated on, the more in a tie.
+    """Return the most common numbers of examples by language among runs with all `languages`; ties go to the larger.
 
-    Empty where no run has all.
+    The result is empty if no run has all languages.
     """
     counts = Counter(
         tuple(run.examples[language] for language in languages)
@@ -229,7 +228,7 @@ def _usual_examples(runs: Sequence[Run], languages: tuple[str, ...]) -> dict[str
 def _of_languages(
     runs: Sequence[Run], metric: str, languages: tuple[str, ...], notes: _Notes, *, extra: bool
 ) -> list[Run]:
-    """The runs that have all of `languages`, with as much data each; `extra`: say which others do not count."""
+    """Return the runs that have all `languages` with the usual numbers of examples; `extra`: note unused languages."""
     usual = _usual_examples(runs, languages)
     kept = []
     for run in runs:
@@ -255,7 +254,7 @@ def _of_languages(
 
 
 def _without_repeats(runs: Sequence[Run], notes: _Notes) -> list[Run]:
-    """One run for each variant and seed."""
+    """Keep one run per variant and seed."""
     seen: dict[tuple[Variant, int | None], Run] = {}
     for run in runs:
         first = seen.setdefault((run.variant, run.seed), run)
@@ -267,9 +266,9 @@ def _without_repeats(runs: Sequence[Run], notes: _Notes) -> list[Run]:
 def _seed_sets(
     by_variant: Mapping[Variant, Mapping[int | None, Run]], pairs: Mapping[Variant, Variant], notes: _Notes
 ) -> list[Seeds]:
-    """The sets of seeds to compare on, the largest first: those that each variant shares with its baseline.
+    """Return the sets of seeds that variants share with their baselines, the largest first.
 
-    A set of which one variant alone has all seeds offers nothing to compare, so it stands only where there is no other.
+    A set that only one variant has in full is used only if there is no other, because it offers nothing to compare.
     """
     shared = {
         frozenset(there).intersection(by_variant[pairs[variant]] if variant in pairs else there)
@@ -293,7 +292,7 @@ def _seed_sets(
 
 
 def _baselines(members: Mapping[Variant, Any], baseline: str | None) -> dict[Variant, Variant]:
-    """What each variant is compared with."""
+    """Return each variant's baseline."""
     pairs = {}
     for variant in members:
         if baseline is None:

@@ -1,4 +1,4 @@
-"""Uncertainty of a mean over languages and seeds at once."""
+"""Uncertainty of a mean over both languages and seeds."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from .significance import CONFIDENCE, Interval, all_same, t_interval
 
 
 def crossed_interval(differences: Sequence[Sequence[float]]) -> Interval | None:
-    """A confidence interval of the mean difference where both seeds and languages are drawn from many.
+    """Compute a confidence interval of the mean difference that treats seeds and languages as random samples.
 
-    Seeds and languages are crossed random effects, as subjects and items are in Clark (1973): with mean squares MS of
+    Seeds and languages are crossed random effects, like subjects and items in Clark (1973). With mean squares MS of
     seeds (S of them), languages (L) and their interaction e, the mean's variance is (MS_S + MS_L - MS_e) / (S L), with
-    degrees of freedom after Satterthwaite (1946); its test against 0 is Clark's quasi-F. An effect whose variance
-    would come out negative is taken as absent. With a single seed, or a single language, it is the t interval over the
-    other.
+    Satterthwaite's (1946) degrees of freedom; the test against 0 is Clark's quasi-F. An effect with a negative
+    variance estimate is dropped. With a single seed or language, the result is the t interval over the other.
 
     Args:
-        differences: (S, L) of paired runs, each list one seed's, the languages always in one order.
+        differences: (S, L) differences of paired runs: one list per seed, with the languages in the same order.
 
     Returns:
-        The interval at `CONFIDENCE` with the p-value of "no difference"; None of a single number, and without p where
+        The interval at `CONFIDENCE` with the p-value of "no difference"; None for a single number. p is None if
         nothing varies.
     """
     from scipy.stats import t as student
@@ -45,7 +44,7 @@ def crossed_interval(differences: Sequence[Sequence[float]]) -> Interval | None:
         if square > interaction[0] / interaction[1]:
             terms.append((square, 1.0, freedom))
     if len(terms) > 1:
-        # Subtract the interaction (effects - 1) times, as every mean square contains it.
+        # Subtract the interaction (effects - 1) times, because every mean square contains it.
         terms[0] = (terms[0][0], 2.0 - len(terms), interaction[1])
     variance = sum(sign * square for square, sign, _ in terms)
     spread = sum((sign * square) ** 2 / freedom for square, sign, freedom in terms)

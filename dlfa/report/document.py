@@ -1,4 +1,4 @@
-"""The report: report.md with its pictures, and every run in runs.csv."""
+"""The report: report.md with its plots, and all runs in runs.csv."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PICTURES = ("layers", "differences", "families", "languages")
 
 
 def report_files(comparisons: Sequence[Comparison]) -> list[str]:
-    """Return the names of all files that the report on `comparisons` may consist of."""
+    """Return the names of all files that the report on `comparisons` may contain."""
     names: set[str] = set()
     bases = [_file_name(item, names) for item in comparisons]
     return [REPORT, RUNS, *(f"{base}-{picture}.png" for base in bases for picture in _PICTURES)]
@@ -36,17 +36,17 @@ def write_report(
     ensembles: Sequence[Ensemble] = (),
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write the report to `folder` and return its path; files of the same names are replaced, others are kept.
+    """Write the report to `folder` and return its path. Files with the same names are replaced, others are kept.
 
     Args:
-        folder: made where it is not there.
+        folder: output folder, created if missing.
         findings: one section each.
-        runs: for runs.csv.
-        ensembles: for a table at the end.
-        notes: on what the report does not hold.
+        runs: the rows of runs.csv.
+        ensembles: the rows of a table at the end.
+        notes: notes on what the report leaves out.
 
     Raises:
-        ValueError: `folder` is a file, or cannot be made.
+        ValueError: `folder` is a file, or cannot be created.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output {folder} is a file, not a directory")
@@ -65,7 +65,7 @@ def write_report(
 
 
 def section_title(findings: Findings) -> str:
-    """Task, model, split, and the seeds."""
+    """Return the task, model, split and seeds as one line."""
     comparison = findings.comparison
     seeds = ", ".join("not recorded" if seed is None else str(seed) for seed in comparison.seeds)
     split = "" if comparison.split == "test" else f", {comparison.split} data"
@@ -73,7 +73,7 @@ def section_title(findings: Findings) -> str:
 
 
 def left_out(findings: Findings) -> list[str]:
-    """What is not in the tables and why, and what could not be computed."""
+    """Return what is not in the tables or could not be computed, with reasons."""
     return [*findings.comparison.left_out, *findings.notes]
 
 
@@ -146,7 +146,7 @@ def _reading(findings: Sequence[Findings]) -> str:
 
 
 def _anchor(title: str) -> str:
-    """As Markdown readers make it from a heading."""
+    """Return the anchor that Markdown renderers make from a heading."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 

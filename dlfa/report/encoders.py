@@ -1,4 +1,4 @@
-"""Encoders of one name, told apart by the fingerprints of their weights."""
+"""Distinguish encoders with the same name by the fingerprints of their weights."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def told_apart(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """The runs, with the fingerprint in the encoder's name where several have that name, and a line on each such name.
+    """Add fingerprints to encoder names that several encoders share; return the runs and a line on each such name.
 
-    Results that tell no fingerprint count as the encoder's of their name where there is one, else as another one's.
+    Results without a fingerprint belong to the encoder of their name if there is only one, else to a separate one.
     """
     found: dict[str, dict[str, None]] = {}
     for run in runs:

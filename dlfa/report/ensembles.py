@@ -1,4 +1,4 @@
-"""Ensembles as their results.json tells them: several runs that decided together, beside each of them alone."""
+"""Results of ensembles from results.json, with the results of their members."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .fields import Fields
 
 @dataclass(frozen=True)
 class Ensemble:
-    """An ensemble's results; averages are over the zero-shot languages, or over all where there is no other.
+    """An ensemble's results; averages are over the zero-shot languages, or over all if there are none.
 
     Attributes:
         name: its folder.
-        task, metric: of all runs.
-        by: how the runs decide.
+        task, metric: shared by all runs.
+        by: how the runs are combined.
         members: names of the runs.
-        average: of the ensemble.
-        member_averages: of each run alone, in the order of `members`.
+        average: the ensemble's average.
+        member_averages: the average of each single run, in the order of `members`.
     """
 
     name: str
@@ -36,7 +36,7 @@ def read_ensemble(path: Path, values: Mapping[str, Any]) -> Ensemble:
     """Read the results of an ensemble, which have a field `ensemble`.
 
     Raises:
-        ValueError: a malformed field, named with the file.
+        ValueError: a malformed field; the message names it and the file.
     """
     fields = Fields(path, values)
     ensemble = Fields(path, fields.mapping("ensemble"), "ensemble.")

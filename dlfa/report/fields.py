@@ -1,4 +1,4 @@
-"""Fields of JSON files, checked one by one."""
+"""Checked access to the fields of JSON files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Fields:
-    """Fields of a JSON object in a file; what does not fit raises ValueError with file and field.
+    """Fields of a JSON object in a file; an invalid field raises ValueError with file and field.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         values: the object.
-        prefix: what its fields are called below the file's own object, such as "config.".
+        prefix: prefix of its fields' names if it is nested in the file, such as "config.".
     """
 
     path: Path
@@ -25,15 +25,15 @@ class Fields:
     prefix: str = ""
 
     def error(self, name: str, needed: str, got: object) -> ValueError:
-        """The error of a field that holds `got` in place of what is needed."""
+        """Return the error for a field that holds `got` instead of what is needed."""
         return ValueError(f"{self.path}: field {self.prefix}{name} must be {needed}, got {got!r}")
 
     def missing(self, name: str) -> ValueError:
-        """The error of a field that is not there."""
+        """Return the error for a missing field."""
         return ValueError(f"{self.path}: field {self.prefix}{name} is missing")
 
     def text(self, name: str, default: Any = dataclasses.MISSING) -> Any:
-        """A text that is not empty; `default`, if given, where there is none or null.
+        """Return a non-empty string; `default`, if given, replaces a missing or null field.
 
         Raises:
             ValueError: a value of another type, or a missing field without a default.
@@ -48,7 +48,7 @@ class Fields:
         return value
 
     def mapping(self, name: str, default: Any = dataclasses.MISSING) -> dict[str, Any]:
-        """An object; `default`, if given, where there is none.
+        """Return an object; `default`, if given, replaces a missing field.
 
         Raises:
             ValueError: a value of another type, or a missing field without a default.
@@ -61,27 +61,27 @@ class Fields:
         return value
 
     def number(self, name: str, value: object) -> float:
-        """`value` as a finite number that is not negative.
+        """Return `value` as a finite non-negative number.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is not one.
         """
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise self.error(name, "a number that is not negative", value)
         return float(value)
 
     def fraction(self, name: str, value: object) -> float:
-        """`value` as a number in 0..1.
+        """Return `value` as a number in 0..1.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is not one.
         """
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
             raise self.error(name, "a fraction in 0..1", value)
         return float(value)
 
     def count(self, name: str, value: object) -> int | None:
-        """`value`, which must be a whole number that is not negative, or None.
+        """Return `value`, which must be a non-negative integer or None.
 
         Raises:
             ValueError: it is neither.

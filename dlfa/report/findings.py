@@ -1,4 +1,4 @@
-"""What a comparison shows: means, differences to the baseline with their uncertainty, the chosen layers, the cost."""
+"""Findings of a comparison: means, differences to the baseline with their uncertainty, chosen layers, cost."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Effect:
     """A variant's difference to its baseline, averaged over a group of languages.
 
     Attributes:
-        differences: one a seed, variant less baseline, fractions.
-        seeds: t interval and paired t-test over seeds; None of a single seed.
-        crossed: `crossed_interval` over seeds and languages; None of a single one of either.
-        sentences: paired bootstrap over sentences; None where it could not be done.
+        differences: variant minus baseline for each seed, as fractions.
+        seeds: t interval and paired t-test over seeds; None for a single seed.
+        crossed: `crossed_interval` over seeds and languages; None for a single seed or language.
+        sentences: paired bootstrap over sentences; None if it could not be computed.
     """
 
     differences: tuple[float, ...]
@@ -35,13 +35,13 @@ class Effect:
 
     @property
     def mean(self) -> float:
-        """Over the seeds."""
+        """Return the mean over the seeds."""
         return statistics.fmean(self.differences)
 
 
 @dataclass(frozen=True)
 class LayerChoice:
-    """The best layer of a mode: by development data of the training language, and by the test average (the oracle)."""
+    """The best layer of a mode, by development data of the training language and by test average (the oracle)."""
 
     mode: str
     chosen: Variant | None
@@ -50,7 +50,7 @@ class LayerChoice:
 
 @dataclass(frozen=True)
 class Cost:
-    """Training cost, one value a seed: optimiser steps, wall-clock seconds, and where it ran."""
+    """Training cost per seed: optimiser steps, wall-clock seconds, and the hardware."""
 
     steps: tuple[float, ...]
     seconds: tuple[float, ...]
@@ -58,20 +58,20 @@ class Cost:
 
     @property
     def seconds_per_step(self) -> tuple[float, ...]:
-        """Development evaluations and checkpoints included."""
+        """Return seconds per step, including development evaluations and checkpoints."""
         return tuple(seconds / steps for seconds, steps in zip(self.seconds, self.steps, strict=True) if steps)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that tables and plots of one comparison are made of.
+    """The data for the tables and plots of one comparison.
 
     Attributes:
         comparison: the runs.
-        groups: of languages, see `groups_of`.
+        groups: groups of languages, see `groups_of`.
         effects: by variant and group, for variants that have a baseline.
         notes: what could not be computed, and why.
-        resamples: of the bootstrap; 0 where it was not done.
+        resamples: number of bootstrap resamples; 0 without a bootstrap.
     """
 
     comparison: Comparison
@@ -82,29 +82,29 @@ class Findings:
 
     @property
     def main_group(self) -> LanguageGroup:
-        """The zero-shot average."""
+        """Return the group of the zero-shot average."""
         return zero_shot_group(self.comparison)
 
     @property
     def has_crossed(self) -> bool:
-        """Whether the zero-shot gains have intervals over seeds and languages at once."""
+        """Return whether the zero-shot gains have intervals over both seeds and languages."""
         return any(effect.crossed for (_, group), effect in self.effects.items() if group == self.main_group)
 
     def of_kind(self, kind: str) -> list[LanguageGroup]:
-        """The groups of that kind."""
+        """Return the groups of that kind."""
         return [group for group in self.groups if group.kind == kind]
 
     def scores(self, variant: Variant, group: LanguageGroup) -> list[float]:
-        """One a seed: the mean over the group's languages."""
+        """Return the mean over the group's languages for each seed."""
         return [run.mean(self.comparison.metric, group.languages) for run in self.comparison.runs[variant]]
 
     def dev_scores(self, variant: Variant) -> list[float] | None:
-        """One a seed: the best checkpoint's score on development data; None where a run does not tell."""
+        """Return the best checkpoint's development score for each seed; None if a run does not record it."""
         values = [run.train.get("best_dev") for run in self.comparison.runs[variant]]
         return None if any(value is None for value in values) else [float(value) for value in values]  # type: ignore[arg-type]
 
     def cost(self, variant: Variant) -> Cost | None:
-        """None where a run does not tell."""
+        """Return the training cost; None if a run does not record it."""
         runs = self.comparison.runs[variant]
         if any(run.train.get(name) is None for run in runs for name in ("steps", "seconds")):
             return None
@@ -119,13 +119,13 @@ class Findings:
         )
 
     def discoveries(self, variant: Variant) -> set[str]:
-        """The languages whose difference holds over sentences at a false discovery rate of 5 % over all languages."""
+        """Return the languages with a significant difference over sentences (false discovery rate 5 % over all)."""
         intervals = {group.name: self.effects[variant, group].sentences for group in self.of_kind(LANGUAGE)}
         p_values = {name: each.p for name, each in intervals.items() if each is not None and each.p is not None}
         return {name for name, p in zip(p_values, adjusted([*p_values.values()]), strict=True) if p < 0.05}
 
     def layer_choices(self) -> list[LayerChoice]:
-        """One for each mode that was run with several layers."""
+        """Return one choice for each mode that was run with several layers."""
         modes: dict[str, list[Variant]] = {}
         for variant in self.comparison.runs:
             if variant.layers:
@@ -142,7 +142,7 @@ class Findings:
         return choices
 
     def table_pairs(self) -> list[tuple[Variant, Variant]]:
-        """What a table of languages has room for: all, or where they are many of each mode the chosen layer alone."""
+        """Return the pairs for a table of languages: all, or if there are too many, each mode's chosen layer only."""
         pairs = self.comparison.pairs
         if len(pairs) <= _COLUMNS:
             return pairs
@@ -157,9 +157,9 @@ def find(comparison: Comparison, *, resamples: int, data_dir: Path | None = None
 
     Args:
         comparison: the runs.
-        resamples: of the bootstrap over sentences; 0 leaves it out.
-        data_dir: where the gold labels are, see `paired_bootstrap`; where they or the predictions cannot be had, the
-            findings come without the bootstrap and a note says why.
+        resamples: number of resamples for the bootstrap over sentences; 0 skips it.
+        data_dir: folder of the gold labels, see `paired_bootstrap`. If they or the predictions are unavailable, the
+            bootstrap is skipped and a note gives the reason.
     """
     groups = tuple(groups_of(comparison))
     notes = []

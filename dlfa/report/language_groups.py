@@ -1,4 +1,4 @@
-"""The sets of languages that figures are averaged over."""
+"""The sets of languages that scores are averaged over."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AVERAGE, LANGUAGE, FAMILY, SCRIPT = "average", "language", "family", "script"
 
 @dataclass(frozen=True)
 class LanguageGroup:
-    """Languages and what they have in common: `kind` is one of the four constants above."""
+    """A group of languages; `kind` is one of the four constants above."""
 
     kind: str
     name: str
@@ -21,45 +21,45 @@ class LanguageGroup:
 
     @property
     def label(self) -> str:
-        """The name, of families and scripts with the number of languages."""
+        """Return the name, with the number of languages for families and scripts."""
         return f"{self.name} ({len(self.languages)})" if self.kind in (FAMILY, SCRIPT) else self.name
 
 
 def zero_shot_group(comparison: Comparison) -> LanguageGroup:
-    """All languages but the training one; all, where it is the only one."""
+    """Return all languages except the training language, or all if it is the only one."""
     if not comparison.zero_shot:
         return all_group(comparison)
     return LanguageGroup(AVERAGE, "zero-shot", comparison.zero_shot)
 
 
 def all_group(comparison: Comparison) -> LanguageGroup:
-    """All languages."""
+    """Return all languages."""
     return LanguageGroup(AVERAGE, "all", comparison.languages)
 
 
 def average_groups(comparison: Comparison) -> list[LanguageGroup]:
-    """The zero-shot average, and that over all languages where it is another."""
+    """Return the zero-shot average, and the average over all languages if it differs."""
     main, every = zero_shot_group(comparison), all_group(comparison)
     return [main] if main.languages == every.languages else [main, every]
 
 
 def language_group(code: str) -> LanguageGroup:
-    """One language."""
+    """Return the group of one language."""
     return LanguageGroup(LANGUAGE, code, (code,))
 
 
 def family_groups(comparison: Comparison) -> list[LanguageGroup]:
-    """The families of the zero-shot languages, the largest first."""
+    """Return the families of the zero-shot languages, the largest first."""
     return _grouped(FAMILY, ((language(code).family, code) for code in comparison.zero_shot))
 
 
 def script_groups(comparison: Comparison) -> list[LanguageGroup]:
-    """The scripts of the zero-shot languages, the largest first."""
+    """Return the scripts of the zero-shot languages, the largest first."""
     return _grouped(SCRIPT, ((language(code).script, code) for code in comparison.zero_shot))
 
 
 def groups_of(comparison: Comparison) -> list[LanguageGroup]:
-    """Every group: averages, languages with families together, families, scripts."""
+    """Return all groups: averages, languages sorted by family, families, scripts."""
     singles = [language_group(code) for code in sorted(comparison.languages, key=by_family)]
     return [*average_groups(comparison), *singles, *family_groups(comparison), *script_groups(comparison)]
 

@@ -1,4 +1,4 @@
-"""Findings as pictures."""
+"""Plots of findings."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def layer_curve(findings: Findings, path: Path) -> bool:
-    """Scores by fusion layer: a line a mode, with deviation and points of the seeds; variants without a layer lie flat.
+    """Draw scores by fusion layer: per mode a line, deviation and seeds; variants without a layer are horizontal lines.
 
     Returns:
-        Whether some mode was run with several layers, one at a time, without which nothing is drawn.
+        Whether some mode was run with several single layers; otherwise nothing is drawn.
     """
     comparison = findings.comparison
     modes: dict[str, list[Variant]] = {}
@@ -76,10 +76,10 @@ def layer_curve(findings: Findings, path: Path) -> bool:
 
 
 def difference_plot(findings: Findings, path: Path) -> bool:
-    """Gains in the zero-shot average: one row a variant, with the interval over sentences, that over seeds, the seeds.
+    """Draw gains in the zero-shot average, one row per variant, with intervals over sentences and seeds, and the seeds.
 
     Returns:
-        Whether there was a difference, without which nothing is drawn.
+        Whether there was a difference; otherwise nothing is drawn.
     """
     comparison, group = findings.comparison, findings.main_group
     pairs = comparison.pairs
@@ -100,7 +100,7 @@ def difference_plot(findings: Findings, path: Path) -> bool:
         axes.plot([100 * value for value in effect.differences], [row] * len(effect.differences), "|", color="#30343a")
         axes.plot([100 * effect.mean], [row], "o", color=COLOURS[0], markersize=5)
     axes.axvline(0, color="#b5495b", linewidth=1)
-    # Two seeds alone have an interval many times as wide as all that is to be seen; it leaves the picture then.
+    # With only two seeds, the interval can be many times as wide as everything else; the plot then clips it.
     margin = 0.35 * max(max(bounds) - min(bounds), 0.2)
     axes.set_xlim(min(*bounds, 0) - margin, max(*bounds, 0) + margin)
     axes.set_yticks(rows, [variant.label for variant, _ in pairs], fontsize=8)
@@ -126,10 +126,10 @@ def difference_plot(findings: Findings, path: Path) -> bool:
 
 
 def language_heat_map(findings: Findings, path: Path) -> bool:
-    """Gains by variant and language, families side by side; a bullet marks a discovery.
+    """Draw gains by variant and language, sorted by family; a bullet marks a discovery.
 
     Returns:
-        Whether there was a difference, without which nothing is drawn.
+        Whether there was a difference; otherwise nothing is drawn.
     """
     comparison = findings.comparison
     groups = findings.of_kind(LANGUAGE)
@@ -166,10 +166,10 @@ def language_heat_map(findings: Findings, path: Path) -> bool:
 
 
 def group_heat_map(findings: Findings, path: Path) -> bool:
-    """Gains by variant and family, and by variant and script, zero-shot languages only.
+    """Draw gains by variant and family, and by variant and script, for the zero-shot languages only.
 
     Returns:
-        Whether there was a difference, without which nothing is drawn.
+        Whether there was a difference; otherwise nothing is drawn.
     """
     comparison = findings.comparison
     kinds = [findings.of_kind(kind) for kind in (FAMILY, SCRIPT)]
@@ -188,7 +188,7 @@ def group_heat_map(findings: Findings, path: Path) -> bool:
 
 
 def heading(comparison: Comparison) -> str:
-    """Task and model."""
+    """Return task and model as one line."""
     return f"{comparison.task}, {comparison.model}"
 
 
@@ -199,13 +199,13 @@ def _gain_title(findings: Findings) -> str:
 
 
 def _gains(findings: Findings, groups: list[LanguageGroup]) -> np.ndarray:
-    """(pairs, groups) in percentage points."""
+    """Return (pairs, groups) gains in percentage points."""
     pairs = findings.comparison.pairs
     return np.array([[100 * findings.effects[variant, group].mean for group in groups] for variant, _ in pairs])
 
 
 def _heat(axes: Axes, values: np.ndarray, variants: list[Variant], limit: float | None = None) -> None:
-    """A heat map with its numbers, zero in white; `limit` is the value of the darkest colour, at least 0.1."""
+    """Draw a heat map with its numbers, zero in white; `limit` is the value of the darkest colour, at least 0.1."""
     bound = max(limit or float(np.abs(values).max()), 0.1)
     axes.imshow(values, cmap="RdBu", vmin=-bound, vmax=bound, aspect="auto")
     for row, column in np.ndindex(values.shape):
@@ -218,7 +218,7 @@ def _heat(axes: Axes, values: np.ndarray, variants: list[Variant], limit: float 
 
 
 def _level(axes: Axes, scores: list[float], colour: str, label: str, index: int) -> None:
-    """A variant without a layer: a line across, with its deviation as a band."""
+    """Draw a variant without a layer as a horizontal line, with its deviation as a band."""
     centre, spread = 100 * statistics.fmean(scores), 100 * (deviation(scores) or 0)
     axes.axhline(centre, color=colour, linestyle=("--", ":", "-.")[index % 3], linewidth=1.3, label=label)
     if spread:
@@ -226,7 +226,7 @@ def _level(axes: Axes, scores: list[float], colour: str, label: str, index: int)
 
 
 def _show_curves(axes: Axes, bounds: list[float], levels: dict[str, float]) -> None:
-    """Fit the vertical axis to the curves and to the levels near them; a level far off is told in words."""
+    """Fit the vertical axis to the curves and nearby levels; levels far off are given as text."""
     low, high = min(bounds), max(bounds)
     reach = 2 * max(high - low, 1.0)
     near = [level for level in levels.values() if low - reach <= level <= high + reach]

@@ -1,4 +1,4 @@
-"""Runs as their results.json tells them, found below directories, checked field by field."""
+"""Find runs below directories and read their results.json, checking each field."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .fields import Fields
 from .variants import Variant
 
 RESULTS = "results.json"
-_TRACES = (RESULTS, "run.json", "error.txt")  # any of which tells that a run was here
+_TRACES = (RESULTS, "run.json", "error.txt")  # any of these files marks a run's folder
 
 
 @dataclass(frozen=True)
@@ -25,18 +25,18 @@ class Run:
     """One results.json.
 
     Attributes:
-        path: of the file.
-        task, model, split, metric, train_language: as there; `metric` is the one of record.
-        variant: which fusion it is a run of.
-        seed: None where the results do not tell.
-        protocol: everything else that has a say in the result, by name.
+        path: path of the file.
+        task, model, split, metric, train_language: as in the file; `metric` is the metric of record.
+        variant: the fusion of the run.
+        seed: None if not recorded.
+        protocol: everything else that affects the result, by name.
         scores: by language and metric, fractions in 0..1.
-        examples: by language, how many were evaluated; None where not recorded.
-        train: `steps`, `seconds`, `best_dev`, ...; empty for an evaluation alone.
+        examples: number of evaluated examples by language; None if not recorded.
+        train: `steps`, `seconds`, `best_dev`, ...; empty if the run was only evaluated.
         environment: device, versions, precision, backend.
-        data_dir: where the run read its data; None for the Hub or where there is no run.json.
-        has_run_file: whether a run.json lies beside the results.
-        encoder: fingerprint of the weights of the encoder that it started from; None where the results do not tell.
+        data_dir: folder that the run read its data from; None for the Hub or without a run.json.
+        has_run_file: whether there is a run.json next to the results.
+        encoder: fingerprint of the weights of the encoder that it started from; None if not recorded.
     """
 
     path: Path
@@ -58,19 +58,19 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The run's folder, or the file where it has another name than a run's."""
+        """Return the run's folder, or the file if it is not named results.json."""
         return str(self.path.parent if self.path.name == RESULTS else self.path)
 
     @property
     def predictions(self) -> Path:
-        """The folder of prediction files that goes with the results."""
+        """Return the folder of the prediction files for these results."""
         return self.path.parent / "predictions"
 
     def mean(self, metric: str, languages: Sequence[str]) -> float:
-        """The unweighted mean of `metric` over `languages`.
+        """Return the unweighted mean of `metric` over `languages`.
 
         Raises:
-            ValueError: no language, or one that this run was not evaluated on: a mean over fewer would not be the same.
+            ValueError: there is no language, or this run was not evaluated on all of them.
         """
         if not languages:
             raise ValueError("languages must name at least one language, got none")
@@ -82,10 +82,10 @@ class Run:
         return math.fsum(self.score(metric, language) for language in languages) / len(languages)
 
     def score(self, metric: str, language: str) -> float:
-        """One figure.
+        """Return one score.
 
         Raises:
-            ValueError: the results do not hold it.
+            ValueError: the results do not contain it.
         """
         if metric not in self.scores[language]:
             raise ValueError(f"{self.path}: field languages.{language}.{metric} is missing")
@@ -93,7 +93,7 @@ class Run:
 
 
 class Loaded(NamedTuple):
-    """What results files hold: runs, ensembles of runs, and a line for whatever is left out or told apart."""
+    """Runs and ensembles from results files, and notes on what was left out or renamed."""
 
     runs: list[Run]
     ensembles: list[Ensemble]
@@ -103,19 +103,18 @@ class Loaded(NamedTuple):
 def load_runs(paths: Iterable[Path], compare: Sequence[str] = ()) -> Loaded:
     """Read results files and every results.json below directories.
 
-    The runs on intermediate tasks that lie within a run belong to it and are not read.
+    Runs on intermediate tasks inside another run's folder are not read.
 
     Args:
         paths: files or directories.
-        compare: fields of the runs' configuration in which runs are to be compared; they then belong to the variant.
+        compare: configuration fields to compare runs by; they become part of the variant.
 
     Returns:
         Runs and ensembles in the order of their paths, and notes.
 
     Raises:
-        ValueError: a path that is not there or holds no results; a malformed file that was given by its own name, named
-            with its field (one that was found below a directory is noted and left out); a field of `compare` that no
-            run has.
+        ValueError: a path does not exist or has no results; a file in `paths` is malformed (the message names the
+            field; malformed files found below a directory are left out with a note); no run has a field of `compare`.
     """
     files: dict[Path, Path] = {}
     given: set[Path] = set()
@@ -158,12 +157,12 @@ def load_runs(paths: Iterable[Path], compare: Sequence[str] = ()) -> Loaded:
 
 
 def _stages(path: Path) -> set[Path]:
-    """The folders of runs on intermediate tasks, which lie in the folder of the run that came after."""
+    """Return the folders of runs on intermediate tasks, which are inside the folder of the following run."""
     return {folder for folder in path.rglob("intermediate") if (folder.parent / "run.json").exists()}
 
 
 def _unfinished(folder: Path) -> str:
-    """Why there is no results.json."""
+    """Return the reason why there is no results.json."""
     error = folder / "error.txt"
     lines = error.read_text(encoding="utf-8", errors="replace").strip().splitlines() if error.exists() else []
     reason = f"failed ({lines[-1].strip()})" if lines else f"is not complete (no {RESULTS})"
@@ -171,10 +170,10 @@ def _unfinished(folder: Path) -> str:
 
 
 def read_run(path: Path, values: Mapping[str, Any], compare: Sequence[str] = ()) -> Run:
-    """A run from the content of its results file, and where there is one the run.json beside it.
+    """Read a run from the content of its results file and, if present, the run.json next to it.
 
     Raises:
-        ValueError: a malformed field; the message names the file, the field, what it holds and what is needed.
+        ValueError: a malformed field; the message names the file, the field, its value and what is needed.
     """
     reader = Fields(path, values)
     task = reader.text("task")
@@ -230,12 +229,12 @@ def read_run(path: Path, values: Mapping[str, Any], compare: Sequence[str] = ())
 
 
 def protocol_key(run: Run) -> str:
-    """Equal for two runs of one protocol."""
+    """Return a key that is equal for runs with the same protocol."""
     return json.dumps(run.protocol, sort_keys=True, ensure_ascii=False)
 
 
 def protocol_differences(run: Run, reference: Mapping[str, Any]) -> str:
-    """In what the protocol of `run` differs from `reference`, in words."""
+    """Describe how the protocol of `run` differs from `reference`."""
     names = sorted(set(run.protocol) | set(reference))
     return ", ".join(
         f"{name} {run.protocol.get(name)} instead of {reference.get(name)}"

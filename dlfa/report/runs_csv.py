@@ -1,4 +1,4 @@
-"""Every run in one CSV file."""
+"""All runs in one CSV file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .runs import Run
 
 
 def runs_csv(runs: Sequence[Run]) -> str:
-    """One line a run: what it was, its averages and scores by language, its cost, its protocol.
+    """Return CSV with one line per run: its identity, averages, scores by language, cost and protocol.
 
-    Scores are fractions of the metric of record; a field that a run does not tell is empty.
+    Scores are fractions of the metric of record; fields that a run does not record are empty.
     """
     rows = [_row(run) for run in runs]
     codes = sorted({code for run in runs for code in run.scores})

@@ -1,4 +1,4 @@
-"""What each sentence adds to a metric of a whole test set: the counts that a bootstrap over sentences draws from."""
+"""Per-sentence counts that determine a test set's metric, for the bootstrap over sentences."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class CountedMetric(ABC):
 
     @abstractmethod
     def counts(self, examples: Sequence[Example], predictions: Sequence[Any]) -> Counts:
-        """(sentences, k) float32: what each sentence adds."""
+        """Return (sentences, k) float32 counts of each sentence."""
 
     @abstractmethod
     def score(self, totals: NDArray[Any]) -> NDArray[np.float64]:
-        """(..., k) sums over sentences -> (...) scores."""
+        """Map (..., k) sums over sentences to (...) scores."""
 
 
 class LabelCounts(CountedMetric):
-    """Accuracy or macro F1 of labels, one a word or one a text.
+    """Accuracy or macro F1 of labels, one per word or per text.
 
-    F1 is averaged over the labels that occur, as `dlfa.tasks.metrics.token_metrics` does; in a resample those are
-    the labels that occur in it.
+    F1 is averaged over the labels that occur in the gold, as in `dlfa.tasks.metrics.token_metrics`; in a resample, over
+    those that occur in it.
     """
 
     def __init__(self, labels: Sequence[str], metric: str) -> None:
@@ -40,7 +40,7 @@ class LabelCounts(CountedMetric):
         self.metric = metric
 
     def counts(self, examples: Sequence[Example], predictions: Sequence[Any]) -> Counts:
-        """(sentences, 3 labels): for each label how often it is in the gold, was predicted, and was right."""
+        """Return (sentences, 3 * labels): for each label the numbers of gold, predicted and correct occurrences."""
         gold = [gold_labels(example) for example in examples]
         size, lengths = len(self.index), [len(labels) for labels in gold]
         sentence = np.repeat(np.arange(len(gold)), lengths)
@@ -67,18 +67,18 @@ class LabelCounts(CountedMetric):
 
 
 class SpanCounts(CountedMetric):
-    """F1, precision or recall of spans, as seqeval finds them: how many there are, were predicted, and right."""
+    """F1, precision or recall of spans as seqeval finds them, from numbers of gold, predicted and correct spans."""
 
     def __init__(self, metric: str) -> None:
         self.metric = metric
 
     def counts(self, examples: Sequence[Example], predictions: Sequence[Any]) -> Counts:
-        """(sentences, 3): spans in the gold, predicted, and right."""
+        """Return (sentences, 3): numbers of gold, predicted and correct spans."""
         from seqeval.metrics.sequence_labeling import get_entities
 
         rows = np.zeros((len(examples), 3), dtype=np.float32)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # seqeval warns of tags that are not BIO, as parts of speech are
+            warnings.simplefilter("ignore")  # seqeval warns about tags that are not BIO, such as parts of speech
             for row, example, prediction in zip(rows, examples, predictions, strict=True):
                 true, guess = set(get_entities(list(gold_labels(example)))), set(get_entities(list(prediction)))
                 row[:] = len(true), len(guess), len(true & guess)
@@ -95,13 +95,13 @@ class SpanCounts(CountedMetric):
 
 
 class ExampleMean(CountedMetric):
-    """A metric that is the mean of its values over examples, as those of question answering are."""
+    """A metric that is the mean of its values over examples, as in question answering."""
 
     def __init__(self, task: Task, language: str, metric: str) -> None:
         self.task, self.language, self.metric = task, language, metric
 
     def counts(self, examples: Sequence[Example], predictions: Sequence[Any]) -> Counts:
-        """(examples, 2): the value, and 1."""
+        """Return (examples, 2): the value, and 1."""
         values = [
             self.task.score([example], [prediction], self.language)[self.metric]
             for example, prediction in zip(examples, predictions, strict=True)
@@ -114,10 +114,10 @@ class ExampleMean(CountedMetric):
 
 
 def counted_metric(task: Task, metric: str, language: str) -> CountedMetric:
-    """How `metric` of `task` comes from counts.
+    """Return the computation of `metric` of `task` from counts.
 
     Raises:
-        ValueError: it does not.
+        ValueError: the metric is not computed from sums over sentences.
     """
     if task.kind == "qa":
         return ExampleMean(task, language, metric)

@@ -1,4 +1,4 @@
-"""Uncertainty of a mean over seeds, and how figures are written with it."""
+"""Uncertainty of a mean over seeds, and formatting of numbers with it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval, with the two-sided p-value of "no difference"; None where there is none."""
+    """A confidence interval, with the two-sided p-value of "no difference", or None without a test."""
 
     low: float
     high: float
@@ -20,10 +20,10 @@ class Interval:
 
 
 def t_interval(values: Sequence[float]) -> Interval | None:
-    """Student's t interval of the mean of `values` at `CONFIDENCE`, and the test against a mean of 0.
+    """Compute Student's t interval of the mean of `values` at `CONFIDENCE`, and the test against a mean of 0.
 
-    On the differences of paired runs this is the paired t-test over seeds. None of fewer than two values. Values that
-    are all the same have no spread, so there is no test: p is None.
+    On differences of paired runs this is the paired t-test over seeds. Fewer than two values give None. If all values
+    are the same, there is no spread to test with and p is None.
     """
     from scipy.stats import ttest_1samp
 
@@ -37,24 +37,24 @@ def t_interval(values: Sequence[float]) -> Interval | None:
 
 
 def all_same(values: Sequence[float]) -> bool:
-    """Whether `values` differ by nothing but rounding, from which no test may draw a p-value."""
+    """Return whether `values` differ only by rounding, so that a test on them would be meaningless."""
     return math.isclose(max(values), min(values), rel_tol=1e-9, abs_tol=1e-12)
 
 
 def deviation(values: Sequence[float]) -> float | None:
-    """The sample standard deviation; None of fewer than two values."""
+    """Return the sample standard deviation; None for fewer than two values."""
     return statistics.stdev(values) if len(values) > 1 else None
 
 
 def adjusted(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for the false discovery rate over all of them (Benjamini and Hochberg)."""
+    """Adjust p-values for the false discovery rate over all of them (Benjamini and Hochberg)."""
     from scipy.stats import false_discovery_control
 
     return [float(value) for value in false_discovery_control(p_values)] if len(p_values) else []
 
 
 def percent(value: float | None, uncertainty: float | None = None, *, sign: bool = False) -> str:
-    """A fraction as percent, with as many digits as its uncertainty allows: 74.61 ± 0.27, 74.6 ± 1.3."""
+    """Format a fraction as percent, with as many digits as its uncertainty allows: 74.61 ± 0.27, 74.6 ± 1.3."""
     if value is None:
         return "-"
     decimals = _decimals(None if uncertainty is None else 100 * uncertainty)
@@ -64,7 +64,7 @@ def percent(value: float | None, uncertainty: float | None = None, *, sign: bool
 
 
 def interval_text(interval: Interval | None) -> str:
-    """In percent points with sign, such as [+0.31, +0.92]."""
+    """Format an interval in percentage points with sign, such as [+0.31, +0.92]."""
     if interval is None:
         return "-"
     decimals = _decimals(50 * (interval.high - interval.low))
@@ -72,12 +72,12 @@ def interval_text(interval: Interval | None) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """Three decimals, or that it is less."""
+    """Format a p-value with three decimals, or as "< 0.001"."""
     if p is None:
         return "-"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _decimals(uncertainty: float | None) -> int:
-    """Two where the uncertainty lies below one, else one."""
+    """Return 2 if the uncertainty is below one, else 1."""
     return 2 if uncertainty is not None and uncertainty < 1 else 1

@@ -1,4 +1,4 @@
-"""Findings as tables, for Markdown and for the terminal."""
+"""Tables of findings, for Markdown and the terminal."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     import rich.table
 
 
-_NUMBERS = "0123456789+-[<"  # what they begin with
+_NUMBERS = "0123456789+-[<"  # first characters of numbers
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text below a header; columns of numbers are aligned to the right, others, and the first, to the left."""
+    """Rows of text below a header; columns of numbers are right-aligned, the first and other columns left-aligned."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
     def markdown(self) -> str:
-        """As a Markdown table."""
+        """Return a Markdown table."""
         cells = [[cell.replace("|", r"\|") for cell in row] for row in (self.columns, *self.rows)]
         rule = ["---:" if number else "---" for number in self._numbers()]
         return "".join(f"| {' | '.join(row)} |\n" for row in (cells[0], rule, *cells[1:]))
 
     def rich(self, title: str, caption: str) -> rich.table.Table:
-        """For the terminal."""
+        """Return a table for the terminal."""
         from rich.box import SIMPLE
         from rich.table import Table as RichTable
 
@@ -46,13 +46,13 @@ class Table:
         return table
 
     def _numbers(self) -> list[bool]:
-        """Whether each column holds numbers, intervals of them, or nothing."""
+        """Return for each column whether it holds only numbers, intervals or nothing."""
         columns = range(1, len(self.columns))
         return [False, *(all(row[index][:1] in _NUMBERS for row in self.rows) for index in columns)]
 
 
 def score_table(findings: Findings) -> Table:
-    """One row a variant: development score, training language, averages, each with its deviation over seeds."""
+    """Return one row per variant: development score, training language, averages, with deviations over seeds."""
     comparison = findings.comparison
     source = comparison.train_language
     groups = _average_groups(findings)
@@ -68,7 +68,7 @@ def score_table(findings: Findings) -> Table:
 
 
 def difference_table(findings: Findings) -> Table:
-    """One row a variant that has a baseline: its gain in the zero-shot average with both intervals, and other gains."""
+    """Return one row per variant with a baseline: its gain in the zero-shot average with intervals, and other gains."""
     comparison, main = findings.comparison, findings.main_group
     others = [group for group in _average_groups(findings) if group != main]
     rows = []
@@ -94,7 +94,7 @@ def difference_table(findings: Findings) -> Table:
 
 
 def choice_table(findings: Findings) -> Table | None:
-    """One row a mode: the layer that development data choose, and beside it the best one by test average."""
+    """Return one row per mode: the layer chosen on development data, and the best one by test average."""
     choices = findings.layer_choices()
     if not choices:
         return None
@@ -117,10 +117,10 @@ def choice_table(findings: Findings) -> Table | None:
 
 
 def group_table(findings: Findings, kind: str) -> Table:
-    """One row a language, family or script: the baseline's score and every variant's gain.
+    """Return one row per language, family or script: the baseline's score and every variant's gain.
 
-    A language's gain is marked with a bullet where it is a discovery, see `Findings.discoveries`; families and scripts
-    have the interval over sentences beside it, or where there is none the one over seeds.
+    A bullet marks a language's gain that is a discovery, see `Findings.discoveries`. Families and scripts have the
+    interval over sentences, or if there is none, the interval over seeds.
     """
     comparison = findings.comparison
     pairs = findings.table_pairs()
@@ -151,7 +151,7 @@ def group_table(findings: Findings, kind: str) -> Table:
 
 
 def cost_table(findings: Findings) -> Table | None:
-    """One row a variant: steps, seconds, seconds a step and their ratio to the baseline; None where no run tells."""
+    """Return one row per variant: steps, seconds, seconds per step, ratio to the baseline; None if not recorded."""
     comparison = findings.comparison
     rows = []
     for variant in comparison.runs:
@@ -180,7 +180,7 @@ def cost_table(findings: Findings) -> Table | None:
 
 
 def summary_table(findings: Findings) -> Table:
-    """The terminal's one table of a comparison."""
+    """Return the table of a comparison that the terminal shows."""
     comparison, main = findings.comparison, findings.main_group
     others = [group for group in _average_groups(findings) if group != main]
     rows = []
@@ -202,7 +202,7 @@ def summary_table(findings: Findings) -> Table:
 
 
 def ensemble_table(ensembles: Sequence[Ensemble]) -> Table | None:
-    """One row an ensemble: its zero-shot average beside those of its members."""
+    """Return one row per ensemble: its zero-shot average and those of its members."""
     rows = []
     for item in ensembles:
         own, members = item.average, item.member_averages
@@ -227,7 +227,7 @@ def ensemble_table(ensembles: Sequence[Ensemble]) -> Table | None:
 
 
 def _average_groups(findings: Findings) -> list[LanguageGroup]:
-    """The training language, the zero-shot average, the average over all; each once, and only where it is there."""
+    """Return the training language, zero-shot average and overall average, each once and only if it exists."""
     comparison = findings.comparison
     source = [language_group(comparison.train_language)] if comparison.train_language in comparison.languages else []
     return [*source, *average_groups(comparison)]
@@ -238,7 +238,7 @@ def _title(group: LanguageGroup, source: str) -> str:
 
 
 def spread(values: Sequence[float] | None) -> str:
-    """The mean with the deviation over seeds, in percent."""
+    """Format the mean with the deviation over seeds, in percent."""
     return "-" if values is None else percent(statistics.fmean(values), deviation(values))
 
 

@@ -1,4 +1,4 @@
-"""What is compared: a fusion, its layer or layers, and its options."""
+"""Variants that a report compares: a fusion, its layer or layers, and its options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from ..models.fusion_names import FUSIONS
 
-# Options that say nothing of how a fusion works, or that a variant tells by itself.
+# Options that do not affect how a fusion works, or that a variant has as its own attributes.
 _UNUSED = {"label_subword", "classifier_pooling", "classifier_dropout", "aif_backend", "fusion", "fusion_layer", "fuse"}
 _MIX = {"layer_dropout", "scalar_mix_layer_norm"}
 _GATE = {"gate_bias"}
@@ -19,14 +19,14 @@ _GATE = {"gate_bias"}
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to fuse.
+    """A fusion and its settings.
 
     Attributes:
         fusion: "last", "lower", "sum", "scalar_mix", "residual" or "aif".
-        layers: the lower layers, in order; none for the last layer alone and for a scalar mix of all.
+        layers: the lower layers, in order; empty for the last layer alone and for a scalar mix of all layers.
         fuse: AIF's "gate" or "select", else None.
-        options: further options that are not at their default, as JSON by name.
-        compared: fields of the run's configuration that are compared, as JSON by name.
+        options: further options with non-default values, as JSON by name.
+        compared: the configuration fields that runs are compared by, as JSON by name.
     """
 
     fusion: str
@@ -44,7 +44,7 @@ class Variant:
         options: Mapping[str, Any] | None = None,
         compared: Mapping[str, Any] | None = None,
     ) -> Variant:
-        """A variant from a run's results; options that the fusion has no use of are dropped, and so are defaults."""
+        """Create a variant from a run's results; options at their default or unused by the fusion are dropped."""
         used = {name: value for name, value in (options or {}).items() if _has_option(fusion, name)}
         defaults = _defaults() if used else {}
         changed = {name: value for name, value in used.items() if name not in defaults or defaults[name] != value}
@@ -58,13 +58,13 @@ class Variant:
 
     @property
     def mode(self) -> str:
-        """All but the layer, in words."""
+        """Return a description of everything except the layer."""
         name = f"{self.fusion} {self.fuse}" if self.fuse else self.fusion
         return ", ".join([name, *self._details()])
 
     @property
     def label(self) -> str:
-        """In words, such as "aif gate 6, kernel_size 3"; distinct for distinct variants."""
+        """Return a description such as "aif gate 6, kernel_size 3", distinct for distinct variants."""
         name = f"{self.fusion} {self.fuse}" if self.fuse else self.fusion
         if self.layers:
             name += " " + "+".join(map(str, self.layers))
@@ -72,12 +72,12 @@ class Variant:
 
     @property
     def sort_key(self) -> tuple[Any, ...]:
-        """Baselines first, then by mode and layer."""
+        """Return a sorting key: baselines first, then by mode and layer."""
         known = FUSIONS.index(self.fusion) if self.fusion in FUSIONS else len(FUSIONS)
         return known, self.fuse or "", len(self.options), self.options, self.compared, self.layers
 
     def with_fusion_last(self) -> Variant:
-        """The last-layer baseline under the same compared settings."""
+        """Return the last-layer baseline with the same compared settings."""
         return Variant("last", compared=self.compared)
 
     def _details(self) -> list[str]:
@@ -85,7 +85,7 @@ class Variant:
 
 
 def _has_option(fusion: str, name: str) -> bool:
-    """Whether a fusion makes use of a model's option; AIF of all that are no other's."""
+    """Return whether a fusion uses a model's option; AIF uses all that belong to no other fusion."""
     if name in _UNUSED:
         return False
     if name in _MIX:
@@ -99,7 +99,7 @@ def _frozen(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 @functools.cache
 def _defaults() -> dict[str, Any]:
-    """The default of every option of a model."""
+    """Return the default of every option of a model."""
     from ..models.configuration import DLFAConfig
 
     return {item.name: item.default for item in dataclasses.fields(DLFAConfig)}
