@@ -1,5 +1,5 @@
-"""What the layers of a model hold and what its fusion makes of them.
+"""Analysis of the information in a model's layers and of how its fusion uses them.
 
-a saved run or an encoder -> analyzed_model -> states of every layer by language -> probes, gate statistics,
-contributions -> tables and plots.
+saved run or encoder -> analyzed_model -> states of every layer by language -> probes, gate statistics, contributions
+-> tables and plots.
 """

@@ -22,16 +22,16 @@ FUSED = "fused"  # the name of the fusion's output among the layers
 
 @dataclass(frozen=True)
 class AnalyzedModel:
-    """A model in evaluation mode with what it takes to feed it.
+    """A model in evaluation mode, with everything needed to run it on data.
 
     Attributes:
         name: the last part of its directory, or its Hub id.
-        task: whose data it is fed with and whose labels are probed for.
+        task: the task whose data and labels are used.
         model: encoder and fusion; a plain encoder has the fusion "last".
-        tokenizer: its own.
-        max_length: tokens a sequence.
-        label_subword: where a word's state is read: on its first or last sub-word, or the mean of them.
-        data_dir: where the run read its data; None for the Hub and for a plain encoder.
+        tokenizer: the model's tokenizer.
+        max_length: maximum tokens per sequence.
+        label_subword: which sub-words give a word's state: "first", "last", or "mean" of all.
+        data_dir: folder that the run read its data from; None for the Hub and for a plain encoder.
     """
 
     name: str
@@ -44,7 +44,7 @@ class AnalyzedModel:
 
     @property
     def layer_names(self) -> list[str]:
-        """Of every probed layer: 0 is the embeddings, L the last layer; "fused" where there is a fusion."""
+        """Return the names of all probed layers: "0" (embeddings) to "L" (last), and "fused" if there is a fusion."""
         names = [str(layer) for layer in range(self.model.config.num_hidden_layers + 1)]
         return names if self.model.config.fusion == "last" else [*names, FUSED]
 
@@ -52,17 +52,17 @@ class AnalyzedModel:
 def load_analyzed_model(
     model: str, task: str | None = None, *, max_length: int | None = None, label_subword: str | None = None
 ) -> AnalyzedModel:
-    """Load a directory of `dlfa train`, or any encoder, on the GPU where there is one.
+    """Load an output directory of `dlfa train`, or any encoder, onto the GPU if there is one.
 
     Args:
         model: directory or Hub id.
-        task: needed where the directory does not tell.
-        max_length: None takes the run's, else the task's preset.
-        label_subword: None takes the run's; a plain encoder's words are the mean of their sub-words.
+        task: required if the directory does not record it.
+        max_length: None uses the run's, else the task's preset.
+        label_subword: None uses the run's, or "mean" for a plain encoder.
 
     Raises:
-        ValueError: no model there, a task that is not given or not the run's, an option out of its set, a model that
-            takes its second input from outside.
+        ValueError: there is no model, the task is missing or differs from the run's, an option has an invalid value,
+            or the model takes an external second input.
     """
     if label_subword is not None and label_subword not in LABEL_SUBWORDS:
         raise ValueError(f"label_subword must be one of {', '.join(LABEL_SUBWORDS)}, got {label_subword!r}")
@@ -91,7 +91,7 @@ def load_analyzed_model(
 
 
 def _is_run(path: Path) -> bool:
-    """Whether a DLFA model lies there, whole or not."""
+    """Return whether the directory contains a DLFA model, complete or not."""
     if not path.is_dir():
         if path.is_absolute() or str(path).startswith("."):
             raise ValueError(f"model directory {path} does not exist")

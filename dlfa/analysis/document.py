@@ -1,4 +1,4 @@
-"""The analysis as Markdown with its pictures and as JSON."""
+"""Write an analysis as Markdown with plots, and as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILES = (ANALYSIS, DATA, "probes.png", "probe-languages.png", "gates.png", "cont
 
 
 def write_analysis(folder: Path, findings: dict[str, Any]) -> Path:
-    """Write `FILES`, of the pictures those that there is something for, to `folder`; returns the path of analysis.md.
+    """Write `FILES` to `folder`, without plots that have no data, and return the path of analysis.md.
 
     Raises:
         ValueError: `folder` is a file.
@@ -62,7 +62,7 @@ _PARTS = (
 
 
 def layer_table(findings: dict[str, Any]) -> Table | None:
-    """One row a layer: the label probe on its training language and zero-shot, the language probe."""
+    """Return one row per layer: the label probe on its training language and zero-shot, and the language probe."""
     labels, languages = findings["label_probe"], findings["language_probe"]
     if not labels and not languages:
         return None
@@ -82,7 +82,7 @@ def layer_table(findings: dict[str, Any]) -> Table | None:
 
 
 def language_table(findings: dict[str, Any]) -> Table | None:
-    """One row a language: the label probe's best layer, and every layer's score."""
+    """Return one row per language: the label probe's best layer, and every layer's score."""
     labels = findings["label_probe"]
     if not labels:
         return None
@@ -95,7 +95,7 @@ def language_table(findings: dict[str, Any]) -> Table | None:
 
 
 def gate_table(findings: dict[str, Any]) -> Table | None:
-    """One row a gate and language."""
+    """Return one row per gate and language."""
     if not findings["gates"]:
         return None
     rows: list[tuple[str, ...]] = []
@@ -118,14 +118,14 @@ def gate_table(findings: dict[str, Any]) -> Table | None:
 
 
 def variance_table(findings: dict[str, Any]) -> Table | None:
-    """One row a gate: the shares of its variance, see `gate_statistics.variance_shares`."""
+    """Return one row per gate: the shares of its variance, see `gate_statistics.variance_shares`."""
     rows = [(gate["layer"], *_percents(list(gate["variance"].values()))) for gate in findings["gates"]]
     columns = ("layer", "between channels, %", "between languages, %", "between sentences, %", "between tokens, %")
     return Table(columns, tuple(rows)) if rows else None
 
 
 def contribution_table(findings: dict[str, Any]) -> Table | None:
-    """One row a language: weight and share of every layer."""
+    """Return one row per language: weight and share of every layer."""
     by_language = findings["contributions"]
     layers = list(next(iter(by_language.values())))
     if len(layers) < 2:
@@ -139,7 +139,7 @@ def contribution_table(findings: dict[str, Any]) -> Table | None:
 
 
 def probe_text(findings: dict[str, Any]) -> str:
-    """Where each probe is best, in words."""
+    """Describe which layer is best for each probe."""
     layers, metric, source = findings["layers"], findings["metric"], findings["train_language"]
     lines = []
     if findings["label_probe"]:

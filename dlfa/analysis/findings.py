@@ -1,4 +1,4 @@
-"""The analysis of one model: probes of every layer, gates, contributions, by language."""
+"""The analysis of one model: probes of every layer, gates and contributions, by language."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from .states import language_states
 
 @dataclass(frozen=True)
 class ProbeData:
-    """What an analysis reads.
+    """The data for an analysis.
 
     Attributes:
         train: labelled examples in the training language, for the label probe.
         test: examples by language.
-        notes: what stands in for what.
+        notes: notes on data used in place of missing data.
     """
 
     train: list[Example]
@@ -43,19 +43,19 @@ def load_probe_data(
     max_examples: int | None,
     probe_examples: int | None,
 ) -> ProbeData:
-    """Read and check all data before anything is run.
+    """Read and check all data, before the model is run.
 
-    The training language is always among the languages; where it has no test data, its development data stand in.
+    The training language is always included; if it has no test data, its development data are used.
 
     Args:
         analyzed: the model and its task.
-        data_dir: XTREME's layout; None loads from the Hub.
-        languages: None takes all that have test data.
-        max_examples: of each language; None takes all.
-        probe_examples: of the training data; None takes all.
+        data_dir: data in XTREME's layout; None loads from the Hub.
+        languages: None uses all that have test data.
+        max_examples: number of examples per language; None uses all.
+        probe_examples: number of training examples; None uses all.
 
     Raises:
-        DataError: whatever is wrong with the data, or a language that has none.
+        DataError: the data are invalid, or a language has none.
     """
     task, source, notes = analyzed.task, analyzed.task.train_language, []
     tested = task.languages if data_dir is None else languages_on_disk(task, data_dir, "test")
@@ -75,16 +75,16 @@ def load_probe_data(
 def analyze(
     analyzed: AnalyzedModel, data: ProbeData, on_language: Callable[[str], None] | None = None
 ) -> dict[str, Any]:
-    """Run the model over the data once and measure.
+    """Run the model over the data once and compute all measurements.
 
     Args:
         analyzed: the model.
-        data: as `load_probe_data` reads them.
+        data: the output of `load_probe_data`.
         on_language: called with each language before it is run.
 
     Returns:
         The content of analysis.json: "label_probe" (scores by language, metric and layer), "language_probe", "gates"
-        (one for each lower input of AIF), "contributions" (by language and layer), and what was analysed.
+        (one for each lower input of AIF), "contributions" (by language and layer), and a description of the model.
     """
     task, source = analyzed.task, analyzed.task.train_language
     notes, start = list(data.notes), time.monotonic()
@@ -143,7 +143,7 @@ def analyze(
 
 
 def zero_shot_mean(findings: dict[str, Any], metric: str) -> list[float] | None:
-    """The label probe's mean over the languages it was not trained on, by layer; None where there is none."""
+    """Return the label probe's mean over the languages it was not trained on, by layer; None if there are none."""
     others = [
         scores[metric] for language, scores in findings["label_probe"].items() if language != findings["train_language"]
     ]

@@ -1,4 +1,4 @@
-"""Statistics of gates by language and channel, and of what each layer adds to the output, gathered batch by batch."""
+"""Statistics of gates by language and channel and of each layer's contribution to the output, batch by batch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .layer_contributions import FusionParts
 
 CLOSED, OPEN = 0.1, 0.9  # a gate below or above counts as nearly closed or nearly open
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_BINS = 1000  # of the histogram that quantiles are read from, so that they are right to 0.001
+_BINS = 1000  # histogram bins for the quantiles, which are thus accurate to 0.001
 
 
 class GateStatistics:
-    """The gate of one step of a fusion over the tokens of one language."""
+    """Statistics of the gate of one fusion step over the tokens of one language."""
 
     def __init__(self) -> None:
         self.histogram = np.zeros(_BINS)
@@ -28,7 +28,7 @@ class GateStatistics:
         self.sentence_tokens: list[int] = []
 
     def add(self, gate: Tensor, used: Tensor) -> None:
-        """Count a batch: the gate (B, T, E), and the tokens (B, T) where it counts."""
+        """Add a batch: the gate (B, T, E), and the mask (B, T) of tokens to include."""
         values = gate[used]
         self.histogram += torch.histc(values, _BINS, 0.0, 1.0).cpu().numpy()
         self.closed += float((values < CLOSED).sum())
@@ -42,18 +42,18 @@ class GateStatistics:
 
     @property
     def tokens(self) -> int:
-        """How many were counted."""
+        """Return the number of tokens added so far."""
         return sum(self.sentence_tokens)
 
     @property
     def channel_means(self) -> NDArray[np.float64]:
-        """(E,)."""
+        """Return the mean of each channel, (E,)."""
         return np.sum(self.sentence_sums, axis=0) / self.tokens
 
     def summary(self) -> dict[str, Any]:
-        """Mean, spread and quantiles over tokens and channels, shares of gates and of channels nearly closed and open.
+        """Return mean, spread and quantiles over tokens and channels, and shares of nearly closed and open gates.
 
-        A channel counts by its mean over the tokens.
+        There are also shares of nearly closed and open channels, judged by their means over the tokens.
         """
         means = self.channel_means
         count = self.tokens * len(means)
@@ -78,11 +78,11 @@ class GateStatistics:
 
 
 def variance_shares(statistics: Mapping[str, GateStatistics]) -> dict[str, float]:
-    """What the gate varies with: shares of its variance over all tokens and channels, which add up to 1.
+    """Return shares of the gate's variance over all tokens and channels; they sum to 1.
 
-    By the law of total variance: "channel" is the variance of the channels' means; "language" and "sentence" that of
-    the means of a language, and of a sentence within its language, channel by channel; "token" what is left, within a
-    sentence. Every token weighs the same.
+    They follow the law of total variance. "channel" is the variance of the channels' means. "language" and "sentence"
+    are, per channel, the variances of the language means and of the sentence means within a language. "token" is the
+    remainder within sentences. All tokens have the same weight.
     """
     tokens = sum(item.tokens for item in statistics.values())
     means = {name: item.channel_means for name, item in statistics.items()}
@@ -101,7 +101,7 @@ def variance_shares(statistics: Mapping[str, GateStatistics]) -> dict[str, float
 
 
 class Contributions:
-    """What each layer adds to the fusion's output over the tokens of one language."""
+    """Each layer's contribution to the fusion's output over the tokens of one language."""
 
     def __init__(self) -> None:
         self.weights: dict[str, float] = {}
@@ -109,7 +109,7 @@ class Contributions:
         self.tokens = 0
 
     def add(self, parts: FusionParts, used: Tensor) -> None:
-        """Count a batch, at the tokens (B, T) that are used."""
+        """Add a batch; `used` (B, T) masks the tokens to include."""
         norms = {name: part[used].norm(dim=-1) for name, part in parts.parts().items()}
         total = torch.stack(list(norms.values())).sum(0).clamp(min=1e-12)
         count = int(used.sum())
@@ -121,8 +121,8 @@ class Contributions:
         self.tokens += count
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """By layer: "weight", the mean of its coefficient (in select mode m and 1 - m), and "norm_share", the mean
-        over tokens of its part's Euclidean norm over the sum of all parts' norms."""
+        """Return by layer: "weight", its mean coefficient (m and 1 - m in select mode), and "norm_share", the mean over
+        tokens of its part's Euclidean norm divided by the sum of all parts' norms."""
         return {
             name: {"weight": self.weights[name] / self.tokens, "norm_share": self.shares[name] / self.tokens}
             for name in self.weights
@@ -130,7 +130,7 @@ class Contributions:
 
 
 class FusionWatcher:
-    """Gathers gates and contributions of one language; to be handed to `language_states`."""
+    """Collects gates and contributions of one language; pass it to `language_states`."""
 
     def __init__(self) -> None:
         self.gates: list[GateStatistics] = []
@@ -145,7 +145,7 @@ class FusionWatcher:
 
 
 def gate_summary(name: str, fuse: str, by_language: Mapping[str, GateStatistics]) -> dict[str, Any]:
-    """Everything on one gate: of the step that fuses layer `name`."""
+    """Return all statistics of the gate of the step that fuses layer `name`."""
     return {
         "layer": name,
         "fuse": fuse,

@@ -1,6 +1,6 @@
-"""What each layer adds to the output of a fusion, which is a sum of layers times coefficients.
+"""Each layer's contribution to a fusion's output, which is a sum of layers times coefficients.
 
-AIF's control adds its branches too: they count as a layer more.
+AIF's control also adds its branches, which are treated as one more layer.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ BRANCHES = "branches"
 
 @dataclass(frozen=True)
 class FusionParts:
-    """A fusion's output as a sum.
+    """A fusion's output as a sum of coefficients times states.
 
     Attributes:
         coefficients: by layer ("last", the lower layer's number, "branches"), broadcastable to (B, T, E): m, 1, ...
-        states: by layer, (B, T, E), what the coefficient multiplies.
-        gates: AIF's gates, one a lower input in the order of fusion, (B, T, E).
+        states: by layer, (B, T, E); each is multiplied by its coefficient.
+        gates: AIF's gates (B, T, E), one per lower input in the order of fusion.
     """
 
     coefficients: dict[str, Tensor]
@@ -34,20 +34,20 @@ class FusionParts:
     gates: tuple[Tensor, ...] = ()
 
     def parts(self) -> dict[str, Tensor]:
-        """By layer, (B, T, E): they add up to the output at every real token."""
+        """Return the products by layer, (B, T, E); they sum to the output at every real token."""
         return {name: (self.coefficients[name] * state.float()) for name, state in self.states.items()}
 
 
 def fusion_parts(
     fusion: Fusion, last: Tensor, lowers: Sequence[Tensor], names: Sequence[str], mask: Tensor | None = None
 ) -> FusionParts:
-    """Take a fusion's output apart.
+    """Decompose a fusion's output.
 
     Args:
-        fusion: of a model in evaluation mode.
+        fusion: the fusion of a model in evaluation mode.
         last: (B, T, E), the last layer.
         lowers: the lower inputs in the order of fusion, (B, T, E) each.
-        names: of the lower inputs.
+        names: names of the lower inputs.
         mask: (B, T), true at real tokens.
     """
     one = last.new_ones(1, dtype=last.dtype).float()
@@ -62,7 +62,7 @@ def fusion_parts(
     if isinstance(fusion, LowerLayer):
         return FusionParts({names[0]: one}, {names[0]: lowers[0]})
     if isinstance(fusion, ResidualSequence):
-        # What the branches of all steps add is what the output has beside the layers.
+        # The branches' sum over all steps is the output minus the layers.
         states[BRANCHES] = fusion(last, lowers, mask).float() - sum(state.float() for state in states.values())
     if isinstance(fusion, (LayerSum, ResidualSequence)):
         return FusionParts(dict.fromkeys(states, one), states)
@@ -70,7 +70,7 @@ def fusion_parts(
 
 
 def _aif_parts(fusion: AIFSequence, states: dict[str, Tensor], mask: Tensor | None) -> FusionParts:
-    """Step by step: the gate multiplies all that was fused before, and its own lower input by m or 1 - m."""
+    """Decompose step by step: m multiplies everything fused before, and m or 1 - m the step's own lower input."""
     names = [name for name in states if name != LAST]
     gates = tuple(gate.float() for gate in fusion.gates(states[LAST], [states[name] for name in names], mask))
     coefficients: dict[str, Tensor] = {}

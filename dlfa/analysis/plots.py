@@ -1,4 +1,4 @@
-"""The analysis as pictures."""
+"""Plots of an analysis."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .layer_contributions import BRANCHES, LAST
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_BOX = ("whislo", "q1", "med", "q3", "whishi")  # matplotlib's names of the five quantiles
+_BOX = ("whislo", "q1", "med", "q3", "whishi")  # matplotlib's names for the five quantiles
 
 
 def probe_plot(findings: dict[str, Any], path: Path) -> bool:
-    """By layer: the label probe on its training language and on the others, and the language probe.
+    """Draw, by layer, the label probe on its training language and on the others, and the language probe.
 
     Returns:
-        Whether there was a probe, without which nothing is drawn.
+        Whether there was a probe; otherwise nothing is drawn.
     """
     labels, languages = findings["label_probe"], findings["language_probe"]
     panels = [draw for draw, there in ((_label_panel, labels), (_language_panel, languages)) if there]
@@ -43,10 +43,10 @@ def probe_plot(findings: dict[str, Any], path: Path) -> bool:
 
 
 def language_layer_heat_map(findings: dict[str, Any], path: Path) -> bool:
-    """The label probe by language and layer; the best layer of each language is framed.
+    """Draw the label probe by language and layer, with each language's best layer framed.
 
     Returns:
-        Whether there was a label probe, without which nothing is drawn.
+        Whether there was a label probe; otherwise nothing is drawn.
     """
     from matplotlib.patches import Rectangle
 
@@ -76,10 +76,10 @@ def language_layer_heat_map(findings: dict[str, Any], path: Path) -> bool:
 
 
 def gate_plot(findings: dict[str, Any], path: Path) -> bool:
-    """Each gate by language: quantiles, and the channels' means, sorted by their mean over languages.
+    """Draw each gate by language: quantiles, and the channels' means, sorted by their mean over languages.
 
     Returns:
-        Whether there was a gate, without which nothing is drawn.
+        Whether there was a gate; otherwise nothing is drawn.
     """
     gates = findings["gates"]
     if not gates:
@@ -121,10 +121,10 @@ def gate_plot(findings: dict[str, Any], path: Path) -> bool:
 
 
 def contribution_plot(findings: dict[str, Any], path: Path) -> bool:
-    """How much of the output each layer makes up, by language.
+    """Draw each layer's share of the output, by language.
 
     Returns:
-        Whether there was a fusion of several layers, without which nothing is drawn.
+        Whether there was a fusion of several layers; otherwise nothing is drawn.
     """
     by_language = findings["contributions"]
     names = list(by_language)
@@ -154,7 +154,7 @@ def contribution_plot(findings: dict[str, Any], path: Path) -> bool:
 
 
 def _shades(count: int) -> list[Any]:
-    """Distinct colours for few layers, a scale for many."""
+    """Return distinct colours for few layers, or a colour scale for many."""
     if count <= len(COLOURS):
         return list(COLOURS[:count])
     import matplotlib
@@ -189,7 +189,7 @@ def _language_panel(axes: Axes, findings: dict[str, Any]) -> None:
 
 
 def _curve(axes: Axes, findings: dict[str, Any], values: list[float], **style: Any) -> None:
-    """A line over the encoder's layers; the fused states, which are no layer, stand apart as a point."""
+    """Draw a line over the encoder's layers, and a separate point for the fused states."""
     percent = [100 * value for value in values]
     fused = findings["layers"][-1] == FUSED
     layers = percent[:-1] if fused else percent

@@ -1,4 +1,4 @@
-"""Linear probes on frozen states: what a layer tells about labels, across languages, and about the language itself."""
+"""Linear probes on frozen states: the information of a layer about labels, across languages, and about the language."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..tasks import Task
 from .states import LanguageStates
 
 FOLDS = 5
-STRENGTH = 0.01  # C of the probes; 0.1 and 1 fitted the training language better and transferred worse on every layer
+STRENGTH = 0.01  # C of the probes; 0.1 and 1 fit the training language better but transferred worse on every layer
 _ITERATIONS = 300
 
 
 def make_probe() -> Any:
-    """Standardised features and L2-regularised multinomial logistic regression, scikit-learn's, C = `STRENGTH`."""
+    """Return scikit-learn's L2-regularised multinomial logistic regression on standardised features, C = `STRENGTH`."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -31,21 +31,21 @@ def make_probe() -> Any:
 
 @dataclass(frozen=True)
 class LabelProbes:
-    """One label probe a layer, trained on one language."""
+    """Label probes, one per layer, trained on one language."""
 
     probes: list[Any]
     majority: str
 
     def predict(self, states: LanguageStates) -> list[list[str]]:
-        """By layer, a label for each unit."""
+        """Return a label for each unit, by layer."""
         return [list(probe.predict(layer)) for probe, layer in zip(self.probes, states.units, strict=True)]
 
 
 def train_label_probes(states: LanguageStates) -> LabelProbes:
-    """Train a probe for the labels on every layer.
+    """Train a label probe on every layer.
 
     Raises:
-        ValueError: fewer than two different labels.
+        ValueError: there are fewer than two different labels.
     """
     labels = np.array(states.labels)
     names, counts = np.unique(labels, return_counts=True)
@@ -59,7 +59,7 @@ def train_label_probes(states: LanguageStates) -> LabelProbes:
 def score_label_probes(
     probes: LabelProbes, states: LanguageStates, examples: Sequence[Example], task: Task, language: str
 ) -> dict[str, list[float]]:
-    """The task's metrics by layer; and under "majority" the accuracy of the training data's most frequent label."""
+    """Return the task's metrics by layer, and under "majority" the accuracy of the training data's commonest label."""
     scores: dict[str, list[float]] = {}
     for labels in probes.predict(states):
         predictions = _by_example(labels, states.lengths, tagged=task.kind == "token")
@@ -69,19 +69,19 @@ def score_label_probes(
 
 
 def language_probe(sentences: Mapping[str, NDArray[np.float32]]) -> dict[str, Any]:
-    """Tell the language of a sentence from the mean of its tokens' states, layer by layer.
+    """Predict the language of a sentence from the mean of its tokens' states, layer by layer.
 
     Args:
         sentences: by language, (layers, S, E).
 
     Returns:
-        By layer: "accuracy", cross-validated over `FOLDS` folds, every language weighing the same; its "deviation"
-        over folds; "log_loss" in nats of held-out sentences, which still tells layers apart where the accuracy is
-        near 1; "between_language_variance", the share of the sentences' variance that lies between the languages'
-        means. And "chance", the accuracy of guessing.
+        By layer: "accuracy", cross-validated over `FOLDS` folds, with equal weight for each language; its "deviation"
+        over folds; "log_loss" of held-out sentences in nats, which distinguishes layers even if the accuracy is near 1;
+        "between_language_variance", the share of the sentences' variance that is between the languages' means. Also
+        "chance", the accuracy of guessing.
 
     Raises:
-        ValueError: fewer than two languages, or fewer than `FOLDS` sentences in one.
+        ValueError: there are fewer than two languages, or one has fewer than `FOLDS` sentences.
     """
     from sklearn.metrics import make_scorer, recall_score
     from sklearn.model_selection import StratifiedKFold, cross_validate
@@ -91,7 +91,7 @@ def language_probe(sentences: Mapping[str, NDArray[np.float32]]) -> dict[str, An
     for language, states in sentences.items():
         if (count := states.shape[1]) < FOLDS:
             raise ValueError(f"a language probe needs at least {FOLDS} sentences a language, {language} has {count}")
-    # Numbers, since scikit-learn asks of two classes named by texts which one is positive.
+    # Numeric labels, because for two string classes scikit-learn would need to know which one is positive.
     labels = np.repeat(np.arange(len(sentences)), [states.shape[1] for states in sentences.values()])
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     scoring = {"accuracy": make_scorer(recall_score, average="macro"), "log_loss": "neg_log_loss"}
@@ -109,14 +109,14 @@ def language_probe(sentences: Mapping[str, NDArray[np.float32]]) -> dict[str, An
 
 
 def _between(layer: NDArray[np.float32], labels: NDArray[Any]) -> float:
-    """The share of variance between groups, every channel brought to variance 1 first so that none outweighs."""
+    """Return the share of variance between groups; channels are scaled to variance 1 first, for equal weight."""
     values = (layer - layer.mean(0)) / np.maximum(layer.std(0), 1e-6)
     means = {label: values[labels == label].mean(0) for label in np.unique(labels)}
     return float(np.mean([np.square(means[label]).mean() for label in labels]))
 
 
 def _by_example(labels: Sequence[str], lengths: Sequence[int], *, tagged: bool) -> list[Any]:
-    """One prediction an example: a tuple of tags, or a label."""
+    """Return one prediction per example: a tuple of tags, or a label."""
     if not tagged:
         return list(labels)
     starts = np.cumsum([0, *lengths])
@@ -125,7 +125,7 @@ def _by_example(labels: Sequence[str], lengths: Sequence[int], *, tagged: bool) 
 
 @contextlib.contextmanager
 def _impatient() -> Iterator[None]:
-    """A probe that has not fully converged is good enough to compare layers by."""
+    """Silence convergence warnings; a probe that has not fully converged is good enough to compare layers."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""The states of every layer over a language's examples, as probes need them."""
+"""The states of every layer for a language's examples, as input to probes."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class LanguageStates:
     """States of one language.
 
     Attributes:
-        units: (layers, N, E) float32, one a label: words in order, or what of each text is classified, its first token
-            or the mean of all; N is 0 for question answering.
+        units: (layers, N, E) float32, one state per label: words in order, or for each text the state that is
+            classified (first token, or mean of all). N is 0 for question answering.
         labels: N gold labels.
-        lengths: units an example.
-        sentences: (layers, S, E) float32, the mean over each sequence's tokens, special ones left out.
+        lengths: number of units per example.
+        sentences: (layers, S, E) float32, the mean over each sequence's tokens without special tokens.
     """
 
     units: NDArray[np.float32]
@@ -38,25 +38,25 @@ class LanguageStates:
     sentences: NDArray[np.float32]
 
 
-# Called with each batch: the parts of the fusion's output, and where its gate is used, (B, T) bool.
+# Called with each batch: the parts of the fusion's output, and the mask (B, T) bool of tokens where it is used.
 Watcher = Callable[[FusionParts, Tensor], None]
 
 
 def language_states(
     analyzed: AnalyzedModel, examples: Sequence[Example], watch: Watcher | None = None
 ) -> LanguageStates:
-    """Run the encoder and the fusion over `examples` once and keep what probes need of every layer.
+    """Run the encoder and the fusion over `examples` once and return the states of every layer that probes need.
 
     Args:
         analyzed: the model.
-        examples: of one language, labelled.
-        watch: sees every batch's fusion.
+        examples: labelled examples of one language.
+        watch: called with every batch's fusion.
 
     Returns:
         The states of the layers in the order of `analyzed.layer_names`.
     """
     task = analyzed.task
-    # The mean's encoding tells which word every sub-word belongs to, from which the first and the last follow.
+    # The encoding for "mean" maps every sub-word to its word, which also determines the first and last sub-words.
     features = task.encode(examples, analyzed.tokenizer, Encoding(analyzed.max_length, "mean"), training=False)
     collate = PaddingCollator(analyzed.tokenizer)
     units: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(features)
@@ -88,7 +88,7 @@ def language_states(
 
 @torch.inference_mode()
 def _all_layers(analyzed: AnalyzedModel, inputs: dict[str, Tensor]) -> tuple[list[Tensor], FusionParts]:
-    """Embeddings, every block's output, and the fused states where there is a fusion, all (B, T, E) float32."""
+    """Return embeddings, every block's output and, with a fusion, the fused states, all (B, T, E) float32."""
     model, config = analyzed.model, analyzed.model.config
     given = {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in inputs}
     states = model.encoder_states(**given, layers=range(config.num_hidden_layers))
@@ -102,7 +102,7 @@ def _all_layers(analyzed: AnalyzedModel, inputs: dict[str, Tensor]) -> tuple[lis
 
 
 def _real_tokens(analyzed: AnalyzedModel, inputs: dict[str, Tensor]) -> Tensor:
-    """(B, T) bool: neither padding nor the special tokens around a text."""
+    """Return a (B, T) bool mask that excludes padding and the special tokens around a text."""
     tokenizer = analyzed.tokenizer
     around = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id} - {None}
     special = torch.tensor(sorted(around), device=inputs["input_ids"].device, dtype=torch.long)
@@ -110,12 +110,12 @@ def _real_tokens(analyzed: AnalyzedModel, inputs: dict[str, Tensor]) -> Tensor:
 
 
 def _reads_first_token(analyzed: AnalyzedModel) -> bool:
-    """Whether the first token of each sequence is all that the head sees."""
+    """Return whether the head uses only the first token of each sequence."""
     return analyzed.task.kind == "pair" and analyzed.model.config.classifier_pooling == "first"
 
 
 def _first_token(tokens: Tensor) -> Tensor:
-    """(B, T) bool: the first token of each sequence, which sentence tasks classify."""
+    """Return a (B, T) bool mask of the first token of each sequence."""
     first = torch.zeros_like(tokens)
     first[:, 0] = True
     return first
@@ -125,7 +125,7 @@ def _first_token(tokens: Tensor) -> Tensor:
 def _units(
     analyzed: AnalyzedModel, layers: Sequence[Tensor], inputs: dict[str, Tensor], features: Sequence[Feature]
 ) -> tuple[NDArray[np.float32], list[int]]:
-    """(layers, B, W, E) states that a head would see, and how many of the W each sequence has."""
+    """Return the (layers, B, W, E) states that a head would use, and the number of valid ones of each sequence."""
     kind = analyzed.task.kind
     if kind == "qa":
         return np.zeros((len(layers), len(features), 0, layers[0].shape[-1]), dtype=np.float32), [0] * len(features)
@@ -141,7 +141,7 @@ def _units(
 
 
 def _one_subword(index: Tensor, *, last: bool) -> Tensor:
-    """`index` (B, T) with the first or the last sub-word of each word alone, -1 elsewhere."""
+    """Return `index` (B, T) with only the first or last sub-word of each word kept, and -1 elsewhere."""
     other = torch.full_like(index[:, :1], -1)
     neighbour = torch.cat([index[:, 1:], other], 1) if last else torch.cat([other, index[:, :-1]], 1)
     return torch.where(index != neighbour, index, -1)

@@ -85,7 +85,7 @@ class Variant:
 
 
 def _has_option(fusion: str, name: str) -> bool:
-    """Return whether a fusion uses a model's option; AIF uses all that belong to no other fusion."""
+    """Return whether a fusion uses a model's option; AIF uses all except those of the scalar mix."""
     if name in _UNUSED:
         return False
     if name in _MIX:
