@@ -1,4 +1,4 @@
-"""Training on a frozen encoder: its hidden states are computed once, kept on disk, and read by every run on them."""
+"""Training on a frozen encoder: its hidden states are computed once, stored on disk, and read by every run."""
 
 from .head import StatesHead
 from .inputs import StateInputs

@@ -1,6 +1,6 @@
-"""What decides a hidden state: the encoder, the libraries that compute it, and the token ids.
+"""Fingerprints of everything that determines hidden states: the encoder, the libraries and the token ids.
 
-Data, tokenizer and maximum length come down to token ids.
+Data, tokenizer and maximum length affect hidden states only through the token ids.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _INCIDENTAL = ("_name_or_path", "transformers_version", "dtype", "id2label", "la
 
 
 def weights_fingerprint(encoder: nn.Module) -> str:
-    """SHA-256, in hexadecimal, over the encoder's weights: tells encoders of one name apart, wherever they run."""
+    """Return the hexadecimal SHA-256 of the encoder's weights; it distinguishes encoders with the same name."""
     state = hashlib.sha256()
     for name, tensor in sorted(encoder.state_dict().items()):
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -31,9 +31,9 @@ def weights_fingerprint(encoder: nn.Module) -> str:
 
 
 def encoder_fingerprint(encoder: PreTrainedModel, weights: str, autocast: torch.dtype | None) -> str:
-    """SHA-256, in hexadecimal, over an encoder's configuration, its `weights_fingerprint` and its precision.
+    """Return the hexadecimal SHA-256 of an encoder's configuration, its `weights_fingerprint` and its precision.
 
-    The versions of torch and transformers are in it too: another one may give other states.
+    It includes the versions of torch and transformers, because other versions may give other states.
     """
     values = {name: value for name, value in encoder.config.to_dict().items() if name not in _INCIDENTAL}
     libraries = [torch.__version__, transformers.__version__]
@@ -42,7 +42,7 @@ def encoder_fingerprint(encoder: PreTrainedModel, weights: str, autocast: torch.
 
 
 def sequences_fingerprint(features: Sequence[Feature]) -> str:
-    """SHA-256, in hexadecimal, over the token ids (and token types) of `features` in their order."""
+    """Return the hexadecimal SHA-256 of the token ids (and token types) of `features` in their order."""
     state = hashlib.sha256()
     for feature in features:
         for name in ("input_ids", "token_type_ids"):

@@ -17,11 +17,11 @@ _OF_THE_ENCODER = ("input_ids", "token_type_ids")
 
 
 class StateInputs(ModelInputs):
-    """Features as always, batches of their states: what `StatesHead` is called with.
+    """`ModelInputs` whose batches hold cached states, the arguments of `StatesHead`.
 
     Args:
-        task, tokenizer, encoding: as ModelInputs.
-        store: where the states come from.
+        task, tokenizer, encoding: see `ModelInputs`.
+        store: the source of the states.
     """
 
     def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, encoding: Encoding, store: StateStore) -> None:
@@ -29,13 +29,13 @@ class StateInputs(ModelInputs):
         self.store = store
 
     def compute(self, examples: Iterable[tuple[Sequence[Example], bool]], layers: Sequence[int]) -> None:
-        """Compute and keep the states of lists of examples, each with whether it is for training: one pass per list."""
+        """Compute and store the states of (examples, for training or not) lists, in one encoder pass per list."""
         for part, training in examples:
             if part:
                 self.store.states(self.features(part, training=training), layers)
 
     def batches(self, features: Sequence[Feature], config: PreTrainedConfig) -> Batches:
-        """Batches with `last`, `lower_0`, `lower_1`, ... (B, T, E) float32 in place of the token ids."""
+        """Return batches with `last`, `lower_0`, `lower_1`, ... (B, T, E) float32 instead of the token ids."""
         collate = PaddingCollator(self.tokenizer)
         lowers: tuple[int, ...] = config.lower_layers
         layers = (LAST, *lowers)

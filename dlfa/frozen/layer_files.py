@@ -1,4 +1,4 @@
-"""One .npy file a layer, holding the states of many sequences end to end; each is there as a whole or not at all."""
+"""One .npy file per layer with the concatenated states of many sequences, written atomically."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 
 from ..files import atomic
 
-_ABANDONED = 24 * 3600.0  # seconds without a write, after which a partial file is one of a process that was killed
+_ABANDONED = 24 * 3600.0  # seconds without a write after which a partial file counts as left by a killed process
 
 
 class LayerWriter:
-    """Writes the files of several layers side by side, rows appended in order."""
+    """Writes the files of several layers in parallel, appending rows in order."""
 
     def __init__(self, files: Sequence[BinaryIO], dtype: np.dtype) -> None:
         self._files = files
@@ -27,7 +27,7 @@ class LayerWriter:
         """Append rows, (n, E) float32 for each layer.
 
         Raises:
-            ValueError: a value beyond the range of the files' dtype.
+            ValueError: a value is outside the range of the files' dtype.
         """
         for file, states in zip(self._files, layers, strict=True):
             with np.errstate(over="ignore"):
@@ -42,7 +42,7 @@ class LayerWriter:
 
 @contextlib.contextmanager
 def write_layers(paths: Sequence[Path], shape: tuple[int, int], dtype: np.dtype) -> Iterator[LayerWriter]:
-    """Write arrays of `shape` (rows, E) to `paths`, which appear when all rows have been appended.
+    """Write arrays of `shape` (rows, E) to `paths`, which are created once all rows have been appended.
 
     Raises:
         ValueError: fewer or more rows were appended.
@@ -72,7 +72,7 @@ def write_layers(paths: Sequence[Path], shape: tuple[int, int], dtype: np.dtype)
 
 
 def open_layer(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray | None:
-    """The memory-mapped (rows, E) array in `path`; None where there is none, or another one or a damaged one."""
+    """Return the memory-mapped (rows, E) array in `path`; None if it is missing, different or damaged."""
     try:
         states = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):

@@ -1,4 +1,4 @@
-"""The hidden states of a frozen encoder on disk, computed where they are not yet there."""
+"""The hidden states of a frozen encoder, stored on disk and computed when missing."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from ..tasks import Feature
 from .fingerprints import encoder_fingerprint, sequences_fingerprint, weights_fingerprint
 from .layer_files import open_layer, write_layers
 
-LAST = -1  # the encoder's last_hidden_state among the layers
+LAST = -1  # index of the encoder's last_hidden_state among the layers
 
 
 @dataclass(frozen=True)
 class SequenceStates:
-    """States of some sequences: of each layer (tokens, E), memory-mapped, and where each sequence starts."""
+    """States of several sequences: a memory-mapped (tokens, E) array per layer, and where each sequence starts."""
 
     layers: dict[int, np.ndarray]
     starts: np.ndarray
     lengths: np.ndarray
 
     def padded(self, layer: int, places: Sequence[int]) -> torch.Tensor:
-        """(B, longest, E) float32 states of the sequences at `places`, zero at padding."""
+        """Return (B, longest, E) float32 states of the sequences at `places`, zero at padding."""
         states = self.layers[layer]
         batch = torch.zeros(len(places), int(self.lengths[list(places)].max()), states.shape[1])
         rows = batch.numpy()
@@ -47,20 +47,20 @@ class SequenceStates:
 class StateStore:
     """Hidden states of one encoder.
 
-    Files lie in `folder/<encoder>/<sequences>-<dtype>/`, one a layer, where <encoder> is a hash of the encoder's
-    configuration and weights and of the versions of torch and transformers, and <sequences> one of the token ids. Data,
-    tokenizer and maximum length have their say through the token ids alone, so runs that differ in labels, heads,
-    fusions and seeds share their files, and a run that needs further layers computes those alone. The sequences lie in
-    the order of their length, as they are computed. Whatever is there may be deleted; it is then computed again.
+    Files are stored in `folder/<encoder>/<sequences>-<dtype>/`, one per layer. <encoder> is a hash of the encoder's
+    configuration, weights and precision and of the versions of torch and transformers. <sequences> is a hash of the
+    token ids. Runs that differ only in labels, heads, fusions and seeds therefore share files, and a run that needs
+    more layers computes only those. Sequences are computed and stored in the order of their length. All files may be
+    deleted; they are then computed again.
 
     Args:
-        encoder: its last layer is read by a model without fusion; on the device that it is to run on.
-        tokenizer: pads.
-        folder: of the files.
-        dtype: "float32", which keeps the states as they are, or "float16", in half the space.
-        batch_size: sequences a batch of the encoder. With the batch size of an evaluation and in float32, cached
-            states give that evaluation's results to the bit.
-        autocast: bfloat16 or float16 for the encoder to run in; None for its own dtype.
+        encoder: a model without fusion around the encoder, on the device to run on.
+        tokenizer: pads the batches.
+        folder: folder of the files.
+        dtype: "float32", which stores the states unchanged, or "float16", in half the space.
+        batch_size: sequences per encoder batch. With an evaluation's batch size and float32, cached states reproduce
+            that evaluation's results bit for bit.
+        autocast: bfloat16 or float16 for autocast; None runs in the encoder's own dtype.
         progress: show a bar on standard error.
 
     Raises:
@@ -85,20 +85,20 @@ class StateStore:
         self.batch_size = batch_size
         self.autocast = autocast
         self.progress = progress
-        self.weights_sha256 = weights_fingerprint(encoder.encoder)  # results.json tells it too
+        self.weights_sha256 = weights_fingerprint(encoder.encoder)  # also recorded in results.json
         self.folder = folder / encoder_fingerprint(encoder.encoder, self.weights_sha256, autocast)[:20]
         self._collate = PaddingCollator(tokenizer)
-        # The features are kept beside their states: their identity is the key, which may not be used again.
+        # Keep the features with their states: the key is their id(), which must not be reused.
         self._opened: dict[int, tuple[Sequence[Feature], SequenceStates, Path]] = {}
 
     def states(self, features: Sequence[Feature], layers: Sequence[int]) -> SequenceStates:
-        """The last layer's states and those of the lower `layers`, read from the files, or computed first.
+        """Return the states of the last layer and the lower `layers`, computing those that are not on disk.
 
-        With several processes, one of each machine computes.
+        With several processes, one per machine computes.
 
         Raises:
-            ValueError: states that `dtype` cannot hold, a folder that cannot be made, or no room on the disk.
-            OSError: a file cannot be written, or was written and cannot be read.
+            ValueError: `dtype` cannot represent the states, the folder cannot be created, or the disk is full.
+            OSError: a file cannot be written, or cannot be read after writing.
         """
         features_, states, folder = self._open(features)
         missing = [layer for layer in dict.fromkeys((LAST, *layers)) if layer not in states.layers]

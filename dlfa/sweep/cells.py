@@ -1,4 +1,4 @@
-"""Running the cells of a sweep, one after the other or several at a time, each in a process of its own."""
+"""Run the cells of a sweep, one at a time or in several processes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ..training.recorded_runs import run_recorded, write_error
 from ..training.shared_inputs import SharedInputs, load_data, load_shared_inputs
 from .config import Cell, SweepConfig
 
-# A process takes as long to start as a few runs over a frozen encoder.
+# Starting a process takes as long as a few runs over a frozen encoder.
 _RUNS_WORTH_A_PROCESS = 8
 
 
 class ProcessEndedError(RuntimeError):
-    """One of a sweep's processes was ended from outside, and with it the others; no run is at fault."""
+    """One of a sweep's processes was killed, which ended the others too; no run caused it."""
 
 
 def default_processes(config: SweepConfig, runs: int) -> int:
-    """How many of `runs` runs go on at a time: one a GPU; on a CPU one, over a frozen encoder one for every 8."""
+    """Return how many runs to run at a time: one per GPU; on a CPU one, or with a frozen encoder one per 8 `runs`."""
     if config.base.freeze_encoder and not torch.accelerator.is_available():
         return max(1, min(torch.get_num_threads(), runs // _RUNS_WORTH_A_PROCESS))
     return max(1, torch.cuda.device_count())
@@ -41,21 +41,20 @@ def run_cells(
     processes: int,
     started: Callable[[Cell], None],
 ) -> Generator[Cell, None, None]:
-    """Run `cells`, yielding each when it is over.
+    """Run `cells`, yielding each one when it has ended.
 
-    If this ends early, by an error, by Ctrl-C or because it is closed, so do its processes; the cells that they were at
-    can go on.
+    An error, Ctrl-C or closing the generator also ends the processes; the cells that they were running can be resumed.
 
     Args:
         config: the sweep.
-        cells: those to be run.
-        shared: what they share, for `processes` = 1; several processes read it themselves, each once.
-        keep_models: write each cell's model.
-        processes: how many run at a time.
-        started: called with each cell as it begins, where one runs at a time.
+        cells: the cells to run.
+        shared: the shared inputs, for `processes` = 1; with more, each process reads them once itself.
+        keep_models: save each cell's model.
+        processes: number of cells to run at a time.
+        started: called with each cell when it starts, only for `processes` = 1.
 
     Raises:
-        ProcessEndedError: a process was killed, as where memory ran out; what it and the others were at can go on.
+        ProcessEndedError: a process was killed, for example when memory ran out; the running cells can be resumed.
     """
     if processes == 1:
         for cell in cells:
@@ -79,7 +78,7 @@ def run_cells(
             broken: BrokenProcessPool | None = None
             for future in over:
                 cell, error = running.pop(future), future.exception()
-                if isinstance(error, BrokenProcessPool):  # which runs that never began are told, too
+                if isinstance(error, BrokenProcessPool):  # also set for runs that never started
                     broken = error
                     continue
                 if error is not None:
@@ -90,7 +89,7 @@ def run_cells(
     except BrokenProcessPool as error:
         raise ProcessEndedError("a process of the sweep was killed, or ran out of memory") from error
     except BaseException:
-        # They would run the cells that wait in their queue to the end.
+        # Otherwise the workers would finish the cells in their queue.
         for worker in set(multiprocessing.active_children()) - others:
             worker.terminate()
         raise
@@ -106,9 +105,9 @@ _in_worker: dict[str, SharedInputs] = {}
 
 
 def _start_worker(numbers: Any, processes: int, gpus: int) -> None:
-    """Give this process its own GPU, or its share of the cores, before anything touches either."""
+    """Assign this process its own GPU, or its share of the cores, before either is used."""
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: the first one ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main one ends the others
     number = numbers.get()
     if gpus > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")

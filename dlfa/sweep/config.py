@@ -1,4 +1,4 @@
-"""What a sweep runs: its cells, and the configuration of each."""
+"""The configuration of a sweep, its cells, and the configuration of each cell's run."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MODES = (*(fusion for fusion in FUSIONS if fusion != "aif"), *(f"aif:{fuse}" for
 _WITHOUT_LAYER = ("last", "scalar_mix")
 _OF_ONE_LAYER = ("lower",)
 
-Layers = int | tuple[int, ...]  # what is fused with the last layer: a lower one, or several in turn
+Layers = int | tuple[int, ...]  # fused with the last layer: one lower layer, or several in turn
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a sweep; `fusion_layer` is None for a mode that takes no lower layer, or all of them."""
+    """One run of a sweep; `fusion_layer` is None for modes that use no lower layer, or all of them."""
 
     mode: str
     fusion_layer: Layers | None
@@ -32,13 +32,13 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of the run's directory."""
+        """Return the name of the run's directory."""
         layer = "" if self.fusion_layer is None else f"-layer{'-'.join(map(str, _each(self.fusion_layer)))}"
         return f"{self.mode.replace(':', '-')}{layer}-seed{self.seed}"
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """The options of the model that tell this cell from others, as plain JSON values."""
+        """Return the model options that differ between cells, as plain JSON values."""
         fusion, _, fuse = self.mode.partition(":")
         layer = list(self.fusion_layer) if isinstance(self.fusion_layer, tuple) else self.fusion_layer
         return {"fusion": fusion, "fusion_layer": layer} | ({"fuse": fuse} if fuse else {})
@@ -50,19 +50,19 @@ def _each(layers: Layers) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """What a sweep runs.
+    """The configuration of a sweep.
 
     Args:
-        base: every run's options; its own seed, output directory and choice of fusion are replaced.
-        output_dir: of the sweep.
-        fusion_layers: lower layers, as `hidden_states` counts them, a tuple where one run fuses several; None takes
-            each layer alone.
-        seeds: of each combination.
-        modes: of `MODES`; "last", and "scalar_mix", which mixes all layers, run once a seed, "lower" with single layers
-            alone.
+        base: options of every run, except for the seed, output directory and fusion, which are replaced.
+        output_dir: directory of the sweep.
+        fusion_layers: lower layers, indexed like `hidden_states`; a tuple fuses several in one run. None uses each
+            layer alone.
+        seeds: seeds for each combination.
+        modes: from `MODES`. "last" and "scalar_mix" (a mix of all layers) run once per seed; "lower" runs with single
+            layers only.
 
     Raises:
-        ValueError: an unknown mode, something twice, or nothing at all.
+        ValueError: an unknown mode, a duplicate, or nothing to run.
     """
 
     base: RunConfig
@@ -81,11 +81,10 @@ class SweepConfig:
                 raise ValueError(f"{name} must name at least one, and none twice, got {','.join(map(str, values))}")
 
     def resolved(self) -> SweepConfig:
-        """The same sweep with all layers named as 0..L-1, and every run's options checked against the encoder.
+        """Return the same sweep with all layers as 0..L-1, after checking every run's options against the encoder.
 
         Raises:
-            ValueError: a layer that the encoder does not have, or twice the same, an option out of its range, or no
-                encoder.
+            ValueError: the encoder does not exist or lacks a layer, a layer is repeated, or an option is out of range.
         """
         try:
             encoder = load_config(self.base.model)
@@ -94,7 +93,7 @@ class SweepConfig:
         depth = DLFAConfig(encoder_config=encoder).num_hidden_layers
 
         def counted(layer: int) -> int:
-            """A negative index as what it stands for; a layer that there is not is refused below."""
+            """Convert a negative index; layers that do not exist raise an error below."""
             return layer + depth + 1 if -depth - 1 <= layer < 0 else layer
 
         named: tuple[Layers, ...] = tuple(range(depth)) if self.fusion_layers is None else self.fusion_layers
@@ -105,7 +104,7 @@ class SweepConfig:
         return resolved
 
     def cells(self) -> list[Cell]:
-        """All runs, seed by seed, so that a sweep that is cut short has something of everything."""
+        """Return all runs, seed by seed, so that an interrupted sweep covers every combination early."""
         return [
             Cell(mode, layers, seed) for seed in self.seeds for mode in self.modes for layers in self._layers_of(mode)
         ]
@@ -117,7 +116,7 @@ class SweepConfig:
         return tuple(item for item in layers if mode not in _OF_ONE_LAYER or isinstance(item, int))
 
     def run_config(self, cell: Cell) -> RunConfig:
-        """The run of a cell."""
+        """Return the configuration of a cell's run."""
         return dataclasses.replace(
             self.base,
             output_dir=self.output_dir / "cells" / cell.name,
@@ -126,7 +125,7 @@ class SweepConfig:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values, without the output directory."""
+        """Return the configuration as plain JSON values, without the output directory."""
         shared = {name: value for name, value in self.base.with_presets().to_json().items() if name != "seed"}
         layers = None
         if self.fusion_layers is not None:

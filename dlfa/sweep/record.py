@@ -1,4 +1,4 @@
-"""sweep.json: what the cells of a sweep were made from, their states, and the summary over seeds."""
+"""sweep.json: the inputs of a sweep's cells, their states, and the summary over seeds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .config import Cell, SweepConfig
 
 
 class SweepRecord:
-    """sweep.json, drawn from the cells' directories each time, so that it never tells of what is not there."""
+    """sweep.json, rebuilt from the cells' directories on each write, so that it always matches them."""
 
     def __init__(self, config: SweepConfig) -> None:
         self.config = config
@@ -26,11 +26,11 @@ class SweepRecord:
 
     @property
     def file(self) -> Path:
-        """sweep.json itself."""
+        """Return the path of sweep.json."""
         return self.config.output_dir / SWEEP
 
     def check(self, inputs: Mapping[str, Any]) -> None:
-        """Raise ValueError where the cells that are there were made from others than `inputs`."""
+        """Raise ValueError if the existing cells were made from inputs other than `inputs`."""
         before = inputs if self.inputs is None else self.inputs
         if changed := [name for name in inputs if before.get(name) != inputs[name]]:
             raise ValueError(
@@ -39,10 +39,10 @@ class SweepRecord:
             )
 
     def claim(self, inputs: dict[str, Any]) -> None:
-        """Keep what further cells are made from.
+        """Set the inputs of further cells.
 
         Raises:
-            ValueError: those that are there were made from something else.
+            ValueError: the existing cells were made from other inputs.
         """
         self.check(inputs)
         self.inputs = inputs
@@ -51,7 +51,7 @@ class SweepRecord:
         return RunDirectory(self.config.output_dir / "cells" / cell.name)
 
     def state_of(self, cell: Cell) -> str:
-        """ "done", "failed", "interrupted" or "to do"."""
+        """Return "done", "failed", "interrupted" or "to do"."""
         directory = self._directory(cell)
         if directory.results_file.exists():
             return "done"
@@ -60,11 +60,11 @@ class SweepRecord:
         return "interrupted" if directory.run_file.exists() else "to do"
 
     def reason(self, cell: Cell) -> str:
-        """The last line of a failed cell's error."""
+        """Return the last line of a failed cell's error."""
         return failure_reason(self._directory(cell).path)
 
     def write(self) -> dict[str, Any]:
-        """Write and return it."""
+        """Write sweep.json and return its content."""
         cells: list[dict[str, Any]] = []
         for cell in self.config.cells():
             layer = cell.model_options["fusion_layer"]
@@ -89,7 +89,7 @@ class SweepRecord:
 
 
 def _summary(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and sample standard deviation over the seeds of each mode and layer; null where there is none."""
+    """Return mean and sample standard deviation over the seeds for each mode and layer; null if undefined."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for cell in cells:
         groups.setdefault((cell["mode"], str(cell["fusion_layer"])), []).append(cell)

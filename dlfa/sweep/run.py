@@ -1,4 +1,4 @@
-"""A sweep from its configuration to its record."""
+"""Run a sweep from its configuration and write its record."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from .record import SweepRecord
 def run_sweep(
     config: SweepConfig, *, keep_models: bool = False, processes: int | None = None, progress: bool = False
 ) -> dict[str, Any]:
-    """Run what is missing of a sweep.
+    """Run the missing cells of a sweep.
 
-    Cells that are complete are kept, an interrupted one goes on, a failed one is tried again. What several cells need
-    (data, tokenised data, a frozen encoder and its states) is read once by each process.
+    Complete cells are kept, interrupted ones are resumed and failed ones are run again. Each process reads the inputs
+    that cells share (data, tokenised data, a frozen encoder and its states) once.
 
     Args:
         config: the sweep.
-        keep_models: write each cell's model.
-        processes: how many run at a time; None takes one for each GPU. Without a GPU it takes one, but over a frozen
-            encoder, whose runs gain nothing from several threads, up to one a thread where there are many runs.
+        keep_models: save each cell's model.
+        processes: number of runs at a time; None uses one per GPU. Without a GPU, None uses one; with a frozen encoder,
+            whose runs gain nothing from several threads, up to one per thread if there are many runs.
         progress: show a bar on standard error.
 
     Returns:
         The content of sweep.json.
 
     Raises:
-        ValueError, TypeError: bad input, or a directory that holds another sweep, or one of other data or another
-            encoder of which something is missing; raised before any training.
-        ProcessEndedError: one of several processes was killed; the same call again goes on where it was.
+        ValueError, TypeError: invalid input, the directory contains another sweep, or an incomplete one with other data
+            or another encoder; raised before any training.
+        ProcessEndedError: one of several processes was killed; the same call resumes the sweep.
     """
     if processes is not None and processes < 1:
         raise ValueError(f"processes must be at least 1, got {processes}")
@@ -63,15 +63,15 @@ def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, pro
     record.check({"data_sha256": data_sha256})
     todo = [cell for cell in config.cells() if record.state_of(cell) != "done"]
     for cell in config.cells():
-        if cell not in todo:  # it may have been killed between its results and the removal of its checkpoints
+        if cell not in todo:  # it may have been killed after writing results and before removing checkpoints
             RunDirectory(config.run_config(cell).output_dir).remove_leftovers()
     if todo:
-        # All data are read and checked before the directory is claimed for this configuration.
+        # Read and check all data before the directory is claimed for this configuration.
         intermediate_run = IntermediateRun.of(config.base)
         shared = load_shared_inputs(base, data)
         encoder = (shared.encoder or load_encoder(base.model)).encoder
         stages = [] if intermediate_run is None else intermediate_run.check(encoder)
-        if shared.encoder is not None:  # else each run checks its own, before it trains
+        if shared.encoder is not None:  # otherwise each run checks its own data before training
             check_token_ids(shared, encoder)
         sha256 = shared.encoder_sha256 or weights_fingerprint(encoder)
         record.claim({"data_sha256": data_sha256, "encoder_sha256": sha256, "intermediate_data_sha256": stages})
@@ -99,7 +99,7 @@ def _describer(bar: Progress, task: Any) -> Callable[[Cell], None]:
 
 
 def _check_directory(config: SweepConfig) -> None:
-    """Refuse a directory that holds something else."""
+    """Raise an error if the directory contains anything else."""
     path, now = config.output_dir / SWEEP, config.to_json()
     if path.exists():
         before = read_object(path, ("config", "cells"))["config"]
@@ -107,6 +107,6 @@ def _check_directory(config: SweepConfig) -> None:
             shown = "; ".join(f"{name}: {before.get(name)!r} there, {now.get(name)!r} now" for name in changed)
             raise ValueError(f"--output-dir {config.output_dir} holds a sweep of another configuration ({shown})")
         return
-    partial = RunDirectory(config.output_dir).partial_files()  # of a sweep that was killed as it began
+    partial = RunDirectory(config.output_dir).partial_files()  # left by a sweep that was killed at its start
     if any(found.name != LOCK and found not in partial for found in config.output_dir.iterdir()):
         raise ValueError(f"--output-dir {config.output_dir} holds something else than a sweep; give a new directory")
