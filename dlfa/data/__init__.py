@@ -1,1 +1,1 @@
-"""Examples of each kind of task and the files they are read from; words cut into sub-words, and padded batches."""
+"""Examples of each kind of task, their file formats, sub-word alignment, and padded batches."""

@@ -1,4 +1,4 @@
-"""Words cut into sub-words, and long sentences into windows, so that every word keeps exactly one place."""
+"""Split words into sub-words, and long sentences into windows, so that every word keeps exactly one position."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .examples import DataError
 
 
 def word_pieces(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-    """The sub-word ids of every word of every sentence, word by word.
+    """Return the sub-word ids of every word of every sentence.
 
     A word that the tokenizer maps to nothing (a lone zero-width or control character) becomes the unknown token, as in
-    XTREME's preprocessing: it keeps its place, gets a prediction from its context and shifts no label.
+    XTREME's preprocessing. It thus keeps its position, gets a prediction from its context and does not shift labels.
 
     Raises:
-        DataError: such a word, and the tokenizer has neither an unknown nor a mask token.
-        ValueError: the tokenizer is no fast one.
+        DataError: there is such a word, and the tokenizer has neither an unknown nor a mask token.
+        ValueError: the tokenizer is not a fast one.
     """
     if not tokenizer.is_fast:
         raise ValueError(f"tokenizer must be a fast one (tokenizers library), got {type(tokenizer).__name__}")
@@ -44,10 +44,10 @@ def word_pieces(tokenizer: PreTrainedTokenizerBase, sentences: Sequence[Sequence
 
 
 def _needs_space(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether words after the first must carry their space to be cut as in running text.
+    """Return whether words after the first need a leading space to be tokenized as in running text.
 
-    So it is with byte-level BPE (RoBERTa, ModernBERT) and Gemma's tokenizer (mmBERT), which would otherwise take each
-    word for the continuation of the one before.
+    Byte-level BPE (RoBERTa, ModernBERT) and Gemma's tokenizer (mmBERT) need it; otherwise they treat each word as a
+    continuation of the previous one.
     """
 
     def pieces(text: str | list[str]) -> list[int]:
@@ -66,18 +66,18 @@ def _stand_in(tokenizer: PreTrainedTokenizerBase, word: str) -> int:
 
 
 def windows(pieces: Sequence[Sequence[int]], room: int) -> list[tuple[int, int]]:
-    """Cut a sentence into runs of whole words of at most `room` sub-words each, greedily from the left.
+    """Split a sentence greedily from the left into windows of whole words with at most `room` sub-words each.
 
     Args:
-        pieces: sub-word ids by word, at least one a word.
-        room: sub-words that fit beside the special tokens.
+        pieces: sub-word ids by word, at least one per word.
+        room: maximum number of sub-words, without special tokens.
 
     Returns:
-        (first word, word after the last) of each window; every word lies in exactly one. A word of more than `room`
-        sub-words has a window of its own, where it keeps its first `room` ones.
+        (first word, word after the last) of each window; every word is in exactly one. A word of more than `room`
+        sub-words has a window of its own with its first `room` sub-words.
 
     Raises:
-        ValueError: a room for less than one sub-word.
+        ValueError: `room` is less than 1.
     """
     if room < 1:
         raise ValueError(f"max_length must leave room for a sub-word beside the special tokens, got {room} to spare")
@@ -94,7 +94,7 @@ def windows(pieces: Sequence[Sequence[int]], room: int) -> list[tuple[int, int]]
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """The ids that the tokenizer puts before and after a single sequence.
+    """Return the ids that the tokenizer adds before and after a single sequence.
 
     Raises:
         ValueError: the tokenizer changes the sequence itself when it adds them.

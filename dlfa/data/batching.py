@@ -1,4 +1,4 @@
-"""Features padded to the longest of their batch."""
+"""Pad features to the longest in their batch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .ignored_label import IGNORED
 
 
 class PaddingCollator:
-    """Turns model inputs of different lengths into one batch of int64 tensors, padded on the right.
+    """Collates model inputs of different lengths into a batch of int64 tensors, padded on the right.
 
-    Lists are padded with what means nothing to the model (labels -100, word_index -1); plain ints become a vector.
+    Lists are padded with values that the model ignores (labels -100, word_index -1); plain ints become a vector.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -27,7 +27,7 @@ class PaddingCollator:
         }
 
     def __call__(self, inputs: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """`inputs` all with the same names -> (B,) or (B, longest) int64 each."""
+        """Collate `inputs`, which have the same names, into int64 tensors (B,) or (B, longest)."""
         return {name: self._column(name, [item[name] for item in inputs]) for name in inputs[0]}
 
     def _column(self, name: str, values: list[Any]) -> Tensor:
@@ -39,6 +39,6 @@ class PaddingCollator:
 
 
 def by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Indices in batches of `batch_size` of like length; the longest come first, so memory runs out early if at all."""
+    """Return indices in batches of similar length, the longest first, so that memory, if too small, runs out early."""
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

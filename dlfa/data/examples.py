@@ -1,4 +1,4 @@
-"""One example of each kind of task; every reader yields these, whatever the source."""
+"""The example classes of each kind of task, which all readers return."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 
 class DataError(ValueError):
-    """Data that cannot be used; the message names the file and line (or the data set) and what is needed."""
+    """Invalid data; the message names the file and line (or the data set) and what is needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaggedSentence:
-    """A sentence with one tag a word; `tags` is empty where none are known."""
+    """A sentence with one tag per word; `tags` is empty if unknown."""
 
     words: tuple[str, ...]
     tags: tuple[str, ...] = ()
@@ -21,7 +21,7 @@ class TaggedSentence:
 
 @dataclass(frozen=True, slots=True)
 class LabelledText:
-    """One text, or a pair in `texts`, with its label; None where it is not known."""
+    """One text, or a pair, in `texts`, with its label, or None if unknown."""
 
     texts: tuple[str, ...]
     label: str | None = None
@@ -29,7 +29,7 @@ class LabelledText:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question with the passage that holds its answer; `answers` pairs each answer with its first character."""
+    """A question with its passage; `answers` pairs each answer with the position of its first character."""
 
     id: str
     question: str
@@ -41,7 +41,7 @@ Example = TaggedSentence | LabelledText | Question
 
 
 def digest(examples: Iterable[Example]) -> str:
-    """SHA-256 over examples in order, in hexadecimal: equal for equal data, wherever they lie."""
+    """Return the hexadecimal SHA-256 of examples in order; it does not depend on the data's location."""
     state = hashlib.sha256()
     for example in examples:
         state.update(repr(example).encode("utf-8", "surrogatepass"))
@@ -49,7 +49,7 @@ def digest(examples: Iterable[Example]) -> str:
 
 
 def gold_labels(example: Example) -> tuple[str, ...]:
-    """The labels of a tagged sentence, one a word, or of a labelled text, the one; a question has none."""
+    """Return an example's labels: one per word of a tagged sentence, one for a labelled text, none for a question."""
     if isinstance(example, TaggedSentence):
         return example.tags
     return (str(example.label),) if isinstance(example, LabelledText) else ()

@@ -1,3 +1,3 @@
-"""The label that nothing is learnt from."""
+"""The label that the loss ignores."""
 
 IGNORED = -100  # torch's ignore_index

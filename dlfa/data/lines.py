@@ -1,4 +1,4 @@
-"""Strict reading of text files: numbered lines of valid UTF-8, tab-separated columns."""
+"""Strict reading of text files: numbered lines of valid UTF-8 and tab-separated columns."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 from .examples import DataError
 
-# Stands for standard input. Opened by this name a file would be read from its beginning again, and a socket not at all.
+# Means standard input. Opening this path would read a redirected file from its start again, and fail for a socket.
 STANDARD_INPUT = Path("/dev/stdin")
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file, or what is left of standard input for `STANDARD_INPUT`.
+    """Return the content of a file, or the rest of standard input for `STANDARD_INPUT`.
 
     Raises:
         DataError: it cannot be read.
@@ -25,18 +25,18 @@ def read_bytes(path: Path) -> bytes:
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines of a UTF-8 file with their numbers from 1, without their ends (LF or CRLF) and without a byte order mark.
+    """Yield the lines of a UTF-8 file with numbers from 1, without line ends (LF or CRLF) and byte order mark.
 
-    Only LF ends a line: other separators of Unicode may be part of a word.
+    Only LF ends a line, because other Unicode separators may be part of a word.
 
     Raises:
-        DataError: a file that cannot be opened, or bytes that are no UTF-8 or NUL, of which no text has any.
+        DataError: the file cannot be opened, is not valid UTF-8, or contains a NUL byte.
     """
     lines = read_bytes(path).removeprefix(b"\xef\xbb\xbf").split(b"\n")
     if not lines[-1]:
         lines.pop()
     for number, line in enumerate(lines, start=1):
-        if b"\0" in line:  # UTF-16, or what a crash left of a file
+        if b"\0" in line:  # UTF-16, or a file damaged by a crash
             raise DataError(f"{path}:{number}: byte {line.index(0) + 1} of the line is NUL; needed is a text in UTF-8")
         try:
             yield number, line.removesuffix(b"\r").decode("utf-8")
@@ -47,7 +47,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def example_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """`numbered_lines` of a file of one example a line: blank lines at its end are none."""
+    """Yield `numbered_lines` of a file with one example per line, without blank lines at its end."""
     blank: list[tuple[int, str]] = []
     for number, line in numbered_lines(path):
         blank.append((number, line))
@@ -59,12 +59,12 @@ def example_lines(path: Path) -> Iterator[tuple[int, str]]:
 def columns(
     path: Path, number: int, line: str, names: tuple[str, ...], hint: str = "", *, optional: str | None = None
 ) -> list[str]:
-    """The line's tab-separated columns, none of them blank: as many as `names`, and `optional` where it is there.
+    """Split a line into non-blank tab-separated columns: as many as `names`, and one more if `optional` is present.
 
-    A column of other white space, such as a no-break space, is a word like others.
+    A column of other white space, such as a no-break space, is an ordinary word.
 
     Raises:
-        DataError: another number of columns, or a blank one; `hint` ends the message where there are too few.
+        DataError: the number of columns is wrong, or one is blank; with too few, `hint` ends the message.
     """
     fields = line.split("\t")
     needed, layout, most = str(len(names)), "<TAB>".join(names), names
@@ -82,10 +82,10 @@ def columns(
 
 
 def known_label(path: Path, number: int, label: str, labels: tuple[str, ...], what: str) -> str:
-    """`label` itself.
+    """Return `label` after checking it.
 
     Raises:
-        DataError: a label outside `labels`, which are listed.
+        DataError: `label` is not in `labels`; the message lists them.
     """
     if label not in labels:
         raise DataError(f"{path}:{number}: unknown {what} {label!r}; valid are {', '.join(labels)}")

@@ -14,16 +14,16 @@ def read_squad_file(path: Path, need_answers: bool = True) -> list[Question]:
     """Read a SQuAD file: data -> paragraphs -> context, qas -> id, question, answers -> text, answer_start.
 
     Args:
-        path: UTF-8.
-        need_answers: refuse a question without an answer.
+        path: a UTF-8 file.
+        need_answers: raise an error for a question without an answer.
 
     Returns:
-        The questions. The passage need not read as an answer where the answer is said to start: data sets that were
-        cleaned after they were annotated are some characters off.
+        The questions. An answer's text need not be at its `answer_start`: in data sets that were cleaned after
+        annotation, it can be some characters off.
 
     Raises:
-        DataError: names the file and the line (no JSON) or the place in it (a missing or ill-typed field, an answer
-            that starts outside its passage), a question id that comes twice, a file without a question.
+        DataError: invalid JSON (the message names file and line), a missing or ill-typed field or an answer that starts
+            outside its passage (it names the place), a repeated question id, or no question.
     """
     content = read_bytes(path).removeprefix(b"\xef\xbb\xbf")
     try:
@@ -78,7 +78,7 @@ def _field(path: Path, place: str, item: Any, name: str, kind: type) -> Any:
 
 
 def _check_text(where: str, name: str, text: str) -> None:
-    """Raise DataError for half a surrogate pair, which JSON can hold and no file in UTF-8 nor tokenizer can."""
+    """Raise DataError for a lone surrogate, which JSON can contain but UTF-8 files and tokenizers cannot."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

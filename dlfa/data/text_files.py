@@ -1,4 +1,4 @@
-"""Files of labelled texts: `first<TAB>second<TAB>label` a line (xnli, paws-x and their like)."""
+"""Files of labelled texts with `first<TAB>second<TAB>label` lines (xnli, paws-x and similar)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def read_text_file(path: Path, names: tuple[str, ...], labels: tuple[str, ...]) 
     """Read a file of labelled texts.
 
     Args:
-        path: UTF-8; LF or CRLF; the last newline may be missing, and blank lines follow it.
+        path: a UTF-8 file with LF or CRLF; the last newline is optional, and blank lines may follow.
         names: the text columns, such as ("premise", "hypothesis").
         labels: the valid labels.
 
     Raises:
-        DataError: names file, line and what was expected: another number of columns, an empty one, a label outside
-            `labels`, bytes that are no UTF-8, an empty file.
+        DataError: a wrong number of columns, an empty column, a label outside `labels`, invalid UTF-8, or an empty
+            file; the message names file, line and what was expected.
     """
     examples = []
     for number, line in example_lines(path):
@@ -33,7 +33,7 @@ def read_text_file(path: Path, names: tuple[str, ...], labels: tuple[str, ...]) 
 
 
 def unquoted(text: str) -> str:
-    """Undo csv quoting, which XTREME's scripts write around a text that holds a quote, then doubled."""
+    """Undo csv quoting, which XTREME's scripts use for texts with quotes (doubled inside)."""
     inner = text[1:-1]
     quoted = len(text) > 3 and text[0] == text[-1] == '"' and '""' in inner and '"' not in inner.replace('""', "")
     return inner.replace('""', '"') if quoted else text

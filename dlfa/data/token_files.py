@@ -1,4 +1,4 @@
-"""Token files: `token<TAB>tag` lines, a blank line after each sentence (udpos, panx and their like)."""
+"""Token files: `token<TAB>tag` lines, with a blank line after each sentence (udpos, panx and similar)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def read_token_file(path: Path, tags: tuple[str, ...]) -> list[TaggedSentence]:
     """Read a token file.
 
     Args:
-        path: UTF-8; LF or CRLF; the last newline and the last blank line may be missing. A blank line may hold spaces.
+        path: a UTF-8 file with LF or CRLF; the last newline and blank line are optional. Blank lines may have spaces.
         tags: the valid tags.
 
     Raises:
-        DataError: names file, line and what was expected: another number of columns than two, an empty token or tag, a
-            tag outside `tags`, bytes that are no UTF-8, a file without a sentence.
+        DataError: a line without exactly two columns, an empty token or tag, a tag outside `tags`, invalid UTF-8, or no
+            sentence; the message names file, line and what was expected.
     """
     sentences: list[TaggedSentence] = []
     words: list[str] = []

@@ -1,1 +1,1 @@
-"""Files: written as a whole or not at all, read with errors that name them, and where caches go."""
+"""Files: atomic writing, reading with errors that name the file, and the cache directory."""

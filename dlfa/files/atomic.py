@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-TEMPORARY = r"\.[0-9a-f]{16}-"  # regular expression: what `temporary` puts before a name
+TEMPORARY = r"\.[0-9a-f]{16}-"  # regular expression of the prefix that `temporary` adds
 
 
 def temporary(path: Path) -> Path:
-    """A new name beside `path`, under which it is written before it is put in place; its suffix stays as it is.
+    """Return a new path next to `path`, with the same suffix, to write to before renaming.
 
-    Drawn at random: processes of two hosts or containers that share a folder may have one process id.
+    The name is random, because processes on two hosts or in two containers can share a folder and a process id.
     """
     return path.with_name(f".{secrets.token_hex(8)}-{path.name}")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, which never holds less than all of it, through a temporary file beside it."""
+    """Write `content` to `path` atomically, through a temporary file next to it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = temporary(path)
     try:
@@ -34,26 +34,26 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have the content of the file `path`, written by others, on the disk."""
+    """Flush the content of the file `path`, written by other code, to the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def write_text(path: Path, text: str) -> None:
-    """As `write_bytes`, in UTF-8."""
+    """Write `text` in UTF-8 with `write_bytes`."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def json_text(values: Any) -> str:
-    """`values` as indented JSON.
+    """Return `values` as indented JSON.
 
     Raises:
-        ValueError: a NaN or an infinity, which JSON has no name for.
-        TypeError: a value of a type that JSON has none for.
+        ValueError: a NaN or an infinity, which JSON does not support.
+        TypeError: a value of a type that JSON does not support.
     """
     return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_json(path: Path, values: Any) -> None:
-    """As `write_bytes`, what `json_text` makes of `values`, which raises before anything is written."""
+    """Write the `json_text` of `values` with `write_bytes`; errors of `json_text` leave `path` unchanged."""
     write_text(path, json_text(values))

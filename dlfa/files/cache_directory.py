@@ -1,4 +1,4 @@
-"""Where what can be computed again is kept between runs."""
+"""The directory of caches that are kept between runs and can be recomputed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def cache_directory() -> Path:
-    """The environment variable DLFA_CACHE, else a folder `dlfa` where the platform keeps its users' caches."""
+    """Return the environment variable DLFA_CACHE, else a folder `dlfa` in the platform's user cache directory."""
     chosen = os.environ.get("DLFA_CACHE")
     if chosen:
         return Path(chosen)

@@ -1,4 +1,4 @@
-"""Figures without a display, written as PNG in one piece."""
+"""Figures without a display, written atomically as PNG."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLOURS = ("#4878a8", "#d1793c", "#5a9e5d", "#b5495b", "#8367a8", "#8c6d4f", "#c
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches, laid out so that labels do not overlap."""
+    """Return an empty figure, size in inches, with a layout in which labels do not overlap."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -25,7 +25,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    """Write the figure to `path`, which is replaced as a whole."""
+    """Write the figure to `path`, which is replaced atomically."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=150)
     atomic.write_bytes(path, content.getvalue())

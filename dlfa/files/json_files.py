@@ -1,4 +1,4 @@
-"""Reading files that must hold a JSON object."""
+"""Read files that must contain a JSON object."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def read_object(path: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
-    """The JSON object in the file `path`, which must have the fields `needed`.
+    """Return the JSON object in the file `path`, which must have the fields `needed`.
 
     Raises:
-        ValueError: it cannot be read, holds something else, or lacks a field; the message names the file.
+        ValueError: the file cannot be read, is not a JSON object, or lacks a field; the message names the file.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
-"""Markdown documents that tell which files were written with them, so that those of others are not replaced.
+"""Markdown documents that list the files written with them, so that other files are not replaced.
 
-The names are in a comment on the last line, which readers of Markdown do not show.
+The names are in a comment on the last line, which Markdown renderers do not show.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ def write_document(path: Path, text: str, others: Iterable[str] = ()) -> None:
     """Write the document `text` to `path`.
 
     Args:
-        path: an earlier document there is replaced.
+        path: the file; an existing one is replaced.
         text: its pictures, each on a line of its own, count as written with it.
-        others: the names of other files that were written with it, in its folder.
+        others: names of other files in its folder that were written with it.
     """
     names = sorted({path.name, *others, *_PICTURE.findall(text), *written_with(path)})
     atomic.write_text(path, f"{text.rstrip()}\n\n<!-- written by dlfa: {', '.join(names)} -->\n")
 
 
 def written_with(path: Path) -> set[str]:
-    """The names of the document at `path` and of all files written with it; none if `write_document` did not write it.
+    """Return the names of the document at `path` and of all files written with it.
 
-    One that was continued by hand is none of these either.
+    The result is empty if `write_document` did not write the document, or if text was added at its end by hand.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
