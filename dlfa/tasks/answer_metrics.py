@@ -1,4 +1,4 @@
-"""Exact match and F1 of extracted answers, as SQuAD 1.1 and MLQA define them; fractions in 0..1."""
+"""Exact match and F1 of extracted answers, as defined by SQuAD 1.1 and MLQA; fractions in 0..1."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _WORDS_OR_IDEOGRAMS = re.compile(r"[一-龥]|[^\s一-龥]+")
 
 
 def squad_tokens(text: str) -> list[str]:
-    """Words of an answer in lower case, without ASCII punctuation and English articles."""
+    """Return the words of an answer in lower case, without ASCII punctuation and English articles."""
     kept = "".join(character for character in text.lower() if character not in string.punctuation)
     return _ENGLISH_ARTICLES.sub(" ", kept).split()
 
 
 def mlqa_tokens(text: str, language: str) -> list[str]:
-    """Words of an answer in lower case, without the punctuation of any script and the articles of `language`.
+    """Return the words of an answer in lower case, without punctuation of any script and articles of `language`.
 
-    In Chinese every ideogram is a word.
+    In Chinese, every ideogram is a word.
     """
     kept = "".join(character for character in text.lower() if not _is_punctuation(character))
     if language in _MLQA_ARTICLES:
@@ -40,15 +40,15 @@ def mlqa_tokens(text: str, language: str) -> list[str]:
 
 
 def answer_metrics(gold: Sequence[Sequence[str]], predicted: Sequence[str], normalise: Normaliser) -> dict[str, float]:
-    """Exact match and F1, each question's best over its accepted answers, averaged over questions.
+    """Compute exact match and F1: each question's maximum over its accepted answers, averaged over questions.
 
     Args:
         gold: accepted answers of each question, at least one.
-        predicted: one answer a question; "" for none.
-        normalise: cuts an answer into the words that are compared.
+        predicted: one answer per question; "" for none.
+        normalise: splits an answer into the words to compare.
 
     Raises:
-        ValueError: lengths that differ, no question, or a question without an accepted answer.
+        ValueError: the lengths differ, there is no question, or a question has no accepted answer.
     """
     if len(gold) != len(predicted):
         raise ValueError(f"predicted must have {len(gold)} answers, got {len(predicted)}")

@@ -1,4 +1,4 @@
-"""Classification of pairs of texts."""
+"""Classification of text pairs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PairTask(Task[LabelledText]):
-    """One label for each pair of texts; what does not fit the limit is cut from the end of the longer text.
+    """Prediction of one label per text pair; a pair that is too long is truncated at the end of the longer text.
 
     Attributes:
         columns: names of the two text columns, on disk and on the Hub.
-        label_column: the Hub's column of labels.
+        label_column: the column of labels on the Hub.
     """
 
     columns: tuple[str, str]
@@ -37,7 +37,7 @@ class PairTask(Task[LabelledText]):
         return read_text_file(path, self.columns, self.labels)
 
     def from_hub(self, row: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> LabelledText:
-        """The text columns and `label_column`."""
+        """Read the text columns and `label_column`."""
         label = label_name(row[self.label_column], names.get(self.label_column), self.labels)
         return LabelledText(tuple(row[column] for column in self.columns), label)
 
@@ -49,10 +49,10 @@ class PairTask(Task[LabelledText]):
         *,
         training: bool,
     ) -> list[Feature]:
-        """One feature an example.
+        """Return one feature per example.
 
         Raises:
-            ValueError: a `max_length` without room for a token of each text.
+            ValueError: `max_length` has no room for a token of each text.
         """
         if not examples:
             return []
@@ -73,7 +73,7 @@ class PairTask(Task[LabelledText]):
         return features
 
     def feature_scores(self, feature: Feature, outputs: Mapping[str, np.ndarray], row: int) -> np.ndarray | None:
-        """(labels,) float32 logits."""
+        """Return (labels,) float32 logits."""
         logits = outputs["logits"][row]
         return logits if decides(logits) else None
 
@@ -83,19 +83,19 @@ class PairTask(Task[LabelledText]):
         features: Sequence[Feature],
         scores: Sequence[np.ndarray],
     ) -> list[np.ndarray]:
-        """(labels,) float32 log probabilities of each example."""
+        """Return (labels,) float32 log probabilities of each example."""
         from scipy.special import log_softmax
 
         return [log_softmax(logits) for logits in scores]
 
     def decide(self, examples: Sequence[LabelledText], scores: Sequence[np.ndarray]) -> list[str]:
-        """The best label of each example."""
+        """Return the best label of each example."""
         return [self.labels[int(values.argmax())] for values in scores]
 
     def score(self, examples: Sequence[LabelledText], predictions: Sequence[str], language: str) -> dict[str, float]:
-        """Accuracy, and F1 averaged over the labels that occur."""
+        """Return accuracy, and F1 averaged over the labels that occur."""
         return metrics.class_metrics([str(example.label) for example in examples], predictions)
 
     def prediction_text(self, examples: Sequence[LabelledText], predictions: Sequence[str]) -> str:
-        """One label a line."""
+        """Return one label per line."""
         return "".join(f"{label}\n" for label in predictions)

@@ -1,8 +1,7 @@
 """Language families and scripts of the tasks' languages.
 
-Families follow XTREME's own table: the branches of Indo-European stand alone, as most of the languages belong to one.
-A script is the one that the task's data are written in: Serbian in UniversalNER is in Latin letters, and so is the
-Maghrebi Arabic of code qaf.
+Families follow XTREME's table: branches of Indo-European are separate, because most of the languages belong to one.
+Scripts are those of the tasks' data: in UniversalNER, Serbian and Maghrebi Arabic (code qaf) are in Latin letters.
 """
 
 from __future__ import annotations
@@ -103,14 +102,14 @@ FAMILIES: tuple[str, ...] = tuple(_BY_FAMILY)
 
 
 def language(code: str) -> Language:
-    """The language of that code; of one that is not listed, family and script are `UNKNOWN` and the name is the code.
+    """Return the language of a code.
 
-    Made-up languages and those of a user's own data are such.
+    If it is not listed (such as made-up languages), family and script are `UNKNOWN` and the name is the code.
     """
     return LANGUAGES.get(code, Language(code, code, UNKNOWN, UNKNOWN))
 
 
 def by_family(code: str) -> tuple[int, str]:
-    """Sorting key that keeps the languages of a family together, in the order of `FAMILIES`, unknown ones last."""
+    """Return a sorting key that groups languages by family, in the order of `FAMILIES`, unknown ones last."""
     family = language(code).family
     return (FAMILIES.index(family) if family in FAMILIES else len(FAMILIES), code)

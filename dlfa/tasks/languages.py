@@ -1,4 +1,4 @@
-"""Languages of the tasks, by ISO code, and where XTREME names them otherwise on the Hub, those names."""
+"""Languages of the tasks by ISO code, and XTREME's names on the Hub if they differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From examples to what a model is called with: features, made once for each list of examples, and batches of them."""
+"""Convert examples to model inputs: features, computed once per list of examples, and batches of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..data.batching import PaddingCollator
 from ..data.examples import Example
 from .base import Encoding, Feature, Task
 
-# From places in a list of features to the model's arguments.
+# Maps indices in a list of features to the model's arguments.
 Batches = Callable[[Sequence[int]], dict[str, Tensor]]
 
 
@@ -20,19 +20,19 @@ class ModelInputs:
 
     Args:
         task: encodes the examples.
-        tokenizer: the model's.
-        encoding: the longest sequence, and where a word's label sits.
+        tokenizer: the model's tokenizer.
+        encoding: the maximum length, and the sub-words that carry a word's label.
     """
 
     def __init__(self, task: Task, tokenizer: PreTrainedTokenizerBase, encoding: Encoding) -> None:
         self.task = task
         self.tokenizer = tokenizer
         self.encoding = encoding
-        # The examples are kept beside their features: their identity is the key, which may not be used again.
+        # Keep the examples with their features: the key is their id(), which must not be reused.
         self._features: dict[tuple[int, bool], tuple[Sequence[Example], list[Feature]]] = {}
 
     def features(self, examples: Sequence[Example], *, training: bool) -> list[Feature]:
-        """The features of `examples`; the same list of examples is encoded once."""
+        """Return the features of `examples`; the same list is encoded only once."""
         key = (id(examples), training)
         if key not in self._features:
             encoded = self.task.encode(examples, self.tokenizer, self.encoding, training=training)
@@ -40,6 +40,6 @@ class ModelInputs:
         return self._features[key][1]
 
     def batches(self, features: Sequence[Feature], config: PreTrainedConfig) -> Batches:
-        """What makes a padded batch from places in `features`, for a model of `config`."""
+        """Return a function from indices in `features` to a padded batch, for a model with `config`."""
         collate = PaddingCollator(self.tokenizer)
         return lambda places: collate([features[place].inputs for place in places])

@@ -1,4 +1,4 @@
-"""Extractive question answering: the span of a passage that answers a question."""
+"""Extractive question answering: find the span of a passage that answers a question."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# As XTREME's scripts have them; all but the last two in tokens.
+# The values of XTREME's scripts; all but the last two in tokens.
 WINDOW_STEP = 128
 LONGEST_QUESTION = 64
 LONGEST_ANSWER = 30
-CANDIDATES = 20  # starts, ends and spans that are looked at
+CANDIDATES = 20  # number of starts, ends and spans considered
 
 
 class Span(NamedTuple):
-    """A candidate answer: the sum of its start and end logits, and its characters in the passage."""
+    """A candidate answer: the sum of its start and end logits, and its character positions in the passage."""
 
     score: float
     start: int
@@ -38,10 +38,10 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionAnsweringTask(Task[Question]):
-    """The best span of the passage for each question.
+    """Prediction of the best span of the passage for each question.
 
-    A passage that does not fit beside its question is cut into windows that start every 128 tokens (or half a window,
-    if that is less); the span of the highest score over all windows is the answer.
+    A passage that does not fit into one sequence with its question is split into windows that start every 128 tokens
+    (or half a window, if that is less). The answer is the span with the highest score over all windows.
 
     Attributes:
         mlqa_words: compare answers as MLQA does, by the articles and words of each language; else as SQuAD 1.1.
@@ -58,17 +58,17 @@ class QuestionAnsweringTask(Task[Question]):
         return read_squad_file(path)
 
     def from_hub(self, row: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> Question:
-        """SQuAD's columns."""
+        """Read SQuAD's columns."""
         answers = zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True)
         return Question(row["id"], row["question"], row["context"], tuple(answers))
 
     def encode(
         self, examples: Sequence[Question], tokenizer: PreTrainedTokenizerBase, encoding: Encoding, *, training: bool
     ) -> list[Feature]:
-        """One feature a window; `target` is (position of its first passage token, characters of each passage token).
+        """Return one feature per window; `target` is (first passage token's position, passage tokens' characters).
 
-        In training a window without the answer points to its first token, and questions whose answer does not occur
-        in their passage are left out and counted in a line of the log.
+        In training, the label of a window without the answer is its first token. Questions whose answer does not occur
+        in their passage are left out, and their number is logged.
         """
         spans = [_answer_span(example) if training else None for example in examples]
         usable = [index for index, span in enumerate(spans) if span is not None or not training]
@@ -100,7 +100,7 @@ class QuestionAnsweringTask(Task[Question]):
         return features
 
     def feature_scores(self, feature: Feature, outputs: Mapping[str, np.ndarray], row: int) -> list[Span] | None:
-        """The best spans of one window, best first."""
+        """Return the best spans of one window, best first."""
         first, characters = feature.target
         starts = outputs["start_logits"][row][first : first + len(characters)]
         ends = outputs["end_logits"][row][first : first + len(characters)]
@@ -117,43 +117,43 @@ class QuestionAnsweringTask(Task[Question]):
     def example_scores(
         self, examples: Sequence[Question], features: Sequence[Feature], scores: Sequence[list[Span]]
     ) -> list[list[Span]]:
-        """The best spans of each question over its windows, best first."""
+        """Return the best spans of each question over its windows, best first."""
         joined: list[list[Span]] = [[] for _ in examples]
         for feature, spans in zip(features, scores, strict=True):
             joined[feature.example] += spans
         return [sorted(set(spans), reverse=True)[:CANDIDATES] for spans in joined]
 
     def decide(self, examples: Sequence[Question], scores: Sequence[list[Span]]) -> list[str]:
-        """The text of the best span; "" where there is none."""
+        """Return the text of each question's best span; "" if there is none."""
         return [
             example.context[spans[0].start : spans[0].stop].strip() if spans else ""
             for example, spans in zip(examples, scores, strict=True)
         ]
 
     def score(self, examples: Sequence[Question], predictions: Sequence[str], language: str) -> dict[str, float]:
-        """F1 over words, and exact match."""
+        """Return F1 over words, and exact match."""
         normalise = functools.partial(mlqa_tokens, language=language) if self.mlqa_words else squad_tokens
         gold = [[text for text, _ in example.answers] for example in examples]
         return answer_metrics(gold, predictions, normalise)
 
     def prediction_text(self, examples: Sequence[Question], predictions: Sequence[str]) -> str:
-        """A JSON object of answers by question id."""
+        """Return a JSON object of answers by question id."""
         answers = {example.id: answer for example, answer in zip(examples, predictions, strict=True)}
         return json.dumps(answers, ensure_ascii=False, indent=1) + "\n"
 
 
 def _log_left_out(count: int, total: int) -> None:
-    """Say, on the first process alone, how many training questions cannot be trained on."""
-    from ..processes import process_state  # takes long, and the command line reads tasks first
+    """Log, on the first process only, how many training questions cannot be trained on."""
+    from ..processes import process_state  # slow to import, and the command line imports tasks first
 
     if process_state().is_main_process:
         _log.warning(f"left out of training: {count} of {total} questions, whose passage does not hold their answer")
 
 
 def _without_spaces(context: str, begin: int, end: int) -> tuple[int, int]:
-    """The place of a token without the spaces about it, which SentencePiece counts in and WordPiece does not.
+    """Return a token's character positions without surrounding spaces, which SentencePiece includes.
 
-    The answers of models with different tokenizers are told apart by their places.
+    This makes positions comparable between tokenizers, because ensembles match answers by their positions.
     """
     while begin < end and context[begin].isspace():
         begin += 1
@@ -163,7 +163,7 @@ def _without_spaces(context: str, begin: int, end: int) -> tuple[int, int]:
 
 
 def _windows(first: int, stop: int, room: int) -> Iterator[tuple[int, int]]:
-    """The passage's tokens first..stop-1 in windows of `room`, WINDOW_STEP (at most half a window) apart."""
+    """Yield the passage's tokens first..stop-1 in windows of `room`, WINDOW_STEP (at most half a window) apart."""
     if room < 1:
         raise ValueError(f"max_length must leave room for the passage beside the question, got {room} to spare")
     start = first
@@ -175,7 +175,7 @@ def _windows(first: int, stop: int, room: int) -> Iterator[tuple[int, int]]:
 
 
 def _shortened(tokenizer: PreTrainedTokenizerBase, questions: list[str]) -> list[str]:
-    """The questions, cut after LONGEST_QUESTION tokens."""
+    """Return the questions, truncated to LONGEST_QUESTION tokens."""
     encoded = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     return [
         question if len(offsets) <= LONGEST_QUESTION else question[: offsets[LONGEST_QUESTION - 1][1]]
@@ -184,7 +184,7 @@ def _shortened(tokenizer: PreTrainedTokenizerBase, questions: list[str]) -> list
 
 
 def _answer_span(example: Question) -> tuple[int, int] | None:
-    """First character of the first answer and the one after its last; of its nearest occurrence if it is misplaced."""
+    """Return (start, end) characters of the first answer, or of its nearest occurrence if its position is wrong."""
     text, start = example.answers[0]
     if example.context[start : start + len(text)] != text:
         places = [place for place in range(len(example.context)) if example.context.startswith(text, place)]
@@ -195,7 +195,7 @@ def _answer_span(example: Question) -> tuple[int, int] | None:
 
 
 def _token_span(characters: Sequence[tuple[int, int]], answer: tuple[int, int]) -> tuple[int, int] | None:
-    """First and last token of a window that hold the answer; None where it is not wholly inside."""
+    """Return the first and last token of the answer in a window; None unless it is entirely inside."""
     if not characters or characters[0][0] > answer[0] or characters[-1][1] < answer[1]:
         return None
     inside = [place for place, (start, stop) in enumerate(characters) if start < answer[1] and stop > answer[0]]

@@ -1,4 +1,4 @@
-"""The tasks that the command line knows."""
+"""The tasks of the command line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QA_PRESET = Preset(
     select_best=False,
 )
 SQUAD_HUB = dict.fromkeys(("train", "dev"), HubSource(XTREME, "SQuAD"))
-# In the folder of the task, or as XTREME's download lays all of them out.
+# Paths in the task's folder, or in the layout of XTREME's download.
 SQUAD_FILES = {
     "train": ("train-{lang}.json", "train-v1.1.json", "squad/train-v1.1.json"),
     "dev": ("dev-{lang}.json", "dev-v1.1.json", "squad/dev-v1.1.json"),
@@ -106,7 +106,7 @@ _TASKS: tuple[Task, ...] = (
         labels=(),
         metric="f1",
         preset=QA_PRESET,
-        # The development files, of all languages in one, are what XTREME tests on.
+        # XTREME tests on the development files, which contain all languages.
         hub=_everywhere(
             HubSource(
                 XTREME,
@@ -148,10 +148,10 @@ TASKS: dict[str, Task] = {task.name: task for task in _TASKS}
 
 
 def get_task(name: str) -> Task:
-    """The task of that name.
+    """Return the task with that name.
 
     Raises:
-        ValueError: there is none; the valid names are listed.
+        ValueError: there is none; the message lists the valid names.
     """
     if name not in TASKS:
         raise ValueError(f"unknown task {name!r}; valid are {', '.join(TASKS)}")

@@ -1,4 +1,4 @@
-"""Tagging: one label a word."""
+"""Tagging: one label per word."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TaggingTask(Task[TaggedSentence]):
-    """A tag for every word of a sentence.
+    """Prediction of a tag for every word of a sentence.
 
-    Scores are kept by original word: a sentence longer than the limit is cut at word boundaries, each part is run by
-    itself, and the parts are joined again before anything is decided or counted.
+    A sentence longer than the limit is split at word boundaries and the parts are run separately. Their scores are
+    joined per word before predictions and metrics are computed.
 
     Attributes:
-        spans: the tags are IOB2 and the metric of record is the F1 of spans; else it is the F1 of tokens.
-        tag_column: the Hub's column of tags.
+        spans: whether the tags are IOB2 and the metric of record is the F1 of spans; otherwise it is the F1 of tokens.
+        tag_column: the column of tags on the Hub.
     """
 
     spans: bool
@@ -42,7 +42,7 @@ class TaggingTask(Task[TaggedSentence]):
         return read_token_file(path, self.labels)
 
     def from_hub(self, row: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> TaggedSentence:
-        """Columns `tokens` and `tag_column`."""
+        """Read the columns `tokens` and `tag_column`."""
         tags = tuple(label_name(tag, names.get(self.tag_column), self.labels) for tag in row[self.tag_column])
         return TaggedSentence(tuple(row["tokens"]), tags)
 
@@ -54,7 +54,7 @@ class TaggingTask(Task[TaggedSentence]):
         *,
         training: bool,
     ) -> list[Feature]:
-        """One feature a window; `target` is (first word, positions of the words in the model's logits)."""
+        """Return one feature per window; `target` is (first word, positions of the words in the model's logits)."""
         before, after = special_tokens(tokenizer)
         room = encoding.max_length - len(before) - len(after)
         ids = {label: index for index, label in enumerate(self.labels)}
@@ -70,7 +70,7 @@ class TaggingTask(Task[TaggedSentence]):
         return features
 
     def feature_scores(self, feature: Feature, outputs: Mapping[str, np.ndarray], row: int) -> np.ndarray | None:
-        """(words of the window, labels) float32 logits."""
+        """Return (words of the window, labels) float32 logits."""
         logits = outputs["logits"][row][feature.target[1]]
         return logits if decides(logits) else None
 
@@ -80,7 +80,7 @@ class TaggingTask(Task[TaggedSentence]):
         features: Sequence[Feature],
         scores: Sequence[np.ndarray],
     ) -> list[np.ndarray]:
-        """(words, labels) float32 log probabilities of each sentence."""
+        """Return (words, labels) float32 log probabilities of each sentence."""
         import numpy as np
         from scipy.special import log_softmax
 
@@ -91,27 +91,27 @@ class TaggingTask(Task[TaggedSentence]):
         return joined
 
     def decide(self, examples: Sequence[TaggedSentence], scores: Sequence[np.ndarray]) -> list[tuple[str, ...]]:
-        """The best tag of each word."""
+        """Return the best tag of each word."""
         return [tuple(self.labels[best] for best in sentence.argmax(axis=-1)) for sentence in scores]
 
     def score(
         self, examples: Sequence[TaggedSentence], predictions: Sequence[Sequence[str]], language: str
     ) -> dict[str, float]:
-        """See `dlfa.tasks.metrics`; with token figures, XTREME's stands beside them as "xtreme_span_f1"."""
+        """See `dlfa.tasks.metrics`; token metrics are accompanied by XTREME's, as "xtreme_span_f1"."""
         gold = [example.tags for example in examples]
         if self.spans:
             return metrics.span_metrics(gold, predictions)
         return {**metrics.token_metrics(gold, predictions), "xtreme_span_f1": metrics.span_f1(gold, predictions)}
 
     def prediction_text(self, examples: Sequence[TaggedSentence], predictions: Sequence[Sequence[str]]) -> str:
-        """One tag a line, a blank line after each sentence."""
+        """Return one tag per line, with a blank line after each sentence."""
         return "".join("".join(f"{tag}\n" for tag in tags) + "\n" for tags in predictions)
 
 
 def _window(
     pieces: list[list[int]], before: list[int], after: list[int], labels: list[int] | None, label_subword: str
 ) -> tuple[dict[str, list[int]], list[int]]:
-    """The model's inputs for one window, and where its logits hold each word."""
+    """Return the model's inputs for one window, and the position of each word in its logits."""
     input_ids, word_index = list(before), [-1] * len(before)
     first, last = [], []
     for word, ids in enumerate(pieces):
