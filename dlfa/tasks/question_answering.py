@@ -184,7 +184,7 @@ def _shortened(tokenizer: PreTrainedTokenizerBase, questions: list[str]) -> list
 
 
 def _answer_span(example: Question) -> tuple[int, int] | None:
-    """Return (start, end) characters of the first answer, or of its nearest occurrence if its position is wrong."""
+    """Return the first answer's (start, end), of its nearest occurrence if misplaced; None if it does not occur."""
     text, start = example.answers[0]
     if example.context[start : start + len(text)] != text:
         places = [place for place in range(len(example.context)) if example.context.startswith(text, place)]

@@ -1,9 +1,9 @@
-"""Training the rows of the embedding table that the training data look up, and leaving the others alone.
+"""Train only the rows of the embedding table that the training data use.
 
 Most of a multilingual encoder's parameters are its embedding table (192 of XLM-R base's 278 million), and English data
-look up a few thousand of its 250,000 rows. The gradient of the other rows is zero at every step, and so, without weight
-decay, is what AdamW makes of it: m = v = 0 and an update of 0 / (0 + eps). Gradients, moments and updates of these rows
-are therefore neither kept nor computed; the model learned is the same.
+use a few thousand of its 250,000 rows. The gradient of the other rows is zero at every step. Without weight decay,
+AdamW's update of them is also zero: m = v = 0 and 0 / (0 + eps). Gradients, moments and updates of these rows are
+therefore neither stored nor computed; the trained model is the same.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ..models.embedding_table import embedding_table
 
 
 class RowEmbedding(nn.Module):
-    """An embedding table of which some rows are trained: the lookup of `nn.Embedding`, for (...) ids (..., E).
+    """An embedding table with only some trainable rows; maps (...) ids to (..., E) like `nn.Embedding`.
 
     Args:
-        table: (V, E), with its `padding_idx`, whose row is never trained. Its weight becomes part of this module, is
-            kept from gradients, and holds the old values of the trained rows until `merged`.
-        rows: (R,) int64, distinct, ascending: the rows to be trained.
+        table: (V, E); the row of its `padding_idx` is never trained. Its weight becomes part of this module, gets no
+            gradients, and keeps the old values of the trained rows until `merged`.
+        rows: (R,) int64, distinct and ascending, the rows to train.
     """
 
     row_of: Tensor
@@ -39,23 +39,23 @@ class RowEmbedding(nn.Module):
         self.register_buffer("row_of", row_of, persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """The embeddings, (B, T, E) of `input_ids` (B, T) int64, or of any other shape."""
+        """Return the embeddings, (B, T, E) for int64 `input_ids` (B, T), or any other shape (..., E)."""
         rows = self.row_of[input_ids]
         trained = functional.embedding(rows.clamp(min=0), self.trained)
         return torch.where((rows >= 0)[..., None], trained, functional.embedding(input_ids, self.weight))
 
     @torch.no_grad()
     def merged(self) -> nn.Embedding:
-        """The ordinary table, with the trained rows in their places."""
+        """Return an ordinary `nn.Embedding` that includes the trained rows."""
         self.weight[self.row_of >= 0] = self.trained
         dim = self.weight.shape[1]
         return nn.Embedding(self.num_embeddings, dim, self.padding_idx, _weight=self.weight.requires_grad_())
 
 
 def train_rows(model: PreTrainedModel, inputs: Iterable[Sequence[int]]) -> None:
-    """Put a `RowEmbedding` for the ids in `inputs` into a DLFA model's encoder; without weight decay only.
+    """Replace the embedding table of a DLFA model's encoder by a `RowEmbedding` for the ids in `inputs`.
 
-    An encoder whose table is frozen, has two places, or is no plain `nn.Embedding`, is left as it is.
+    Use it only without weight decay. A table that is frozen, shared, or not a plain `nn.Embedding` is left unchanged.
 
     Args:
         model: its `encoder` is changed in place, until `merge_rows`.
@@ -75,7 +75,7 @@ def train_rows(model: PreTrainedModel, inputs: Iterable[Sequence[int]]) -> None:
 
 
 def merge_rows(model: PreTrainedModel) -> None:
-    """Undo `train_rows`, keeping what was learned; nothing happens to a model that it left as it is."""
+    """Undo `train_rows`, keeping the trained values; models that it left unchanged stay unchanged."""
     table = embedding_table(model.encoder)  # type: ignore[arg-type]
     if isinstance(table, RowEmbedding):
         model.encoder.set_input_embeddings(table.merged())  # type: ignore[operator,union-attr]

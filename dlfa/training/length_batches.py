@@ -1,4 +1,4 @@
-"""Batches of sequences of like length, in random order."""
+"""Batches of sequences of similar length, in random order."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
-# Batches that are sorted by length together: enough for little padding, few enough for other batches every epoch.
+# Batches per pool sorted by length: enough for little padding, few enough for different batches in every epoch.
 POOL = 50
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """Indices in an order in which consecutive batches hold sequences of like length; another one each epoch.
+    """Samples indices so that each batch has sequences of similar length, in a different order each epoch.
 
-    The data are shuffled, sorted within pools of `POOL` batches, cut into batches, and these are shuffled. (That of the
-    Trainer leaves the batches of a pool in order, from long to short.)
+    The data are shuffled, sorted within pools of `POOL` batches and split into batches, which are shuffled. (The
+    Trainer's own sampler leaves the batches of a pool in order, from long to short.)
 
     Args:
-        lengths: of the sequences.
-        batch_size: sequences that are of like length: those of one batch on all processes.
-        seed: of the order, with the epoch.
+        lengths: lengths of the sequences.
+        batch_size: number of sequences of similar length: one batch over all processes.
+        seed: seed of the order, together with the epoch.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
@@ -30,7 +30,7 @@ class LengthGroupedSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order; a run that resumes in the middle of an epoch thus finds the same one."""
+        """Set the epoch, which determines the order, so that a run resumed within an epoch uses the same order."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -43,7 +43,7 @@ class LengthGroupedSampler(Sampler[int]):
         batches = [
             batch for pool in pools for batch in pool[self.lengths[pool].argsort(stable=True)].split(self.batch_size)
         ]
-        # Only the last of all may be incomplete, and it has to stay last.
+        # Only the last batch can be incomplete, and it must stay last.
         whole = len(batches) - (len(batches[-1]) < self.batch_size) if batches else 0
         places = [*torch.randperm(whole, generator=generator).tolist(), *range(whole, len(batches))]
         return iter([index for place in places for index in batches[place].tolist()])

@@ -1,4 +1,4 @@
-"""The model card, README.md, of a saved model: what it is, how to load it, what it scored."""
+"""The model card (README.md) of a saved model: a description, how to load it, and its scores."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _PIPELINES = {
 
 
 def write_model_card(directory: str | os.PathLike[str], results: Mapping[str, Any] | None = None) -> Path:
-    """Write README.md into the directory of a saved model, in place of one that is there.
+    """Write README.md to the directory of a saved model, replacing an existing one.
 
     Args:
-        directory: where `save_pretrained` put the model.
-        results: what `results.json` holds: `task`, `metric`, `train_language`, `languages` (for each its metrics and
-            `examples`), `average`, `average_zero_shot`, `seed`, `train`. None leaves the results out.
+        directory: the directory that `save_pretrained` wrote the model to.
+        results: the content of `results.json`: `task`, `metric`, `train_language`, `languages` (each with its metrics
+            and `examples`), `average`, `average_zero_shot`, `seed`, `train`. None omits the results.
 
     Returns:
         The path of the card.
 
     Raises:
-        FileNotFoundError: no config.json in `directory`.
-        ValueError: a config.json of another kind of model, or results without languages.
+        FileNotFoundError: there is no config.json in `directory`.
+        ValueError: config.json is of another kind of model, or the results have no languages.
     """
     folder = Path(directory)
     if not (folder / "config.json").is_file():
@@ -55,7 +55,7 @@ def write_model_card(directory: str | os.PathLike[str], results: Mapping[str, An
 
 
 def describe_fusion(config: DLFAConfig) -> str:
-    """One phrase for what reaches the head, such as "AIF (gate) of the last layer and layer 8"."""
+    """Return a phrase for the input of the head, such as "AIF (gate) of the last layer and layer 8"."""
     layers = [f"layer {layer}" for layer in config.lower_layers]
     if config.feature_dim is not None:
         layers = [f"external features of {config.feature_dim} channels" + (f" or {layers[0]}" if layers else "")]

@@ -1,4 +1,4 @@
-"""One of many runs: what goes wrong in it is written down in its directory, and the others go on."""
+"""Runs whose errors are written to their directories, so that other runs of a series continue."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from .train import fit, prepare
 
 
 def error_file(run: Path) -> Path:
-    """Where a run that failed, in the directory `run`, has its traceback."""
+    """Return the path of the traceback of a failed run with the directory `run`."""
     return run / "error.txt"
 
 
 def failure_reason(run: Path) -> str:
-    """The last line of a failed run's traceback."""
+    """Return the last line of a failed run's traceback."""
     return error_file(run).read_text(encoding="utf-8").strip().split("\n")[-1]
 
 
 def write_error(run: Path, error: BaseException) -> None:
-    """Write down why the run in the directory `run` failed."""
+    """Write the traceback of a failed run to its directory `run`."""
     atomic.write_text(error_file(run), "".join(traceback.format_exception(error)))
 
 
 def run_recorded(run: RunConfig, shared: Callable[[], SharedInputs], *, keep_model: bool) -> bool:
-    """Run, or go on with, one of many runs; whatever goes wrong in it is written down in its directory.
+    """Start or resume a run; an error is written to its directory instead of being raised.
 
-    One that failed before starts anew.
+    A run that failed before is started again.
 
     Args:
         run: the run.
-        shared: gives what it shares with others.
-        keep_model: write the trained model.
+        shared: returns the inputs that it shares with other runs.
+        keep_model: save the trained model.
 
     Returns:
         Whether the run is complete.

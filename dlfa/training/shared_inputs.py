@@ -1,4 +1,4 @@
-"""Inputs that several runs share: examples, tokenizer, features and cached hidden states."""
+"""Inputs that runs share: examples, tokenizer, features and cached hidden states."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from ..tasks.model_inputs import ModelInputs
 
 @dataclass(frozen=True)
 class SharedInputs:
-    """The inputs that runs with the same data, tokenizer and frozen encoder share; read once for all of them."""
+    """The inputs that runs with the same data, tokenizer and frozen encoder share, read once for all of them."""
 
     data: TaskData
     tokenizer: PreTrainedTokenizerBase
     inputs: ModelInputs
-    encoder: DLFAModel | None  # where it is frozen: a model without fusion around it
-    encoder_sha256: str | None  # of its weights
+    encoder: DLFAModel | None  # a model without fusion around the encoder; only if it is frozen
+    encoder_sha256: str | None  # hash of its weights
 
 
 def load_data(config: RunConfig) -> TaskData:
-    """Load all data of a run, in the languages that it is tested on.
+    """Load all data of a run, including the test data of all its languages.
 
     Raises:
         DataError: the data are invalid.
@@ -49,7 +49,7 @@ def load_data(config: RunConfig) -> TaskData:
 
 
 def load_shared_inputs(config: CompleteRunConfig, data: TaskData, *, progress: bool = False) -> SharedInputs:
-    """Load what runs on `data` share: the tokenizer and, if the encoder is frozen, the encoder and its states.
+    """Load the inputs that runs on `data` share: the tokenizer and, if the encoder is frozen, it and its states.
 
     Args:
         config: one of the runs.
@@ -57,7 +57,7 @@ def load_shared_inputs(config: CompleteRunConfig, data: TaskData, *, progress: b
         progress: show a bar while hidden states are computed.
 
     Raises:
-        ValueError: tokenizer or encoder cannot be loaded, or the tokenizer does not allow `max_length` tokens.
+        ValueError: the tokenizer or encoder cannot be loaded, or the tokenizer does not allow `max_length` tokens.
     """
     tokenizer = load_tokenizer(config.model, config.max_length)
     encoding = Encoding(config.max_length, config.model_options.get("label_subword", "first"))
@@ -113,8 +113,8 @@ def compute_states(shared: SharedInputs, several: Iterable[Mapping[str, Any]]) -
 def check_token_ids(shared: SharedInputs, encoder: PreTrainedModel) -> None:
     """Encode all data, and check their token ids against the embedding table of `encoder`, if it has a single one.
 
-    The encoder itself would find such an id only where it comes to it, maybe after all training, and on a GPU by an
-    assertion that ends the process.
+    Without this check, an invalid id would only fail when the encoder reaches it, possibly after all training, and on a
+    GPU with an assertion that ends the process.
 
     Raises:
         ValueError: a token id has no row in the table, or `max_length` is too small for some example.
@@ -140,7 +140,7 @@ def encode_all(config: RunConfig, shared: SharedInputs, encoder: PreTrainedModel
     Args:
         config: the run.
         shared: its inputs.
-        encoder: the encoder that is to read them, frozen or not.
+        encoder: the encoder that will read them, frozen or not.
 
     Raises:
         ValueError: `max_length` is too small for some example, no example can be trained on, or a token id is not in
