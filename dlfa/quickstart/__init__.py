@@ -1,4 +1,4 @@
-"""The quickstart: does fusing a lower layer help across languages? Offline, on a CPU, in under two minutes."""
+"""The quickstart: test offline, on a CPU, in under two minutes, whether fusing a lower layer helps across languages."""
 
 from .experiment import Settings, run
 

@@ -1,4 +1,4 @@
-"""The last layer against DLFA: fine-tuned side by side from one encoder, on one language, tested on all of them."""
+"""Compare the last layer with DLFA: fine-tune both from one encoder on one language, and test on all languages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAST, DLFA = "last", "dlfa"
 
 @dataclass(frozen=True)
 class FineTuning:
-    """How both models are fine-tuned: chosen for the last-layer baseline, and the same for DLFA."""
+    """Fine-tuning settings of both models, chosen for the last-layer baseline."""
 
     fusion_layer: int = 2
     runs: int = 2
@@ -39,14 +39,14 @@ def fine_tune(
     seed: int,
     on_run: Callable[[str], None],
 ) -> dict[str, list[dict[str, Any]]]:
-    """Fine-tune baseline and DLFA with the seeds `seed`, `seed + 1`, ... by `dlfa.training.train`.
+    """Fine-tune the baseline and DLFA with the seeds `seed`, `seed + 1`, ... by `dlfa.training.train`.
 
     Args:
         encoder: directory of the pre-trained encoder.
         data: directory in XTREME's layout.
-        folder: takes one run a subfolder.
+        folder: output folder, with one subfolder per run.
         settings: hyper-parameters, the same for both.
-        seed: of the first run of each.
+        seed: seed of the first run of each.
         on_run: called with a description before each run.
 
     Returns:
@@ -74,15 +74,15 @@ def fine_tune(
 
 
 def compare(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Accuracy by language of both models, and the difference between their means over the seeds.
+    """Compute both models' accuracy by language, and the difference between their means over the seeds.
 
     Args:
-        results: as `fine_tune` returns them.
+        results: the output of `fine_tune`.
 
     Returns:
-        `languages`: by language "last" and "dlfa", a list of accuracies in 0..1 in the order of the seeds, and
-        "difference", the mean of "dlfa" less that of "last"; `average_zero_shot`: the same for the unweighted mean
-        over all languages but the first, the one that was trained on.
+        `languages`: by language "last" and "dlfa", lists of accuracies in 0..1 in the order of the seeds, and
+        "difference", the mean of "dlfa" minus that of "last". `average_zero_shot`: the same for the unweighted mean
+        over all languages except the first, which is the training language.
     """
     source, *others = (language.name for language in LANGUAGES)
     languages = {
@@ -101,7 +101,7 @@ def _row(values: Mapping[str, list[float]]) -> dict[str, Any]:
 
 
 def most_frequent_tag(data: Path) -> dict[str, float]:
-    """What always answering with the training data's most frequent tag scores, by language, in 0..1."""
+    """Return the accuracy in 0..1, by language, of always predicting the training data's most frequent tag."""
     counts = Counter(_tags(data / f"train-{LANGUAGES[0].name}.tsv"))
     ((frequent, _),) = counts.most_common(1)
     tags = {language.name: _tags(data / f"test-{language.name}.tsv") for language in LANGUAGES}

@@ -1,8 +1,8 @@
-"""A small cross-lingual corpus in the manner of the "fake English" studies: languages made to differ in one thing each.
+"""A small cross-lingual corpus in the style of the "fake English" studies, whose languages each differ in one property.
 
 K et al. ("Cross-Lingual Ability of Multilingual BERT", ICLR 2020, arXiv 1912.07840) derive languages from English by
-moving its letters to another alphabet, changing its word order, or leaving some sub-words shared, to see what lets an
-encoder transfer. Here one grammar speaks all of them; no sentence of one language is the translation of another's.
+moving its letters to another alphabet, changing its word order, or keeping some sub-words shared, to study what enables
+transfer. Here one grammar generates all languages; no sentence is a translation of another language's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REORDERED = WordOrder(verb_final=True, adjectives_follow=True, postpositions=Tru
 
 @dataclass(frozen=True)
 class Language:
-    """A language and how it differs from English: which share of the stems it keeps in English letters, word order."""
+    """A language and its differences from English: the share of stems kept in English letters, and the word order."""
 
     name: str
     title: str
@@ -41,7 +41,7 @@ LANGUAGES = (
 
 @dataclass(frozen=True)
 class CorpusSize:
-    """Sentences: unlabelled ones of each language, tagged ones of the source, tagged ones of each language to test."""
+    """Numbers of sentences: unlabelled per language, tagged in the source language, and tagged test per language."""
 
     text: int = 8000
     train: int = 1000
@@ -53,7 +53,7 @@ TaggedWords = list[tuple[str, str]]
 
 
 class Corpus:
-    """Text of every language for pre-training, and tagged sentences for training and testing, all drawn from `seed`."""
+    """Text of every language for pre-training, and tagged sentences for training and testing, all drawn with `seed`."""
 
     def __init__(self, seed: int, size: CorpusSize) -> None:
         self.size = size
@@ -67,14 +67,14 @@ class Corpus:
         return frozenset(rng.sample(stems, round(language.shared * len(stems))))
 
     def sentences(self, language: Language, part: str, count: int) -> Iterator[TaggedWords]:
-        """`count` sentences as (word, tag) pairs; each part of each language is drawn independently of all others."""
+        """Yield `count` sentences as (word, tag) pairs; each part of each language is drawn independently."""
         rng = random.Random(f"{self._seed} {part} {language.name}")
         shared = self._shared[language.name]
         for _ in range(count):
             yield [(spelt(word, shared), word.tag) for word in self._grammar.sentence(rng, language.order)]
 
     def text(self, language: Language) -> list[str]:
-        """The unlabelled sentences of a language."""
+        """Return the unlabelled sentences of a language."""
         return [" ".join(word for word, _ in words) for words in self.sentences(language, "text", self.size.text)]
 
     def write(self, folder: Path) -> None:
@@ -86,13 +86,13 @@ class Corpus:
 
 
 def corpus_files(folder: Path) -> dict[Path, tuple[Language, str]]:
-    """What `Corpus.write` writes to `folder`: language and part by file."""
+    """Return the files that `Corpus.write` writes to `folder`, each with its language and part."""
     source = LANGUAGES[0]
     parts = [(source, "train"), (source, "dev"), *((language, "test") for language in LANGUAGES)]
     return {folder / f"{part}-{language.name}.tsv": (language, part) for language, part in parts}
 
 
 def spelt(word: Word, shared: frozenset[str]) -> str:
-    """The word in the source's letters where its stem is shared, else in the other alphabet; digits stay digits."""
+    """Return the word in the source's letters if its stem is shared, else in the other alphabet; digits are kept."""
     form = word.stem + word.suffix
     return form if word.stem in shared else form.translate(OTHER_ALPHABET)

@@ -1,4 +1,4 @@
-"""The quickstart as a whole: corpus, pre-training, comparison, results; from one seed, in one directory."""
+"""The complete quickstart: corpus, pre-training, comparison and results, from one seed, in one directory."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .corpus import LANGUAGES, Corpus, CorpusSize, corpus_files
 from .presentation import comparison_chart, comparison_table
 from .pretraining import ENCODER_FILES, Pretraining, pretrain
 
-# The settings: written first, so this file marks a directory as a quickstart's; the results are written last.
+# The settings are written first, so their file marks a directory as a quickstart's. The results are written last.
 MARKER, RESULTS, CHART = "quickstart.json", "results.json", "comparison.png"
 FOLDERS = ("data", "encoder", "runs")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything but the seed; the defaults take a minute and a half."""
+    """All settings except the seed; the defaults take a minute and a half."""
 
     corpus: CorpusSize = field(default_factory=CorpusSize)
     pretraining: Pretraining = field(default_factory=Pretraining)
@@ -42,20 +42,20 @@ def run(
 ) -> dict[str, Any]:
     """Make a corpus, pre-train an encoder on it, compare last layer and DLFA, print the table and draw the chart.
 
-    Needs neither network nor GPU. On one machine the same seed gives the same figures.
+    It needs no network and no GPU. On one machine, the same seed gives the same results.
 
     Args:
-        output_dir: takes results.json, comparison.png, data/ (XTREME's layout), encoder/ and runs/, which
-            `dlfa evaluate` and `dlfa predict` read.
-        seed: of everything: grammar, corpus, pre-training, and the first of the fine-tuning seeds.
-        overwrite: replace the quickstart that lies in `output_dir`.
-        settings: sizes and hyper-parameters; None takes the defaults.
+        output_dir: directory for results.json, comparison.png, data/ (XTREME's layout), encoder/ and runs/, which
+            `dlfa evaluate` and `dlfa predict` can read.
+        seed: seed of grammar, corpus and pre-training, and the first fine-tuning seed.
+        overwrite: replace an existing quickstart in `output_dir`.
+        settings: sizes and hyper-parameters; None uses the defaults.
 
     Returns:
         The content of results.json; scores are fractions in 0..1.
 
     Raises:
-        ValueError: `output_dir` holds a run already, or a seed out of range.
+        ValueError: `output_dir` cannot be used (see `claim`), or the seed is out of range.
     """
     settings = settings or Settings()
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
@@ -74,11 +74,11 @@ def run(
 
 
 def claim(output_dir: Path, overwrite: bool) -> None:
-    """Make `output_dir` ready: made if need be; under `overwrite` emptied of an earlier quickstart, and nothing else.
+    """Prepare `output_dir`: create it if missing; with `overwrite`, remove an earlier quickstart but nothing else.
 
     Raises:
-        ValueError: it is a file, holds a quickstart and `overwrite` is not given, or holds something else of the same
-            names, which is never removed; or it cannot be made.
+        ValueError: it is a file, cannot be created, contains a quickstart without `overwrite`, or contains other files
+            with the same names, which are never removed.
     """
     if output_dir.exists() and not output_dir.is_dir():
         raise ValueError(f"--output-dir {output_dir} is a file, not a directory")
@@ -105,7 +105,7 @@ def claim(output_dir: Path, overwrite: bool) -> None:
 
 
 def _measure(output_dir: Path, seed: int, settings: Settings) -> dict[str, Any]:
-    """Corpus, encoder and runs, written to `output_dir`; what was found, for results.json."""
+    """Write corpus, encoder and runs to `output_dir`, and return the measurements for results.json."""
     data, encoder, runs = (output_dir / name for name in FOLDERS)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
@@ -155,7 +155,7 @@ def _measure(output_dir: Path, seed: int, settings: Settings) -> dict[str, Any]:
 
 
 class _Clock:
-    """Seconds by stage."""
+    """Measures seconds by stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -168,10 +168,10 @@ class _Clock:
 
 @contextmanager
 def _one_thread_on_the_cpu() -> Iterator[None]:
-    """Run on the CPU, GPU or not, on one thread.
+    """Run on one CPU thread, even if there is a GPU.
 
-    Matrices this small gain little from more threads and lose much where they share the machine, and either would
-    change the order of sums, hence the figures.
+    Such small matrices gain little from more threads and are much slower on a shared machine. A GPU or more threads
+    would also change the order of sums, and so the results.
     """
     threads, name = torch.get_num_threads(), "ACCELERATE_USE_CPU"
     before = os.environ.get(name)

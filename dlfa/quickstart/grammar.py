@@ -1,7 +1,7 @@
-"""A small probabilistic grammar with parts of speech, and the word orders in which a language may write its sentences.
+"""A small probabilistic grammar with parts of speech, and the word orders that a language can use.
 
-Its words are made of syllables, so that sub-words matter; some stems are two parts of speech and one suffix marks both
-plural nouns and singular verbs, so that only the context tells them apart, as in English ("the walks", "she walks").
+Words consist of syllables, so that sub-words matter. Some stems belong to two parts of speech, and one suffix marks
+both plural nouns and singular verbs, so that only context distinguishes them, as in English ("the walks", "she walks").
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ CONSONANTS = "bcdfghjklmnprstvwz"
 VOWELS = "aeiou"
 LETTERS = CONSONANTS + VOWELS
 
-# Stems of each part of speech; sizes in the proportions of a real lexicon, small enough for a tiny encoder to learn.
+# Numbers of stems per part of speech, in the proportions of a real lexicon, and few enough for a tiny encoder.
 OPEN_CLASSES = {"NOUN": 36, "VERB": 22, "ADJ": 16, "ADV": 10, "PROPN": 12}
 CLOSED_CLASSES = {"DET": 4, "PRON": 5, "ADP": 6, "AUX": 3, "CCONJ": 2, "SCONJ": 3}
-# (tag, tag, how many stems belong to both)
+# (tag, tag, number of stems that belong to both)
 AMBIGUOUS = (("NOUN", "VERB", 10), ("ADJ", "NOUN", 6), ("ADJ", "ADV", 5), ("DET", "PRON", 1), ("ADP", "SCONJ", 1))
 
 
@@ -32,7 +32,7 @@ class Word(NamedTuple):
 
 @dataclass(frozen=True)
 class WordOrder:
-    """Where heads stand; the defaults are English's: subject verb object, adjectives before, adpositions before."""
+    """The positions of heads; the defaults are English: subject verb object, adjectives and adpositions first."""
 
     verb_final: bool = False
     adjectives_follow: bool = False
@@ -40,7 +40,7 @@ class WordOrder:
 
 
 class Lexicon:
-    """The stems of each part of speech, drawn from Zipf's distribution: the r-th of a class has weight 1 / (r + 2)."""
+    """The stems of each part of speech, with a Zipf distribution: the r-th of a class has weight 1 / (r + 2)."""
 
     def __init__(self, rng: random.Random) -> None:
         used: set[str] = set()
@@ -50,7 +50,7 @@ class Lexicon:
         for tag, size in CLOSED_CLASSES.items():
             self.stems[tag] = [_new_stem(rng, used, syllables=(1, 1)) for _ in range(size)]
         for first, second, shared in AMBIGUOUS:
-            # Every other rank, so that ambiguous stems are frequent ones in both classes.
+            # Every other rank, so that ambiguous stems are frequent in both classes.
             for rank in range(shared):
                 self.stems[second][2 * rank] = self.stems[first][2 * rank + 1]
         self._weights = {
@@ -58,11 +58,11 @@ class Lexicon:
         }
 
     def draw(self, rng: random.Random, tag: str) -> str:
-        """A stem of part of speech `tag`."""
+        """Draw a stem with the part of speech `tag`."""
         return rng.choices(self.stems[tag], cum_weights=self._weights[tag])[0]
 
     def all_stems(self) -> list[str]:
-        """Every stem once, in a fixed order."""
+        """Return every stem once, in a fixed order."""
         return sorted({stem for stems in self.stems.values() for stem in stems})
 
 
@@ -75,13 +75,13 @@ def _new_stem(rng: random.Random, used: set[str], syllables: tuple[int, int]) ->
 
 
 class Grammar:
-    """Draws tagged sentences over a lexicon; the languages of one grammar differ in word order, not in its rules."""
+    """Draws tagged sentences over a lexicon; languages of one grammar share its rules and differ in word order."""
 
     def __init__(self, lexicon: Lexicon) -> None:
         self.lexicon = lexicon
 
     def sentence(self, rng: random.Random, order: WordOrder) -> list[Word]:
-        """One sentence of about 4 to 20 words, tagged with universal parts of speech, punctuation last."""
+        """Draw a sentence of about 4 to 20 words, tagged with universal parts of speech, with punctuation last."""
         words = self._clause(rng, order)
         draw = rng.random()
         if draw < 0.15:

@@ -1,4 +1,4 @@
-"""The comparison as a table for the terminal and as a chart."""
+"""Show the comparison as a table in the terminal and as a chart."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLOURS = {LAST: "#b0b8c0", DLFA: "#4878a8"}
 
 
 def comparison_table(results: Mapping[str, Any]) -> Table:
-    """One row a language: accuracy in percent, mean and standard deviation over the seeds, and the difference.
+    """Return one row per language: mean accuracy in percent, standard deviation over the seeds, and the difference.
 
     Args:
         results: the quickstart's results.json.
@@ -54,11 +54,11 @@ def _mean_and_spread(values: list[float]) -> str:
 
 
 def comparison_chart(results: Mapping[str, Any], path: Path) -> None:
-    """Draw both accuracies by language, a dot a seed, and their difference, to the PNG `path`.
+    """Draw both accuracies by language, with a dot per seed, and their difference, to the PNG file `path`.
 
     Args:
         results: the quickstart's results.json.
-        path: replaced as a whole.
+        path: the file; it is replaced atomically.
     """
     rows = {**results["languages"], "mean of\nzero-shot": results["average_zero_shot"]}
     titles = _titles(results)

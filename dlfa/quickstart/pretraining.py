@@ -1,4 +1,4 @@
-"""Pre-training of a tiny multilingual BERT by masked language modelling, on all languages alike and without labels."""
+"""Pre-train a tiny multilingual BERT by masked language modelling on unlabelled text of all languages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SPECIAL_TOKENS = {
 }
 
 
-# What `pretrain` saves; some releases of transformers write the last one too.
+# The files that `pretrain` saves; only some releases of transformers write the last one.
 ENCODER_FILES = (
     "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 )  # fmt: skip
@@ -42,7 +42,7 @@ ENCODER_FILES = (
 
 @dataclass(frozen=True)
 class Pretraining:
-    """The encoder's size and how long it learns; chosen so that the quickstart takes under two minutes on a CPU."""
+    """The encoder's size and training length, chosen so that the quickstart takes under two minutes on a CPU."""
 
     vocabulary: int = 600
     layers: int = 4
@@ -53,19 +53,19 @@ class Pretraining:
     batch: int = 32
     steps: int = 1700
     learning_rate: float = 3e-3
-    # Twice BERT's share: more to learn from each step, which counts where steps are few.
+    # Twice BERT's share, to learn more from each of the few steps.
     masked: float = 0.3
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A WordPiece tokenizer of `vocabulary` pieces over the sentences of all languages, with BERT's special tokens."""
+    """Train a WordPiece tokenizer of `vocabulary` pieces on sentences of all languages, with BERT's special tokens."""
     sentences = list(texts)
     special = list(SPECIAL_TOKENS.values())
     letters = sorted(set("".join(sentences)) - {" "})
     trained = Tokenizer(models.WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]))
     trained.pre_tokenizer = pre_tokenizers.Whitespace()
-    # The trainer numbers continuing letters in the order of a hash table, another one in each process, and breaks ties
-    # by number; letters that it is given beforehand keep theirs. So that they are nothing special, the pieces move on.
+    # The trainer numbers continuing letters in hash order, which differs between processes, and breaks ties by number.
+    # Passing the letters as special tokens fixes their numbers; afterwards they become ordinary pieces.
     fixed = [*special, *(f"##{letter}" for letter in letters)]
     trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=fixed, show_progress=False)
     trained.train_from_iterator(sentences, trainer)
@@ -77,10 +77,10 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
 
 
 def blocks(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], length: int) -> list[dict[str, list[int]]]:
-    """Whole sentences, each between [CLS] and [SEP], as many as fit into `length` tokens; a longer one is cut.
+    """Pack sentences, each between [CLS] and [SEP], into blocks of at most `length` tokens; only longer ones are cut.
 
-    A block starts where a sentence does: positions that mean the same in every language are what lets the encoder see
-    that words of different alphabets do the same work. A stream cut anywhere learned nothing in as many steps.
+    Every block starts with a sentence, so that positions mean the same in every language. The encoder needs this to
+    relate words in different alphabets: with blocks cut anywhere, it learned nothing in the same number of steps.
     """
     found: list[list[int]] = []
     for ids in tokenizer(list(texts))["input_ids"]:
@@ -98,17 +98,17 @@ def pretrain(
     seed: int,
     on_step: Callable[[int, float], None],
 ) -> dict[str, Any]:
-    """Train tokenizer and encoder on `texts` and save both to `folder`, where AutoModel and AutoTokenizer find them.
+    """Train tokenizer and encoder on `texts` and save both to `folder`, for AutoModel and AutoTokenizer to load.
 
     Args:
-        texts: sentences by language; the encoder is never told which language a sentence is in.
-        folder: made if need be.
+        texts: sentences by language; the encoder has no information about a sentence's language.
+        folder: output folder, created if missing.
         settings: sizes and training length.
-        seed: of initialisation, masks and data order.
-        on_step: called now and then with the steps done and the mean loss since the last call.
+        seed: seed of initialisation, masks and data order.
+        on_step: called at intervals with the number of steps and the mean loss since the last call.
 
     Returns:
-        `steps`, `loss` (nats a masked token, mean over the last tenth), `parameters` and `vocabulary`.
+        `steps`, `loss` (nats per masked token, mean over the last tenth), `parameters` and `vocabulary`.
     """
     tokenizer = train_tokenizer(chain.from_iterable(texts.values()), settings.vocabulary)
     data = [block for sentences in texts.values() for block in blocks(tokenizer, sentences, settings.block)]
@@ -121,7 +121,7 @@ def pretrain(
             num_attention_heads=settings.heads,
             intermediate_size=2 * settings.width,
             max_position_embeddings=settings.positions,
-            # Dropout would only slow down an encoder that sees its data twice.
+            # Dropout would only slow down training that sees the data twice.
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
         )
@@ -162,7 +162,7 @@ def pretrain(
 
 
 class _MaskedTrainer(Trainer):
-    """Decodes the masked positions alone, which are the only ones with a loss."""
+    """Decodes only the masked positions, because only they have a loss."""
 
     def compute_loss(
         self,
@@ -179,7 +179,7 @@ class _MaskedTrainer(Trainer):
 
 
 class _Record(TrainerCallback):
-    """Keeps the losses that the Trainer logs and passes them on."""
+    """Stores the losses that the Trainer logs and passes them to `on_step`."""
 
     def __init__(self, on_step: Callable[[int, float], None]) -> None:
         self.on_step = on_step
