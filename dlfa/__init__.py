@@ -1,7 +1,7 @@
 """DLFA: fuse the last and lower layers of a multilingual encoder by attention, for zero-shot cross-lingual transfer.
 
-The names below are imported on first use, so that `import dlfa` and the command line start quickly; transformers'
-Auto classes know `model_type="dlfa"` as soon as this package and transformers are both imported, in either order.
+The names below are imported on first use, so that `import dlfa` and the command line start quickly. transformers'
+Auto classes support `model_type="dlfa"` once this package and transformers are both imported, in either order.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m dlfa` is `dlfa`."""
+"""Run `dlfa` as `python -m dlfa`."""
 
 from .cli import main
 

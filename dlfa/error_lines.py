@@ -1,4 +1,4 @@
-"""Errors of libraries, cut to the line that tells a user something."""
+"""Reduce errors of libraries to the line that is useful to a user."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 
 def why_not_found(name: str, error: Exception) -> str:
-    """Why transformers, by `error`, finds nothing under `name`, a Hub id or directory, in words of the user's.
+    """Return a readable reason why transformers found nothing under `name`, a Hub id or directory, from its `error`.
 
-    The Hub's client tells of the syntax of its ids where a name that can be none names no directory either.
+    If `name` is neither a valid Hub id nor a directory, the Hub client's message would only explain the syntax of ids.
     """
     try:
         validate_repo_id(name)
@@ -20,5 +20,5 @@ def why_not_found(name: str, error: Exception) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message; "" of one without a message."""
+    """Return the first line of an error's message; "" without a message."""
     return str(error).strip().split("\n")[0]

@@ -1,4 +1,4 @@
-"""The processes of a run, one or several, the device of each, and the end of those that others started."""
+"""The processes of a run, the device of each, and the termination of worker processes."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from accelerate import PartialState
 
 
 def process_state() -> PartialState:
-    """Which process this is among those of torchrun or accelerate launch; alone without them.
+    """Return this process's state among those of torchrun or accelerate launch, or as a single process.
 
-    Without an accelerator the processes talk through gloo, which accelerate takes only when told that it is the CPU.
+    Without an accelerator, the processes communicate through gloo, which accelerate only uses if set to the CPU.
     """
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
 def default_device() -> torch.device:
-    """The accelerator where there is one, else the CPU."""
+    """Return the accelerator if there is one, else the CPU."""
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def check_alone(reason: str) -> None:
-    """Raise ValueError under torchrun or accelerate launch, whose processes would do and write everything once each.
+    """Raise ValueError under torchrun or accelerate launch, where every process would do and write everything.
 
     Args:
-        reason: why there is nothing for them to share, such as "a sweep starts its own processes".
+        reason: why the processes cannot share the work, such as "a sweep starts its own processes".
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(f"{reason}; run it without torchrun or accelerate launch")
 
 
 def end_with_parent() -> None:
-    """Let a worker of `multiprocessing` end as soon as the process that started it is gone, even where that is killed.
+    """Make a worker of `multiprocessing` end as soon as its parent process has ended, even if that was killed.
 
-    Else it would go on computing, and the same command again would meet it in the files that both write. A process that
-    `multiprocessing` did not start goes on as before.
+    Otherwise it would continue, and a repeated command would write the same files as it does. In a process that
+    `multiprocessing` did not start, this does nothing.
     """
     parent = multiprocessing.parent_process()
     if parent is None:

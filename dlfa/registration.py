@@ -1,4 +1,4 @@
-"""Make DLFA known to transformers' Auto classes without importing transformers, which takes seconds."""
+"""Register DLFA with transformers' Auto classes without importing transformers, which takes seconds."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _AUTO_CONFIG = "transformers.models.auto.configuration_auto"
 def register_when_transformers_loads() -> None:
     """Register `dlfa` with AutoConfig now if its module is loaded, else right after it has been loaded.
 
-    Nothing but what AutoConfig's module has loaded itself is imported here, since it may run amid transformers' own
-    imports. The models follow when the first DLFAConfig is made: no Auto class can reach them without one.
+    This may run during transformers' own imports, so it imports only what AutoConfig's module has loaded. The models
+    are registered when the first DLFAConfig is created, because Auto classes need a config to find them.
     """
     if _AUTO_CONFIG in sys.modules:
         importlib.import_module("dlfa.models.configuration")
@@ -26,7 +26,7 @@ def register_when_transformers_loads() -> None:
 
 
 class _AfterAutoConfig(importlib.abc.MetaPathFinder):
-    """Finds transformers' AutoConfig module as everybody else would, and registers DLFA once it has run."""
+    """Finds transformers' AutoConfig module in the usual way, and registers DLFA after it has been executed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -1,4 +1,4 @@
-"""What every command shares: one line for bad input, quiet libraries, tables of one width."""
+"""Shared terminal functions: one-line errors, quiet libraries, and tables of fixed width."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Bad input, or a file that cannot be read or written, ends the command with one line on standard error, status 2.
+    """End the command with one line on standard error and status 2 for invalid input or file errors.
 
-    A model whose scores are NaN does with status 1. A pipe that nobody reads any more ends it in silence, as it does
-    other programs.
+    NaN scores of a model end it with status 1. A closed pipe ends it silently, as usual for programs.
     """
     try:
         yield
@@ -36,21 +35,21 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _is_from_safetensors(error: Exception) -> bool:
-    """Whether that library, whose error for a full disk is no OSError, raised it; asked without importing it."""
+    """Return whether safetensors, whose error for a full disk is not an OSError, raised it, without importing it."""
     library = sys.modules.get("safetensors")
     return library is not None and isinstance(error, library.SafetensorError)
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one of torchrun's that talks; alone it is.
+    """Return whether this is the process of torchrun that prints; a single process is.
 
-    Asked of the environment, as accelerate, which `dlfa.processes` asks, takes seconds to import.
+    It reads the environment, because accelerate, which `dlfa.processes` uses, takes seconds to import.
     """
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def fail(message: str, status: int) -> NoReturn:
-    """End the command with `message`, said by the first process alone.
+    """End the command with `message`, printed by the first process only.
 
     Raises:
         typer.Exit: always, with `status`.
@@ -61,14 +60,14 @@ def fail(message: str, status: int) -> NoReturn:
 
 
 def print_table(table: Table) -> None:
-    """Print to standard output, in a fixed width where that is no terminal."""
+    """Print to standard output, with a fixed width if it is not a terminal."""
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def quiet_libraries() -> None:
-    """Switch off the Hub's telemetry, and transformers' progress bars and all of its messages but errors."""
+    """Disable the Hub's telemetry, and transformers' progress bars and all of its messages except errors."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import transformers
 

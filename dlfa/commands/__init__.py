@@ -1,1 +1,1 @@
-"""The commands of `dlfa`, a file each. Heavy imports wait inside them, so that help comes at once."""
+"""The commands of `dlfa`, one file each. They import heavy modules when called, so that help is fast."""

@@ -1,4 +1,4 @@
-"""The command-line options of a run, shared by every command that trains."""
+"""The command-line options of a run, shared by all commands that train."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DataDir = Annotated[
     Path | None,
     typer.Option(help="Folder in XTREME's layout (train-en.tsv, dev-en.tsv, test-XX.tsv); default: load from the Hub."),
 ]
-# of commands on saved runs
+# Options of commands on saved runs
 RunLanguages = Annotated[
     str | None,
     typer.Option(
@@ -41,10 +41,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bars.")]
 
 
 def output_path(help: str) -> Any:
-    """An option whose value is a path to write to.
+    """Return an option for a path to write to.
 
-    An empty one, as a variable of the shell that is not set makes it, is refused: `Path` takes it for the current
-    directory.
+    An empty path, for example from an unset shell variable, is an error, because `Path` would interpret it as the
+    current directory.
     """
     return typer.Option(help=help, parser=_not_empty, metavar="<path>")
 
@@ -161,10 +161,10 @@ def run_fields(
         bool, typer.Option("--group-by-length", help="Batch sequences of similar length: less padding.")
     ] = False,
 ) -> dict[str, Any]:
-    """The options as fields of RunConfig.
+    """Return the options as fields of RunConfig.
 
     Raises:
-        ValueError: a list without an entry.
+        ValueError: a list has no entries.
     """
     fields = dict(locals())
     names = (
@@ -179,10 +179,10 @@ def run_fields(
 
 
 def split_list(option: str, text: str) -> tuple[str, ...]:
-    """The entries of a comma-separated `--option`, which is in the plural.
+    """Return the entries of a comma-separated `--option`, whose name is plural.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are no entries.
     """
     entries = tuple(part.strip() for part in text.split(",") if part.strip())
     if not entries:
@@ -192,7 +192,7 @@ def split_list(option: str, text: str) -> tuple[str, ...]:
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `run_fields` beside its own, required ones first, as its argument `options`."""
+    """Add the options of `run_fields` to a command, required ones first; it gets them as its argument `options`."""
     shared = inspect.signature(run_fields, eval_str=True).parameters
     own = dict(inspect.signature(command, eval_str=True).parameters)
     del own["options"]

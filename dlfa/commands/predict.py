@@ -48,12 +48,12 @@ def predict(
         source = STANDARD_INPUT if input_file == "-" else Path(input_file)
         examples = read_input(run.task, source, input_format)
         if output is not None:
-            # Lines of tokens with their tags are what gold labels are, too.
+            # Gold labels are also token<TAB>tag lines, so the output could replace a data file.
             known = [] if run.config is None else data_files(run.task, run.config.data_dir)
             check_file("--output", output, [source, *known])
         text = predict_examples(run, examples, batch_size)
         if output is not None:
             atomic.write_text(output, text)
-        else:  # as files are, in UTF-8, whatever the terminal's encoding
+        else:  # UTF-8 as in files, independent of the terminal's encoding
             sys.stdout.buffer.write(text.encode("utf-8"))
             sys.stdout.flush()

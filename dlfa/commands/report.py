@@ -53,7 +53,7 @@ def report(
         runs, ensembles, notes = load_runs(results, compare or ())
         comparisons = compare_runs(runs, metric=metric, languages=chosen, baseline=baseline)
         folders = _folders(data_dir or [], {item.task for item in comparisons})
-        if output is not None:  # the bootstrap takes minutes
+        if output is not None:  # check before the bootstrap, which takes minutes
             check_document("--output", output, REPORT, report_files(comparisons), overwrite=overwrite)
         findings = [find(item, resamples=resamples, data_dir=folders.get(item.task)) for item in comparisons]
         written = None if output is None else write_report(output, findings, runs, ensembles, notes)
@@ -78,7 +78,7 @@ def report(
 
 
 def _folders(given: list[str], tasks: set[str]) -> dict[str, Path]:
-    """Data folders by task; one without a task's name serves where there is a single task."""
+    """Return data folders by task; an entry without a task name is allowed if there is a single task."""
     folders = {}
     for text in given:
         task, separator, folder = text.partition("=")

@@ -1,4 +1,4 @@
-"""What the commands on a saved run share: its task, loading it, and the table of its results."""
+"""Shared parts of commands on a saved run: its task option, loading it, and the table of its results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TaskName = Annotated[str | None, typer.Option("--task", help="A task that `dlfa 
 
 
 def load_saved_run(model_dir: Path, task: str | None, max_length: int | None) -> SavedRun:
-    """The run saved in `model_dir`, as `evaluation.saved_runs.load_run` loads it, without the libraries' messages."""
+    """Load the run saved in `model_dir` by `evaluation.saved_runs.load_run`, without the libraries' messages."""
     quiet_libraries()
     from ..evaluation.saved_runs import load_run
 
@@ -24,7 +24,7 @@ def load_saved_run(model_dir: Path, task: str | None, max_length: int | None) ->
 
 
 def show_results(results: dict[str, Any]) -> None:
-    """Print the table, on the first process alone."""
+    """Print the table, on the first process only."""
     if not is_first_process():
         return
     from ..evaluation.tables import language_table

@@ -73,7 +73,7 @@ def _integers(option: str, text: str) -> tuple[int, ...]:
 
 
 def _layers(text: str) -> tuple[int | tuple[int, ...], ...]:
-    """The entries of --fusion-layers: a layer each, or several joined by +."""
+    """Return the entries of --fusion-layers; each is one layer, or several joined by +."""
     layers: list[int | tuple[int, ...]] = []
     for entry in split_list("fusion-layers", text):
         try:

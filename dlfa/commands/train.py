@@ -59,7 +59,7 @@ def train(
 
 
 def _fusion_layer(text: str | None, fusion: str | None) -> int | list[int] | None:
-    """None, one layer or several."""
+    """Parse --fusion-layer into None, one layer or several."""
     if text is None:
         if fusion in ("last", "scalar_mix"):
             return None
