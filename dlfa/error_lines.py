@@ -10,7 +10,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 def why_not_found(name: str, error: Exception) -> str:
     """Return a readable reason why transformers found nothing under `name`, a Hub id or directory, from its `error`.
 
-    If `name` is neither a valid Hub id nor a directory, the Hub client's message would only explain the syntax of ids.
+    If `name` cannot be either, it is "no such directory" instead of the Hub client's message on the syntax of ids.
     """
     try:
         validate_repo_id(name)

@@ -29,7 +29,7 @@ class StateInputs(ModelInputs):
         self.store = store
 
     def compute(self, examples: Iterable[tuple[Sequence[Example], bool]], layers: Sequence[int]) -> None:
-        """Compute and store the states of (examples, for training or not) lists, in one encoder pass per list."""
+        """Compute and store the states of lists of examples, given with "is for training", in one pass per list."""
         for part, training in examples:
             if part:
                 self.store.states(self.features(part, training=training), layers)

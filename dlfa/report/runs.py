@@ -22,7 +22,7 @@ _TRACES = (RESULTS, "run.json", "error.txt")  # any of these files marks a run's
 
 @dataclass(frozen=True)
 class Run:
-    """One results.json.
+    """A run, read from its results.json.
 
     Attributes:
         path: path of the file.
