@@ -106,7 +106,7 @@ _TASKS: tuple[Task, ...] = (
         labels=(),
         metric="f1",
         preset=QA_PRESET,
-        # XTREME tests on the development files, each of which contains all languages.
+        # XTREME tests on the development split, which contains all languages.
         hub=_everywhere(
             HubSource(
                 XTREME,
