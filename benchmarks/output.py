@@ -13,7 +13,7 @@ from rich.table import Table
 
 from dlfa.files.atomic import write_text
 
-# Columns of text that a table takes where no terminal says how wide it is.
+# The width of a table in characters without a terminal.
 PLAIN_WIDTH = 180
 
 
