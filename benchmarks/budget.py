@@ -43,7 +43,7 @@ class Budget:
 
     @property
     def remaining(self) -> float:
-        """Return the seconds left; negative after the end."""
+        """The seconds left; negative after the end."""
         return self._end - time.monotonic()
 
     def knows(self, kind: str) -> bool:

@@ -42,7 +42,7 @@ class Case:
 
     @property
     def lengths(self) -> list[int]:
-        """Return the real tokens of each sequence, evenly spread between 0.5 and 1.5 times fill * T."""
+        """The real tokens of each sequence, evenly spread between 0.5 and 1.5 times fill * T."""
         batch, length, _ = self.shape
         longest = min(1.0, 1.5 * self.fill)
         shortest = 2 * self.fill - longest
@@ -51,7 +51,7 @@ class Case:
 
     @property
     def tensor_bytes(self) -> int:
-        """Return the bytes of B*T*E elements."""
+        """The bytes of B*T*E elements."""
         batch, length, embed_dim = self.shape
         return batch * length * embed_dim * DTYPES[self.dtype].itemsize
 

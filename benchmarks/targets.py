@@ -50,7 +50,7 @@ class Target:
 
     @property
     def worst(self) -> tuple[str, float] | None:
-        """Return the case that is worst relative to the bound, and its value."""
+        """The case that is worst relative to the bound, and its value."""
         if not self.measured:
             return None
         pick = min if self.at_least else max
@@ -62,7 +62,7 @@ class Target:
 
     @property
     def verdict(self) -> str:
-        """Return "met", "met, stretch too", "not met", "not measured", or "met" and what was not measured."""
+        """One of "met", "met, stretch too", "not met", "not measured", or "met" and what was not measured."""
         if not self.measured:
             return NOT_MEASURED
         if not self._meets(self.bound):
@@ -75,7 +75,7 @@ class Target:
 
     @property
     def cells(self) -> list[str]:
-        """Return name, bound, measured value and verdict as text."""
+        """Name, bound, measured value and verdict as text."""
         sign = ">=" if self.at_least else "<="
         bound = f"{sign} {self.bound:g}" + (f" (stretch {self.stretch:g})" if self.stretch is not None else "")
         worst = self.worst

@@ -68,7 +68,7 @@ class Case:
 
     @property
     def lengths(self) -> list[int]:
-        """Return the real tokens of each sequence."""
+        """The real tokens of each sequence."""
         batch, length, _ = self.shape
         return [round(length * RAGGED[i % len(RAGGED)]) if self.ragged else length for i in range(batch)]
 
