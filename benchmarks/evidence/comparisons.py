@@ -83,7 +83,7 @@ class ComparableVariants:
         return None if scores is None else statistics.fmean(scores)
 
     def best(self, variants: Iterable[Variant], most: int) -> list[Variant]:
-        """Return at most `most` variants with the highest scores, each once, in the order of this object."""
+        """Return the `most` variants, or fewer, with the highest scores, each once, in their given order."""
         ranked = sorted(dict.fromkeys(variants), key=self.score, reverse=True)[:most]
         return [item for item in dict.fromkeys(variants) if item in ranked]
 
@@ -155,7 +155,7 @@ class ComparableVariants:
         return Choice(mode, tied, max(members, key=self.score), len(members))
 
     def against(self, reference: Variant | None, variants: Sequence[Variant]) -> Findings:
-        """Return the findings of these variants alone, compared with `reference`, one of them, or None."""
+        """Return the findings of only these variants, compared with `reference`, which is added, or with none."""
         kept = [item for item in self.comparison.runs if item == reference or item in variants]
         runs = {item: self.comparison.runs[item] for item in kept}
         baselines = {} if reference is None else {item: reference for item in kept if item != reference}

@@ -41,7 +41,10 @@ _nli = functools.partial(Group, task="sick")
 def _modes(
     *single: int, mix: tuple[Layers, ...] = (PAIR,), seeds: tuple[int, ...] | None = None, **options: Any
 ) -> tuple[Variant, ...]:
-    """Return the last layer, single lower ones, and every way to fuse the last with the two layers of PAIR."""
+    """Return the last layer, single lower ones, and every way to fuse the last with the two of PAIR.
+
+    None in `mix` mixes all layers.
+    """
     return (
         variant("last", seeds=seeds, **options),
         variant("aif select", PAIR, seeds=seeds, **options),

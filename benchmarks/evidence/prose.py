@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-# Sections besides those of groups, named after their places in RESULTS.md.
+# General sections, besides those of groups; RESULTS.md has a place for each.
 SUMMARY, PROTOCOL, UNDERSTANDING, LIMITS = "summary", "protocol", "understanding", "limits"
 _GENERAL = (SUMMARY, PROTOCOL, UNDERSTANDING, LIMITS)
 

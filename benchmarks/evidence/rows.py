@@ -215,7 +215,7 @@ def hours(rows: Iterable[Row]) -> float:
 
 
 def distinct(rows: Iterable[Row], column: str) -> str:
-    """Return the distinct values of a column as text, or text that there are none."""
+    """Return the distinct values of a column as text; "-" if there are none."""
     return " / ".join(sorted({row[column] for row in rows})) or "-"
 
 

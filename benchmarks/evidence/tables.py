@@ -42,7 +42,7 @@ def variant_table(comparable: ComparableVariants) -> Table:
 
 
 def choice_table(comparable: ComparableVariants) -> Table | None:
-    """Return one row a mode: the layer chosen by development data and the oracle, against single layers so chosen."""
+    """Return one row a mode: the dev-chosen layer and the oracle, and gains over last and single layer chosen alike."""
     rows = []
     for choice in comparable.choices:
         cells: list[str] = []
