@@ -38,7 +38,7 @@ def write_rows(path: Path, header: dict[str, Any], rows: Sequence[dict[str, Any]
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[tuple[Sequence[object], bool]]) -> None:
-    """Print rows of cells; a row whose second entry is true stands out."""
+    """Print rows of cells; a row whose second entry is true is highlighted."""
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
