@@ -77,7 +77,7 @@ CASES = (
     *(
         Case(shape, ragged, CallVariant(fuse=fuse, kernel_size=kernel_size, packed=packed))
         for shape, (ragged, packed), kernel_size, fuse in product(
-            # a multiple of every tile; long enough for a separate pooling launch; multiples of no tile
+            # a multiple of every tile; long enough for a separate pooling launch; a multiple of no tile
             ((2, 128, 64), (4, 320, 64), (3, 77, 33)),
             ((False, False), (True, False), (True, True)),
             (1, 3),

@@ -86,7 +86,7 @@ def input_grads_kernel(
     product that waits for u alone.
 
     Derived constants, and the shipped cases that have them:
-    gathered    products of 16 bits: operands are loaded once for all of their products; all others require it
+    gathered    products of 16 bits: operands are loaded once for all of their products; all below require it
     held        all of H in one program, whose two weights then stay in shared memory: H up to 256
     early       EARLY: Hopper, Blackwell (sm_100)
     ahead       AHEAD: Hopper, H over 128 and held
