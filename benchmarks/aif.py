@@ -1,11 +1,11 @@
-"""Device time of AIF's forward, backward and both together, against eager and torch.compile, beside the floor.
+"""Device time of AIF's forward, backward and both, compared with eager, torch.compile and the floor.
 
     python -m benchmarks.aif [--device cuda|cpu] [--out DIR] [--budget-seconds S] [--provider NAME ...] [--full]
 
 In order: bfloat16, gate, kernel size 1, H = E/4 with ours, eager and torch.compile; one setting changed at a time with
 ours and eager; max-autotune, which takes torch.compile minutes to prepare, at one size, then at the others. `--full`
-goes on with every combination. "forward" is inference, "backward" starts from a forward that is not timed,
-"both" is a training step of the block.
+adds every combination. "forward" is inference, "backward" starts from a forward that is not timed, "both" is a training
+step of the block.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from .launch_counts import count_others, count_pass, count_recorded
 from .plots import Bars, size
 from .suite import Session, Suite, Task, Work, device_time, main, run_tasks
 
-# Sizes at which settings are varied.
+# The sizes at which settings are varied.
 VARIED = (BASE_SHAPE, (128, 512, 1024), CPU_SHAPES[0])
 
 
 def tasks(session: Session) -> Iterator[Task]:
-    """What to measure, the important first: what `benchmarks.targets` asks for, then the rest."""
+    """Yield the tasks by importance: those that `benchmarks.targets` needs, then the rest."""
     chosen = shapes(session.device)
     ours, eager, compiled = providers.ours(session.device), providers.EAGER, providers.COMPILE
     tuned = providers.TUNED if session.device.type == "cuda" else ()
@@ -55,7 +55,7 @@ def tasks(session: Session) -> Iterator[Task]:
 
 
 def measure(session: Session, work: Work) -> dict[str, Any]:
-    """Device time of a pass, and launches where they are ours."""
+    """Measure the device time of a pass, and count its launches if it is ours."""
     measured = device_time(session, work)
     if work.provider in (providers.OURS, *providers.SCHEDULES):
         measured["launches"] = count_pass(work.pass_, work.call, work.problem, count_recorded)
@@ -69,7 +69,7 @@ def run(session: Session) -> None:
 
 
 def setting(row: dict[str, Any]) -> str:
-    """A row's group of bars."""
+    """Return a row's group of bars."""
     core = core_case(tuple(row["shape"]))
     details = [
         row["pass"], size(row), f"H={row['squeeze_dim']}" if row["squeeze_dim"] != core.squeeze_dim else "",

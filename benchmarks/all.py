@@ -1,11 +1,11 @@
-"""Every suite, one after the other, each in a process of its own; then the table of targets.
+"""Run every suite, one after another, each in its own process; then print the table of targets.
 
     python -m benchmarks.all [--out DIR] [--device cuda|cpu] [--budget-seconds S]
 
-Within 8 minutes on one GPU: a suite that needs less than its share leaves the rest to those after it, one that needs
-more skips its last rows, and one that hangs is ended, all of them in time for the table. Each begins with what the
-table asks for. `aif`, which can use any time, comes last and has what all others leave. Exit status: 1 where a suite's
-was not 0.
+The time limit is 8 minutes on one GPU: a suite that needs less than its share leaves the rest to later suites, one that
+needs more skips its last rows, and one that hangs is killed in time for the table. Each starts with the rows that the
+table needs. `aif`, which can use any amount of time, comes last and gets the time that is left. Exit status: 1 if that
+of a suite was not 0.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .processes import GRACE_SECONDS, run_limited
 from .results import SUITES
 from .suite import DEVICE_HELP
 
-# Shares of the time that is there to measure, by estimate: of the rows that targets need, a case of ours takes a second
-# or two and each width four to compile, torch.compile ten seconds a case; what it is asked to tune takes minutes.
+# Estimated shares of the time for measurements: of the rows that targets need, a case of ours takes a second or two and
+# each width four to compile; torch.compile takes ten seconds a case, and minutes with tuning.
 WEIGHTS = {"memory": 2.5, "step": 2.5, "padding": 2.0, "token": 2.0, "schedule": 2.2, "launch": 12.0, "aif": 20.0}
-# What a process needs before its budget begins and after it ends, for imports and plots; and, within its budget, until
-# it measures: CUDA starts, and the ceilings are taken.
+# Seconds of a process outside its budget, for imports and plots; and inside its budget before measurements, to start
+# CUDA and measure the ceilings.
 OVERHEAD_SECONDS, START_SECONDS = 8.0, 6.0
-# How far a suite may overrun its budget, as far as there is time for the table at the end; the last suite, which uses
-# all of its budget, may overrun by LATE_SECONDS.
+# How far a suite may overrun its budget, if time for the table remains; the last suite, which uses all of its budget,
+# may overrun by LATE_SECONDS.
 EXTRA_SECONDS, LATE_SECONDS = 20.0, 13.0
 TABLE_SECONDS = 2.0
 LEAST_SECONDS = 5.0
@@ -38,7 +38,7 @@ DEFAULT_SECONDS = 470.0
 
 
 def share(suite: str, remaining: float) -> float:
-    """Seconds of budget for a suite when `remaining` are left for it and all after it."""
+    """Return a suite's budget in seconds when `remaining` are left for it and all later suites."""
     after = SUITES[SUITES.index(suite) :]
     weight = WEIGHTS[suite] / sum(WEIGHTS[name] for name in after)
     measuring = remaining - TABLE_SECONDS - LATE_SECONDS - (OVERHEAD_SECONDS + START_SECONDS) * len(after)
@@ -51,10 +51,10 @@ def run_all(folder: Path, device: str, seconds: float) -> dict[str, int | None]:
     Args:
         folder: of the results.
         device: "cuda" or "cpu".
-        seconds: for all of them, and the table.
+        seconds: the time limit of all suites and the table.
 
     Returns:
-        Exit statuses by suite, None where it ran over its time or found none left.
+        Exit statuses by suite; None if it exceeded its time or no time was left.
     """
     end = time.monotonic() + seconds
     statuses: dict[str, int | None] = {}
@@ -88,7 +88,7 @@ def command(
     folder = out or ROOT / "benchmarks" / "results" / folder_name(chosen)
     try:
         statuses = run_all(folder, device, budget_seconds)
-    finally:  # though it is interrupted, what there is by then
+    finally:  # even if interrupted, print the results so far
         if device == "cuda":
             targets.print_targets(folder)
     raise typer.Exit(1 if any(statuses.values()) or None in statuses.values() else 0)

@@ -1,4 +1,4 @@
-"""Time that is given to a command, and to one part of it."""
+"""Time limits of a command and of its parts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ REPEAT_SECONDS = 5.0
 
 
 class OutOfTime(BaseException):
-    """What `time_limit` raises. No Exception, since compilers catch those of the candidates that they try."""
+    """Raised by `time_limit`. Not an Exception, because compilers catch those of the candidates that they try."""
 
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise OutOfTime in the body after `seconds`; in the main thread only, and between two steps of Python.
+    """Raise OutOfTime in the body after `seconds`; only in the main thread, and between Python instructions.
 
-    Again every few seconds, as an exception is lost where it meets a destructor or a callback.
+    Repeat it every few seconds, because destructors and callbacks swallow exceptions.
     """
 
     def stop(*_: Any) -> None:
@@ -35,7 +35,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 class Budget:
-    """Seconds left to a command, and what its parts take by experience."""
+    """The seconds left to a command, and the time that its parts took so far."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
@@ -43,20 +43,20 @@ class Budget:
 
     @property
     def remaining(self) -> float:
-        """Seconds left; negative when over."""
+        """The seconds left; negative after the end."""
         return self._end - time.monotonic()
 
     def knows(self, kind: str) -> bool:
-        """Whether a part of a kind has run."""
+        """Return whether a part of this kind has run."""
         return kind in self._taken
 
     def allows(self, kind: str, guess: float) -> bool:
-        """Whether another part of a kind fits, going by the latest or, before the first, by `guess` seconds."""
+        """Return whether another part of this kind fits, by the time of the latest or, before the first, `guess`."""
         return self.remaining >= self._taken.get(kind, guess)
 
     @contextmanager
     def spend(self, kind: str) -> Iterator[None]:
-        """Note how long a part of a kind takes."""
+        """Record the time that a part of this kind takes."""
         start = time.monotonic()
         try:
             yield

@@ -1,4 +1,4 @@
-"""Calls of AIF's kernels below the operators, so that their launches can be recorded one by one."""
+"""Call AIF's kernels below the operators, to record their launches one by one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from dlfa_kernels.settings import Settings
 
 @dataclass(frozen=True)
 class CallVariant:
-    """A way to call AIF that changes which kernels run, or what is compiled.
+    """A way to call AIF that changes which kernels run, or their compiled code.
 
-    `autocast` is its dtype, under which states and parameters are float32. `groups` launches by groups of sequences
-    that fill half of L2, for batches that it does not hold (`dlfa_kernels.groups`). `few` tokens take smaller tiles.
-    States that are `frozen`, as a frozen encoder's, need no gradient. `length` is that of compiled calls, in tokens.
+    `autocast` is its dtype; states and parameters are then float32. `groups` launches by groups of sequences that fill
+    half of L2, for batches that exceed L2 (`dlfa_kernels.groups`). `few` tokens use smaller tiles. `frozen` states, as
+    of a frozen encoder, need no gradient. `length` is that of compiled calls, in tokens.
     """
 
     fuse: str = "gate"
@@ -36,7 +36,7 @@ class CallVariant:
 
     @property
     def l2_share(self) -> float | None:
-        """The share of L2 that a group fills; None is what the tiles say."""
+        """The share of L2 that a group fills; None means that of the tiles."""
         return 0.5 if self.groups else None
 
     def __str__(self) -> str:
@@ -50,19 +50,19 @@ class CallVariant:
 
 
 def meta_weights(embed_dim: int, squeeze_dim: int, kernel_size: int) -> AIFWeights:
-    """The eight parameters on the meta device, float32."""
+    """Return the eight parameters on the meta device, float32."""
     shapes = weight_shapes(embed_dim, squeeze_dim, kernel_size)
     return AIFWeights._make(torch.empty(shape, device="meta") for shape in shapes)
 
 
 def run_forward(variant: CallVariant, inputs: Inputs) -> ForwardResult:
-    """The forward launches of a call; relu throughout."""
+    """Run the forward launches of a call, with relu."""
     with using_l2_share(variant.l2_share):
         return passes.forward(inputs._replace(dz=None), _settings(variant, inputs))
 
 
 def run_backward(variant: CallVariant, inputs: Inputs, saved: ForwardResult) -> BackwardResult:
-    """The backward launches that follow `run_forward`; needs `inputs.dz`."""
+    """Run the backward launches that follow `run_forward`; needs `inputs.dz`."""
     with using_l2_share(variant.l2_share):
         return passes.backward(inputs, _settings(variant, inputs)._replace(needs_dx=not variant.frozen), saved)
 

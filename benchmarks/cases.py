@@ -1,4 +1,4 @@
-"""The calls of AIF that the suites measure: sizes, settings, and which of them come first."""
+"""The calls of AIF that the suites measure: sizes, settings and their order."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ KERNEL_SIZES = (1, 3)
 
 Shape = tuple[int, int, int]  # (B, T, E)
 
-# Fine-tuning's usual size, which launches bound; every other size is bound by memory or arithmetic.
+# The usual size of fine-tuning, bound by launches; all other sizes are bound by memory or arithmetic.
 SMALL_SHAPE = (32, 128, 768)
 BASE_SHAPE = (256, 128, 768)
 SHAPES = (SMALL_SHAPE, BASE_SHAPE, (64, 512, 768), (128, 512, 1024), (16, 4096, 1024), (8, 512, 2560))
-# What a CPU goes through in seconds: the same code at sizes that say nothing about a GPU.
+# Sizes that a CPU computes in seconds: the same code, with times that say nothing about a GPU.
 CPU_SHAPES = ((2, 16, 32), (4, 24, 64))
 
 
 @dataclass(frozen=True)
 class Case:
-    """One call: two inputs (B, T, E), relu, a mask of which the share `fill` is true.
+    """One call: two inputs (B, T, E), relu, and a mask with a share `fill` of real tokens.
 
-    `packed` gives the real tokens alone, (N, E) with `cu_seqlens`; `token` asks for that token's state only.
+    `packed` passes only the real tokens, (N, E) with `cu_seqlens`; `token` requests only that token's state.
     """
 
     shape: Shape
@@ -42,7 +42,7 @@ class Case:
 
     @property
     def lengths(self) -> list[int]:
-        """Real tokens of each sequence: evenly spread around fill * T, from half of it to one and a half."""
+        """The real tokens of each sequence, evenly spread between 0.5 and 1.5 times fill * T."""
         batch, length, _ = self.shape
         longest = min(1.0, 1.5 * self.fill)
         shortest = 2 * self.fill - longest
@@ -51,7 +51,7 @@ class Case:
 
     @property
     def tensor_bytes(self) -> int:
-        """Bytes of B*T*E elements."""
+        """The bytes of B*T*E elements."""
         batch, length, embed_dim = self.shape
         return batch * length * embed_dim * DTYPES[self.dtype].itemsize
 
@@ -62,17 +62,17 @@ class Case:
 
 
 def shapes(device: torch.device) -> tuple[Shape, ...]:
-    """The sizes of a device, core size by core size."""
+    """Return the core sizes of a device."""
     return SHAPES if device.type == "cuda" else CPU_SHAPES
 
 
 def core_case(shape: Shape) -> Case:
-    """bfloat16, gate, kernel size 1, H = E/4."""
+    """Return the case with bfloat16, gate, kernel size 1, H = E/4."""
     return Case(shape, default_squeeze_dim(shape[-1], REDUCTIONS[0]))
 
 
 def variations(shape: Shape) -> list[Case]:
-    """`core_case` with one setting changed at a time."""
+    """Return `core_case` with one setting changed at a time."""
     core = core_case(shape)
     changed = [
         replace(core, squeeze_dim=default_squeeze_dim(shape[-1], REDUCTIONS[1])),
@@ -85,7 +85,7 @@ def variations(shape: Shape) -> list[Case]:
 
 
 def full_grid(device: torch.device) -> list[Case]:
-    """Every size with every squeeze width, way to fuse, kernel size and dtype."""
+    """Return all combinations of size, squeeze width, fuse mode, kernel size and dtype."""
     grid = product(shapes(device), REDUCTIONS, FUSES, KERNEL_SIZES, DTYPES)
     return [
         Case(shape, default_squeeze_dim(shape[-1], reduction), kernel_size, fuse, dtype)

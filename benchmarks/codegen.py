@@ -1,18 +1,18 @@
-"""What the compiler makes of every kernel, on a machine without a GPU.
+"""Compile every kernel on a machine without a GPU, and tabulate properties of its machine code.
 
     python -m benchmarks.codegen --json FILE [--arch sm_90] [--dtype bfloat16] [--kernel expand] ...   (see --help)
 
-A forward and a backward pass on the meta device record the launches as a GPU would get them; each distinct one is
-compiled with the specialisation that Triton's runtime would choose, and its machine code is read.
+A forward and a backward pass on the meta device record the launches that a GPU would get. Each distinct one is compiled
+with the specialisation that Triton's runtime would choose, and its machine code is read.
 
 A row is one compiled kernel: registers a thread; `spill_bytes`, its local memory a thread; `shared_bytes` a program and
-the chip's limit; and how many instructions of a kind the code holds: `tensor_core_ops` (matrix instructions), `wide_*`
-(16 bytes a thread or more) and `narrow_*` (all other) accesses to global memory. `accesses` tells them apart by
-argument (NVIDIA only), for narrow ones are in place where neighbours are few: masks, sequence starts, counts, biases.
-`loop_instructions` are those of the longest loop, of which `loop_spills` access spilled registers; `per_element` is how
-many a thread executes for each element of the blocks of tokens and channels that a turn of the loop works on, one for
-each of the program's `slots`. Of the loop's `loop_loads`, wide loads from global memory, `loads_behind` arrive behind
-matrix products (NVIDIA only); a program that has a multiprocessor to itself waits for all others.
+the chip's limit; and the number of instructions by kind: `tensor_core_ops` (matrix instructions), `wide_*` (16 bytes a
+thread or more) and `narrow_*` (all other) accesses to global memory. `accesses` lists them by argument (NVIDIA only):
+narrow ones are right for small tensors such as masks, sequence starts, counts and biases. `loop_instructions` are those
+of the longest loop, of which `loop_spills` access spilled registers. `per_element` is how many a thread executes for
+each element of the blocks of tokens and channels of an iteration, one block for each of the program's `slots`. Of the
+loop's `loop_loads`, wide loads from global memory, `loads_behind` arrive during matrix products (NVIDIA only); a
+program that has a multiprocessor to itself waits for all others.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ KIB = 1024
 
 @dataclass(frozen=True)
 class Chip:
-    """A compile target; `shared_limit` is the most shared memory that a program may take, in bytes."""
+    """A compile target; `shared_limit` is the most shared memory of a program, in bytes."""
 
     backend: str
     arch: int | str
@@ -69,7 +69,7 @@ STATE_DTYPES = ["bfloat16", "float32"]
 EMBED_DIMS = [768, 1024]
 REDUCTIONS = [4, 16]
 
-# Calls whose launches are compiled, each distinct one once: every kernel, and what changes its code most.
+# The calls whose launches are compiled, each distinct one once: all kernels, with the settings that change code most.
 VARIANTS = {
     str(variant): variant
     for variant in (
@@ -116,9 +116,9 @@ class Job:
 
 
 def recorded_launches(setting: Setting, variant: CallVariant) -> list[tuple[str, Launch]]:
-    """("forward" or "backward", launch) of a call of 512 sequences, few 32, with a mask, or packed.
+    """Return ("forward" or "backward", launch) of a call of 512 sequences (`few`: 32), with a mask, or packed.
 
-    Under autocast, which is to the setting's dtype, states and parameters are float32.
+    Under autocast to the setting's dtype, states and parameters are float32.
     """
     dtype, embed_dim = DTYPES[setting.dtype], setting.embed_dim
     batch, length = 32 if variant.few else 512, variant.length
@@ -146,18 +146,18 @@ def recorded_launches(setting: Setting, variant: CallVariant) -> list[tuple[str,
 
 
 def kernel_name(item: Launch) -> str:
-    """The kernel's name as in the table."""
+    """Return the kernel's name as in the table."""
     return str(item.kernel.__name__).removesuffix("_kernel")
 
 
 def code_key(item: Launch) -> str:
-    """What a launch's code follows from on one chip: launches of one key compile to the same."""
+    """Return a key that determines a launch's code on one chip: launches with equal keys compile to the same code."""
     arguments = [specialization_of(value) for value in item.arguments.values()]
     return str((kernel_name(item), arguments, item.constants, item.options))
 
 
 def distinct_jobs(setting: Setting, kernels: list[str], calls: list[str]) -> list[Job]:
-    """The launches of `calls` at one size that compile to different code; only of the named kernels, if any."""
+    """Return the launches of `calls` at one size with different code; only of the named kernels, if any."""
     jobs: dict[str, Job] = {}
     for call in calls:
         for index, (_, item) in enumerate(recorded_launches(setting, VARIANTS[call])):
@@ -167,7 +167,7 @@ def distinct_jobs(setting: Setting, kernels: list[str], calls: list[str]) -> lis
 
 
 def compile_launch(item: Launch, chip: Chip) -> tuple[Any, list[str]]:
-    """A recorded launch compiled for `chip`, specialised as at run time; with the names of its run-time arguments."""
+    """Compile a recorded launch for `chip`, specialised as at run time; also return its run-time arguments' names."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile, make_backend
     from triton.runtime.jit import create_function_from_signature
@@ -186,7 +186,7 @@ def compile_launch(item: Launch, chip: Chip) -> tuple[Any, list[str]]:
 
 
 def compile_job(job: Job) -> dict[str, Any]:
-    """The row of one job."""
+    """Return the row of one job."""
     setting, variant = job.setting, VARIANTS[job.call]
     chip = CHIPS[setting.arch]
     pass_, item = recorded_launches(setting, variant)[job.index]
@@ -208,7 +208,7 @@ def compile_job(job: Job) -> dict[str, Any]:
 
 
 def _per_element(item: Launch, instructions: int) -> float | None:
-    """Instructions of a loop for each element of a block of the states; None for kernels that have none."""
+    """Return a loop's instructions for each element of a block of states; None for kernels without such blocks."""
     if kernel_name(item) not in ("squeeze", "expand", "reduce", "input_grads", "tap_grads"):
         return None
     elements = item.constants["BLOCK_T"] * item.constants["BLOCK_E"] * item.constants.get("SLOTS", 1)

@@ -1,4 +1,4 @@
-"""CPU tensors taken for tensors on a GPU, where what the kernels compile to is executed or launched without one."""
+"""Treat CPU tensors as GPU tensors, to execute or launch compiled kernels without a GPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dlfa_kernels import backends, device
 
 @contextmanager
 def cpu_as_gpu(architecture: str) -> Iterator[None]:
-    """Inside, the kernels take CPU tensors, with the tiles of `architecture`, such as "sm_90"."""
+    """Let the kernels accept CPU tensors inside, with the tiles of `architecture`, such as "sm_90"."""
     with (
         patch.object(backends, "TAKES_CPU_TENSORS", True),
         patch.object(device, "DEFAULT_ARCHITECTURE", architecture),

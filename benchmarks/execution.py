@@ -1,15 +1,15 @@
-"""What one program of every kernel asks of a multiprocessor, executed on a machine without a GPU.
+"""Cost of one program of every kernel, counted by execution on a machine without a GPU.
 
     python -m benchmarks.execution --json FILE [--embed-dim 768] [--reduction 4] [--dtype bfloat16] [--call ...]
 
-The launches of a forward and a backward pass of 512 x 128 tokens are compiled and the first program of each is executed
-by `benchmarks.ptx_machine`, on made-up numbers. A row is one launch:
+The launches of a forward and a backward pass of 512 x 128 tokens are compiled, and `benchmarks.ptx_machine` executes
+the first program of each, on zeros. A row is one launch:
 
     programs        of the launch's grid
     issue           cycles to issue its instructions, of PTX: four warps issue one each cycle
-    shared          cycles of shared memory, which delivers 128 bytes each: by the banks that each access meets
-    conflicts       those over the ones it would take without bank conflicts
-    l2_bytes        sectors of 32 bytes that its loads and stores touch, once each access
+    shared          cycles of shared memory, of 128 bytes each, from the banks of each access
+    conflicts       how many of these cycles are due to bank conflicts
+    l2_bytes        bytes of the 32-byte sectors that its loads and stores access, counted per access
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ COLUMNS = ("kernel", "pass", "programs", "threads", "issue", "shared", "conflict
 
 
 class CountedMemory(Memory, ABC):
-    """Memory that counts its accesses in some way."""
+    """Memory that counts its accesses."""
 
     @abstractmethod
     def _count(self, addresses: Values, size: int) -> None:
-        """Count accesses of `size` bytes each, one a thread."""
+        """Count one access of `size` bytes for each thread."""
 
     def load(self, addresses: Values, size: int, vector: int = 1) -> Values:
         """`Memory.load`, counted."""
@@ -60,13 +60,13 @@ class CountedMemory(Memory, ABC):
 
 
 class CountedSharedMemory(CountedMemory):
-    """Counts cycles of shared memory, and those that the accesses would take without conflicts."""
+    """Shared memory that counts cycles, and the cycles that the accesses would take without conflicts."""
 
     cycles = 0
     least_cycles = 0
 
     def _count(self, addresses: Values, size: int) -> None:
-        if addresses.ndim == 2:  # an operand of wgmma, which is laid out without conflicts
+        if addresses.ndim == 2:  # an operand of wgmma, whose layout has no conflicts
             cycles = addresses.size * size // (BANKS * BANK_BYTES)
             self.cycles += cycles
             self.least_cycles += cycles
@@ -82,7 +82,7 @@ class CountedSharedMemory(CountedMemory):
 
 
 class CountedGlobalMemory(CountedMemory):
-    """Counts the sectors of global memory that accesses touch, warp by warp."""
+    """Global memory that counts the sectors of accesses, warp by warp."""
 
     sectors = 0
 
@@ -93,7 +93,7 @@ class CountedGlobalMemory(CountedMemory):
 
 
 def made_up(item: Launch) -> Launch:
-    """A recorded launch on CPU tensors: zeros, but for masks that are all true and counts of 128 tokens."""
+    """Return a recorded launch on CPU tensors: zeros, except masks, all true, and counts of 128 tokens."""
 
     def real(name: str, value: Tensor | int | None) -> Tensor | int | None:
         if not isinstance(value, Tensor):
@@ -106,8 +106,8 @@ def made_up(item: Launch) -> Launch:
 
 
 def execute(item: Launch, architecture: str) -> dict[str, Any]:
-    """Figures of a launch's first program."""
-    launch = made_up(item)  # whose tensors live as long as their addresses are in use
+    """Execute a launch's first program and return its figures."""
+    launch = made_up(item)  # keeps its tensors alive while their addresses are in use
     made = launching.compiled(launch, architecture)
     shared = CountedSharedMemory.shared(made.shared_bytes)
     outside = CountedGlobalMemory.of_process(launching.ranges(launch))

@@ -1,18 +1,17 @@
-"""All that wants a GPU, in two commands that are over in time and keep what they have: for machines lent by the minute.
+"""Run everything that needs a GPU, in two commands with time limits that keep partial results, for borrowed machines.
 
     python -m benchmarks.gpu_session --part checks|suites --out DIR [--budget-seconds S]
 
-"checks": the kernels' tests on CUDA tensors, and small shapes below compute-sanitizer; then, if time is left, DRAM
+"checks": the kernels' tests on CUDA tensors, and small shapes under compute-sanitizer; then, if time is left, DRAM
 traffic in groups of sequences that fill half of L2. "suites": DRAM traffic as shipped, through Nsight Compute, then all
-of `benchmarks.all`, whose table of targets so has all of its figures. By default both are over in 13 minutes, imports
-included.
+of `benchmarks.all`, whose table of targets is then complete. By default both take 13 minutes, including imports.
 
-Each step has a time limit; what one leaves over goes to those after it, and none stops the others. DIR gets two files,
-replaced as a whole while the session goes on: PART.tar.gz with every result, plot and log, and PART.txt with the steps'
-statuses and the ends of their logs. To keep the results, unpack the archives' `results/` into benchmarks/results/GPU.
-Set BENCHMARK_COMMIT where the tree has come without its history.
+Each step has a time limit; unused time goes to later steps, and a failed step does not stop the others. The session
+writes two files to DIR and keeps replacing them: PART.tar.gz with every result, plot and log, and PART.txt with the
+steps' statuses and the ends of their logs. To keep the results, unpack the archives' `results/` into
+benchmarks/results/GPU. Set BENCHMARK_COMMIT if the tree has no git history.
 
-Exit status: 0; 1 where a step failed or ran over its time; 2 without a GPU.
+Exit status: 0; 1 if a step failed or exceeded its time; 2 without a GPU.
 """
 
 from __future__ import annotations
@@ -37,36 +36,36 @@ from dlfa.files.atomic import temporary, write_text
 from .hardware import ROOT, choose_device
 from .processes import GRACE_SECONDS, run_limited
 
-# Kept for the last archive.
+# Seconds reserved for the last archive.
 RESERVE_SECONDS = 8.0
-# What a command takes before its own time begins: imports, and finding the GPU.
+# Seconds of a command before its own time limit starts: imports, and finding the GPU.
 START_SECONDS = 10.0
-# To end its own command first, within this module's grace for such; for pytest, to say what has failed.
+# Lets a step stop its own command first, within this module's grace period, and pytest report its failures.
 OUTER_GRACE_SECONDS = 2 * GRACE_SECONDS
 TESTS_GRACE_SECONDS = 20.0
 ARCHIVE_EVERY_SECONDS = 15.0
 LOG_LINES = 40
-# So that a log holds all that was said, though the command is killed.
+# Makes the log complete even if the command is killed.
 UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 LOG_WIDTH = 180
 BUDGET = "{seconds}"
 KERNEL_TESTS = ROOT / "tests" / "dlfa_kernels"
-# Numbers come first, then graphs and synchronisation: compiling what all tests launch can take all of their time.
+# Tests of results come first, then graphs and synchronisation: compiling for all tests can take all of their time.
 FIRST_TESTS = ("test_kernels.py", "test_operators.py")
 # Tests of the kernels' package that run nothing on a GPU.
 TESTS_WITHOUT_GPU = ("test_compiled.py", "test_distributed.py", "test_launches.py", "test_replays.py")
-# After that long pytest writes down where a test stands.
+# After this many seconds pytest prints the traceback of a running test.
 HANGING_SECONDS = 90
 
 
 class Part(str, Enum):
-    """What a session does."""
+    """The parts of a session."""
 
     CHECKS = "checks"
     SUITES = "suites"
 
 
-# Of fifteen minutes, two go to a machine's start and some to what lies between the commands.
+# Of fifteen minutes, two go to a machine's start and some to the time between the commands.
 PART_SECONDS = {Part.CHECKS: 250.0, Part.SUITES: 490.0}
 
 
@@ -75,10 +74,10 @@ class Step:
     """One command of a session.
 
     Attributes:
-        name: of its log.
-        command: "{seconds}" in it becomes the time that it may plan with.
-        weight: its share of the time left to it and the steps after it.
-        grace: seconds at the end of that share in which it is to end after being interrupted.
+        name: the name of its log.
+        command: its arguments; "{seconds}" is replaced by its time limit.
+        weight: its share of the time left to it and later steps.
+        grace: seconds at the end of that share in which it must end after an interrupt.
     """
 
     name: str
@@ -88,7 +87,7 @@ class Step:
 
 
 def kernel_tests(folder: Path = KERNEL_TESTS) -> tuple[str, ...]:
-    """The kernels' tests, as many at once as there are cores; every outcome is logged as it comes."""
+    """Return the command of the kernels' tests, one process a core, at most 16; each outcome is logged at once."""
     files = sorted(set(folder.glob("test_*.py")) - {folder / name for name in TESTS_WITHOUT_GPU})
     files.sort(key=lambda path: path.name not in FIRST_TESTS)
     command = [sys.executable, "-m", "pytest", *map(str, files), "-v", "--tb", "short", "-m", "not slow or gpu"]
@@ -99,7 +98,7 @@ def kernel_tests(folder: Path = KERNEL_TESTS) -> tuple[str, ...]:
 
 
 def steps(results: Path, part: Part) -> list[Step]:
-    """The steps of a part, which write to `results`."""
+    """Return the steps of a part, which write to `results`."""
     module = (sys.executable, "-m")
     out = ("--out", str(results))
     traffic = (*module, "benchmarks.ncu", *out, "--seconds", BUDGET)
@@ -116,7 +115,7 @@ def steps(results: Path, part: Part) -> list[Step]:
 
 
 class Archive:
-    """Keeps DIR/NAME.tar.gz and DIR/NAME.txt up to date with a working folder."""
+    """DIR/NAME.tar.gz and DIR/NAME.txt, kept up to date with a working folder."""
 
     def __init__(self, work: Path, out: Path, name: str) -> None:
         self.work, self.out, self.name = work, out, name
@@ -125,20 +124,20 @@ class Archive:
         self._done = threading.Event()
 
     def write(self) -> None:
-        """Write both files anew."""
+        """Rewrite both files."""
         with self._lock:
             self.out.mkdir(parents=True, exist_ok=True)
             whole = self.out / f"{self.name}.tar.gz"
             partial = temporary(whole)
             with tarfile.open(partial, "w:gz", compresslevel=3) as archive:
                 for path in sorted(self.work.rglob("*")):
-                    if path.is_file() and not path.name.startswith("."):  # else it is being written
+                    if path.is_file() and not path.name.startswith("."):  # a leading dot: it is being written
                         archive.add(path, path.relative_to(self.work))
             os.replace(partial, whole)
             write_text(self.out / f"{self.name}.txt", self.summary())
 
     def summary(self) -> str:
-        """The steps so far, then the end of each log."""
+        """Return the steps so far, then the end of each log."""
         text = [*self.lines, ""]
         for path in sorted(self.work.glob("*.log")):
             log = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -151,7 +150,7 @@ class Archive:
         while not self._done.wait(ARCHIVE_EVERY_SECONDS):
             try:
                 self.write()
-            except OSError as error:  # a file that vanished meanwhile; the next round has it
+            except OSError as error:  # a file that vanished meanwhile; the next round includes it
                 typer.echo(f"archive: {error}", err=True)
 
     def close(self) -> None:
@@ -161,17 +160,17 @@ class Archive:
 
 
 def run_session(planned: Sequence[Step], work: Path, out: Path, seconds: float, name: str) -> dict[str, int | None]:
-    """Run the steps one after the other.
+    """Run the steps one after another.
 
     Args:
         planned: the steps.
-        work: a folder for logs; what the steps write below it is kept too.
-        out: of the archive and the summary.
-        seconds: for all steps.
-        name: of these two files.
+        work: a folder for logs; other files that the steps write below it are kept too.
+        out: the folder of the archive and the summary.
+        seconds: the time limit of all steps.
+        name: the name of these two files.
 
     Returns:
-        Exit statuses by step, None for one that ran over its time or found none left.
+        Exit statuses by step; None if it exceeded its time or no time was left.
     """
     end = time.monotonic() + seconds - RESERVE_SECONDS
     archive = Archive(work, out, name)

@@ -1,4 +1,4 @@
-"""The device that is measured: which one, what it reaches, and what a results file says about it."""
+"""The measured device: its choice, its ceilings, and its description in results files."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ CEILING_SECONDS = 0.2
 
 
 def choose_device(name: str) -> torch.device:
-    """The device to measure.
+    """Return the device to measure.
 
     Raises:
-        ValueError: an unknown name, no such GPU, or Triton's interpreter is on, which no time can be taken of.
+        ValueError: an unknown name, no such GPU, or Triton's interpreter is on, which must not be timed.
     """
     if name not in ("cuda", "cpu"):
         raise ValueError(f"--device must be cuda or cpu, got {name!r}")
@@ -44,7 +44,7 @@ def choose_device(name: str) -> torch.device:
 def measure_ceilings(device: torch.device, stopwatch: Stopwatch) -> Ceilings:
     """Time a large copy on the device, bytes read plus bytes written, and a large matrix product of each dtype.
 
-    float32 is multiplied in TF32, the fastest product of float32 operands that there is, since a floor must be one.
+    float32 products are in TF32, the fastest for float32 operands, because they define a floor.
     """
     room = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else COPY_BYTES["cpu"]
     size = min(COPY_BYTES[device.type], room)
@@ -73,7 +73,7 @@ def _time_product(side: int, dtype: torch.dtype, device: torch.device, stopwatch
 
 
 def header(device: torch.device, command: str, ceilings: Ceilings | None = None) -> dict[str, Any]:
-    """What a results file says of its making; `gpu` and `capability` are None for a CPU."""
+    """Return the header of a results file; `gpu` and `capability` are None for a CPU."""
     cuda = device.type == "cuda"
     properties: Any = torch.cuda.get_device_properties(device) if cuda else None
     rates = {} if ceilings is None else {name: float(f"{rate:.4g}") for name, rate in ceilings.matmul_tflop_s.items()}
@@ -99,15 +99,15 @@ def header(device: torch.device, command: str, ceilings: Ceilings | None = None)
 
 
 def folder_name(device: torch.device) -> str:
-    """The folder of a device's results: its name in lower case, words joined by hyphens; "cpu"."""
+    """Return the folder name of a device's results: its name in lower case with hyphens, or "cpu"."""
     if device.type != "cuda":
         return "cpu"
     return re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name(device).lower()).strip("-")
 
 
 def commit() -> str:
-    """The commit that is checked out, with "-dirty" where files differ from it; else BENCHMARK_COMMIT, for copies of
-    the tree without its history; else "unknown"."""
+    """Return the commit that is checked out, with "-dirty" if files differ from it; without git history
+    BENCHMARK_COMMIT, or "unknown"."""
     described = output_of("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     return described or os.environ.get("BENCHMARK_COMMIT") or "unknown"
 
@@ -118,7 +118,7 @@ def _driver() -> str | None:
 
 
 def output_of(*command: str) -> str | None:
-    """What a command prints; None where it cannot be run or fails."""
+    """Return the output of a command; None if it cannot be run or fails."""
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

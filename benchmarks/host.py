@@ -1,14 +1,14 @@
-"""How long the host takes for a call of `FusedAIF`, measured without a GPU: Triton launches through a stand-in driver.
+"""Host time of a call of `FusedAIF`, measured without a GPU: Triton launches through a stub driver.
 
     python -m benchmarks.host --json FILE [--arch sm_90] [--dtype bfloat16] [--embed-dim 768] [--reduction 4]
 
-At the small size a GPU waits for the host, so this is what `benchmarks.launch` measures there, but for torch's
-allocations on a GPU, what its driver takes for a launch, and the processor. A row is a pass of a call:
+At the small size a GPU waits for the host, so `benchmarks.launch` measures the same there, except for torch's
+allocations on a GPU, the driver's time for a launch, and the processor. A row is a pass of a call:
 
-    sizes       known: as in earlier calls (`dlfa_kernels.replays`); new: each call has a batch size of its own
+    sizes       known: as in earlier calls (`dlfa_kernels.replays`); new: each call has a new batch size
     launches    kernels launched by a call
-    median_us   of calls that follow each other, and their 20th and 80th percentile
-    first_s     the first call, caches of compiled kernels empty, of "known" rows; a training step's forward is compiled
+    median_us   of consecutive calls, and their 20th and 80th percentile
+    first_s     the first call with empty caches of compiled kernels, for "known" rows; a step's forward is compiled
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from .timing import Timing, summarise
 FORMS = ("padded", "packed", "token=0")
 PASSES = ("forward", "training step")
 COLUMNS = ("form", "pass", "sizes", "launches", "median_us", "p20_us", "p80_us", "first_s")
-BATCH, LENGTH = 2, 8  # small tensors, so that the memory of a CPU is not what is measured
+BATCH, LENGTH = 2, 8  # small tensors, so that the CPU's memory does not affect the time
 WARM_CALLS, TIMED_CALLS = 40, 300
 
 
@@ -49,10 +49,10 @@ class Calls:
 
     def __init__(self, form: str, module: FusedAIF, dtype: torch.dtype) -> None:
         self.form, self.module, self.dtype = form, module, dtype
-        self.parameters = list(module.parameters())  # to gather them takes as long as a tenth of a step
+        self.parameters = list(module.parameters())  # collecting them takes a tenth of a step's time
 
     def inputs(self, batch: int) -> dict[str, Any]:
-        """Arguments of a call on `batch` sequences."""
+        """Return the arguments of a call on `batch` sequences."""
         shape: tuple[int, ...] = (batch, LENGTH, self.module.embed_dim)
         given: dict[str, Any] = {"mask": torch.ones(batch, LENGTH, dtype=torch.bool)}
         if self.form == "packed":
@@ -60,24 +60,24 @@ class Calls:
             given = {"cu_seqlens": torch.arange(batch + 1, dtype=torch.int32) * LENGTH}
         elif self.form == "token=0":
             given["token"] = 0
-        # unwritten: to fill them would leave the processor's caches to them
+        # uninitialised: filling them would evict other data from the processor's caches
         last, lower = (torch.empty(shape, dtype=self.dtype, requires_grad=True) for _ in range(2))
         return {"last": last, "lower": lower, **given}
 
     def forward(self, inputs: dict[str, Any]) -> None:
-        """A forward pass that keeps nothing for a backward."""
+        """Run a forward pass that saves nothing for a backward."""
         with torch.no_grad():
             self.module(**inputs)
 
     def step(self, inputs: dict[str, Any]) -> None:
-        """A forward and a backward pass."""
+        """Run a forward and a backward pass."""
         fused: Tensor = self.module(**inputs)
         leaves = [inputs["last"], inputs["lower"], *self.parameters]
         torch.autograd.grad(fused, leaves, fused.detach())
 
 
 def timed(call: Callable[[dict[str, Any]], None], inputs: Iterator[dict[str, Any]]) -> Timing:
-    """Microseconds of `call`, given the next `inputs` each time; warmed up before."""
+    """Return the microseconds of `call` on the next of `inputs` each time, after a warm-up."""
     laps = []
     for given in islice(inputs, WARM_CALLS + TIMED_CALLS):
         begin = time.perf_counter()
@@ -87,7 +87,7 @@ def timed(call: Callable[[dict[str, Any]], None], inputs: Iterator[dict[str, Any
 
 
 def measure(form: str, module: FusedAIF, dtype: torch.dtype, driver: HostDriver) -> list[dict[str, Any]]:
-    """The rows of one input form."""
+    """Return the rows of one input form."""
     calls = Calls(form, module, dtype)
     known = calls.inputs(BATCH)
     rows = []
@@ -142,7 +142,7 @@ def main(
 
 
 def shown(value: object) -> str:
-    """A cell: figures to a tenth."""
+    """Return a cell's text; numbers have one decimal."""
     return "" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
 
 

@@ -12,12 +12,12 @@ from dlfa_kernels.backends import INTERPRETED
 
 from .cases import DTYPES
 
-# What `benchmarks.ptx_machine` executes.
+# The architectures that `benchmarks.ptx_machine` executes.
 ARCHITECTURES = ("sm_80", "sm_90")
 
 
 def one_of(option: str, values: list[str], choices: Iterable[str]) -> None:
-    """Refuse values of an option that are not among its choices.
+    """Reject values of an option that are not among its choices.
 
     Raises:
         typer.BadParameter: one is not.
@@ -29,7 +29,7 @@ def one_of(option: str, values: list[str], choices: Iterable[str]) -> None:
 
 
 def refuse_interpreter() -> None:
-    """Refuse to go on where Triton's interpreter stands in for the compiler.
+    """Stop if Triton's interpreter is on, which replaces the compiler.
 
     Raises:
         typer.BadParameter: it does.

@@ -1,11 +1,11 @@
-"""Wall clock of a training step of AIF at the small size, where launches cost more than work; with and without graphs.
+"""Wall clock of a training step of AIF at the small size, where launches dominate; with and without CUDA graphs.
 
     python -m benchmarks.launch [--device cuda|cpu] [--out DIR] [--budget-seconds S] [--provider NAME ...] [--full]
 
-Forward and backward of calls that follow each other, see `benchmarks.timing`. "+graph" is the same call captured in a
-CUDA graph with `torch.cuda.graph` and replayed, whose results are checked again: graphs of one kind for all.
-torch.compile replays graphs of its own in the modes reduce-overhead and max-autotune, which copy the gradient of z at
-every backward. `--full` adds the next size.
+Forward and backward of consecutive calls, see `benchmarks.timing`. "+graph" is the same call captured in a CUDA graph
+with `torch.cuda.graph` and replayed, the same way for all providers; its results are checked again. torch.compile
+replays its own graphs in the modes reduce-overhead and max-autotune, which copy the gradient of z in every backward.
+`--full` adds the next size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .timing import CapturedCall, synchronise
 
 
 def tasks(session: Session) -> Iterator[Task]:
-    """What to measure, the important first."""
+    """Yield the tasks by importance."""
     names: tuple[str, ...] = (providers.ours(session.device), providers.EAGER, providers.COMPILE)
     if session.device.type == "cuda":
         names += tuple(f"{name}{providers.GRAPH}" for name in names)
@@ -34,7 +34,7 @@ def tasks(session: Session) -> Iterator[Task]:
 
 
 def measure(session: Session, work: Work) -> dict[str, Any] | None:
-    """Wall clock of a training step, and launches where they are ours, in a captured graph too."""
+    """Measure the wall clock of a training step, and count launches of ours, in a captured graph too."""
     if work.provider.endswith(providers.GRAPH):
         captured = CapturedCall(lambda: providers.results(work.call, work.problem), session.device)
         captured()

@@ -1,7 +1,7 @@
-"""How many kernels a pass launches: ours by the record of launches, others' by torch's profiler, after all timings.
+"""Count the kernels that a pass launches: ours by recorded launches, others' by torch's profiler, after all timings.
 
-Once the profiler has looked at the GPU its hooks stay in the driver, where every later launch of the process takes
-longer for them: figures of providers that are timed later would suffer.
+After the profiler has used the GPU its hooks stay in the driver, and slow down every later launch of the process, which
+would distort later timings.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from .results import case_keys
 from .suite import Session, Task
 from .timing import synchronise
 
-# Calls before those that are looked at: torch.compile compiles, and its modes with CUDA graphs record.
+# Calls before the profiled ones: torch.compile compiles in them, and its modes with CUDA graphs record.
 CALLS_BEFORE = 3
-# What the profiler lists beside kernels.
+# Entries of the profiler that are not kernels.
 NOT_KERNELS = ("Memcpy", "Memset", "Activity Buffer", "Lazy Function Loading", "ProfilerStep")
 
 Count = Callable[[Callable[[], object]], int | None]
 
 
 def count_recorded(call: Callable[[], object]) -> int:
-    """Kernels that ours launch in a call, without torch's where an operand is copied: the local weights with taps."""
+    """Count the kernels that we launch in a call, without torch's copies of operands: the local weights at k > 1."""
     with record_launches() as recorded:
         call()
     return len(recorded)
 
 
 def count_profiled(call: Callable[[], object]) -> int | None:
-    """Kernels of a call on the current GPU, whoever launches them; None where the profiler sees none.
+    """Count all kernels of a call on the current GPU; None if the profiler records none.
 
-    It sees two calls, of which the second counts: in the first one it may still be setting up.
+    It profiles two calls and counts the second, because it may still be starting in the first.
     """
     device = torch.device("cuda")
     for _ in range(CALLS_BEFORE):
@@ -53,7 +53,7 @@ def count_profiled(call: Callable[[], object]) -> int | None:
             call()
             synchronise(device)
         events = profile.events()
-    except RuntimeError:  # machines on which the profiler may not look at the GPU; the call itself has run
+    except RuntimeError:  # machines without permission to profile the GPU; the call itself has run
         return None
     kernels = [
         event
@@ -64,7 +64,7 @@ def count_profiled(call: Callable[[], object]) -> int | None:
 
 
 def count_pass(pass_: str, call: providers.Call, problem: Problem, count: Count) -> int | None:
-    """Kernels of a pass by `count`; "backward" is what "both" launches beyond the forward that it starts from."""
+    """Return the kernels of a pass by `count`; "backward" is "both" minus the forward that it starts from."""
     if pass_ == "forward":
         return count(lambda: providers.inference(call))
     both = count(lambda: providers.gradients(call(), problem))
@@ -75,19 +75,19 @@ def count_pass(pass_: str, call: providers.Call, problem: Problem, count: Count)
 
 
 def can_profile(device: torch.device) -> bool:
-    """Whether there is a GPU to look at."""
+    """Return whether there is a GPU to profile."""
     return device.type == "cuda"
 
 
 def count_others(session: Session, tasks: Iterable[Task]) -> None:
-    """Fill in the `launches` that rows with a time still lack, as far as there is time; when nothing is left to time.
+    """Fill in missing `launches` of rows with a time, while time is left; call it after all timings.
 
-    What torch.compile made has been forgotten by then, and is compiled again from its caches: eager comes first. Its
-    modes with CUDA graphs come last, as profilers have trouble with these.
+    By then torch.compile's code is discarded and must be compiled again from its caches, so eager comes first. Its
+    modes with CUDA graphs come last, because profilers have trouble with them.
 
     Args:
-        session: whose rows are filled in.
-        tasks: those of the suite.
+        session: the session with the rows.
+        tasks: the tasks of the suite.
     """
     if not can_profile(session.device):
         return

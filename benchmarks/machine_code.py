@@ -1,8 +1,8 @@
-"""Reading compiled kernels: resources, instructions, and which pointer argument each access to memory serves.
+"""Analyse compiled kernels: resources, instructions, and the pointer argument of each memory access.
 
-NVIDIA: totals come from the SASS, printed by the disassembler in Triton's package. PTX, one step earlier, has the same
-accesses with their source lines, call by call; Triton's IR has these lines for every load and store, and the pointer.
-So the accesses in the PTX can be told apart by argument. AMD: all from the assembly text.
+NVIDIA: totals come from the SASS, printed by the disassembler in Triton's package. The PTX has the same accesses with
+their source lines and call chains, and Triton's IR has the pointer of every load and store at these lines. Together
+they assign the accesses in the PTX to arguments. AMD: everything comes from the assembly text.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ UNKNOWN = "unknown"
 WIDE_BYTES = 16
 ACCESSES = ("wide_loads", "narrow_loads", "wide_stores", "narrow_stores")
 
-# A place in a source file (name without folders, row, column), and the chain of calls that an operation or instruction
-# comes from, innermost first.
+# A place in a source file (name without folders, row, column), and the call chain of an operation or instruction,
+# innermost first.
 Place = tuple[str, int, int]
 Frames = tuple[Place, ...]
 
 
 @dataclass
 class MachineCode:
-    """What a compiled kernel takes and holds; instruction counts are places in the code, not executions."""
+    """Resources and instructions of a compiled kernel; counts are of the code, not of executions."""
 
     registers: int  # of 32 bits, a thread
-    spill_bytes: int  # of local (scratch) memory, a thread: spilled registers and whatever else needs a stack
-    instructions: Counter[str]  # tensor_core_ops and of ACCESSES, how many
+    spill_bytes: int  # of local (scratch) memory, a thread: spilled registers and other uses of a stack
+    instructions: Counter[str]  # counts of tensor_core_ops and ACCESSES
     accesses: dict[str, Counter[str]]  # the same by argument; empty for AMD
-    loop: int = 0  # instructions of the longest loop, those of loops inside counted once; 0 without one, and for AMD
+    loop: int = 0  # instructions of the longest loop, those of nested loops counted once; 0 without one, and for AMD
     loop_spills: int = 0  # of these, loads and stores of spilled registers
     loop_loads: int = 0  # of these, loads of 16 bytes or more from global memory, copies to shared memory among them
-    loads_behind: int = 0  # of these, those that arrive behind matrix products, see `_loads_behind`
+    loads_behind: int = 0  # of these, those that arrive during matrix products, see `_loads_behind`
 
     def narrow(self) -> list[str]:
-        """Arguments with any access of less than 16 bytes a thread."""
+        """Return the arguments with any access of less than 16 bytes a thread."""
         return sorted(a for a, counts in self.accesses.items() if counts["narrow_loads"] + counts["narrow_stores"])
 
 
 def read_nvidia(cubin: bytes, ptx: str, ttir: str, arguments: list[str]) -> MachineCode:
-    """Resources and instructions of a cubin.
+    """Return resources and instructions of a cubin.
 
     Args:
         cubin: the binary.
@@ -79,7 +79,7 @@ def read_nvidia(cubin: bytes, ptx: str, ttir: str, arguments: list[str]) -> Mach
 
 
 def _longest_loop(sass: str) -> list[tuple[str, str]]:
-    """Instructions, name and rest, from a label to the last branch back to it, where these are the most."""
+    """Return the longest loop: its instructions, name and rest, from a label to the last branch back to it."""
     instructions: list[tuple[str, str]] = []
     labels: dict[str, int] = {}
     longest: list[tuple[str, str]] = []
@@ -91,15 +91,15 @@ def _longest_loop(sass: str) -> list[tuple[str, str]]:
             target = re.search(r"\.L_\w+", instruction[2]) if instruction[1] == "BRA" else None
             if target and target[0] in labels and len(instructions) - labels[target[0]] > len(longest):
                 longest = instructions[labels[target[0]] :]
-    # an endless loop of one instruction ends the code
+    # the code ends with an endless loop of one instruction
     return longest if len(longest) > 1 else []
 
 
 def _loads_behind(loop: list[tuple[str, str]]) -> tuple[int, int]:
-    """Loads of 16 bytes in a loop, and those of them that arrive while matrix products run.
+    """Count a loop's loads of 16 bytes, and those of them that arrive while matrix products run.
 
-    That is a load into registers with a product between it and the first to read them, and a copy to shared memory
-    where the loop never waits for all copies, but for those of an earlier turn.
+    These are loads into registers with a product between the load and its first use, and copies to shared memory if the
+    loop never waits for all copies, only for those of an earlier iteration.
     """
     waits = [int(groups, 16) for name, rest in loop if name == "DEPBAR" for groups in re.findall(r"SB0, (0x\w+)", rest)]
     registers = [[int(register) for register in re.findall(r"\bR(\d+)", rest)] for _, rest in loop]
@@ -122,7 +122,7 @@ def _loads_behind(loop: list[tuple[str, str]]) -> tuple[int, int]:
 
 
 def read_amd(assembly: str) -> MachineCode:
-    """Resources and instructions of AMD's assembly text."""
+    """Return resources and instructions of AMD's assembly text."""
     numbers = {name: int(value) for name, value in re.findall(r"\.(\w+):\s+(\d+)\s*$", assembly, re.MULTILINE)}
     instructions: Counter[str] = Counter()
     for instruction in re.findall(r"^\s+([a-z]\w+)", assembly, re.MULTILINE):
@@ -142,11 +142,11 @@ def _output(*command: object) -> str:
 
 
 def _ptx_accesses(ptx: str) -> Iterator[tuple[str, Frames]]:
-    """Each access to global memory in the PTX, one of `ACCESSES`, with its source lines."""
+    """Yield each access to global memory in the PTX, one of `ACCESSES`, with its source lines."""
     files = {number: Path(path).name for number, path in re.findall(r'^\s*\.file\s+(\d+) "(.*?)"', ptx, re.MULTILINE)}
     callers: dict[Place, Frames] = {}
     frames: Frames = ()
-    inside = embedded = False  # embedded: after an instruction of inline assembly, whose lines LLVM counts on
+    inside = embedded = False  # embedded: after inline assembly, whose lines LLVM also counts
     for line in ptx.splitlines():
         if "inline asm" in line:
             inside, embedded = "begin" in line, False
@@ -160,7 +160,7 @@ def _ptx_accesses(ptx: str) -> Iterator[tuple[str, Frames]]:
                 frames += tuple((file, int(row), int(column)) for file, row, column in chain)
             elif caller[0] is not None:
                 call = (files[caller[0]], int(caller[1]), int(caller[2]))
-                # Where the call is itself inlined, its place was given before, with its own caller.
+                # If the call is itself inlined, its place appeared before, with its own caller.
                 frames = (place, call, *callers.get(call, ()))
             callers[place] = frames[1:]
         else:
@@ -173,12 +173,12 @@ def _ptx_accesses(ptx: str) -> Iterator[tuple[str, Frames]]:
 
 
 def _pointers(ttir: str, arguments: list[str]) -> dict[Frames, str]:
-    """For the source lines of every load and store, the argument that its pointer comes from."""
+    """Map the source lines of every load and store to the argument that its pointer comes from."""
     locations = dict(re.findall(r"^(#loc\d*) = loc\((.*)\)$", ttir, re.MULTILINE))
     signature = re.search(r"tt\.func public @\w+\((.*)\) attributes", ttir)
     values = dict(zip(re.findall(r"(%\w+): ", signature[1] if signature else ""), arguments, strict=True))
     result: dict[Frames, set[str]] = {}
-    # A pointer is an argument, or the first operand of the operation that makes it leads to one.
+    # A pointer is an argument, or derives from one through the first operands of operations.
     for made, operation, operand, location in re.findall(
         r"^\s*(?:(%\w+) = )?([\w.]+) (%\w+)\b.* loc\((#loc\d*)\)$", ttir, re.MULTILINE
     ):

@@ -1,11 +1,11 @@
-"""Memory of AIF: what is kept for the backward, and what a pass needs at once.
+"""Memory of AIF: bytes saved for the backward, and the peak of a pass.
 
     python -m benchmarks.memory [--device cuda|cpu] [--out DIR] [--budget-seconds S] [--provider NAME ...] [--full]
 
-`saved_bytes` are the distinct storages that autograd keeps, beyond those of the inputs, the parameters and the output.
-`peak_extra_bytes` is the allocator's peak during the pass beyond what was allocated before, results included; there is
-none for a CPU, nor for torch.compile with CUDA graphs, which keeps memory of its own. "forward" is inference, "both" a
-training step. `ours-eager-backend` is the definition in float32, which `FusedAIF` falls back to without a GPU.
+`saved_bytes` are the distinct storages that autograd saves, except those of the inputs, the parameters and the output.
+`peak_extra_bytes` is the allocator's peak during the pass minus the bytes allocated before it, with results; it is
+missing for a CPU and for torch.compile with CUDA graphs, which has its own memory pool. "forward" is inference, "both"
+a training step. `ours-eager-backend` is the definition in float32, the fallback of `FusedAIF` without a GPU.
 `--full` adds kernel size 3 and H = E/16.
 """
 
@@ -25,7 +25,7 @@ from .suite import Session, Suite, Task, Work, main, run_tasks
 
 
 def tasks(session: Session) -> Iterator[Task]:
-    """What to measure, the important first."""
+    """Yield the tasks by importance."""
     first = (providers.OURS, providers.EAGER) if session.device.type == "cuda" else (providers.EAGER,)
     others = (providers.OURS_EAGER, providers.COMPILE)
     for names in (first, others):
@@ -37,7 +37,7 @@ def tasks(session: Session) -> Iterator[Task]:
 
 
 def saved_bytes(work: Work) -> int:
-    """Bytes of the storages that a forward saves for its backward, those of inputs, parameters and output left out."""
+    """Return the bytes of storages that a forward saves for its backward, without inputs, parameters and output."""
     saved: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -54,8 +54,8 @@ def saved_bytes(work: Work) -> int:
 
 
 def peak_extra_bytes(work: Work, device: torch.device) -> int:
-    """The allocator's peak during a pass beyond what was allocated before it."""
-    gc.collect()  # else what it frees during the pass would be taken off
+    """Return the allocator's peak during a pass minus the bytes allocated before it."""
+    gc.collect()  # else memory that it frees during the pass would reduce the result
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
@@ -68,7 +68,7 @@ def peak_extra_bytes(work: Work, device: torch.device) -> int:
 
 
 def measure(session: Session, work: Work) -> dict[str, Any]:
-    """Both sizes of a pass."""
+    """Measure saved and peak bytes of a pass."""
     measured: dict[str, Any] = {}
     if work.pass_ == "both":
         measured["saved_bytes"] = saved_bytes(work)
@@ -83,7 +83,7 @@ def run(session: Session) -> None:
 
 
 def saved_tensors(row: dict[str, Any]) -> float | None:
-    """`saved_bytes` in tensors of B*T*E elements of the row's dtype."""
+    """Return `saved_bytes` in tensors of B*T*E elements of the row's dtype."""
     if row["saved_bytes"] is None:
         return None
     batch, length, embed_dim = row["shape"]

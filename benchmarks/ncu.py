@@ -1,18 +1,19 @@
-"""DRAM bytes of AIF's kernels by the GPU's own counters, through Nsight Compute.
+"""DRAM bytes of AIF's kernels from the GPU's hardware counters, by Nsight Compute.
 
     python -m benchmarks.ncu [--out DIR] [--seconds S] [--l2-share F]
 
 One forward and one backward at 256x128x768, bfloat16, gate, kernel size 1, H = E/4, launched below the operators so
-that nothing else runs, each the third of its kind and so a replay (`dlfa_kernels.replays`), as all later ones are; with
---l2-share in groups of sequences that fill this share of L2 (`dlfa_kernels.groups`), and to DIR/ncu-l2-PERCENT.json.
+that nothing else runs. Each is the third of its kind and so a replay (`dlfa_kernels.replays`), like all later ones.
+With --l2-share, groups of sequences fill this share of L2 (`dlfa_kernels.groups`), and DIR/ncu-l2-PERCENT.json is
+written.
 Rows of DIR/ncu.json: {"kernel", "dram_read_bytes", "dram_write_bytes", "tensors"}, the last in tensors of B*T*E
 elements, reads and writes together.
 
-`ncu` is told to leave clocks and caches alone: with its usual flush before every kernel, the second touch of x and y,
-which is meant to hit L2, would come from DRAM. Instead a large buffer is read before each pass, so that it starts from
-a cold cache, and again after it, which drives out what the pass has written: what DRAM takes in meanwhile is the row
-"PASS, written back". "PASS, total" is the sum. `replays` in the header is 1 where every kernel ran once, as it must for
-the cache to be as the kernel before left it.
+`ncu` must not control clocks and caches: with its usual flush before every kernel, the second read of x and y, which
+should hit L2, would come from DRAM. Instead a large buffer is read before each pass, which then starts with a cold
+cache, and again after it, which evicts what the pass has written: the DRAM writes of this read are the row "PASS,
+written back". "PASS, total" is the sum. `replays` in the header is 1 if every kernel ran once, which is necessary for
+each kernel to find the cache as the kernel before left it.
 """
 
 from __future__ import annotations
@@ -46,16 +47,16 @@ DEFAULT_SECONDS = 150.0
 
 
 def parse(text: str) -> list[dict[str, Any]]:
-    """Kernels in the order of their launches, from what `ncu --csv --metrics ...` prints.
+    """Return the kernels in launch order from the output of `ncu --csv --metrics ...`.
 
     Args:
-        text: its log; lines before the CSV header are not looked at.
+        text: its log; lines before the CSV header are ignored.
 
     Returns:
-        {"kernel", "dram_read_bytes", "dram_write_bytes"} each.
+        A {"kernel", "dram_read_bytes", "dram_write_bytes"} for each.
 
     Raises:
-        ValueError: no CSV in it, an unknown unit, or a kernel without one of the two metrics.
+        ValueError: there is no CSV, an unknown unit, or a kernel without one of the two metrics.
     """
     lines = text.splitlines()
     start = next((index for index, line in enumerate(lines) if line.startswith('"ID"')), None)
@@ -84,14 +85,14 @@ def parse(text: str) -> list[dict[str, Any]]:
 
 
 def traffic_rows(kernels: Iterable[dict[str, Any]], tensor_bytes: int) -> list[dict[str, Any]]:
-    """Rows of both passes: a pass's kernels, what was written back after it, and its total.
+    """Return the rows of both passes: a pass's kernels, the bytes written back after it, and its total.
 
     Args:
-        kernels: as `parse` gives them; torch's own kernel, which reads the buffer, ends each pass.
-        tensor_bytes: of B*T*E elements.
+        kernels: the result of `parse`; torch's kernel that reads the buffer ends each pass.
+        tensor_bytes: bytes of B*T*E elements.
 
     Raises:
-        ValueError: not as many passes as there should be.
+        ValueError: the number of passes is wrong.
     """
     rows: list[dict[str, Any]] = []
     passes: list[list[dict[str, Any]]] = [[]]
@@ -122,7 +123,7 @@ def traffic_rows(kernels: Iterable[dict[str, Any]], tensor_bytes: int) -> list[d
 
 
 def launch_passes(l2_share: float | None) -> None:
-    """What runs below `ncu`: warm up, then both passes between cudaProfilerStart and cudaProfilerStop."""
+    """Run under `ncu`: warm up, then run both passes between cudaProfilerStart and cudaProfilerStop."""
     from dlfa_kernels.operands import Inputs
     from dlfa_kernels.overrides import using_l2_share
     from dlfa_kernels.parameters import AIFWeights
@@ -144,7 +145,7 @@ def launch_passes(l2_share: float | None) -> None:
         torch.cuda.synchronize()
 
     with using_l2_share(l2_share):
-        for _ in range(2):  # compiled, then kept
+        for _ in range(2):  # compiled, then recorded as a replay
             saved = run_forward(CallVariant(), inputs)
             run_backward(CallVariant(), inputs, saved)
         for profiled in (
@@ -159,7 +160,7 @@ def launch_passes(l2_share: float | None) -> None:
 
 
 def command_line(log: Path, l2_share: float | None = None) -> list[str]:
-    """`ncu` over `launch_passes`, writing its table to `log`."""
+    """Return the `ncu` command that runs `launch_passes` and writes its table to `log`."""
     share = () if l2_share is None else ("--l2-share", str(l2_share))
     return [
         cuda_tool("ncu"), "--csv", "--page", "details", "--print-units", "base", "--log-file", str(log),
@@ -171,15 +172,15 @@ def command_line(log: Path, l2_share: float | None = None) -> list[str]:
 
 
 def measure(folder: Path, seconds: float, l2_share: float | None = None) -> list[dict[str, Any]]:
-    """Run `ncu`, and write and return the rows.
+    """Run `ncu`; write and return the rows.
 
     Args:
-        folder: where they are written.
+        folder: the folder of the rows.
         seconds: time limit.
-        l2_share: schedule by groups that fill this share of L2; None is what the shipped tiles say.
+        l2_share: launch by groups that fill this share of L2; None means that of the shipped tiles.
 
     Raises:
-        ValueError: there is no `ncu`, or it gave no figures; the message says what it said.
+        ValueError: there is no `ncu`, or it gave no figures; the message has its output.
     """
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "ncu.csv"

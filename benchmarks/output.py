@@ -13,7 +13,7 @@ from rich.table import Table
 
 from dlfa.files.atomic import write_text
 
-# Columns of text that a table takes where no terminal says how wide it is.
+# The width of a table in characters without a terminal.
 PLAIN_WIDTH = 180
 
 
@@ -38,7 +38,7 @@ def write_rows(path: Path, header: dict[str, Any], rows: Sequence[dict[str, Any]
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[tuple[Sequence[object], bool]]) -> None:
-    """Print rows of cells; a row whose second entry is true stands out."""
+    """Print rows of cells; a row whose second entry is true is highlighted."""
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")

@@ -2,7 +2,7 @@
 
     python -m benchmarks.padding [--device cuda|cpu] [--out DIR] [--budget-seconds S] [--provider NAME ...] [--full]
 
-The lengths of a batch are spread evenly around the share. "ours-packed" gets the real tokens alone with `cu_seqlens`.
+The lengths of a batch are spread evenly around the share. "ours-packed" gets only the real tokens, with `cu_seqlens`.
 `--full` takes all sizes.
 """
 
@@ -23,11 +23,11 @@ PASSES = ("forward", "both")
 
 
 def tasks(session: Session) -> Iterator[Task]:
-    """What to measure, the important first."""
+    """Yield the tasks by importance."""
     ours = providers.ours(session.device)
     chosen = session.shapes(SIZES)
     for shape in chosen:
-        for fill in FILLS[:2]:  # what `benchmarks.targets` asks for
+        for fill in FILLS[:2]:  # those that `benchmarks.targets` needs
             yield Task(replace(core_case(shape), fill=fill), (ours,), PASSES)
     for shape in chosen:
         for fill in FILLS:
@@ -45,7 +45,7 @@ def run(session: Session) -> None:
 
 
 def setting(row: dict[str, Any]) -> str:
-    """A row's group of bars."""
+    """Return a row's group of bars."""
     return f"{row['pass']} {size(row)} {row['fill']:.0%} real"
 
 

@@ -1,4 +1,4 @@
-"""AIF as one would write it in plain torch: the baseline that runs eagerly and that torch.compile is given."""
+"""AIF in plain torch: the baseline, run eagerly and under torch.compile."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dlfa_kernels import FusedAIF
 
 
 class PlainAIF(nn.Module):
-    """AIF of torch's own layers in the dtype of its input, on the parameters of a `FusedAIF` (shared, not copied).
+    """AIF of torch operations in the dtype of its input, with the parameters of a `FusedAIF` (shared, not copied).
 
-    It rounds where bfloat16 code rounds, and takes a matrix product for a convolution of width 1, which is the faster
-    of the two. Unlike `FusedAIF` it expects finite numbers at padding. Equations: `dlfa_kernels.aif_reference`.
+    It rounds where bfloat16 code rounds. A convolution of width 1 is a matrix product, which is faster. Unlike
+    `FusedAIF` it requires finite numbers at padding. Equations: `dlfa_kernels.aif_reference`.
 
     Args:
-        aif: the module whose parameters and settings it uses; relu only.
+        aif: the module with the parameters and settings; relu only.
 
     Raises:
         ValueError: another activation.
@@ -29,13 +29,13 @@ class PlainAIF(nn.Module):
         self.aif = aif
 
     def forward(self, last: Tensor, lower: Tensor, mask: Tensor, token: int | None = None) -> Tensor:
-        """z (B, T, E), or (B, E) with `token`, whose other rows are then pooled but never gated.
+        """Return z (B, T, E), or (B, E) with `token`; the other rows are then pooled but not gated.
 
         Args:
             last: x, (B, T, E).
             lower: y, of the shape and dtype of `last`.
             mask: (B, T), bool or integer 0/1, true at real tokens.
-            token: the one token that is wanted of each sequence.
+            token: return only this token of each sequence.
         """
         aif = self.aif
         real = mask.unsqueeze(-1).to(last.dtype)
@@ -64,5 +64,5 @@ class PlainAIF(nn.Module):
         return max(0, token - self.aif.kernel_size // 2)
 
     def _window(self, states: Tensor, token: int) -> Tensor:
-        """The tokens that the local branch sees around `token`."""
+        """Return the tokens that the local branch reads around `token`."""
         return states[:, self._start(token) : token + self.aif.kernel_size // 2 + 1]

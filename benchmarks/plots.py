@@ -26,7 +26,7 @@ MARKERS = {"forward": "o", "backward": "s"}
 
 @dataclass(frozen=True)
 class Bars:
-    """What a suite's bars show: a row's value, if it has one, the group of bars it belongs to, and the axis' name."""
+    """The content of a suite's bars: a row's value, if any, its group of bars, and the axis label."""
 
     value: Callable[[dict[str, Any]], float | None]
     group: Callable[[dict[str, Any]], str]
@@ -34,12 +34,12 @@ class Bars:
 
 
 def size(row: dict[str, Any]) -> str:
-    """The shape of a row, as 32x128x768."""
+    """Return the shape of a row, such as 32x128x768."""
     return "x".join(map(str, row["shape"]))
 
 
 def pass_and_size(row: dict[str, Any]) -> str:
-    """The pass and shape of a row, as "forward 32x128x768"."""
+    """Return the pass and shape of a row, such as "forward 32x128x768"."""
     return f"{row['pass']} {size(row)}"
 
 
@@ -58,7 +58,7 @@ def draw(suite: str, bars: Bars, results: Results, folder: Path) -> list[Path]:
 
 
 def grouped_bars(bars: Bars, results: Results) -> Figure:
-    """One group of horizontal bars a case, one bar a provider."""
+    """Plot one group of horizontal bars a case, with one bar a provider."""
     from matplotlib.figure import Figure
 
     values = [(bars.group(row), row["provider"], bars.value(row)) for row in results.rows]
@@ -91,7 +91,7 @@ def grouped_bars(bars: Bars, results: Results) -> Figure:
 
 
 def roofline(results: Results) -> Figure:
-    """Operations a second over operations a byte of the core rows, below the roof that was measured."""
+    """Plot operations a second over operations a byte of the core rows, below the measured roof."""
     from matplotlib.figure import Figure
 
     header = results.header
@@ -123,7 +123,7 @@ def roofline(results: Results) -> Figure:
 
 
 def case_of(row: dict[str, Any]) -> Case:
-    """The case of a row that is neither packed nor of one token."""
+    """Return the case of a row that is neither packed nor of one token."""
     batch, length, embed_dim = row["shape"]
     settings = {key: row[key] for key in ("squeeze_dim", "kernel_size", "fuse", "dtype", "fill")}
     return Case((batch, length, embed_dim), **settings)

@@ -1,4 +1,4 @@
-"""The tensors of a case, and what AIF makes of them in float64."""
+"""The tensors of a case, and AIF's results for them in float64."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from dlfa_kernels.parameters import AIFWeights
 from .cases import DTYPES, Case
 from .errors import LIMITS
 
-# float64 tensors of B*T*E elements that the definition and its backward keep at once, at most.
+# The most float64 tensors of B*T*E elements that the definition and its backward hold at once.
 TENSORS_OF_REFERENCE = 30
 MOST_REFERENCE_BYTES = 8 << 30
 CPU_REFERENCE_BYTES = 1 << 30
 
 GRADIENTS = ("last", "lower", *AIFWeights._fields)
 
-# As `LIMITS`, of the baselines: plain code rounds every intermediate result to its dtype, which at the smallest sizes
-# takes up to 2.2e-2 of a bfloat16 gradient's norm; and torch lets cuDNN run float32 convolutions in TF32.
+# As `LIMITS`, for the baselines: plain code rounds every intermediate result to its dtype, an error of up to 2.2e-2
+# of a bfloat16 gradient's norm at the smallest sizes; and torch lets cuDNN run float32 convolutions in TF32.
 BASELINE_LIMITS = {torch.bfloat16: (2e-2, 5e-2), torch.float16: (4e-3, 1e-2), torch.float32: (1e-3, 4e-3)}
-# How far `decide_relu` keeps relu's arguments from zero, in standard deviations: none of 1e8 comes so far.
+# The distance of relu's arguments from zero by `decide_relu`, in standard deviations: none of 1e8 reaches zero.
 DEVIATIONS = 6.0
 
 
@@ -34,9 +34,9 @@ DEVIATIONS = 6.0
 class Problem:
     """One call's tensors; `last`, `lower` and the parameters require gradients.
 
-    Padded: `last`, `lower`, `dz` (B, T, E) and `mask` (B, T) int64, as transformers gives it, with `cu_seqlens` None.
-    Packed: the real tokens alone, (N, E), and `cu_seqlens` (B+1,) int32, with `mask` None.
-    `dz` is (B, E) where the case asks for one token.
+    Padded: `last`, `lower`, `dz` (B, T, E) and `mask` (B, T) int64, as in transformers; `cu_seqlens` is None.
+    Packed: only the real tokens, (N, E), and `cu_seqlens` (B+1,) int32; `mask` is None.
+    `dz` is (B, E) if the case is for one token.
     """
 
     case: Case
@@ -49,15 +49,15 @@ class Problem:
 
     @property
     def leaves(self) -> list[Tensor]:
-        """What gradients are taken for, `last`, `lower` and the eight parameters (`AIFWeights` has their shapes)."""
+        """The tensors that need gradients: `last`, `lower` and the eight parameters (shapes: see `AIFWeights`)."""
         return [self.last, self.lower, *self.aif.weights]
 
 
 def decide_relu(aif: FusedAIF, last: Tensor, lower: Tensor) -> None:
-    """Set the squeezes' biases so that relu is applied to nothing near zero: half of the channels are on, half off.
+    """Set the squeezes' biases so that no argument of relu is near zero: half of the channels are on, half off.
 
-    Else, where rounding carries a value over zero, relu's mask flips, and gradients of right code are off by whole
-    terms: of plain bfloat16 code by 0.1 of the norm, which would hide what is wrong.
+    Otherwise rounding moves values across zero, relu's mask flips, and gradients of correct code are wrong by whole
+    terms: for plain bfloat16 code by 0.1 of the norm, which would hide real errors.
 
     Args:
         aif: with random weights, independent of the states.
@@ -77,7 +77,7 @@ def decide_relu(aif: FusedAIF, last: Tensor, lower: Tensor) -> None:
 
 
 def make_problem(case: Case, device: torch.device) -> Problem:
-    """Random states and parameters, decided for relu; the same ones for the same case and device."""
+    """Return random states and parameters after `decide_relu`; the same ones for the same case and device."""
     _, length, embed_dim = case.shape
     dtype = DTYPES[case.dtype]
     torch.manual_seed(0)
@@ -105,12 +105,11 @@ def make_problem(case: Case, device: torch.device) -> Problem:
 
 
 def exact(problem: Problem) -> dict[str, Tensor]:
-    """z and every gradient, by name and shaped as the problem's tensors, from `aif_reference` in float64.
+    """Return z and every gradient from `aif_reference` in float64, by name and in the shapes of the problem's tensors.
 
-    z and the gradients of the states are kept in float32.
+    z and the gradients of the states are kept in float32. Sequences are independent except in the parameters'
 
-    Sequences do not touch each other but in the parameters' gradients, which are sums over them: so as many sequences
-    are taken at a time as memory allows.
+    gradients, which are sums over them, so as many sequences are computed at a time as memory allows.
     """
     last, lower, dz, lengths = problem.last.detach(), problem.lower.detach(), problem.dz, problem.case.lengths
     weights = [weight.detach().double().requires_grad_() for weight in problem.aif.weights]
@@ -154,14 +153,14 @@ def _sequences_at_once(problem: Problem) -> int:
 
 
 def limit(name: str, dtype: torch.dtype, ours: bool) -> float:
-    """The relative error that a right result named `name`, "z" or one of `GRADIENTS`, of us or a baseline stays within.
+    """Return the largest relative error of a correct result `name`, "z" or one of `GRADIENTS`, of ours or a baseline.
 
-    Where relu is decided.
+    It holds after `decide_relu`.
     """
     forward, gradient = (LIMITS if ours else BASELINE_LIMITS)[dtype]
     return forward if name == "z" else gradient
 
 
 def beyond_limits(errors: Mapping[str, float], dtype: torch.dtype, ours: bool) -> dict[str, float]:
-    """Of relative errors by name, those over their `limit`."""
+    """Return the relative errors, by name, that exceed their `limit`."""
     return {name: error for name, error in errors.items() if error > limit(name, dtype, ours)}

@@ -1,4 +1,4 @@
-"""Commands that are given so much time and no more, and of which nothing is left running."""
+"""Run commands with a time limit, and leave none of their processes running."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-# Seconds from the interruption of a command to its end by force. One that runs others by `run_limited` itself needs
-# more than they do, or it is ended before it has ended them.
+# Seconds between the interrupt of a command and its kill. A command that itself uses `run_limited` needs more than its
+# own commands, or it is killed before it has stopped them.
 GRACE_SECONDS = 5.0
 PR_SET_PDEATHSIG = 1
-# Where NVIDIA's packages install it.
+# The folder where NVIDIA's packages install it.
 NSIGHT_COMPUTE = Path("/opt/nvidia/nsight-compute")
 
-# Looked up here, as little as possible being safe between fork and exec.
+# Looked up here, because little is safe between fork and exec.
 _prctl: Any = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
 def _prepare(parent: int) -> None:
-    """In a child that is about to become a command: let it be interrupted, and killed when `parent` is gone, on Linux.
+    """Prepare a child before exec: let it be interrupted and, on Linux, killed when `parent` is gone.
 
-    What a shell runs in the background ignores interruptions, and so would all that it starts.
+    Background processes of a shell ignore interrupts, and their children inherit that.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if _prctl is None:
         return
     _prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    if os.getppid() != parent:  # gone before
+    if os.getppid() != parent:  # already gone
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -46,15 +46,14 @@ def started(
     environment: Mapping[str, str] | None = None,
     grace: float = GRACE_SECONDS,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A command that runs inside, and of which nothing is left running afterwards, nor when we are killed.
+    """Run a command inside the context, and leave none of its processes running afterwards or if we are killed.
 
     Args:
         command: program and arguments.
-        cwd: where it runs.
-        log: takes its output, errors too; None leaves both where ours go.
-        environment: variables on top of ours.
-        grace: seconds that it has to end, if it has not yet, when it and its children are interrupted in the end; what
-            is left of them is killed.
+        cwd: its working directory.
+        log: receives its output and errors; None means our own streams.
+        environment: variables in addition to ours.
+        grace: seconds to finish after it and its children are interrupted at the end; the rest are then killed.
 
     Raises:
         OSError: it cannot be started.
@@ -77,22 +76,22 @@ def started(
                 os.killpg(process.pid, signal.SIGINT)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(grace)
-        finally:  # though we are interrupted ourselves meanwhile
-            with suppress(ProcessLookupError):  # nothing of it is left
+        finally:  # even if we are interrupted ourselves
+            with suppress(ProcessLookupError):  # it has ended
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
 def run_limited(command: Sequence[str], seconds: float, **how: Any) -> int | None:
-    """Run a command for at most `seconds` and its grace.
+    """Run a command for at most `seconds` plus its grace.
 
     Args:
         command: program and arguments.
-        seconds: after them, it and its children are interrupted.
+        seconds: time after which it and its children are interrupted.
         how: keywords of `started`.
 
     Returns:
-        Its exit status, or None where it ran over its time.
+        Its exit status, or None if it exceeded its time.
 
     Raises:
         OSError: it cannot be started.
@@ -105,13 +104,13 @@ def run_limited(command: Sequence[str], seconds: float, **how: Any) -> int | Non
 
 
 def cuda_tool(name: str) -> str:
-    """The path of a tool of the CUDA toolkit, whose folder is not on the PATH everywhere.
+    """Return the path of a tool of the CUDA toolkit, whose folder may not be on the PATH.
 
     Raises:
-        ValueError: it is nowhere.
+        ValueError: it is not found.
     """
     folders = [os.environ.get("PATH", os.defpath), f"{os.environ.get('CUDA_HOME', '/usr/local/cuda')}/bin"]
-    folders += sorted(map(str, NSIGHT_COMPUTE.glob("*")), reverse=True)  # a folder a version
+    folders += sorted(map(str, NSIGHT_COMPUTE.glob("*")), reverse=True)  # one folder a version
     path = shutil.which(name, path=os.pathsep.join(folders))
     if path is None:
         raise ValueError(f"{name}, of the CUDA toolkit, must be on the PATH, below CUDA_HOME or in {NSIGHT_COMPUTE}")

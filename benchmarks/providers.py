@@ -1,4 +1,4 @@
-"""Who computes AIF side by side: the kernels, plain torch, and torch.compile of that in three modes."""
+"""The providers of AIF that are compared: the kernels, plain torch, and torch.compile of it in three modes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .plain_aif import PlainAIF
 from .problems import GRADIENTS, Problem
 
 OURS = "ours"
-# The module on a machine without a GPU, and the definition that it falls back to there: float32 throughout.
+# The module without a GPU, and the definition that it then uses, in float32.
 OURS_EAGER = "ours-eager-backend"
-# The kernels as `benchmarks.schedule` has them launched: by groups, of a share of L2; by other tiles of one stage.
+# The kernels as `benchmarks.schedule` launches them: by groups of a share of L2, or with other tiles of one stage.
 L2_SHARES = {f"{OURS}-one-group": 0.0, f"{OURS}-l2-25": 0.25, f"{OURS}-l2-50": 0.5, f"{OURS}-l2-75": 0.75}
 ONE_SLOT, WAITING_REDUCE, WAITING_INPUT_GRADS = OTHER_TILES = (
     f"{OURS}-one-slot", f"{OURS}-waiting-reduce", f"{OURS}-waiting-input-grads"
 )  # fmt: skip
 SCHEDULES = (*OTHER_TILES, *L2_SHARES)
 EAGER = "eager"
-# Of a training step: no AIF at all.
+# A training step without AIF.
 PLAIN_HEAD = "plain-head"
 COMPILE = "compile"
 COMPILE_TUNED = "compile-max-autotune-no-cudagraphs"
@@ -34,36 +34,36 @@ COMPILE_MODES = {
     COMPILE_TUNED_GRAPHS: "max-autotune",
     COMPILE_GRAPHS: "reduce-overhead",
 }
-# Modes in which torch.compile times kernels against each other; they take longest, and are the first to find no time.
+# Modes in which torch.compile compares kernels by time; they take longest, and are the first to run out of time.
 TUNED = (COMPILE_TUNED, COMPILE_TUNED_GRAPHS)
 # Modes in which torch.compile replays CUDA graphs.
 WITH_GRAPHS = (COMPILE_TUNED_GRAPHS, COMPILE_GRAPHS)
-# Inductor takes what a forward saved as static inputs of the backward's graph, but no gradients of outputs
+# Inductor treats saved tensors as static inputs of the backward's graph, but not the gradients of outputs
 # (`count_tangents` in torch/_inductor/compile_fx.py, torch 2.11 to 2.13).
 GRAPHS_NOTE = (
     "torch.compile's modes with CUDA graphs copy the gradient of z into their graph's memory at every backward; "
     "graphs captured by hand (+graph) read it where it lies."
 )
 PROVIDERS = (OURS, OURS_EAGER, EAGER, *COMPILE_MODES)
-# Behind a provider's name: its call is captured in a CUDA graph, by hand, and replayed.
+# Suffix of a provider's name: its call is captured in a CUDA graph, by hand, and replayed.
 GRAPH = "+graph"
 
-# A provider bound to a problem: z, with a graph for autograd where gradients are enabled.
+# A provider bound to a problem; returns z, with an autograd graph if gradients are enabled.
 Call = Callable[[], Tensor]
 
 
 def ours(device: torch.device) -> str:
-    """The name under which `FusedAIF` runs on a device."""
+    """Return the name of `FusedAIF` as a provider on a device."""
     return OURS if device.type == "cuda" else OURS_EAGER
 
 
 def is_ours(provider: str) -> bool:
-    """Whether `provider` is `FusedAIF`, by whatever backend, schedule or graph."""
+    """Return whether `provider` is `FusedAIF`, with any backend, schedule or graph."""
     return provider.startswith(OURS)
 
 
 def is_tuned(provider: str) -> bool:
-    """Whether `provider` is a max-autotune mode of torch.compile, captured by hand or not."""
+    """Return whether `provider` is a max-autotune mode of torch.compile, captured by hand or not."""
     return provider.removesuffix(GRAPH) in TUNED
 
 
@@ -87,7 +87,7 @@ def build(provider: str, problem: Problem) -> Call:
     compiled = torch.compile(plain, mode=COMPILE_MODES[provider], dynamic=False, fullgraph=True)
     if provider not in WITH_GRAPHS:
         return lambda: compiled(last, lower, mask, token)
-    for static in (last, lower, mask):  # else each replay would begin by copying them
+    for static in (last, lower, mask):  # else each replay would first copy them
         torch._dynamo.mark_static_address(static)
 
     def replay() -> Tensor:
@@ -106,17 +106,17 @@ def _fused(problem: Problem, backend: str) -> Call:
 
 
 def inference(call: Call) -> Tensor:
-    """z, (B, T, E) or as the problem asks, without autograd: torch.compile then saves nothing for a backward."""
+    """Return z, in the problem's form, without autograd: torch.compile then saves nothing for a backward."""
     with torch.no_grad():
         return call()
 
 
 def gradients(z: Tensor, problem: Problem) -> Sequence[Tensor]:
-    """Gradients of both inputs and all parameters, shaped as `problem.leaves`, from z and the problem's dz."""
+    """Return the gradients of both inputs and all parameters, as `problem.leaves`, from z and the problem's dz."""
     return torch.autograd.grad(z, problem.leaves, problem.dz)
 
 
 def results(call: Call, problem: Problem) -> dict[str, Tensor]:
-    """z and every gradient by name, shaped as the problem's tensors: what one training step computes."""
+    """Return z and every gradient by name, in the shapes of the problem's tensors: the results of one training step."""
     z = call()
     return {"z": z.detach(), **dict(zip(GRADIENTS, gradients(z, problem), strict=True))}

@@ -1,4 +1,4 @@
-"""Parts of README.md that are made from committed results, between `<!-- NAME:begin -->` and `<!-- NAME:end -->`."""
+"""Sections of README.md from committed results, between `<!-- NAME:begin -->` and `<!-- NAME:end -->`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ PERFORMANCE, EVIDENCE = "performance", "evidence"
 
 
 def markers(name: str) -> tuple[str, str]:
-    """The lines before and after a part."""
+    """Return the lines before and after a section."""
     return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
 
 
 def replace_section(text: str, name: str, new: str) -> str:
-    """`text` with what stands between the markers of `name` replaced by `new`, which ends in a newline.
+    """Return `text` with the section `name` between its markers replaced by `new`, which ends in a newline.
 
     Raises:
-        ValueError: not one line of each marker, in their order.
+        ValueError: the text does not have exactly one line of each marker, in order.
     """
     lines = text.splitlines(keepends=True)
     first, last = markers(name)

@@ -1,10 +1,10 @@
-"""README's performance section, from the results files that are committed.
+"""Generate README's performance section from the committed results files.
 
     python -m benchmarks.report [--results DIR] [--readme FILE --write] [--plots]
 
-Prints what belongs between the lines `<!-- performance:begin -->` and `<!-- performance:end -->`; `--write` puts it
-there. `--plots` draws the plots that it shows again, beside the results. A folder of results is one GPU's; those of a
-CPU are left out. Where nothing has been measured it says so.
+It prints the text between the lines `<!-- performance:begin -->` and `<!-- performance:end -->`; `--write` inserts it
+there. `--plots` redraws its plots, beside the results. Each folder of results is for one GPU; those of a CPU are
+skipped. If nothing has been measured, the section says so.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ PICTURES = {"roofline.png": "Roofline", "memory.png": "Memory kept for the backw
 
 
 def section(results: Path, readme: Path) -> str:
-    """The text between the markers, without them; it ends in a newline.
+    """Return the text between the markers, without them; it ends in a newline.
 
     Args:
-        results: the folder of the GPUs' folders.
-        readme: the file that will hold it, for links.
+        results: the folder that contains one folder a GPU.
+        readme: the file for the section, for relative links.
 
     Raises:
-        ValueError: a file that is no results file.
+        ValueError: a file is not a results file.
     """
     parts = []
     for folder in sorted(path for path in results.glob("*") if path.is_dir()):
@@ -72,7 +72,7 @@ def _gpu(folder: Path, results: dict[str, Results], readme: Path) -> str:
 
 
 def _sources(results: dict[str, Results]) -> list[str]:
-    """Where the figures come from: one line for suites of one run and machine."""
+    """Return the sources of the figures: one line for suites of one run and machine."""
     lines: dict[str, list[str]] = {}
     for loaded in results.values():
         header = loaded.header
@@ -85,7 +85,7 @@ def _sources(results: dict[str, Results]) -> list[str]:
 
 
 def _speed(results: Results) -> list[str]:
-    """Core sizes: our time, its ratio to the floor, and how many times as long the others take."""
+    """Return the table of core sizes: our time, its ratio to the floor, and the others' times relative to ours."""
     columns = ("size, pass", "ours, us", "over floor", "eager", "torch.compile", "torch.compile, best mode")
     rows = []
     for shape in SHAPES:

@@ -1,15 +1,15 @@
-"""Results files: one a suite, a header that says where its figures come from, and a row a measurement.
+"""Results files: one a suite, with a header on the source of its figures and one row a measurement.
 
     {"header": {...}, "rows": [{...}, ...], "skipped": [{...}, ...]}
 
-Every row has the keys `ROW_KEYS`; what was not measured is null. Times are microseconds, sizes bytes; `floor_us` and
-`of_floor` (time over floor) follow `benchmarks.floors`; `max_rel_error` is the worst of the pass's results against
-float64, in Euclidean norm; `saved_bytes` is what autograd keeps for the backward beyond inputs, parameters and output;
-`peak_extra_bytes` is what the pass needed at once beyond what was allocated before; `launches` counts kernels. A pass's
-name ends in "-token0" where one token a sequence is asked for, a provider's in "-packed" where sequences come packed,
-and in "+graph" where the call is replayed from a captured CUDA graph.
+Every row has the keys `ROW_KEYS`; a value that was not measured is null. Times are microseconds, sizes bytes.
+`floor_us` and `of_floor` (time over floor) follow `benchmarks.floors`. `max_rel_error` is the largest error of the
+pass's results against float64, in Euclidean norm. `saved_bytes` is what autograd saves for the backward, without
+inputs, parameters and output. `peak_extra_bytes` is the pass's memory peak minus the bytes allocated before.
+`launches` counts kernels. A pass's name ends in "-token0" for one token a sequence; a provider's name ends in "-packed"
+for packed sequences, and in "+graph" if the call is replayed from a captured CUDA graph.
 
-`skipped` names the rows, by their first keys, that have no time, and why: a wrong result, an error, or no time left.
+`skipped` lists the rows without a time, by their first keys, and the reason: a wrong result, an error, or no time left.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SUITES = ("memory", "step", "padding", "token", "schedule", "launch", "aif")
 
 
 def case_keys(suite: str, pass_: str, case: Case, provider: str) -> dict[str, Any]:
-    """What tells a row from all others."""
+    """Return the keys that identify a row."""
     return {
         "suite": suite,
         "pass": pass_ if case.token is None else f"{pass_}-token{case.token}",
@@ -50,7 +50,7 @@ def case_keys(suite: str, pass_: str, case: Case, provider: str) -> dict[str, An
 
 
 def rows_of(rows: Iterable[dict[str, Any]], case: Case, pass_: str) -> list[dict[str, Any]]:
-    """The rows of a case and pass, whoever the provider."""
+    """Return the rows of a case and pass, of all providers."""
     keys = case_keys("", pass_, case, "")
     return [row for row in rows if all(row[key] == keys[key] for key in CASE_KEYS[1:-1])]
 
@@ -64,10 +64,10 @@ class Results:
     skipped: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, keys: dict[str, Any], **measured: Any) -> dict[str, Any]:
-        """Append a row; what is not named was not measured.
+        """Append a row; values that are not given were not measured.
 
         Raises:
-            ValueError: a key that rows do not have, or one of theirs that is missing.
+            ValueError: a key is unknown or missing.
         """
         row = {**keys, **dict.fromkeys(MEASURED_KEYS), **measured}
         if tuple(row) != ROW_KEYS:
@@ -76,15 +76,15 @@ class Results:
         return row
 
     def skip(self, keys: dict[str, Any], reason: str) -> None:
-        """Say why a row has no time."""
+        """Record why a row has no time."""
         self.skipped.append({**keys, "reason": reason})
 
     def save(self, path: Path) -> None:
-        """Write to `path`, which never holds less than all of it, one row a line.
+        """Write to `path`, which is replaced as a whole, one row a line.
 
         Raises:
             OSError: the folder cannot be made or written to.
-            ValueError: a NaN or an infinity, which JSON has no name for.
+            ValueError: a NaN or an infinity, which JSON cannot represent.
         """
 
         def lines(rows: Sequence[dict[str, Any]]) -> str:
@@ -100,7 +100,7 @@ def load(path: Path) -> Results:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is none; the message names it.
+        ValueError: it is not a results file; the message names it.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -114,10 +114,10 @@ def load(path: Path) -> Results:
 
 
 def load_folder(folder: Path) -> dict[str, Results]:
-    """The results of the suites that a folder holds, by suite.
+    """Return the results in a folder by suite.
 
     Raises:
-        ValueError: a file that is no results file.
+        ValueError: a file is not a results file.
     """
     paths = {suite: folder / f"{suite}.json" for suite in SUITES}
     return {suite: load(path) for suite, path in paths.items() if path.is_file()}

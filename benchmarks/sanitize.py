@@ -1,16 +1,16 @@
-"""AIF's kernels below NVIDIA's compute-sanitizer: accesses out of bounds, races and misused barriers.
+"""Run AIF's kernels under NVIDIA's compute-sanitizer: out-of-bounds accesses, races and misused barriers.
 
     python -m benchmarks.sanitize [--out DIR] [--tool memcheck ...] [--seconds S]
 
-Small, uneven shapes of every input form, forward and backward, with torch's caching allocator off, so that each
-tensor's end is the end of an allocation. One shape takes the tiles that large batches take. Each call is made three
-times: the third one is a replay (`dlfa_kernels.replays`), whose buffers are one allocation. All are made without a tool
-first, by several processes, in half of the time at most: so the compiler's work is done in parallel and kept on disk,
-which alone would take minutes below a tool. Then all tools run at the same time.
+Small, uneven shapes of every input form run forward and backward, with torch's caching allocator off, so that each
+tensor's end is the end of an allocation. One shape uses the tiles of large batches. Each call is made three times: the
+third is a replay (`dlfa_kernels.replays`), whose buffers are one allocation. All calls first run without a tool, in
+several processes, in at most half of the time: this compiles in parallel and caches the code on disk, which would take
+minutes under a tool. Then all tools run at the same time.
 
-Rows of DIR/sanitizer.json: {"tool", "errors", "calls", "status", "seconds", "report"}, the first of them of no tool;
-`calls` is how many of them began, and `errors` is null where they came to no end. Exit status: 1 where a tool found
-errors or the calls came to no end.
+Rows of DIR/sanitizer.json: {"tool", "errors", "calls", "status", "seconds", "report"}, the first without a tool;
+`calls` is how many calls started, and `errors` is null if they did not finish. Exit status: 1 if a tool found errors
+or the calls did not finish.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ DEFAULT_TOOLS = ["memcheck", "racecheck", "synccheck"]
 FORMS: tuple[dict[str, Any], ...] = (
     {}, {"fuse": "select"}, {"kernel_size": 3}, {"packed": True}, {"packed": True, "kernel_size": 3}, {"token": 0},
 )  # fmt: skip
-# (B, T, E), H: around tiles, nothing even; a multiple of every tile.
+# (B, T, E), H: multiples of no tile; then multiples of every tile.
 SHAPES = (((3, 77, 40), 24), ((2, 128, 64), 16))
-# An encoder's widths, which bring the largest kernels, and a second tile of 128 tokens that ends early.
+# An encoder's widths, for the largest kernels, and a partial second tile of 128 tokens.
 WIDE_SHAPE = ((2, 200, 768), 192)
 DEFAULT_SECONDS = 360.0
 LINES_KEPT = 12
 POLL_SECONDS = 0.1
-# Of one kind, the last of which is a replay.
+# Calls of one kind; the last one is a replay.
 CALLS = 3
-# Processes that call without a tool: each takes seconds to begin.
+# The most processes without a tool: each takes seconds to start.
 MOST_PROCESSES = 8
 
 
 class SmallCall(NamedTuple):
-    """Both passes of a case, with the tiles that so few tokens take, or with those `of_large_batches`."""
+    """Both passes of a case, with the tiles for so few tokens, or with those `of_large_batches`."""
 
     case: Case
     of_large_batches: bool
@@ -72,7 +72,7 @@ class SmallCall(NamedTuple):
 
 
 def small_calls() -> Iterator[SmallCall]:
-    """What runs below the sanitizer, those that compile longest first."""
+    """Yield the calls that run under the sanitizer; those that take longest to compile come first."""
     for form in FORMS:
         shape, squeeze_dim = WIDE_SHAPE
         yield SmallCall(Case(shape, squeeze_dim, fill=0.6, **form), of_large_batches=True)
@@ -81,7 +81,7 @@ def small_calls() -> Iterator[SmallCall]:
 
 
 def run_call(call: SmallCall, device: torch.device) -> None:
-    """Both passes, `CALLS` times, and a check that all numbers are finite.
+    """Run both passes `CALLS` times, and check that all numbers are finite.
 
     Raises:
         ValueError: some are not.
@@ -91,7 +91,7 @@ def run_call(call: SmallCall, device: torch.device) -> None:
     problem = make_problem(case, device)
     chosen = choose_tiles(case.shape[-1], case.squeeze_dim, DTYPES[case.dtype], device_architecture(device))
     chosen = tiles_for_form(chosen, case.kernel_size, case.packed)
-    # Inside, tiles are taken as they are; elsewhere few tokens take smaller ones.
+    # `using_tiles` uses tiles without changes; otherwise few tokens use smaller ones.
     with using_tiles(chosen) if call.of_large_batches else nullcontext():
         for _ in range(CALLS):
             for name, result in results(build(OURS, problem), problem).items():
@@ -100,12 +100,12 @@ def run_call(call: SmallCall, device: torch.device) -> None:
 
 
 def run_on_gpu(call: SmallCall) -> None:
-    """`run_call` on the GPU, for a process of a pool."""
+    """Do `run_call` on the GPU, in a process of a pool."""
     run_call(call, choose_device("cuda"))
 
 
 def run_calls(processes: int) -> None:
-    """All small calls, in order in this process, or by several.
+    """Run all small calls, in order in this process, or in several.
 
     Raises:
         ValueError: a result is not finite.
@@ -120,13 +120,13 @@ def run_calls(processes: int) -> None:
 
 
 def error_count(text: str) -> int | None:
-    """Errors that compute-sanitizer sums up at its end, or its race hazards; None where there is no summary."""
+    """Return the errors or race hazards in compute-sanitizer's summary; None without a summary."""
     found = re.findall(r"(?:ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard)", text)
     return sum(int(errors or hazards) for errors, hazards in found) if found else None
 
 
 def command_line(tool: str) -> list[str]:
-    """All small calls below a tool, or, of `NO_TOOL`, by several processes.
+    """Return the command that runs all small calls under a tool or, for `NO_TOOL`, in several processes.
 
     Raises:
         ValueError: there is no compute-sanitizer.
@@ -134,19 +134,19 @@ def command_line(tool: str) -> list[str]:
     ours = [sys.executable, "-u", "-m", "benchmarks.sanitize", "--call"]
     if tool == NO_TOOL:
         return [*ours, str(min(MOST_PROCESSES, os.cpu_count() or 1))]
-    # Calls of the driver that fail are none of the kernels' errors: torch and Triton ask it for what it may not have.
+    # Failed driver calls are not errors of the kernels: torch and Triton query features that it may not have.
     options = ["--report-api-errors", "no"] if tool == "memcheck" else []
     return [cuda_tool("compute-sanitizer"), "--tool", tool, "--print-limit", "20", *options, *ours, "1"]
 
 
 def make_row(tool: str, status: int | None, seconds: float, text: str) -> dict[str, Any]:
-    """The row of a tool, or of `NO_TOOL`, by its exit status, None where it ran over its time, and what it said."""
+    """Return the row of a tool or `NO_TOOL` from its exit status, None if it exceeded its time, and its output."""
     errors = None if status is None else 0 if tool == NO_TOOL else error_count(text)
     if errors == 0 and status != 0:
         errors = None  # the program itself failed
     lines = [line for line in text.splitlines() if line.strip()]
     report = [line for line in lines if line.startswith("=========")][:LINES_KEPT]
-    if errors is None:  # what was found until then, and where it stopped
+    if errors is None:  # the findings so far, and where it stopped
         report += [line for line in lines if line not in report][-LINES_KEPT:]
     calls = len({str(call) for call in small_calls()} & {*lines})
     return {
@@ -156,7 +156,7 @@ def make_row(tool: str, status: int | None, seconds: float, text: str) -> dict[s
 
 
 def run_together(tools: list[str], seconds: float) -> Iterator[dict[str, Any]]:
-    """The rows of tools that run at the same time for at most `seconds`, each as it ends."""
+    """Run tools at the same time for at most `seconds`, and yield the row of each as it ends."""
     begin = time.monotonic()
     with ExitStack() as files:
         logs = {
@@ -176,7 +176,7 @@ def run_together(tools: list[str], seconds: float) -> Iterator[dict[str, Any]]:
                         cwd=ROOT,
                         log=log,
                         environment={"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
-                        grace=GRACE_SECONDS / len(tools),  # they are ended one after the other
+                        grace=GRACE_SECONDS / len(tools),  # they are stopped one after another
                     )
                 )
                 for tool, log in logs.items()
@@ -192,8 +192,8 @@ def run_together(tools: list[str], seconds: float) -> Iterator[dict[str, Any]]:
 
 
 def run_tools(tools: list[str], seconds: float) -> Iterator[dict[str, Any]]:
-    """The rows of `NO_TOOL` and then of the tools, in `seconds` together."""
-    end = time.monotonic() + seconds - GRACE_SECONDS  # the last ones'
+    """Yield the rows of `NO_TOOL` and then of the tools, in `seconds` together."""
+    end = time.monotonic() + seconds - GRACE_SECONDS  # the grace of the last tools
     yield from run_together([NO_TOOL], max(1.0, (end - time.monotonic()) / 2))
     yield from run_together(tools, max(1.0, end - time.monotonic()))
 

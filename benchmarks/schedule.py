@@ -1,12 +1,11 @@
-"""Device time of AIF by schedule: one group of sequences, or groups that fill a part of L2; and by tiles of one stage.
+"""Device time of AIF by schedule, one group of sequences or groups that fill a part of L2, and by tiles of one stage.
 
     python -m benchmarks.schedule [--device cuda|cpu] [--out DIR] [--budget-seconds S] [--provider NAME ...] [--full]
 
-"ours" is what is shipped; "ours-one-group" and "ours-l2-PERCENT" say `Tiles.l2_share` themselves, see
-`dlfa_kernels.groups`. Where it is not what is shipped, a squeeze program works on one tile in "ours-one-slot", and a
-program of the reduce stage, or of the input gradients, waits for its loads in "ours-waiting-reduce" and
-"ours-waiting-input-grads". Only sizes whose states L2 does not hold tell groups apart. `--full` takes all sizes. On a
-CPU, where nothing is launched, there is one schedule.
+"ours" is the shipped schedule; "ours-one-group" and "ours-l2-PERCENT" set `Tiles.l2_share`, see `dlfa_kernels.groups`.
+If the shipped tiles differ, a squeeze program works on one tile in "ours-one-slot", and a program of `reduce` or
+`input_grads` waits for its loads in "ours-waiting-reduce" and "ours-waiting-input-grads". Groups differ only at sizes
+whose states exceed L2. `--full` measures all sizes. On a CPU, where nothing is launched, there is one schedule.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ SIZES = ((256, 128, 768), (128, 512, 1024), (16, 4096, 1024))
 
 
 def shipped_tiles(case: Case, device: torch.device) -> Tiles:
-    """The tiles of a padded case in one group."""
+    """Return the shipped tiles of a padded case in one group."""
     (batch, length, embed_dim), dtype = case.shape, DTYPES[case.dtype]
     tiles = choose_tiles(embed_dim, case.squeeze_dim, dtype, device_architecture(device))
     return tiles_for_batch(tiles, batch, batch * length, embed_dim * dtype.itemsize, 0.0, device)
 
 
 def other_tiles(provider: str, shipped: Tiles) -> Tiles:
-    """The tiles that `provider`, of `OTHER_TILES`, has in place of the shipped ones, which may be the same."""
+    """Return the tiles of `provider`, one of `OTHER_TILES`; they may equal the shipped ones."""
     if provider == providers.ONE_SLOT:
         return with_one_slot(shipped)
     if provider == providers.WAITING_INPUT_GRADS:
@@ -47,7 +46,7 @@ def other_tiles(provider: str, shipped: Tiles) -> Tiles:
 
 
 def tasks(session: Session) -> Iterator[Task]:
-    """What to measure, the important first; one schedule a task."""
+    """Yield the tasks by importance, one a schedule."""
     for shape in session.shapes(SIZES):
         case, others = core_case(shape), []
         if session.device.type == "cuda":
@@ -59,14 +58,14 @@ def tasks(session: Session) -> Iterator[Task]:
 
 
 def schedule(provider: str, case: Case, device: torch.device) -> AbstractContextManager[None]:
-    """Launch as `provider` says inside."""
+    """Return a context in which launches use the schedule of `provider`."""
     if provider in providers.OTHER_TILES:
         return using_tiles(other_tiles(provider, shipped_tiles(case, device)))
     return using_l2_share(providers.L2_SHARES.get(provider))
 
 
 def run(session: Session) -> None:
-    """Measure all tasks, each within its schedule: forward, backward and what they are checked by."""
+    """Measure all tasks, each in its schedule: forward, backward and their checks."""
     for task in tasks(session):
         with schedule(task.providers[0], task.case, session.device):
             run_tasks(session, [task], aif.measure)

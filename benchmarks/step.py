@@ -1,10 +1,10 @@
-"""A whole training step of a BERT-base-sized encoder: a plain head on the last layer, eager AIF and fused AIF below it.
+"""Wall clock of a training step of a BERT-base-sized encoder with a plain head, eager AIF or fused AIF.
 
     python -m benchmarks.step [--device cuda|cpu] [--out DIR] [--budget-seconds S] [--provider NAME ...]
 
 Random weights from a `BertConfig`, tagging 32 sequences of 128 tokens: forward, loss, backward and AdamW under bfloat16
-autocast with float32 parameters. AIF fuses the last layer with the middle one. The models take turns, a few steps each,
-so that a drift of clocks meets all alike; a row is the wall clock of a step, percentiles over turns. AIF is checked
+autocast with float32 parameters. AIF fuses the last layer with the middle one. The models take turns of a few steps, so
+that clock drift affects all equally. A row is the wall clock of a step, with percentiles over turns. AIF is checked
 against float64 on the encoder's own states.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BertConfig, BertModel  # here, as the suite's time runs once its session is made
+from transformers import BertConfig, BertModel  # imported here, before the session starts the suite's time
 
 from dlfa_kernels import FusedAIF
 
@@ -34,12 +34,12 @@ from .timing import summarise, synchronise
 LABELS = 17
 WARM_UP_STEPS, STEPS_A_TURN, LEAST_TURNS, MOST_TURNS = 5, 5, 7, 40
 CPU_TURNS = 2
-# Kept free for what follows the steps.
+# Reserved for the work after the steps.
 RESERVE_SECONDS = 3.0
 
 
 class Tagger(nn.Module):
-    """An encoder, AIF over its last and middle layer or nothing, and a linear head.
+    """An encoder, AIF of its last and middle layer or none, and a linear head.
 
     Args:
         shape: (B, T, E) of the batch; E is the encoder's width.
@@ -67,12 +67,12 @@ class Tagger(nn.Module):
         self.head = nn.Linear(width, LABELS)
 
     def states(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The last layer's states and the middle one's, (B, T, E) each."""
+        """Return the states of the last and the middle layer, (B, T, E) each."""
         outputs = self.encoder(input_ids=tokens, attention_mask=mask, output_hidden_states=True)
         return outputs.last_hidden_state, outputs.hidden_states[self.fusion_layer]
 
     def forward(self, tokens: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of the labels (B, T) of `tokens` (B, T)."""
+        """Return the cross-entropy of the labels (B, T) for `tokens` (B, T)."""
         if self.fusion is None:
             states = self.encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
         else:
@@ -81,7 +81,7 @@ class Tagger(nn.Module):
 
 
 def training_step(model: Tagger, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, ...]) -> Callable[[], None]:
-    """A training step on `batch`, tokens, mask and labels, (B, T) int64 each; it does not wait for the device."""
+    """Return a training step on `batch`: tokens, mask and labels, (B, T) int64; it does not wait for the device."""
 
     def step() -> None:
         with torch.autocast(batch[0].device.type, torch.bfloat16):
@@ -94,11 +94,11 @@ def training_step(model: Tagger, optimizer: torch.optim.Optimizer, batch: tuple[
 
 
 def fusion_errors(model: Tagger, case: Case, batch: tuple[Tensor, ...]) -> dict[str, float]:
-    """Relative errors of the model's AIF, run as in the step, on the encoder's own states, decided for relu.
+    """Return the relative errors of the model's AIF, run as in the step, on the encoder's states after `decide_relu`.
 
     Args:
-        model: with an AIF.
-        case: of the batch.
+        model: a model with AIF.
+        case: the case of the batch.
         batch: tokens, mask and labels, (B, T) int64 each.
     """
     tokens, mask, _ = batch
@@ -138,7 +138,7 @@ def run(session: Session) -> None:
             if not go:
                 continue
             torch.manual_seed(0)
-            with device:  # where weights are drawn in no time; a CPU takes seconds for each model
+            with device:  # weights are drawn fast there; a CPU takes seconds for each model
                 model = Tagger(shape, name).train()
             errors[name] = None
             if name != providers.PLAIN_HEAD:
@@ -159,7 +159,7 @@ def run(session: Session) -> None:
 
 
 def take_turns(session: Session, steps: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
-    """Microseconds a step of each model, by turn, until the budget ends or there are enough."""
+    """Return the microseconds a step of each model, by turn, until the budget ends or there are enough."""
     laps: dict[str, list[float]] = {name: [] for name in steps}
     cuda = session.device.type == "cuda"
     least, most = (LEAST_TURNS, MOST_TURNS) if cuda else (CPU_TURNS, CPU_TURNS)

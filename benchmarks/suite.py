@@ -1,9 +1,9 @@
-"""What every suite does alike: options, checked providers, time limits, table, results file and plot.
+"""Common code of all suites: options, checks of providers, time limits, table, results file and plot.
 
     python -m benchmarks.SUITE [--device cuda|cpu] [--out DIR] [--budget-seconds S] [--provider NAME ...] [--full]
 
-Exit status: 0; 1 where a result of ours was wrong, failed or took too long; 2 for bad input, such as a GPU that is not
-there.
+Exit status: 0; 1 if a result of ours was wrong, failed or took too long; 2 for bad input, such as a GPU that does not
+exist.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from .problems import Problem, beyond_limits, exact, limit, make_problem
 from .results import Results, case_keys
 from .timing import Stopwatch, Timing
 
-# Seconds that a provider takes for a case before anything is known of it, and the most it may.
+# Estimated seconds of a provider for its first case, and the most it may take.
 GUESSES = {
     providers.COMPILE: 15.0,
     providers.COMPILE_GRAPHS: 15.0,
     **dict.fromkeys(providers.TUNED, 60.0),
 }
 GUESS = 3.0
-# Of one tuned mode after the other: the same products are not tuned again.
+# The estimate for a tuned mode after the other one: the same products are not tuned again.
 TUNED_ALREADY_GUESS = 30.0
 MOST_SECONDS = 120.0
 GRACE_SECONDS = 5.0
@@ -52,7 +52,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Task:
-    """One case, who computes it, and which passes."""
+    """One case, its providers, and its passes."""
 
     case: Case
     providers: tuple[str, ...]
@@ -60,7 +60,7 @@ class Task:
 
 
 class Session:
-    """One run of one suite: device, budget, ceilings, and the results so far, which are saved after each provider."""
+    """One run of a suite: device, budget, ceilings, and the results so far, which are saved after each provider."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Session:
     ) -> None:
         self.suite, self.device, self.budget, self.path, self.only, self.full = suite, device, budget, path, only, full
         if device.type == "cpu":
-            torch.set_num_threads(1)  # small sizes gain nothing from more, and vary with them
+            torch.set_num_threads(1)  # more are no faster at small sizes, but vary more
         self.stopwatch = Stopwatch(device)
         self.ceilings: Ceilings = measure_ceilings(device, self.stopwatch)
         self.results = Results(header(device, command, self.ceilings))
@@ -83,19 +83,19 @@ class Session:
         self.device_lost = False
 
     def save(self) -> None:
-        """Write what there is so far."""
+        """Write the results so far."""
         self.results.save(self.path)
 
     def shapes(self, of_gpu: tuple[Shape, ...]) -> tuple[Shape, ...]:
-        """The sizes to measure: `of_gpu` on a GPU, but all with `--full`; those of a CPU on a CPU."""
+        """Return the sizes to measure: on a GPU `of_gpu`, or all with `--full`; on a CPU the CPU's."""
         return of_gpu if self.device.type == "cuda" and not self.full else shapes(self.device)
 
     def wanted(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Of these providers, those that were asked for; all, if none was."""
+        """Return those of these providers that were requested; all if there was no request."""
         return tuple(name for name in names if not self.only or name in self.only)
 
     def skip(self, keys: list[dict[str, Any]], reason: str) -> None:
-        """Record rows without a time, and why."""
+        """Record rows without a time, and the reason."""
         for key in keys:
             self.results.skip(key, reason)
         if not keys:
@@ -105,10 +105,10 @@ class Session:
 
     @contextmanager
     def attempt(self, provider: str, keys: list[dict[str, Any]]) -> Iterator[bool]:
-        """Give a provider its time; what stands in the way is recorded for `keys` that got no row.
+        """Run a provider with its time limit; record the reason for `keys` that got no row.
 
         Yields:
-            Whether there is time at all.
+            Whether there is time for it.
         """
         if self.device_lost:
             self.skip(keys, "the GPU no longer answers")
@@ -128,7 +128,7 @@ class Session:
             reason = f"{type(error).__name__}: {first_line(error)}"
         finally:
             if provider.startswith(providers.COMPILE):
-                torch.compiler.reset()  # else it gives up on a module that it has seen in too many shapes
+                torch.compiler.reset()  # else it stops compiling a module after too many shapes
         if reason is None:
             return
         self.ours_failed |= providers.is_ours(provider)
@@ -147,7 +147,7 @@ class Session:
         return GUESSES.get(provider.removesuffix(providers.GRAPH), GUESS)
 
     def right(self, keys: dict[str, Any], errors: dict[str, float]) -> bool:
-        """Whether results are near float64; wrong ones are recorded with their error and get no time."""
+        """Return whether results are close to float64; wrong ones are recorded with their error and get no time."""
         dtype, ours = DTYPES[keys["dtype"]], providers.is_ours(keys["provider"])
         wrong = beyond_limits(errors, dtype, ours)
         if not wrong:
@@ -160,7 +160,7 @@ class Session:
         return False
 
     def add(self, keys: dict[str, Any], case: Case, pass_: str, timing: Timing | None, **measured: Any) -> None:
-        """Append a row; the floor and what follows from the time are filled in."""
+        """Append a row; the floor and values derived from the time are filled in."""
         floor = floor_us(case, pass_, self.ceilings)
         measured["floor_us"] = round(floor, 3)
         if timing is not None:
@@ -171,7 +171,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Work:
-    """What is measured for one row: a provider that was found right, bound to a problem, and a pass."""
+    """The work for one row: a provider that was checked, bound to a problem, and a pass."""
 
     keys: dict[str, Any]
     problem: Problem
@@ -181,14 +181,13 @@ class Work:
     pass_: str
 
 
-# What a row holds by its keys, with "timing" for a `Timing`; None where `Session.right` said no.
+# Returns a row's values by key, with "timing" for a `Timing`; None if `Session.right` is False.
 Measure = Callable[[Session, Work], dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite: its name, what it does, how it runs, what its bars show, the seconds it is given by default, and by what
-    names it calls its providers."""
+    """A suite: its name, title, function, bars, default seconds, and names of providers."""
 
     name: str
     title: str
@@ -199,11 +198,11 @@ class Suite:
 
 
 def run_tasks(session: Session, tasks: Iterable[Task], measure: Measure) -> None:
-    """Check every provider of every task against float64 and, where it is right, measure its passes.
+    """Check every provider of every task against float64 and, if it is correct, measure its passes.
 
     Args:
-        session: where results go.
-        tasks: in the order of importance.
+        session: receives the results.
+        tasks: in order of importance.
         measure: called for each row.
     """
     for task in tasks:
@@ -223,7 +222,7 @@ def run_tasks(session: Session, tasks: Iterable[Task], measure: Measure) -> None
             with session.attempt(name, keys[name]) as go:
                 if go and prepared:
                     _run_provider(session, task, *prepared, name, keys[name], measure)
-            session.save()  # the next one may not come back, and be ended with this process
+            session.save()  # the next one may hang, and be killed with this process
 
 
 def _run_provider(
@@ -249,17 +248,17 @@ def _run_provider(
 def check(
     call: providers.Call, problem: Problem, expected: dict[str, Tensor], passes: Iterable[str]
 ) -> dict[str, dict[str, float]]:
-    """Relative errors of what each pass yields, by its name: z forward, gradients backward, all of both.
+    """Return the relative errors of each pass's results by name: z forward, gradients backward, all for both.
 
-    The calls that are checked are the third ones, by when graphs have been recorded and are replayed. The first
-    backward runs in this thread: torch.compile compiles it then, and in autograd's own thread `time_limit` could not
-    end that, as this one would wait for it outside of Python.
+    The third calls are checked, when graphs have been recorded and are replayed. The first backward runs in this
+    thread: torch.compile compiles it then, and `time_limit` could not stop that in autograd's own thread, for which
+    this one would wait outside Python.
 
     Args:
         call: the provider, bound to `problem`.
         problem: the tensors.
-        expected: as `benchmarks.problems.exact` gives them.
-        passes: of `PASSES`.
+        expected: the result of `benchmarks.problems.exact`.
+        passes: any of `PASSES`.
     """
     errors: dict[str, dict[str, float]] = {}
     if "forward" in passes:
@@ -276,7 +275,7 @@ def check(
 
 
 def device_time(session: Session, work: Work) -> dict[str, Any]:
-    """Device time of a pass: inference forward, backward of a forward that is not timed, or both in a training step."""
+    """Measure a pass's device time: forward in inference, backward after an untimed forward, or a training step."""
     stopwatch, call, problem = session.stopwatch, work.call, work.problem
     if work.pass_ == "forward":
         timing = stopwatch.device_time(lambda _: providers.inference(call), lambda: None)
@@ -288,17 +287,17 @@ def device_time(session: Session, work: Work) -> dict[str, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line of bounded length."""
+    """Return an error's message in one line of bounded length."""
     return (str(error).strip().splitlines() or [""])[0][:200]
 
 
 def round_error(error: float) -> float:
-    """Three digits."""
+    """Round to three digits."""
     return float(f"{error:.3g}")
 
 
 def main(suite: Suite) -> None:
-    """The command of a suite."""
+    """Run the command line of a suite."""
 
     def command(
         device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "cuda",
@@ -341,7 +340,7 @@ def main(suite: Suite) -> None:
 
 
 def print_results(title: str, results: Results) -> None:
-    """The table of a results file; wrong results stand out."""
+    """Print the table of a results file, with wrong results highlighted."""
     where = results.header["gpu"] or "CPU"
     ceilings = f"copy {results.header['copy_tb_s']} TB/s, bfloat16 {results.header['matmul_tflop_s']} TFLOP/s"
     print_table(f"{title}: {where}, {ceilings}", COLUMNS, ((_cells(row), _wrong(row)) for row in results.rows))

@@ -1,10 +1,10 @@
-"""What the kernels are meant to reach on an H200-class GPU, what was measured, and whether that is enough.
+"""Compare the kernels' targets on an H200-class GPU with the measured values.
 
     python -m benchmarks.targets DIR
 
-Targets hold for bfloat16, kernel size 1, gate and H = E/4, at the sizes from 256x128x768 up where none is named. Of
-several sizes the worst one counts, and is named. Best torch.compile is the fastest of its modes that were measured at
-that size; where max-autotune was not, the verdict says so. Exit status: 0; 2 where DIR holds no results of a GPU.
+Targets are for bfloat16, kernel size 1, gate and H = E/4, at sizes from 256x128x768 up unless one is named. Of several
+sizes the worst one counts, and is named. Best torch.compile is the fastest of its modes measured at that size; if
+max-autotune was not measured, the verdict says so. Exit status: 0; 2 if DIR has no results of a GPU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .results import Results, load_folder, rows_of
 LARGE = tuple(shape for shape in SHAPES if shape != SMALL_SHAPE)
 TRAFFIC_FILE = "ncu.json"
 NOT_MEASURED = "not measured"
-# Of z, by the counters, in tensors.
+# The least writes of z by the counters, in tensors.
 LEAST_WRITTEN = 0.95
 
 Rows = list[dict[str, Any]]
@@ -35,9 +35,9 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Target:
-    """One line of the table: `bound` is an upper one, or a lower one with `at_least`; `measured` by what it was for.
+    """One line of the table: `bound` is an upper one, or with `at_least` a lower one; `measured` maps cases to values.
 
-    `untuned` counts what of it was measured against torch.compile without max-autotune.
+    `untuned` counts those that were compared with torch.compile without max-autotune.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Target:
 
     @property
     def worst(self) -> tuple[str, float] | None:
-        """Where it is farthest from the bound, and the value there."""
+        """The case that is worst relative to the bound, and its value."""
         if not self.measured:
             return None
         pick = min if self.at_least else max
@@ -62,7 +62,7 @@ class Target:
 
     @property
     def verdict(self) -> str:
-        """One of "met", "met, stretch too", "not met", "not measured"; or "met" with what was not measured."""
+        """One of "met", "met, stretch too", "not met", "not measured", or "met" and what was not measured."""
         if not self.measured:
             return NOT_MEASURED
         if not self._meets(self.bound):
@@ -75,7 +75,7 @@ class Target:
 
     @property
     def cells(self) -> list[str]:
-        """Name, bound, measured and verdict, as text."""
+        """Name, bound, measured value and verdict as text."""
         sign = ">=" if self.at_least else "<="
         bound = f"{sign} {self.bound:g}" + (f" (stretch {self.stretch:g})" if self.stretch is not None else "")
         worst = self.worst
@@ -89,7 +89,7 @@ class Target:
 
 
 def targets(results: dict[str, Results], traffic: list[dict[str, Any]] | None) -> list[Target]:
-    """The table, from results by suite and the rows of hardware counters, as far as there are any."""
+    """Return the table from results by suite and the rows of hardware counters, if any."""
     aif, launch, padding, token = (_rows(results, suite) for suite in ("aif", "launch", "padding", "token"))
     large, ours, compiled = list(LARGE), providers.OURS, _compiled
 
@@ -203,7 +203,7 @@ def _token(rows: Rows) -> dict[str, float]:
 
 
 def _forward_traffic(traffic: list[dict[str, Any]] | None) -> dict[str, float]:
-    """Tensors of the forward; nothing where z was not all written under the counters, which then miss some of it."""
+    """Return the tensors of the forward; nothing if the counters missed part of the writes of z."""
     total = next((row for row in traffic or () if row["kernel"] == "forward, total"), None)
     if total is None:
         return {}
@@ -212,10 +212,10 @@ def _forward_traffic(traffic: list[dict[str, Any]] | None) -> dict[str, float]:
 
 
 def load_traffic(folder: Path) -> list[dict[str, Any]] | None:
-    """Rows of `benchmarks.ncu` in a folder, None where there are none.
+    """Return the rows of `benchmarks.ncu` in a folder; None if there are none.
 
     Raises:
-        ValueError: the file is no such file; the message names it.
+        ValueError: the file is not such a file; the message names it.
     """
     path = folder / TRAFFIC_FILE
     if not path.is_file():
@@ -234,7 +234,7 @@ def print_targets(folder: Path) -> None:
     """Print the table of a folder's results.
 
     Raises:
-        ValueError: a file that is no results file, or results of a CPU, which no target is for.
+        ValueError: a file is not a results file, or results are of a CPU, which has no targets.
     """
     results = load_folder(folder)
     names = {loaded.header["gpu"] for loaded in results.values()}

@@ -1,9 +1,9 @@
-"""The core sizes as pytest-benchmark measures them, wall clock with the device waited for:
+"""Wall clock of the core sizes by pytest-benchmark, waiting for the device:
 
     pytest benchmarks --benchmark-only
 
-On a GPU the sizes of `benchmarks.aif`; on a CPU small ones, that show the same code at work. A provider whose results
-are off is not timed: its tests fail.
+On a GPU the sizes are those of `benchmarks.aif`; on a CPU they are small, to run the same code. A provider with wrong
+results is not timed, and its tests fail.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RUNS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def _timed_on_device() -> Iterator[None]:
-    choose_device(DEVICE.type)  # refuses Triton's interpreter
+    choose_device(DEVICE.type)  # rejects Triton's interpreter
     threads = torch.get_num_threads()
     if DEVICE.type == "cpu":
         torch.set_num_threads(1)
@@ -44,9 +44,9 @@ def _timed_on_device() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def bound(case: Case, provider: str) -> tuple[Problem, providers.Call, dict[str, dict[str, float]]]:
-    """A case's tensors, the provider bound to them, and its errors by pass; passes of one pair follow each other."""
+    """Return a case's tensors, the provider bound to them, and its errors by pass; a pair's passes are consecutive."""
     if provider == providers.COMPILE:
-        torch.compiler.reset()  # else it gives up on a module that it has seen in too many shapes
+        torch.compiler.reset()  # else it stops compiling a module after too many shapes
     problem = make_problem(case, DEVICE)
     call = providers.build(provider, problem)
     return problem, call, check(call, problem, exact(problem), PASSES)
@@ -55,7 +55,7 @@ def bound(case: Case, provider: str) -> tuple[Problem, providers.Call, dict[str,
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize(("case", "provider"), RUNS, ids=lambda value: str(value).replace(" ", "-"))
 def test_speed(benchmark: Any, case: Case, provider: str, pass_: str) -> None:
-    """Time one pass of one provider, if its results are right."""
+    """Time one pass of one provider if its results are correct."""
     problem, call, errors = bound(case, provider)
     wrong = beyond_limits(errors[pass_], problem.last.dtype, providers.is_ours(provider))
     assert not wrong, f"not timed, as it is wrong: {wrong}"

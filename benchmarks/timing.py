@@ -1,16 +1,15 @@
-"""How long a call takes: on the device with a cold L2 cache, or by the wall clock, call after call.
+"""Timing of a call: device time with a cold L2 cache, or wall clock of consecutive calls.
 
-Device time. Between two CUDA events lies the call alone. Before each call a buffer of several times the L2 cache is
-read, so that no input is found in the cache, whichever provider ran before. It is read rather than written, as
-`triton.testing.do_bench` does, because lines that were written would have to be put back to DRAM in the measured time:
-a debt of up to the whole cache, which is as much as a tensor of the core sizes. The buffer is read as often as it takes
-for the host to have handed over the whole call in the meantime, so that gaps between launches are not in the figure:
-what they cost is what the wall clock is for.
+Device time. Only the call is between two CUDA events. Before each call a buffer of several times the L2 cache is read,
+so that no input is in the cache, whichever provider ran before. `triton.testing.do_bench` writes a buffer instead, but
+written lines would have to go back to DRAM in the measured time: up to the whole cache, as much as a tensor of the core
+sizes. The buffer is read often enough for the host to submit the whole call meanwhile, so that gaps between launches
+are not measured: the wall clock measures these.
 
-Wall clock. Calls follow each other without waiting, as in a training loop, and the device is waited for once at the
-end; the cache is as warm as the calls leave it.
+Wall clock. Consecutive calls do not wait, as in a training loop, and one synchronisation follows at the end; the cache
+is as warm as the calls leave it.
 
-On a CPU both are the time of single calls, a few of them, caches as they are.
+On a CPU both are the time of a few single calls, without control of caches.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ MOST_FLUSHES = 64
 HOST_MARGIN = 1.3
 LEAST_SAMPLES, MOST_SAMPLES = 7, 200
 WALL_CLOCK_CALLS = 50
-# A GPU that was idle, while something was compiled, has lowered its clocks and takes a moment to raise them.
+# A GPU that was idle during compilation has lowered its clocks and takes a moment to raise them.
 WARM_UP_SECONDS = 0.1
 FIRST_WARM_UP_SECONDS = 0.3
 CPU_SECONDS = 0.02
 
 
 class Timing(NamedTuple):
-    """Microseconds a call: median, 20th and 80th percentile over repetitions."""
+    """Microseconds a call: median, and 20th and 80th percentile over repetitions."""
 
     median_us: float
     p20_us: float
@@ -46,19 +45,19 @@ class Timing(NamedTuple):
 
 
 def summarise(microseconds: list[float]) -> Timing:
-    """Median and percentiles."""
+    """Return median and percentiles."""
     p20, median, p80 = np.percentile(microseconds, [20, 50, 80])
     return Timing(float(median), float(p20), float(p80))
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait for a GPU."""
+    """Wait for the device if it is a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 class Stopwatch:
-    """Times calls on one device; on a GPU it holds the buffer that is read between calls."""
+    """Timer of calls on one device; on a GPU it holds the buffer that is read between calls."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -71,12 +70,12 @@ class Stopwatch:
     def device_time(
         self, timed: Callable[[State], object], prepare: Callable[[], State], seconds: float = 0.25
     ) -> Timing:
-        """Time of `timed(prepare())` without that of `prepare()`, warmed up before.
+        """Return the time of `timed(prepare())` without `prepare()`, after a warm-up.
 
         Args:
             timed: the call.
             prepare: run before each call, such as the forward of a timed backward.
-            seconds: how long to go on, between 7 and 200 calls.
+            seconds: duration of the measurement, which makes between 7 and 200 calls.
         """
         if self.device.type != "cuda":
             return self._cpu_time(timed, prepare, seconds)
@@ -107,8 +106,8 @@ class Stopwatch:
         return summarise([1000 * start.elapsed_time(end) for start, end in events])
 
     def wall_time(self, call: Callable[[], object], seconds: float = 0.5, calls: int = WALL_CLOCK_CALLS) -> Timing:
-        """Time of a call among `calls` that follow each other, the device waited for at the end; percentiles are over
-        repetitions of that."""
+        """Return the time of a call among consecutive `calls` with one synchronisation at the end; percentiles are over
+        repetitions of these."""
         if self.device.type != "cuda":
             return self._cpu_time(lambda _: call(), lambda: None, seconds)
         self._warm_up(call)
@@ -158,10 +157,10 @@ class Stopwatch:
 
 
 class CapturedCall:
-    """A call captured in a CUDA graph, replayed by calling it; `outputs` are what the call returned, static tensors.
+    """A call captured in a CUDA graph and replayed by calling it; `outputs` are the call's results, static tensors.
 
     Raises:
-        RuntimeError: something in the call cannot be captured.
+        RuntimeError: part of the call cannot be captured.
     """
 
     def __init__(self, call: Callable[[], Any], device: torch.device) -> None:
@@ -171,11 +170,11 @@ class CapturedCall:
             for _ in range(3):
                 call()
         torch.cuda.current_stream(device).wait_stream(stream)
-        gc.collect()  # a graph that is freed during the capture ends it
+        gc.collect()  # freeing a graph during the capture would abort it
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.outputs = call()
 
     def __call__(self) -> None:
-        """Replay."""
+        """Replay the graph."""
         self.graph.replay()

@@ -1,9 +1,9 @@
-"""Device time of AIF for one token a sequence, `token=0`, against that for all.
+"""Device time of AIF for one token a sequence, `token=0`, compared with all tokens.
 
     python -m benchmarks.token [--device cuda|cpu] [--out DIR] [--budget-seconds S] [--provider NAME ...] [--full]
 
-Passes that end in "-token0" return that token's state alone. The plain module, too, gates no other token then. `--full`
-takes all sizes.
+Passes that end in "-token0" return only that token's state; the plain module then also gates no other token. `--full`
+measures all sizes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PASSES = ("forward", "both")
 
 
 def tasks(session: Session) -> Iterator[Task]:
-    """What to measure, the important first."""
+    """Yield the tasks by importance."""
     ours = providers.ours(session.device)
     for provider in (ours, providers.EAGER, providers.COMPILE):
         for shape in session.shapes(SIZES):

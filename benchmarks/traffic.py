@@ -1,13 +1,14 @@
-"""Bytes that every pointer argument of the kernels moves, counted under Triton's interpreter; no GPU is needed.
+"""Count the bytes that the kernels move for each pointer argument, under Triton's interpreter; no GPU is needed.
 
     python -m benchmarks.traffic --json FILE [--dtype bfloat16]
 
-A row is one tensor that the launches of a forward or backward pass take: how much of it is read and written, in units
-of one states tensor: B*T*E elements with padding, N*E packed, of the states' dtype. `size` is the tensor itself in that
-unit, `by_kernel` tells the launches apart, `launches` is how many the pass takes, `fill` the share of real tokens.
+A row is one tensor argument of the launches of a forward or backward pass: how much of it is read and written, in units
+of one states tensor, B*T*E elements with padding or N*E packed, in the states' dtype. `size` is the size of the tensor
+in this unit, `by_kernel` splits the figures by launch, `launches` is the number of launches of the pass, and `fill` the
+share of real tokens.
 
-Counted are the elements that unmasked lanes ask for, wherever they come from: a small tensor that every program reads,
-such as a weight, is read from cache all but once. So what DRAM must move is, at most, the rows whose `size` is large.
+Counted are the elements that unmasked lanes access, in cache or DRAM: a small tensor that every program reads, such as
+a weight, comes from cache except once. DRAM must move at most the rows with a large `size`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import os
 
 if __name__ == "__main__":
-    os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it where kernels are defined, that is at the imports below
+    os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when kernels are defined, in the imports below
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ from .cases import DTYPES
 from .kernel_options import Dtype, RowsPath
 from .output import print_table, write_json
 
-# Shares of T that the sequences of a ragged batch hold, in turn.
+# Lengths of the sequences of a ragged batch in turn, as shares of T.
 RAGGED = (0.6, 0.0, 0.3, 0.3)
 
 COLUMNS = (
@@ -67,7 +68,7 @@ class Case:
 
     @property
     def lengths(self) -> list[int]:
-        """Real tokens of each sequence."""
+        """The real tokens of each sequence."""
         batch, length, _ = self.shape
         return [round(length * RAGGED[i % len(RAGGED)]) if self.ragged else length for i in range(batch)]
 
@@ -76,7 +77,7 @@ CASES = (
     *(
         Case(shape, ragged, CallVariant(fuse=fuse, kernel_size=kernel_size, packed=packed))
         for shape, (ragged, packed), kernel_size, fuse in product(
-            # a multiple of every tile; long enough to be pooled by a launch of its own; nothing even
+            # a multiple of every tile; long enough for a separate pooling launch; a multiple of no tile
             ((2, 128, 64), (4, 320, 64), (3, 77, 33)),
             ((False, False), (True, False), (True, True)),
             (1, 3),
@@ -96,7 +97,7 @@ CASES = (
 
 
 def make_inputs(case: Case, dtype: torch.dtype) -> Inputs:
-    """Random tensors on the CPU; the mask is int64, as transformers' attention_mask."""
+    """Return random tensors on the CPU; the mask is int64, like transformers' attention_mask."""
     (batch, length, embed_dim), variant, lengths = case.shape, case.variant, torch.tensor(case.lengths)
     generator = torch.Generator().manual_seed(0)
 
@@ -118,7 +119,7 @@ def make_inputs(case: Case, dtype: torch.dtype) -> Inputs:
 
 
 class Traffic:
-    """Bytes moved by each launch of a pass, told apart by the pointer argument whose tensor the address falls in."""
+    """Bytes moved by each launch of a pass, by the pointer argument whose tensor contains the address."""
 
     def __init__(self, launches: list[Launch]) -> None:
         self.launches = launches
@@ -155,7 +156,7 @@ def _end(tensor: torch.Tensor) -> int:
 
 @contextmanager
 def counted() -> Iterator[Traffic]:
-    """Count what the launches made inside move.
+    """Count the bytes that launches inside the context move.
 
     Raises:
         RuntimeError: the kernels were not imported under TRITON_INTERPRET=1.
@@ -166,7 +167,7 @@ def counted() -> Iterator[Traffic]:
         raise RuntimeError("traffic is counted by Triton's interpreter: set TRITON_INTERPRET=1 before the start")
     builder = interpreter.interpreter_builder
 
-    # `create_load` and `create_store` call these two as well.
+    # `create_load` and `create_store` also call these two.
     def counting(direction: str, original: Callable[..., Any], mask_position: int) -> Callable[..., Any]:
         def access(pointers: Any, *rest: Any, **keywords: Any) -> Any:
             traffic.count(direction, pointers, rest[mask_position])
@@ -185,7 +186,7 @@ def counted() -> Iterator[Traffic]:
 
 
 def _rows(case: Case, pass_: str, traffic: Traffic, names: dict[int, str], inputs: Inputs) -> list[dict[str, Any]]:
-    """One row for each tensor; `names` calls tensors by their addresses, others have their last launch's argument."""
+    """Return one row for each tensor, named by `names` (by address) or else by the argument of its last launch."""
     unit = inputs.last.numel() * inputs.last.element_size()
     tensors: dict[int, torch.Tensor] = {}
     called: dict[int, str] = {}
@@ -204,7 +205,7 @@ def _rows(case: Case, pass_: str, traffic: Traffic, names: dict[int, str], input
                     so_far = moved.setdefault(address, {}).setdefault(kernel, [0.0, 0.0])
                     so_far[:] = [so_far[0] + amounts[0], so_far[1] + amounts[1]]
     for address, name in called.items():
-        if address not in names and list(called.values()).count(name) > 1:  # as the pools' token counts, used by none
+        if address not in names and list(called.values()).count(name) > 1:  # such as the pools' unused token counts
             called[address] = f"{name} ({first_in[address]})"
     return [
         {
@@ -223,10 +224,10 @@ def _rows(case: Case, pass_: str, traffic: Traffic, names: dict[int, str], input
 
 
 def measure(case: Case, dtype: torch.dtype) -> list[dict[str, Any]]:
-    """Rows of the forward and the backward pass of one case.
+    """Return the rows of the forward and the backward pass of one case.
 
     Raises:
-        RuntimeError: as `counted`.
+        RuntimeError: see `counted`.
     """
     inputs = make_inputs(case, dtype)
     given = {"x": inputs.last, "y": inputs.lower, "dz": inputs.dz, "mask": inputs.mask, "cu_seqlens": inputs.cu_seqlens}

@@ -1,9 +1,9 @@
-"""Seconds per 1,000 sentences of training and evaluation: last layer and AIF, whole encoder and frozen encoder.
+"""Seconds per 1,000 sentences of training and evaluation: last layer and AIF, with a trained or a frozen encoder.
 
-`python -m benchmarks.workbench` makes a random encoder of 12 layers, 384 wide, and random sentences of 4 to 40 words,
-so it needs no network; `--model` and `--data-dir` measure others. Training is one epoch by the workbench's own way,
-its checkpoint included; evaluation is of test data, scoring included. In the frozen regime the hidden states are there
-already: computing them, once for all runs, has a row of its own.
+`python -m benchmarks.workbench` creates a random encoder of 12 layers, 384 wide, and random sentences of 4 to 40 words,
+so it needs no network; `--model` and `--data-dir` measure others. Training is one epoch with the workbench's own code,
+including its checkpoint; evaluation is on test data, including scoring. With a frozen encoder the hidden states are
+precomputed; computing them, once for all runs, has a separate row.
 """
 
 from __future__ import annotations
@@ -71,17 +71,17 @@ def make_data(folder: Path, sentences: int) -> Path:
 
 
 def measure(config: RunConfig, repeats: int) -> list[dict[str, Any]]:
-    """Rows of seconds per 1,000 sentences, the fastest of `repeats` each.
+    """Return rows of seconds per 1,000 sentences, each the fastest of `repeats`.
 
     Args:
-        config: task, model, data and sizes; its output directory and cache are emptied by their owner.
-        repeats: of every measurement.
+        config: task, model, data and sizes; the caller deletes its output directory and cache.
+        repeats: repetitions of every measurement.
     """
     rows: list[dict[str, Any]] = []
     for frozen in (False, True):
         regime = dataclasses.replace(config, freeze_encoder=frozen)
         data = load_data(regime)
-        # One sentence: the development evaluation is not to be measured.
+        # One sentence, so that development evaluation takes no time.
         data = dataclasses.replace(data, dev=data.dev[:1])
         shared = load_shared_inputs(regime.with_presets(), data)
         if isinstance(shared.inputs, StateInputs):
@@ -135,7 +135,7 @@ def _timed(action: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:
-    """The rows as a table."""
+    """Print the rows as a table."""
     columns = ("encoder", "model", "train", "evaluate", "once")
     cells = [
         ([row[name] if isinstance(row.get(name), str) else _seconds(row.get(name)) for name in columns], False)

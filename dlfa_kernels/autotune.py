@@ -1,4 +1,4 @@
-"""Opt-in tuning of tile sizes: bounded in time, by bucket of sizes and never by length, kept on disk."""
+"""Opt-in tuning of tile sizes: with a time limit, for a bucket of sizes that excludes lengths, and stored on disk."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .tiles import Tile, Tiles, choose_tiles, one_warpgroup
 
 logger = logging.getLogger(__name__)
 
-# The stages of every full pass that touch the states, in the order in which they are tuned.
+# The stages of every full pass that access the states, in the order in which they are tuned.
 STAGES = ("squeeze", "expand", "reduce", "input_grads")
-# Parts of L2 for `Tiles.l2_share`, tried after the stages.
+# Values of `Tiles.l2_share`, tried after the stages.
 L2_SHARES = (0.25, 0.5, 0.75)
-# The smallest relative gain that counts; less is noise.
+# The smallest relative gain that counts as faster; less is noise.
 LEAST_GAIN = 0.01
 
 _tuned: dict[str, Tiles] = {}
@@ -32,10 +32,10 @@ _tuning = threading.Lock()
 
 
 def bucket(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: str, product_dtype: torch.dtype) -> str:
-    """The key under which tiles are kept: E rounded up to a power of two, H, dtypes and architecture.
+    """Return the key of tuned tiles: E rounded up to a power of two, H, dtypes and architecture.
 
-    H as it is: what a program holds of it decides whether a tile fits in registers and shared memory. `product_dtype`
-    is named where it is not the states' own.
+    H is exact, because it decides whether a tile fits in registers and shared memory. `product_dtype` is in the key
+    only if it differs from the dtype of the states.
     """
     name = str(dtype).removeprefix("torch.")
     if product_dtype != dtype:
@@ -44,9 +44,9 @@ def bucket(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: s
 
 
 def neighbours(tile: Tile, stage: str) -> Iterator[Tile]:
-    """Tiles of a stage, each with one thing changed: a block, warps, registers, stages, slots, `early` or `ahead`.
+    """Yield tiles of a stage with one change each: of a block, warps, registers, stages, slots, `early` or `ahead`.
 
-    Half a program of two warpgroups, of half the tokens, counts as one thing.
+    Halving both the warpgroups and the tokens counts as one change.
     """
     choices = {
         "block_t": (128, 64, 32),
@@ -58,7 +58,7 @@ def neighbours(tile: Tile, stage: str) -> Iterator[Tile]:
         "early": (0, 1) if stage == "input_grads" else (0,),
         "ahead": (0, 1) if stage == "input_grads" else (0,),
     }
-    if torch.version.hip:  # whose compiler is not told of registers: the same tile again
+    if torch.version.hip:  # `registers` is not passed to its compiler: the tile would be the same
         del choices["registers"]
     for name, values in choices.items():
         for value in values:
@@ -69,15 +69,15 @@ def neighbours(tile: Tile, stage: str) -> Iterator[Tile]:
 
 
 def tune(default: Tiles, measure: Callable[[Tiles, str], float], seconds: float) -> Tiles:
-    """The best tiles found within a time limit, stage by stage: from neighbour to neighbour, as long as one is faster.
+    """Return the best tiles found within a time limit, by local search over neighbours, stage by stage.
 
-    Each stage may take an equal part of the time that those before it have left.
+    The time that is left is divided equally among the stages that remain.
 
     Args:
-        default: where to start; kept where nothing is faster.
-        measure: time of a pass, in any unit, with given tiles, as they change in the named stage or in "l2_share";
-            raises RuntimeError or TritonError for tiles that cannot run.
-        seconds: stop after this long.
+        default: the tiles to start from, kept where nothing is faster.
+        measure: (tiles, name) -> time of a pass in any unit; the tiles differ in the named stage or in "l2_share".
+            Raises RuntimeError or TritonError for tiles that cannot run.
+        seconds: the time limit.
     """
     end, best = time.monotonic() + seconds, default
     names = (*STAGES, "l2_share")
@@ -93,7 +93,7 @@ def _tune_stage(best: Tiles, name: str, measure: Callable[[Tiles, str], float], 
         return best
     try:
         fastest = measure(best, name)
-    except torch.OutOfMemoryError:  # said of all stages, and no reason to keep these tiles
+    except torch.OutOfMemoryError:  # concerns all stages, and says nothing about these tiles
         raise
     except (RuntimeError, TritonError) as error:
         logger.warning("%s is not tuned, as %s cannot be measured: %s", name, start, error)
@@ -122,7 +122,10 @@ def _tune_stage(best: Tiles, name: str, measure: Callable[[Tiles, str], float], 
 
 
 def _fit_for_every_form(tuned: Tiles, default: Tiles, trials: Trials) -> Tiles:
-    """`tuned`, but the defaults where a stage's tiles fail in some form of a call: the search tries one form alone."""
+    """Return `tuned`, or with one stage's defaults, or `default`: the first that runs in all forms of a call.
+
+    The search itself tries only one form.
+    """
     for stage in (None, *STAGES):
         tiles = tuned if stage is None else replace(tuned, **{stage: getattr(default, stage)})
         try:
@@ -135,14 +138,14 @@ def _fit_for_every_form(tuned: Tiles, default: Tiles, trials: Trials) -> Tiles:
 
 
 def tuning_waits(device: torch.device) -> bool:
-    """Whether calls on `device` may have the shipped tiles for now, and tuned ones later: a CUDA graph is captured."""
+    """Return whether tuning on `device` is postponed because a CUDA graph is being captured."""
     return device.type == "cuda" and environment.autotune() and torch.cuda.is_current_stream_capturing()
 
 
 def tiles_for(
     embed_dim: int, squeeze_dim: int, dtype: torch.dtype, device: torch.device, product_dtype: torch.dtype
 ) -> Tiles:
-    """The shipped tiles, or with DLFA_AUTOTUNE=1 on a GPU the tuned ones of the bucket, tuned now if there are none.
+    """Return the shipped tiles or, with DLFA_AUTOTUNE=1 on a GPU, the bucket's tuned tiles, tuned now if missing.
 
     Nothing is tuned while a CUDA graph is captured.
     """
@@ -151,7 +154,7 @@ def tiles_for(
     if device.type != "cuda" or not environment.autotune():
         return default
     key = bucket(embed_dim, squeeze_dim, dtype, architecture, product_dtype)
-    with _tuning:  # threads that tuned at once would time each other's launches
+    with _tuning:  # threads that tune at the same time would time each other's launches
         if key not in _tuned:
             path = environment.tile_cache()
             found = read_tiles(path).get(key)

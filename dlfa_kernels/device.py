@@ -1,4 +1,4 @@
-"""What is asked of a GPU, and what is assumed where there is none: when launches are inspected or interpreted."""
+"""Properties of a GPU, and assumed ones for launches that are inspected or interpreted without one."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from functools import cache
 import torch
 
 DEFAULT_ARCHITECTURE = "sm_90"
-# The lower figure of Hopper's.
+# The lower of two figures for Hopper; see `groups`.
 DEFAULT_L2_BYTES = 50 << 20
 
 
 @cache
 def device_architecture(device: torch.device) -> str:
-    """The architecture of a GPU, "sm_90" or "gfx942" style; DEFAULT_ARCHITECTURE for other devices."""
+    """Return the architecture of a GPU, such as "sm_90" or "gfx942"; DEFAULT_ARCHITECTURE for other devices."""
     if device.type != "cuda":
         return DEFAULT_ARCHITECTURE
     if torch.version.hip:
@@ -23,9 +23,9 @@ def device_architecture(device: torch.device) -> str:
 
 @cache
 def runs_kernels(device: torch.device) -> bool:
-    """Whether the kernels can run on a GPU: not on NVIDIA's before "sm_80", short of the shared memory that tiles take.
+    """Return whether the kernels can run on a device: NVIDIA GPUs before "sm_80" lack shared memory for the tiles.
 
-    Where there is no GPU to be asked, as for tensors without data, nothing speaks against it.
+    Without any GPU, as for tensors without data, the answer is True.
     """
     if not torch.cuda.is_available():
         return True
@@ -35,7 +35,7 @@ def runs_kernels(device: torch.device) -> bool:
 
 @cache
 def multiprocessors(device: torch.device) -> int:
-    """Multiprocessors of a GPU; for the meta device those of an H200, for the CPU few."""
+    """Return the number of multiprocessors of a GPU; 132, as on an H200, for the meta device, and 2 for the CPU."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).multi_processor_count)
     return 132 if device.type == "meta" else 2
@@ -43,7 +43,7 @@ def multiprocessors(device: torch.device) -> int:
 
 @cache
 def l2_bytes(device: torch.device) -> int:
-    """Size of a device's L2 cache; DEFAULT_L2_BYTES for other devices than GPUs."""
+    """Return the size of a GPU's L2 cache in bytes; DEFAULT_L2_BYTES for other devices."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).L2_cache_size)
     return DEFAULT_L2_BYTES

@@ -1,6 +1,6 @@
-"""The package's own environment variables, each read in one place when it is needed.
+"""The package's environment variables; each function reads one of them, at every call.
 
-Triton's TRITON_INTERPRET is asked once, in `backends`.
+Triton's TRITON_INTERPRET is read once, in `backends`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from pathlib import Path
 
 
 def backend() -> str | None:
-    """DLFA_BACKEND: what "auto" stands for, "triton" or "eager"; None where unset."""
+    """Return DLFA_BACKEND, the backend that "auto" selects: "triton" or "eager"; None if unset."""
     return os.environ.get("DLFA_BACKEND") or None
 
 
 def _switch(name: str) -> bool:
-    """A variable that is 1, or 0, empty or unset.
+    """Return whether a variable is 1; it may also be 0, empty or unset.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it has another value.
     """
     value = os.environ.get(name, "")
     if value not in ("", "0", "1"):
@@ -30,7 +30,7 @@ def _switch(name: str) -> bool:
 def validate() -> bool:
     """DLFA_VALIDATE=1: check the values of cu_seqlens, and of dlfa's ids, masks, labels and word indices, on a GPU too.
 
-    That costs a host sync at each check.
+    Each check costs a host sync.
 
     Raises:
         ValueError: it is not 0 or 1.
@@ -39,9 +39,9 @@ def validate() -> bool:
 
 
 def autotune() -> bool:
-    """DLFA_AUTOTUNE=1: time tile sizes on the GPU at the first call of each bucket, and keep the best on disk.
+    """DLFA_AUTOTUNE=1: time tile sizes on the GPU at the first call of each bucket, and store the best on disk.
 
-    The token form always has the shipped ones.
+    The token form always uses the shipped ones.
 
     Raises:
         ValueError: it is not 0 or 1.
@@ -50,10 +50,10 @@ def autotune() -> bool:
 
 
 def autotune_seconds() -> float:
-    """DLFA_AUTOTUNE_SECONDS, 60 by default: how long the search for the tiles of one bucket may take.
+    """Return DLFA_AUTOTUNE_SECONDS, 60 by default: the time limit for tuning one bucket.
 
     Raises:
-        ValueError: it is no positive number.
+        ValueError: it is not a positive number.
     """
     text = os.environ.get("DLFA_AUTOTUNE_SECONDS", "60")
     try:
@@ -66,10 +66,10 @@ def autotune_seconds() -> float:
 
 
 def tile_cache() -> Path:
-    """DLFA_TILE_CACHE, the file of tuned tile sizes; by default dlfa/tiles.json in $XDG_CACHE_HOME or ~/.cache."""
+    """Return DLFA_TILE_CACHE, the file of tuned tiles; by default dlfa/tiles.json in $XDG_CACHE_HOME or ~/.cache."""
     explicit = os.environ.get("DLFA_TILE_CACHE")
     if explicit:
         return Path(explicit)
-    home = os.path.expanduser("~")  # left as it is where there is neither HOME nor a user of this number
+    home = os.path.expanduser("~")  # unchanged if there is neither HOME nor a user with this id
     default = os.path.join(tempfile.gettempdir() if home == "~" else home, ".cache")
     return Path(os.environ.get("XDG_CACHE_HOME") or default) / "dlfa" / "tiles.json"

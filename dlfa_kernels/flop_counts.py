@@ -1,10 +1,10 @@
-"""Operations of the operators' matrix products, which `torch.utils.flop_counter.FlopCounterMode` asks for.
+"""Operation counts of the operators' matrix products, for `torch.utils.flop_counter.FlopCounterMode`.
 
-Counted is what the kernels multiply, as torch counts its own: padding with the rest, and in the backward what is
-computed again. B sequences, N = B T tokens or rows, or with `token` N = B; an addition is an operation too.
+As in torch's own counts, padding and the backward's recomputed products are included, and a multiplication and an
+addition are two operations. B sequences, N = B T tokens or rows, or with `token` N = B.
 
     forward   2 N E H (k + 1) local, 4 B E H global
-    backward  2 N E H (R + 2 + k + k') local, 2 B E H (3 + 1') global; R = 2 times the gate is computed again, once with
+    backward  2 N E H (R + 2 + k + k') local, 2 B E H (3 + 1') global; the gate is recomputed R = 2 times, once with
               `token`; k' = k and 1' = 1 with a gradient of the states, else 0
 """
 
@@ -18,13 +18,13 @@ from torch.utils.flop_counter import register_flop_formula
 
 
 def _named(operator: Any, arguments: Sequence[Any]) -> dict[str, Any]:
-    """The arguments of an operator, tensors by their shapes, by the names in its schema."""
+    """Return the arguments of an operator by their names in its schema, with shapes for tensors."""
     names = [argument.name for argument in operator.default._schema.arguments]
     return dict(zip(names, arguments, strict=True))
 
 
 def _sizes(inputs: dict[str, Any], token: bool) -> tuple[int, int, int, int]:
-    """N, B, E H and k of an operator's arguments."""
+    """Return N, B, E H and k from an operator's arguments."""
     last, cu_seqlens = inputs["last"], inputs["cu_seqlens"]
     squeeze_dim, embed_dim, kernel_size = inputs["local_squeeze_weight"]
     batch = last[0] if cu_seqlens is None else cu_seqlens[0] - 1
@@ -32,7 +32,7 @@ def _sizes(inputs: dict[str, Any], token: bool) -> tuple[int, int, int, int]:
 
 
 def register_flop_counts(forward: Any, backward: Any, token: bool) -> None:
-    """Tell torch the operations of the operators `forward` and `backward` of an input form, with `token` or without."""
+    """Register FLOP counts of the operators `forward` and `backward` of an input form, with `token` or without."""
 
     def forward_flops(*arguments: Any, **_: Any) -> int:
         tokens, batch, weight, kernel_size = _sizes(_named(forward, arguments), token)

@@ -1,6 +1,6 @@
-"""Stages of the padded and the packed form: buffers, grids and launches of one forward and one backward pass.
+"""Stages of the padded and packed forms: buffers, grids and launches of the forward and the backward pass.
 
-Stages follow each other group of sequences by group (see `groups`), all groups in one order on one stream. Nothing here
+The stages run for one group of sequences after another (see `groups`), in a fixed order on one stream. Nothing here
 reads a value back from the device.
 """
 
@@ -25,7 +25,7 @@ from .shared_stages import add_context, add_forward_context, add_pooling, add_we
 
 
 def empty_forward(inputs: Inputs, settings: Settings) -> ForwardResult:
-    """Buffers of a forward pass; also its shapes, for tracing. z is as last, `squeezed` in the dtype of products."""
+    """Return uninitialised results of a forward pass; tracing uses their shapes."""
     last = inputs.last
     batch, rows = sequence_count(last, inputs.cu_seqlens), math.prod(last.shape[:-1])
     embed_dim, squeeze_dim, device = last.shape[-1], inputs.weights.local_squeeze_weight.shape[0], last.device
@@ -41,12 +41,12 @@ def empty_forward(inputs: Inputs, settings: Settings) -> ForwardResult:
 
 
 def forward_stages(plan: LaunchPlan, result: ForwardResult) -> None:
-    """Add what fills `result`: three launches a group.
+    """Add the launches that fill `result`: three a group.
 
-    One more where sequences are long or packed, and one where E H exceeds 2^18 (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`).
+    Long or packed sequences take one more, E H over 2^18 (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`) another.
     """
     squeeze, expand = plan.tiles.squeeze, plan.tiles.expand
-    slot_count = len(plan.slots(squeeze.block_t)) + squeeze.slots - 1  # the last program may have some too many
+    slot_count = len(plan.slots(squeeze.block_t)) + squeeze.slots - 1  # the last program may have slots past the end
     sums, counts = plan.empty(slot_count, plan.embed_dim), plan.empty(slot_count, dtype=torch.int32)
     states = plan.states("x", "y")
     for group in plan.groups(states=1 if plan.operands.y is None else 2, squeezed=1):
@@ -64,7 +64,7 @@ def forward_stages(plan: LaunchPlan, result: ForwardResult) -> None:
         )  # fmt: skip
         add_forward_context(plan, group, sums, counts, squeeze.block_t, result)
         slots = plan.slots(expand.block_t, group)
-        # where slots are too few to fill the device, their channels are split among programs
+        # if slots are too few to fill the device, several programs share the channels of each
         splits = 2 * multiprocessors(plan.device) // len(slots)
         plan.add(
             expand_kernel,
@@ -79,10 +79,9 @@ def forward_stages(plan: LaunchPlan, result: ForwardResult) -> None:
 
 
 def backward_stages(plan: LaunchPlan, saved: ForwardResult, result: BackwardResult) -> None:
-    """Add what fills `result`, all gradients: three launches a group and one at the end.
+    """Add the launches that fill `result`, all gradients: three a group and one at the end.
 
-    More a group: one where sequences are long or packed, one where E H exceeds 2^18 and dx is needed, and one for
-    kernel sizes over 1.
+    Each of these adds one launch a group: long or packed sequences; E H over 2^18 if dx is needed; k over 1.
     """
     reduce, input_grads, tap_grads = plan.tiles.reduce, plan.tiles.input_grads, plan.tiles.tap_grads
     slot_count = len(plan.slots(reduce.block_t))

@@ -1,26 +1,26 @@
-"""Which sequences a stage's launch works on: all of the batch, or groups that stay in L2 from one stage to the next.
+"""Groups of sequences: the sequences of one launch are the whole batch or a group that stays in L2 between stages.
 
-The pooling makes every stage touch the states that the stage before it touched. With one group, the second touch comes
-from DRAM but for what L2 still holds; with groups whose tensors fit in a part of L2 it all comes from L2, so that DRAM
-moves the least: 3 tensors forward instead of up to 5, and 5 instead of up to 8 backward. A group costs the latency of
-its stages, each of which waits for the last program of the one before, and smaller groups fill the device worse. The
-second touch of one group already begins with the rows that were touched last (`expand_kernel`, `input_grads_kernel`).
+Because of the pooling, every stage reads the states that the stage before it read. With one group, the second read
+comes from DRAM except for what L2 still holds. With groups whose tensors fit in a part of L2, all of it comes from L2,
+which minimises DRAM traffic: 3 tensors forward instead of up to 5, and 5 instead of up to 8 backward. Each group costs
+the latency of its stages, which wait for the last program of the stage before, and smaller groups fill the device less
+well. Even with one group, the second read starts with the rows read last (`expand_kernel`, `input_grads_kernel`).
 
 x and y of one tile of 128 tokens for each of an H200's 132 multiprocessors are 52 MB at E = 768 in 16 bits, about all
-of its L2 (50 MB is the figure given for Hopper, 60 MB what an H200 reports). So a group that shall leave no
-multiprocessor idle needs smaller tiles: groups have those of few tokens, and read the weights twice as often.
+of its L2 (50 MB by Hopper's specification; an H200 reports 60 MB). A group that leaves no multiprocessor idle therefore
+needs smaller tiles: groups use tiles of few tokens, and read the weights twice as often.
 
-Chosen so far, not measured: one group, `Tiles.l2_share` = 0. Grouping saves at most the DRAM time of the part that
-stays in L2. Each further group costs three more stages that start and drain, among them the context, a chain of small
-products that does not get shorter with the group. On chips with some tens of MB of L2 and some TB/s the two are alike,
-so the simpler schedule stands until `python -m benchmarks.schedule` says otherwise. Batches that L2 holds are one group
-whatever the share, so they take no more launches.
+The default, not measured, is one group: `Tiles.l2_share` = 0. Grouping saves at most the DRAM time of the part that
+stays in L2. Each further group costs three more stages that start and drain; one of them is the context, a chain of
+small products that does not get shorter with the group. With tens of MB of L2 and some TB/s, cost and saving are about
+equal, so the simpler schedule is used unless `python -m benchmarks.schedule` shows a gain. Batches that fit in L2 are
+one group whatever the share, so they take no more launches.
 
-Packed sequences are one group always: where they start is known on the device alone.
+Packed sequences are always one group, because their starts are known only on the device.
 
-The other way to the same traffic, one persistent launch whose programs wait for counters of the sequences that they
-need, is not taken: it ends only if the programs that are waited for run at the same time or before, which no test
-without a GPU can show, as the interpreter runs programs one after the other.
+One persistent launch, whose programs wait for counters of the sequences that they need, would have the same traffic. It
+is not used: it terminates only if the programs waited for run earlier or at the same time. No test without a GPU can
+show that, because the interpreter runs programs one after another.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ class Group(NamedTuple):
 
 
 def rows_in_share(row_bytes: int, share: float, device: torch.device) -> int:
-    """How many rows (of tokens or sequences) of `row_bytes` fit in a share of L2, 0 to 1."""
+    """Return how many rows (tokens or sequences) of `row_bytes` fit in a share of L2, 0 to 1."""
     return int(share * l2_bytes(device)) // max(1, row_bytes)
 
 
 def sequence_groups(batch: int, sequence_bytes: int, share: float, device: torch.device) -> list[Group]:
-    """The fewest groups of nearly equal size whose bytes fit in `share` of L2; a longer sequence is a group by itself.
+    """Return the fewest groups of nearly equal size that fit in `share` of L2, with at least one sequence each.
 
     Args:
         batch: B, at least 1.
-        sequence_bytes: what the stages touch of one sequence more than once.
-        share: of L2, 0 to 1; 0 makes one group, and so does a batch that fits in L2 as a whole.
-        device: whose L2.
+        sequence_bytes: bytes of one sequence that the stages access more than once.
+        share: of L2, 0 to 1; with 0, or if the whole batch fits in L2, there is one group.
+        device: the device with this L2.
     """
     if share == 0 or batch * sequence_bytes <= l2_bytes(device):
         return [Group(0, batch)]

@@ -1,6 +1,6 @@
-"""The package laid out for Hugging Face's `kernels`: `python -m dlfa_kernels.hub_layout FOLDER`.
+"""Lay the package out for Hugging Face's `kernels`: `python -m dlfa_kernels.hub_layout FOLDER`.
 
-FOLDER/build.toml                what kernel-builder reads
+FOLDER/build.toml                the configuration of kernel-builder
 FOLDER/torch-ext/dlfa_kernels/   the sources where kernel-builder expects them
 FOLDER/build/torch-<backend>/    the sources and metadata.json, which the loader reads; there is nothing to compile
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 
 BACKENDS = ("cpu", "cuda", "rocm")
 KERNEL_NAME = "dlfa-kernels"
-KERNEL_VERSION = 1  # goes up when `layers` or `fused_aif` change for callers; a branch of the Hub's repository each
+KERNEL_VERSION = 1  # increased when `layers` or `fused_aif` change for callers; each has a branch on the Hub
 LICENSE = "Apache-2.0"
 
 _SOURCES = Path(__file__).resolve().parent
@@ -35,7 +35,7 @@ backends = [{", ".join(f'"{backend}"' for backend in BACKENDS)}]
 
 
 def _source_files() -> list[Path]:
-    """Modules of the package, relative to it and sorted; this one is of no use to the loader."""
+    """Return the package's modules as sorted relative paths, without this one, which the loader does not use."""
     paths = (path.relative_to(_SOURCES) for path in _SOURCES.rglob("*.py") if path != Path(__file__).resolve())
     return sorted(paths, key=Path.as_posix)
 
@@ -55,7 +55,7 @@ def _digest() -> str:
 
 
 def kernel_id(backend: str) -> str:
-    """The module name under which the loader imports a variant: unique to the sources and the backend."""
+    """Return the module name under which the loader imports a variant: unique to the sources and the backend."""
     return f"_{KERNEL_NAME.replace('-', '_')}_{backend}_{_digest()}"
 
 
@@ -66,7 +66,7 @@ def write_hub_layout(folder: Path) -> None:
         folder: does not exist yet, or is empty.
 
     Raises:
-        FileExistsError: there is something at `folder`.
+        FileExistsError: `folder` is a file, or a folder that is not empty.
         FileNotFoundError: its parent does not exist.
     """
     if not folder.parent.is_dir():
@@ -93,10 +93,10 @@ def write_hub_layout(folder: Path) -> None:
 
 
 def main() -> None:
-    """The command line.
+    """Run the command line.
 
     Raises:
-        SystemExit: with status 2, after one line on standard error, where the folder cannot be written.
+        SystemExit: with status 2, after one line on standard error, if the folder cannot be written.
     """
     description = "Lay the package out for Hugging Face's kernels."
     parser = argparse.ArgumentParser(prog="python -m dlfa_kernels.hub_layout", description=description)

@@ -1,4 +1,4 @@
-"""The launches of one forward or backward pass, with their arguments, and what they share: sizes, tiles, flags."""
+"""The launches of one forward or backward pass: their arguments, and the sizes, tiles and flags that they share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .tiles import Tile, choose_tiles, tiles_for_batch, tiles_for_form, without_
 
 
 class Flags(NamedTuple):
-    """Compile-time constants that the launches of a pass share, each by the name that kernels give it."""
+    """Compile-time constants that all launches of a pass share, under their names in the kernels."""
 
     SELECT: bool
     ACTIVATION: str
@@ -30,7 +30,7 @@ class Flags(NamedTuple):
     HAS_MASK: bool
     PACKED: bool
     KERNEL_SIZE: int
-    ALIGN: int  # divides the strides of all states' rows
+    ALIGN: int  # divides the batch and row strides of all states
     EMBED_DIM: int
     SQUEEZE_DIM: int
     ROW_PARTS: int  # see `row_dot`
@@ -38,7 +38,7 @@ class Flags(NamedTuple):
 
 
 class KernelVariant(NamedTuple):
-    """A kernel with given constants: names of its arguments, constants in its order, and `Launch.compiled`."""
+    """A kernel with given constants: argument names, constants in the kernel's order, and `Launch.compiled`."""
 
     arguments: tuple[str, ...]
     constants: dict[str, Any]
@@ -57,12 +57,12 @@ def _variant(kernel: Any, tile: Tile, flags: Flags, constants: tuple[tuple[str, 
 
 
 class LaunchPlan:
-    """What all launches of a pass share (sizes, tiles, flags, the states' strides), and the launches themselves.
+    """The launches of a pass, and what they share: sizes, tiles, flags and strides of the states.
 
     Args:
         inputs: the tensors of the pass.
-        operands: these as the kernels read them.
-        settings: its other arguments.
+        operands: the same tensors as the kernels read them.
+        settings: the other arguments of the pass.
     """
 
     def __init__(self, inputs: Inputs, operands: Operands, settings: Settings) -> None:
@@ -76,14 +76,14 @@ class LaunchPlan:
         self.dtype = x.dtype
         states = {"dz": operands.dz, "x": x, "y": operands.y}
         self._states = {name: tensor for name, tensor in states.items() if tensor is not None}
-        # Without y, kernels have x in its place and read nothing there: compiled functions cannot return None.
+        # Without y, kernels get x in its place and do not read it: compiled functions cannot return None.
         self._states.setdefault("y", x)
         self.launches: list[Launch] = []  # added so far
         overridden = overrides()
         architecture = overridden.architecture or device_architecture(self.device)
         if overridden.tiles is not None:
             self.tiles = overridden.tiles
-        elif overridden.architecture is not None or settings.token is not None:  # none of the token form's is tuned
+        elif overridden.architecture is not None or settings.token is not None:  # the token form is never tuned
             self.tiles = choose_tiles(self.embed_dim, self.squeeze_dim, self.dtype, architecture, product_dtype)
         else:
             self.tiles = tiles_for(self.embed_dim, self.squeeze_dim, self.dtype, self.device, product_dtype)
@@ -99,7 +99,7 @@ class LaunchPlan:
         target = "nvidia" if architecture.startswith("sm_") else "amd"
         if INTERPRETED and self.device.type != "meta":
             target = "interpreter"
-        # Under other backends Triton compiles for more than `Launch` tells apart.
+        # On other backends Triton specialises on more properties than `specialization_of` distinguishes.
         self.keeps_compiled = target == "nvidia" and torch.version.hip is None
         self.flags = Flags(
             SELECT=settings.fuse == "select",
@@ -116,7 +116,10 @@ class LaunchPlan:
         )
 
     def slots(self, block_t: int, group: Group | None = None) -> range:
-        """Tiles of all sequences, or of a group; where lengths are only known on the device, as many as could be."""
+        """Return the slots of all sequences or of a group; for packed input, an upper bound of them.
+
+        The lengths of packed sequences are known only on the device.
+        """
         if self.packed:
             return range(self.rows // block_t + self.batch)
         first, end = group or (0, self.batch)
@@ -124,21 +127,21 @@ class LaunchPlan:
         return range(first * tiles_per_sequence, end * tiles_per_sequence)
 
     def groups(self, states: int, squeezed: int) -> list[Group]:
-        """Groups of sequences for stages that share this many (B, T, E) and (B, T, H) tensors."""
+        """Return the groups for stages that share `states` (B, T, E) tensors and `squeezed` (B, T, H) tensors."""
         if self.packed:
             return [Group(0, self.batch)]
         channels = states * self.embed_dim + squeezed * self.squeeze_dim
         return sequence_groups(self.batch, self.length * channels * self.dtype.itemsize, self.l2_share, self.device)
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """An unwritten tensor of `shape` on the call's device, for what one launch hands to another."""
+        """Return an uninitialised tensor on the call's device, for data that one launch passes to another."""
         return torch.empty(shape, dtype=dtype, device=self.device)
 
     def states(self, *names: str) -> dict[str, Tensor | int | None]:
-        """The arguments that kernels take for states: tensors, their strides, mask, sequence starts, B and T.
+        """Return the kernel arguments for states: tensors, their strides, mask, sequence starts, B and T.
 
         Args:
-            names: of "dz", "x" and "y", each (B, T, E), or (N, E) packed; "dz" is (B, E) in the token form.
+            names: any of "dz", "x" and "y", each (B, T, E), or (N, E) packed; "dz" is (B, E) in the token form.
         """
         arguments: dict[str, Tensor | int | None] = {f"{name}_ptr": self._states[name] for name in names}
         arguments |= {
@@ -154,9 +157,9 @@ class LaunchPlan:
         return arguments
 
     def add(self, kernel: Any, grid: tuple[int, ...], tile: Tile, arguments: dict[str, Any], **constants: Any) -> None:
-        """Add a launch of `kernel`, picking of the arguments and the shared flags those it declares."""
+        """Add a launch of `kernel` with those of the arguments, constants and shared flags that it declares."""
         variant = _variant(kernel, tile, self.flags, tuple(constants.items()))
-        # Left alone, the assembler spills a few registers to fit one more program on a multiprocessor.
+        # Without a limit, the assembler spills a few registers to fit one more program on a multiprocessor.
         registers = tile.registers if self.flags.TARGET == "nvidia" else None
         self.launches.append(
             Launch(

@@ -1,6 +1,6 @@
-"""Kernel launches: what they are compiled for, and making them in order.
+"""Kernel launches: their specialisation, compilation and execution in order.
 
-On the meta device launches are never made, but can be recorded: so they are inspected on a machine without a GPU.
+On the meta device launches are not executed but can be recorded, to inspect them on a machine without a GPU.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 def specialization_of(value: Tensor | int | None) -> tuple[Any, ...] | None:
-    """What Triton compiles for, of one argument: a tensor's dtype and alignment, properties of an integer.
+    """Return what Triton specialises on for one argument: a tensor's dtype and alignment, or properties of an integer.
 
-    Finer than Triton's own classes of integers, but never by value.
+    The classes of integers are finer than Triton's own, but do not distinguish individual values other than 1.
     """
     if value is None:
         return None
@@ -33,10 +33,10 @@ def specialization_of(value: Tensor | int | None) -> tuple[Any, ...] | None:
 
 
 class Launch(NamedTuple):
-    """One kernel launch: arguments in the kernel's order, then its compile-time constants in that order.
+    """One kernel launch: arguments and compile-time constants, both in the kernel's order.
 
-    `compiled` is shared by all launches of one kernel with the same constants and options, and keeps what the compiler
-    made of them: Triton itself takes longer to find that again than all else that a launch costs the host.
+    `compiled` caches the compiled code. All launches of one kernel with the same constants and options share it.
+    Triton's own lookup of compiled code takes longer than all other host work of a launch.
     """
 
     kernel: Any
@@ -45,27 +45,27 @@ class Launch(NamedTuple):
     constants: dict[str, Any]
     num_warps: int
     num_stages: int
-    maxnreg: int | None = None  # registers a thread may take, on NVIDIA
+    maxnreg: int | None = None  # most registers per thread, on NVIDIA
     compiled: dict[tuple[Any, ...], Any] | None = None
 
     @property
     def options(self) -> dict[str, int]:
-        """The compiler's options, as keywords of the launch; a product and a sum are one instruction."""
+        """The compiler's options, as keywords of the launch; multiply and add are fused."""
         options = {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
         return options if self.maxnreg is None else {**options, "maxnreg": self.maxnreg}
 
     def specialization_key(self, device: torch.device) -> tuple[Any, ...] | None:
-        """The key in `compiled` of the code for these arguments on `device`; None where compiled code is not kept."""
+        """Return the key in `compiled` for these arguments on `device`; None if compiled code is not cached."""
         return None if self.compiled is None else (device, *map(specialization_of, self.arguments.values()))
 
     def run(self, key: tuple[Any, ...] | None = None) -> Any:
         """Launch on the current device and stream.
 
         Args:
-            key: as `specialization_key` gives it for that device; None leaves `compiled` alone.
+            key: the `specialization_key` for that device; None bypasses `compiled`.
 
         Returns:
-            What was launched, if that may be launched again on arguments of the same key; else None.
+            The compiled kernel, which can be launched again with arguments of the same key; None if it is not cached.
         """
         if self.compiled is None or key is None:
             self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
@@ -78,11 +78,11 @@ class Launch(NamedTuple):
         return compiled
 
     def _compile_and_run(self) -> Any:
-        """Launch as Triton does, with fewer pipeline stages than asked for where a device has no room for all."""
+        """Launch through Triton, with fewer pipeline stages if the device lacks shared memory for all of them."""
         try:
             return self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
         except OutOfResources as error:
-            # tiles that are being tried or tested are to fail
+            # tiles under tuning or test must fail instead
             if self.num_stages == 1 or overrides().tiles is not None:
                 raise
             fewer = self.num_stages - 1
@@ -91,20 +91,20 @@ class Launch(NamedTuple):
 
 
 def _compile(launches: list[Launch]) -> None:
-    """Have Triton compile for the current device what launches need, each in a thread of its own."""
+    """Compile the launches for the current device, each in its own thread."""
     from triton import AsyncCompileMode
 
     threads = ThreadPoolExecutor(min(len(launches), os.cpu_count() or 1))
-    # What fails is compiled again when it is launched, which says why.
+    # A failed compilation is repeated at the launch, which raises its error.
     with threads, AsyncCompileMode(threads, ignore_errors=True):
         for launch in launches:
             launch.kernel.warmup(grid=launch.grid, **launch.arguments, **launch.constants, **launch.options)
 
 
 def run_in_order(launches: list[Launch], device: torch.device) -> list[Any]:
-    """Launch on `device`, the current one; what several launches need to be compiled is compiled at the same time.
+    """Run the launches on `device`, the current one; several that are not yet compiled are compiled in parallel.
 
-    Returns what `Launch.run` returned; nothing on the meta device, where launches are only recorded.
+    Return the results of `Launch.run`; an empty list on the meta device, where launches are only recorded.
     """
     recorded = overrides().recorded
     if device.type == "meta":
@@ -118,7 +118,7 @@ def run_in_order(launches: list[Launch], device: torch.device) -> list[Any]:
         if launch.compiled is not None and key not in launch.compiled
     ]
     if len(fresh) > 1:
-        Context().run(_compile, fresh)  # Triton keeps its mode in the context, after errors too: in one that ends here
+        Context().run(_compile, fresh)  # Triton leaves its mode in the context, even after errors; this one ends here
     made = []
     for launch, key in zip(launches, keys, strict=True):
         if recorded is not None:

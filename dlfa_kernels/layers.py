@@ -1,7 +1,7 @@
-"""Layers for Hugging Face's `kernels`, whose `kernelize` puts them in place of a model's own forward.
+"""Layers for Hugging Face's `kernels`, whose `kernelize` replaces a module's forward by theirs.
 
-It takes `forward` alone and binds it to the module that is replaced, so a layer has no state, no constructor and no
-other members than the two flags.
+It takes only `forward` and binds it to the original module, so a layer has no state, no constructor and no other
+members than the two flags.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from .functional import fused_aif
 
 
 class FusedAIF(nn.Module):
-    """The forward of `dlfa_kernels.FusedAIF` for a module with its layers and settings, whatever their class.
+    """The forward of `dlfa_kernels.FusedAIF` for any module with the same layers and settings.
 
-    The module that is replaced has `local_squeeze` and `local_expand` (Conv1d), `global_squeeze` and `global_expand`
-    (Linear), all with bias, and the strings `fuse` and `activation`. The backend is "auto".
+    The module must have `local_squeeze` and `local_expand` (Conv1d), `global_squeeze` and `global_expand` (Linear), all
+    with bias, and the strings `fuse` and `activation`. The backend is "auto".
     """
 
     has_backward = True
@@ -38,7 +38,7 @@ class FusedAIF(nn.Module):
         cu_seqlens: Tensor | None = None,
         token: int | None = None,
     ) -> Tensor:
-        """Fuse `last` (B, T, E) with `lower`; arguments, result and errors of `dlfa_kernels.FusedAIF.forward`."""
+        """Fuse `last` (B, T, E) with `lower`; see `dlfa_kernels.FusedAIF.forward` for arguments, result and errors."""
         return fused_aif(
             last, lower, *weights_of(self), mask,
             cu_seqlens=cu_seqlens, token=token, fuse=self.fuse, activation=self.activation,

@@ -1,14 +1,14 @@
-"""PyTorch operators over the kernels, in the namespace `dlfa`: implementation, fake and autograd of each, once.
+"""PyTorch operators over the kernels, in the namespace `dlfa`: implementation, fake and autograd of each.
 
-A copy of the package under another name, as Hugging Face's `kernels` loads it, has a namespace of that name instead.
+A copy of the package under another name, as Hugging Face's `kernels` loads it, uses that name as its namespace.
 
     dlfa::aif        (last, lower?, eight weights, mask?, cu_seqlens?, fuse, activation, product_dtype) -> ForwardResult
     dlfa::aif_token  the same with `token` before `fuse` and without `product_dtype`
     dlfa::aif_backward, dlfa::aif_token_backward
                      (dz, the tensors above, the six outputs, the settings, needs_dx) -> (dx, dy, eight gradients)
 
-Arguments are taken as checked; `fused_aif` is the public entry. It calls `aif` and `aif_token` of this module, which go
-through the registered operator only where a mode, transform, tracer or profiler has to see it.
+Arguments must be checked already; `fused_aif` is the public entry. It calls `aif` and `aif_token` of this module, which
+use the registered operator only if a mode, transform, tracer or profiler has to see it.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ _INPUTS = ("Tensor last", "Tensor? lower", *(f"Tensor {name}" for name in AIFWei
 _SAVED = tuple(f"Tensor {name}" for name in ForwardResult._fields)
 _GRADIENTS = ("dx", "dy", *AIFWeights._fields)
 
-# A namespace can be defined once a process, and the installed package may be there beside a copy of it.
+# A process can define a namespace only once, and may load both the installed package and a copy of it.
 NAMESPACE = "dlfa" if __package__ == "dlfa_kernels" else str(__package__).replace(".", "_")
 library = torch.library.Library(NAMESPACE, "DEF")
 ops = getattr(torch.ops, NAMESPACE)
 
 
 class _Form(NamedTuple):
-    """The operators `name` and `name`_backward of an input form: what they take besides tensors, and its `Settings`."""
+    """The operators `name` and `name`_backward of an input form, and how their arguments become `Settings`."""
 
     name: str
-    settings: tuple[str, ...]  # of both, as in a schema; the last two are fuse and activation
-    forward_settings: tuple[str, ...]  # of the forward, after these; they show in what it saves
-    settings_of_forward: Callable[..., Settings]  # of last, and what the forward takes besides tensors
-    settings_of_backward: Callable[..., Settings]  # of last, what was saved, and what the backward takes besides
+    settings: tuple[str, ...]  # non-tensor arguments of both, as in a schema; the last two are fuse and activation
+    forward_settings: tuple[str, ...]  # further ones of the forward; the backward infers them from saved tensors
+    settings_of_forward: Callable[..., Settings]  # (last, *non-tensor arguments of the forward)
+    settings_of_backward: Callable[..., Settings]  # (last, saved, *non-tensor arguments of the backward)
 
     @property
     def forward(self) -> Any:
@@ -78,26 +78,26 @@ _TOKEN = _Form(
 
 
 def _of_forward(form: _Form, arguments: Sequence[Any]) -> tuple[Inputs, Settings]:
-    """What the arguments of a forward operator are to the passes."""
+    """Convert the arguments of a forward operator to those of `passes.forward`."""
     last, lower, *weights, mask, cu_seqlens = arguments[: len(_INPUTS)]
     inputs = Inputs(last, lower, None, mask, cu_seqlens, AIFWeights._make(weights))
     return inputs, form.settings_of_forward(last, *arguments[len(_INPUTS) :])
 
 
 def _of_backward(form: _Form, arguments: Sequence[Any]) -> tuple[Inputs, Settings, ForwardResult]:
-    """What the arguments of a backward operator are to the passes."""
+    """Convert the arguments of a backward operator to those of `passes.backward`."""
     end = 1 + len(_INPUTS)
     dz, last, lower, *weights, mask, cu_seqlens = arguments[:end]
-    # contiguous, as the forward made them and kernels read them, whatever hooks on saved tensors gave back
+    # kernels read them as contiguous, but hooks on saved tensors may return them otherwise
     saved = ForwardResult._make(tensor.contiguous() for tensor in arguments[end : end + len(_SAVED)])
     inputs = Inputs(last, lower, dz, mask, cu_seqlens, AIFWeights._make(weights))
     return inputs, form.settings_of_backward(last, saved, *arguments[end + len(_SAVED) :]), saved
 
 
 def _forward(form: _Form, *arguments: Any) -> tuple[Tensor, ...]:
-    """Implements the forward operator."""
+    """Implement the forward operator."""
     inputs, settings = _of_forward(form, arguments)
-    # where the kernels cannot run: what called may have been compiled, or made for another device
+    # raises if the kernels cannot run: the caller may have been compiled or made for another device
     if inputs.last.device.type == "cpu" or not runs_kernels(inputs.last.device):
         resolve_backend("triton", inputs.last)
     return tuple(passes.forward(inputs, settings))
@@ -109,7 +109,7 @@ def _forward_fake(form: _Form, *arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _backward(form: _Form, *arguments: Any) -> tuple[Tensor, ...]:
-    """Implements the backward operator."""
+    """Implement the backward operator."""
     return passes.backward(*_of_backward(form, arguments)).tensors
 
 
@@ -135,18 +135,18 @@ def _refuse_forward_mode(inputs: Sequence[Any]) -> None:
 
 _PLAIN = {Tensor, torch.nn.Parameter}
 _DEVICES = ("cuda", "cpu")
-# What a thread adds to every call's dispatch keys where no mode, transform or tracer is at work.
+# The dispatch keys that a thread adds to every call when no mode, transform or tracer is active.
 _USUAL_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.BackendSelect) | torch._C.DispatchKeySet(
     torch._C.DispatchKey.ADInplaceOrView
 )
 
 
 def _can_skip_dispatcher(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether an operator called on these tensors comes to its implementation with nothing before it but autograd.
+    """Return whether an operator call on these tensors reaches its implementation through autograd alone.
 
-    Dispatch modes, transforms, tracers, the profiler and subclasses of tensors are to see the operator, and the
-    dispatcher first makes lazily negated and zero tensors real. Without any of these, calling the implementation itself
-    saves the host the dispatch: a seventh of a training step on a small batch.
+    Dispatch modes, transforms, tracers, the profiler and tensor subclasses must see the operator, and the dispatcher
+    materialises lazily negated and zero tensors. Without any of these, a direct call of the implementation saves the
+    host the dispatch: a seventh of a training step on a small batch.
     """
     if (
         torch.compiler.is_compiling()
@@ -165,9 +165,9 @@ def _can_skip_dispatcher(tensors: Sequence[Tensor | None]) -> bool:
 
 
 class FusedAIFFunction(torch.autograd.Function):
-    """What `run` makes of the inputs of `form`'s forward operator, with its backward, or what implements it, behind it.
+    """Autograd of `form`: call `run` on the forward operator's inputs; the backward is its operator or implementation.
 
-    Returned is z; the other results, which are no function of the inputs to autograd, are appended to `saved`.
+    Return z. Append the other results to `saved`; autograd does not differentiate them.
     """
 
     @staticmethod
@@ -178,11 +178,11 @@ class FusedAIFFunction(torch.autograd.Function):
         saved += others
         ctx.form = form
         ctx.settings = inputs[len(_INPUTS) :][: len(form.settings)]
-        # Made under torch.inference_mode, as by a frozen encoder, a tensor cannot be saved itself.
+        # Tensors made under torch.inference_mode, for example by a frozen encoder, cannot be saved themselves.
         given = [
             value.clone() if value is not None and value.is_inference() else value for value in inputs[: len(_INPUTS)]
         ]
-        # z itself is not read by the backward: an empty tensor stands for it, so that z need not be kept.
+        # The backward does not read z: an empty tensor takes its place, so that z is not kept alive.
         ctx.save_for_backward(*given, z.new_empty(0), *others)
         ctx.set_materialize_grads(False)
         return z
@@ -191,8 +191,8 @@ class FusedAIFFunction(torch.autograd.Function):
     def backward(ctx: Any, dz: Tensor | None) -> tuple[Tensor | None, ...]:
         if dz is None:
             return (None,) * len(ctx.needs_input_grad)
-        needs_dx = any(ctx.needs_input_grad[3:5])  # of last and lower, behind form, run and saved
-        values = (dz, *ctx.saved_tensors)  # read once: activation checkpointing recomputes it at each reading
+        needs_dx = any(ctx.needs_input_grad[3:5])  # last and lower, after form, run and saved
+        values = (dz, *ctx.saved_tensors)  # read once: activation checkpointing recomputes at each access
         # With create_graph=True the operator's own autograd refuses a second derivative.
         direct = not torch.is_grad_enabled() and _can_skip_dispatcher(values)
         run = partial(_backward, ctx.form) if direct else ctx.form.backward
@@ -209,7 +209,7 @@ class FusedAIFFunction(torch.autograd.Function):
 
 
 def _differentiated(form: _Form, run: Callable[..., tuple[Tensor, ...]], inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
-    """All that `run` makes of the inputs, z with its derivative where one is asked for."""
+    """Return all results of `run`; z is differentiable if an input requires grad and grad mode is on."""
     if torch.is_grad_enabled() and torch._C._any_requires_grad(*inputs):
         saved: list[Tensor] = []
         z = FusedAIFFunction.apply(form, run, saved, *inputs)
@@ -218,10 +218,10 @@ def _differentiated(form: _Form, run: Callable[..., tuple[Tensor, ...]], inputs:
 
 
 def _autograd(form: _Form, keys: Any, *inputs: Any) -> tuple[Tensor, ...]:
-    """The forward operator's autograd.
+    """Run the forward operator with autograd.
 
-    As torch.library.register_autograd does it, without looking up the schema's defaults, of which there are none, at
-    every call: that takes the host longer than all checks of the arguments.
+    Unlike torch.library.register_autograd, it does not look up the schema's defaults, of which there are none, in every
+    call: that takes the host longer than all checks of the arguments.
     """
     if forward_ad._current_level >= 0:
         _refuse_forward_mode(inputs)
@@ -240,7 +240,7 @@ def _below_autograd(form: _Form, keys: Any, *inputs: Any) -> tuple[Tensor, ...]:
 
 
 def _register(form: _Form) -> None:
-    """Define the two operators of an input form, with all that torch asks of them."""
+    """Define the two operators of an input form: schema, implementation, fake, autograd and FLOP count."""
     forward, backward = form.name, f"{form.name}_backward"
     inputs, saved = ", ".join(_INPUTS), ", ".join(_SAVED)
     settings = ", ".join(form.settings)
@@ -262,7 +262,7 @@ _register(_TOKEN)
 
 
 def _fused(form: _Form, *inputs: Any) -> Tensor:
-    """z of the form's forward operator, called with the same arguments; by it unless `_can_skip_dispatcher`."""
+    """Return z; arguments are those of the forward operator, which is bypassed if `_can_skip_dispatcher`."""
     if _can_skip_dispatcher(inputs[: len(_INPUTS)]):
         return _differentiated(form, partial(_forward, form), inputs)[0]
     z: Tensor = form.forward(*inputs)[0]

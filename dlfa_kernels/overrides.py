@@ -1,6 +1,6 @@
-"""`with` blocks that record the launches made inside, or choose their tiles, groups or architecture.
+"""Context managers that record launches, or set their tiles, groups or architecture.
 
-Tuning, tests and measurements use them; no setting of a user does.
+They are for tuning, tests and measurements; no user setting uses them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Overrides:
-    """What holds inside the `with` blocks that are open; None is no change."""
+    """The effect of all active context managers; None means no change."""
 
     recorded: list[Launch] | None = None
     architecture: str | None = None
@@ -31,14 +31,14 @@ class _OfThread(threading.local):
     overrides: Overrides | None = None
 
 
-# Overrides hold in all threads, as autograd runs the backward on a GPU in a thread of its own. A thread with overrides
-# of its own has those alone, and no other thread sees them.
+# Overrides hold in all threads, because autograd runs the backward on a GPU in a separate thread. A thread with its own
+# overrides uses only those, and no other thread sees them.
 _overrides = Overrides()
 _of_thread = _OfThread()
 
 
 def overrides() -> Overrides:
-    """What the open `with` blocks change for this thread."""
+    """Return the overrides that hold in this thread."""
     return _of_thread.overrides or _overrides
 
 
@@ -54,10 +54,10 @@ def _changed(changes: Overrides) -> Iterator[None]:
 
 @contextmanager
 def record_launches(architecture: str | None = None) -> Iterator[list[Launch]]:
-    """Collect the launches made inside; on the meta device they are only collected.
+    """Record the launches made inside; on the meta device they are only recorded, not run.
 
     Args:
-        architecture: choose tiles for it, such as "sm_80", whatever device the tensors are on.
+        architecture: such as "sm_80"; choose tiles for it, whatever the device of the tensors.
     """
     recorded: list[Launch] = []
     with _changed(replace(_overrides, recorded=recorded, architecture=architecture)):
@@ -69,7 +69,7 @@ def using_tiles(tiles: Tiles, in_this_thread: bool = False) -> Iterator[None]:
     """Launch with these tiles inside, whatever the sizes.
 
     Args:
-        tiles: taken as they are.
+        tiles: used without changes.
         in_this_thread: for tuning. Only this thread sees the tiles, and it ignores overrides set outside.
     """
     if not in_this_thread:
@@ -85,10 +85,10 @@ def using_tiles(tiles: Tiles, in_this_thread: bool = False) -> Iterator[None]:
 
 @contextmanager
 def using_l2_share(share: float | None) -> Iterator[None]:
-    """Launch by groups of sequences that fit in this share of L2, 0 to 1; 0 is one group, None no change. See `groups`.
+    """Launch by groups of sequences that fit in this share of L2, 0 to 1; 0: one group, None: no change. See `groups`.
 
     Raises:
-        ValueError: a share out of these bounds.
+        ValueError: the share is out of range.
     """
     if share is not None and not 0 <= share <= 1:
         raise ValueError(f"share must be from 0 to 1, got {share}")

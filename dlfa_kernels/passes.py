@@ -1,6 +1,6 @@
-"""One forward and one backward pass over the kernels, of either input form.
+"""The forward and the backward pass over the kernels, for every input form.
 
-The stages, which choose grids and buffers, are in `full_passes` (padded and packed) and `token_passes` (`token=i`).
+`full_passes` (padded and packed) and `token_passes` (`token=i`) define the stages: their grids and buffers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .settings import Settings
 
 
 class _InputForm(Protocol):
-    """What `full_passes` and `token_passes` have each."""
+    """The interface of the modules `full_passes` and `token_passes`."""
 
     def empty_forward(self, inputs: Inputs, settings: Settings) -> ForwardResult: ...
 
@@ -26,18 +26,18 @@ class _InputForm(Protocol):
 
 
 def input_form(settings: Settings) -> _InputForm:
-    """The module of the stages for these settings."""
+    """Return the module that defines the stages for these settings."""
     if settings.token is None:
         return full_passes
     return token_passes
 
 
 def forward(inputs: Inputs, settings: Settings) -> ForwardResult:
-    """z, and what the backward needs.
+    """Return z and the tensors that the backward needs.
 
     Args:
-        inputs: as `fused_aif` takes them, checked; without dz.
-        settings: the dtype of products is that of `last` with a token. `needs_dx` is of the backward alone.
+        inputs: the checked arguments of `fused_aif`, without dz.
+        settings: with a token, `product_dtype` is the dtype of `last`. `needs_dx` is not used.
     """
     form = input_form(settings)
     result = form.empty_forward(inputs, settings)
@@ -46,12 +46,12 @@ def forward(inputs: Inputs, settings: Settings) -> ForwardResult:
 
 
 def backward(inputs: Inputs, settings: Settings, saved: ForwardResult) -> BackwardResult:
-    """All gradients: those of the states where they are needed, the parameters' always.
+    """Return all gradients of the parameters, and those of the states if `needs_dx`.
 
     Args:
-        inputs: those of the forward, and dz.
-        settings: as of the forward, but for `needs_dx`.
-        saved: what the forward returned; its z is not read.
+        inputs: the inputs of the forward, and dz.
+        settings: those of the forward, except `needs_dx`.
+        saved: the result of the forward; its z is not read.
     """
     result = empty_backward(inputs, settings)
     launch_stages(input_form(settings).backward_stages, inputs, settings, saved, result)

@@ -1,10 +1,10 @@
-"""Passes launched again as an earlier call of the same kind worked them out, on tensors that lie elsewhere.
+"""Replays: repeat the launches of an earlier call of the same kind with new pointers.
 
-The host works longer on the launches of a small batch than a GPU does: it sizes buffers, chooses grids, gathers each
-kernel's arguments, and finds what was compiled for them. All of it follows from shapes, strides, dtypes, settings and
-whether pointers are aligned, which make up the kind of a call. So the second call of a kind leaves a `Replay`, by which
-the next ones launch the same code on other pointers; what stages hand to each other is then one allocation. The first
-call leaves none, as batches of ever new sizes would pay for what they never use.
+For a small batch, the host takes longer to prepare the launches than the GPU to run them: it sizes buffers, chooses
+grids, collects each kernel's arguments and looks up the compiled code. All of this depends only on the kind of a call:
+shapes, strides, dtypes, settings and the alignment of pointers. The second call of a kind therefore records a `Replay`,
+and later calls launch the same code with other pointers; all buffers between stages are then one allocation. The first
+call records none, because batches whose sizes never repeat would pay for it without using it.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ from .results import BackwardResult, ForwardResult
 from .rounding import cdiv
 from .settings import Settings
 
-# Triton compiles for whether pointers are multiples of that many bytes.
+# Triton specialises on whether pointers are multiples of this many bytes.
 POINTER_ALIGNMENT = 16
-# Within their allocation, buffers begin at multiples of that many bytes, as allocations on a GPU do.
+# Buffers begin at multiples of this many bytes within their allocation, as allocations on a GPU do.
 BUFFER_ALIGNMENT = 512
-# Batches of ever new sizes are each a kind of their own. At that many kinds all are forgotten.
+# Every new batch size is a new kind. When there are this many kinds, all are discarded.
 MAX_CALLS = 1024
 
 
 class Step(NamedTuple):
-    """One launch, and the places of its arguments among a replay's values."""
+    """One launch, and the indices of its arguments among a replay's values."""
 
     launch: Callable[..., None]
     arguments: itemgetter[Any]
 
 
 class Replay(NamedTuple):
-    """The launches of a pass, their arguments among (*pointers of its tensors, *pointers of buffers, *constants).
+    """The launches of a pass; arguments are indices into (*pointers of tensors, *pointers of buffers, *constants).
 
-    Its tensors are the operands and the results. Where `as_given` the operands lie where the inputs do: none is a copy.
+    The tensors are the operands and the results. `as_given` means that no operand is a copy of an input.
     """
 
     as_given: bool
     steps: list[Step]
-    buffer_offsets: list[int]  # bytes from the beginning of their allocation
+    buffer_offsets: list[int]  # bytes from the start of the allocation
     buffer_bytes: int
     constants: list[Any]
 
     def run(self, pointers: list[int], device: torch.device) -> None:
-        """Launch on `device`, the current one, and its current stream."""
+        """Launch on the current stream of `device`, which is the current device."""
         buffers = torch.empty(self.buffer_bytes, dtype=torch.uint8, device=device)
         first = buffers.data_ptr()
         values = (*pointers, *[first + offset for offset in self.buffer_offsets], *self.constants)
@@ -66,27 +66,27 @@ class Replay(NamedTuple):
             launch(*arguments(values), stream=stream)
 
 
-_replays: dict[tuple[Any, ...], Replay | None] = {}  # by kind of call; None of a kind seen once
+_replays: dict[tuple[Any, ...], Replay | None] = {}  # by kind of call; None after the first call of a kind
 
 
 def _pointers(tensors: Iterable[Tensor | None]) -> list[int]:
-    """Where tensors begin; 0 for those of no element, and for None."""
+    """Return the tensors' data pointers; 0 for None and for tensors without elements."""
     return [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
 
 
 def _replay_of(
     launches: list[Launch], compiled: list[Any], tensors: list[Tensor | None], as_given: bool
 ) -> Replay | None:
-    """What makes these launches again, given what of each is `compiled`, and the `tensors` of the pass.
+    """Return the replay of these launches, from the `compiled` code of each and the `tensors` of the pass.
 
-    None where pointers are ambiguous: two tensors begin at the same address, or an argument is a view inside another
-    tensor.
+    Return None if a launch has no compiled code, or if pointers are ambiguous: two tensors begin at the same address,
+    or an argument is a view inside another tensor.
     """
     pointers = _pointers(tensors)
     places = {pointer: index for index, pointer in enumerate(pointers) if pointer}
     if len(places) < sum(map(bool, pointers)) or None in compiled:
         return None
-    # of tensors that begin within their storage; all others' storages are among the places
+    # of tensors with a storage offset; the storages of all others are among `places`
     storages = {t.untyped_storage().data_ptr() for t in tensors if t is not None and t.storage_offset()}
     buffers: dict[int, int] = {}  # bytes by pointer
     for value in chain.from_iterable(launch.arguments.values() for launch in launches):
@@ -117,7 +117,7 @@ def _replay_of(
 
 
 def _key(stages: Callable[..., None], inputs: Inputs, settings: Settings, pointers: list[int]) -> tuple[Any, ...]:
-    """All that launches follow from, but for where tensors lie; `pointers` are all that they begin at."""
+    """Return the kind of a call: everything that determines its launches, of `pointers` only their alignment."""
     last, lower, dz, mask, cu_seqlens, weights = inputs
     low_bits = 0
     for pointer in pointers:
@@ -129,13 +129,13 @@ def _key(stages: Callable[..., None], inputs: Inputs, settings: Settings, pointe
         None if lower is None else lower.stride(), None if dz is None else dz.stride(),
         None if mask is None else mask.dtype,
         weights.local_squeeze_weight.shape, weights.local_squeeze_weight.dtype,
-        tuple(strided) if any(strided) else None,  # what is copied, and into aligned memory, follows from each one's
+        tuple(strided) if any(strided) else None,  # decides which of them are copied, into aligned memory
         low_bits % POINTER_ALIGNMENT == 0 or tuple(pointer % POINTER_ALIGNMENT == 0 for pointer in pointers),
     )  # fmt: skip
 
 
 def _on(device: torch.device) -> AbstractContextManager[object]:
-    """Make the tensors' device the current one, which is where Triton launches."""
+    """Return a context in which `device` is the current one, as Triton launches on the current device."""
     if device.type != "cuda" or device.index == torch.cuda.current_device():
         return nullcontext()
     return torch.cuda.device(device)
@@ -144,22 +144,22 @@ def _on(device: torch.device) -> AbstractContextManager[object]:
 def launch_stages(
     stages: Callable[..., None], inputs: Inputs, settings: Settings, *results: ForwardResult | BackwardResult
 ) -> None:
-    """Launch the stages of a pass, which read and fill `results`: as an earlier call did, or by `stages`.
+    """Launch the stages of a pass, which read and fill `results`: by replay where there is one, else by `stages`.
 
-    Of a batch without a row nothing is launched: what the pass fills is zeros.
+    For a batch without rows nothing is launched, and the results of the pass are filled with zeros.
 
     Args:
         stages: (LaunchPlan, *results) -> None; adds all its launches by `LaunchPlan.add`.
-        inputs: what the pass is given.
-        settings: its other arguments.
-        results: what an earlier pass saved, and last what this one fills.
+        inputs: the tensors of the pass.
+        settings: the other arguments of the pass.
+        results: the saved result of an earlier pass, if any, then the result that this pass fills.
     """
     if inputs.last.numel() == 0:
         for tensor in results[-1].tensors:
             tensor.zero_()
         return
     device = inputs.last.device
-    # of one token, products are cheap in any dtype
+    # for one token a sequence, products are cheap in any dtype
     product_dtype = settings.product_dtype if settings.token is None else None
     with _on(device):
         if overrides().recorded is not None or device.type == "meta":
@@ -177,7 +177,7 @@ def launch_stages(
             replay.run(_pointers(operands) + others, device)
             return
         launches, compiled = _launch(stages, inputs, operands, settings, results)
-        if tuning_waits(device):  # later calls of this kind are to have the tuned tiles
+        if tuning_waits(device):  # later calls of this kind must get the tuned tiles
             return
         if key in _replays:
             _replays[key] = _replay_of(launches, compiled, [*operands, *filled], given == _pointers(operands))
@@ -194,7 +194,7 @@ def _launch(
     settings: Settings,
     results: tuple[ForwardResult | BackwardResult, ...],
 ) -> tuple[list[Launch], list[Any]]:
-    """Let the stages work out their launches, and make them; with what `run_in_order` returned."""
+    """Plan the launches of the stages and run them; return them and the results of `run_in_order`."""
     plan = LaunchPlan(inputs, operands, settings)
     stages(plan, *results)
     return plan.launches, run_in_order(plan.launches, plan.device)

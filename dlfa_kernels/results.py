@@ -1,4 +1,4 @@
-"""What the passes over the kernels return."""
+"""The results of a forward and a backward pass."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .settings import Settings
 
 
 class ForwardResult(NamedTuple):
-    """z and what the backward needs besides the inputs; float32 where nothing else is said."""
+    """z, and the tensors that the backward needs besides the inputs; float32 unless stated otherwise."""
 
     z: Tensor  # as last
-    squeezed: Tensor  # (rows, H) in the dtype of products: u with relu, else a; of one token a (B, H) float32
+    squeezed: Tensor  # (rows, H) in the dtype of products: u with relu, else a; token form: a, (B, H) float32
     hidden: Tensor  # (B, H), the global squeeze before its activation
     pooled: Tensor  # (B, E), p
     context: Tensor  # (B, E), g + b_le
@@ -24,25 +24,25 @@ class ForwardResult(NamedTuple):
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All six, of the shapes above, in the order of the forward operators."""
+        """All six tensors, in the order of the forward operators' outputs."""
         return tuple(self)
 
 
 class BackwardResult(NamedTuple):
     """The gradients of a pass."""
 
-    dx: Tensor  # as last, (B, T, E) or (N, E); of no element where it is not needed
-    dy: Tensor  # as dx; of no element where dx serves both inputs, or there is one
+    dx: Tensor  # as last, (B, T, E) or (N, E); empty if not needed
+    dy: Tensor  # as dx; empty without select: dx then serves both inputs, or there is only one
     weights: AIFWeights  # each in its parameter's shape and dtype
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All ten, of the shapes above, in the order of the backward operators."""
+        """All ten tensors, in the order of the backward operators' outputs."""
         return self.dx, self.dy, *self.weights
 
 
 def empty_backward(inputs: Inputs, settings: Settings) -> BackwardResult:
-    """Buffers of a backward pass of either input form; also its shapes, for tracing."""
+    """Return uninitialised results of a backward pass, for any input form; tracing uses their shapes."""
     last = inputs.last
     dx = torch.empty_like(last, memory_format=torch.contiguous_format) if settings.needs_dx else last.new_empty(0)
     return BackwardResult(

@@ -1,4 +1,4 @@
-"""The arguments of a pass that are no tensors."""
+"""The non-tensor arguments of a pass."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 
 
 class Settings(NamedTuple):
-    """The arguments of a call that are no tensors."""
+    """The non-tensor arguments of a pass."""
 
     fuse: str
     activation: str
     product_dtype: torch.dtype  # of the operands of products over tokens
-    token: int | None = None  # the chosen one, in the token form
-    needs_dx: bool = True  # whether a backward pass makes the gradients of the states, beside the parameters'
+    token: int | None = None  # the chosen token, in the token form
+    needs_dx: bool = True  # whether a backward pass computes gradients of the states too

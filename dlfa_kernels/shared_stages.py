@@ -1,4 +1,4 @@
-"""Stages that the full passes and those of the `token=i` form have in common: pooling, context, weight gradients."""
+"""Stages that all input forms share: pooling, context and weight gradients."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .results import BackwardResult, ForwardResult
 from .rounding import cdiv
 from .tiles import Tile, context_that_fits
 
-# Sequences of more tiles than this are pooled by a launch of their own before the context.
+# Sequences of more tiles than this are pooled by a separate launch before the context.
 TILES_POOLED_BY_CONTEXT = 4
-# Of weights of more elements than this, E H, the context takes its two products in a launch each: in one, every program
-# would read all of the first, which takes longer than a launch.
+# If E H exceeds this, the context computes its two products in separate launches: in one launch, every program would
+# read the whole first weight, which takes longer than a launch.
 WEIGHTS_OF_ONE_LAUNCH = 1 << 18
 
 
@@ -33,25 +33,25 @@ def add_pooling(
     tokens: Tensor,
     mean: bool,
 ) -> tuple[dict[str, Any], bool]:
-    """Add the pooling of a group where its sequences are long or packed; else the context pools by itself.
+    """Add the pooling of a group if its sequences are long or packed; otherwise the context kernel pools.
 
     Args:
-        plan: takes the launch.
-        group: of sequences.
-        sums: (slots, E) float32, of each tile.
+        plan: receives the launch.
+        group: the sequences.
+        sums: (slots, E) float32, the sums of each tile.
         counts: (slots,) int32, real tokens of each tile.
         block_t: tokens of a tile.
-        pooled: (B, E) float32, to be filled: the mean of a sequence's tokens with `mean`, else their sum.
+        pooled: (B, E) float32, to be filled: with `mean` the mean over a sequence's tokens, else their sum.
         tokens: (B,) int32, to be filled: real tokens of each sequence.
-        mean: whether to divide by them.
+        mean: whether to divide by `tokens`.
 
     Returns:
-        The context kernel's arguments for the pooled rows, and whether the launch added here fills them.
+        The context kernel's arguments for the pooled rows, and whether a launch added here fills these rows.
     """
     tiles_per_sequence = 0 if plan.packed else cdiv(plan.length, block_t)
     early = plan.packed or tiles_per_sequence > TILES_POOLED_BY_CONTEXT
     if early:
-        tiles_per_sequence = 0  # read by nobody, and Triton compiles for what divides it
+        tiles_per_sequence = 0  # not read; a constant, because Triton specialises on its divisors
         tile = plan.tiles.pool
         plan.add(
             pool_kernel,
@@ -70,12 +70,12 @@ def add_pooling(
 
 
 def add_context(plan: LaunchPlan, group: Group, arguments: dict[str, Any], *, backward: bool, pooled: bool) -> None:
-    """Add the global branch of a group, or its gradient, on rows that are pooled already or are still sums of tiles.
+    """Add the global branch of a group, or its gradient, for pooled rows (`pooled`) or sums of tiles.
 
-    Where `context_ptr` is None, the second product is left out: nobody needs the gradient of p.
+    If `context_ptr` is None, the second product is omitted, because the gradient of p is not needed.
     """
     both = plan.tiles.context
-    one = replace(both, chunks=1)  # of one product: as many programs as blocks of H, or blocks of its weights under way
+    one = replace(both, chunks=1)  # for one product: one program per block of H, or weights loaded block by block
     if arguments["context_ptr"] is None:
         _add_products(plan, group, arguments, one, backward, pooled, squeeze=True)
     elif plan.embed_dim * plan.squeeze_dim <= WEIGHTS_OF_ONE_LAUNCH:
@@ -98,7 +98,7 @@ def _add_products(
     squeeze: bool = False,
     expand: bool = False,
 ) -> None:
-    """Add a launch of the context kernel, for one of its products or both."""
+    """Add a launch of the context kernel for one or both of its products."""
     operands = plan.operands
     widths = (plan.embed_dim, tile.block_e) if expand else (plan.squeeze_dim, tile.held_h)
     plan.add(
@@ -127,12 +127,12 @@ def _add_products(
 def add_forward_context(
     plan: LaunchPlan, group: Group, sums: Tensor, counts: Tensor, block_t: int, result: ForwardResult
 ) -> None:
-    """Add what fills a group's rows of pooled, tokens, hidden and context of `result`.
+    """Add the launches that fill a group's rows of `result`: pooled, tokens, hidden and context.
 
     Args:
-        plan: takes the launches.
-        group: of sequences.
-        sums: (slots, E) float32, of w over each tile.
+        plan: receives the launches.
+        group: the sequences.
+        sums: (slots, E) float32, sums of w over each tile.
         counts: (slots,) int32, real tokens of each tile.
         block_t: tokens of a tile.
         result: of the forward pass.
@@ -161,16 +161,16 @@ def add_weight_grads(
     hidden_gradient: Tensor,
     result: BackwardResult,
 ) -> None:
-    """Add what fills the eight parameter gradients of `result` from partial sums and per-sequence rows.
+    """Add the launch that computes the eight parameter gradients of `result` from partial sums and per-sequence rows.
 
     Args:
-        plan: takes the launch.
+        plan: receives the launch.
         saved: of the forward pass.
         expand_parts: (splits, H, E) float32, parts of dW_le.
         squeeze_parts: (splits, k, H, E) float32, parts of dW_ls.
         bias_parts: (rows of parts, H) float32, parts of db_ls.
         context_gradient: (B, E) float32, dg.
-        hidden_gradient: (B, H) float32, of the global squeeze before its activation.
+        hidden_gradient: (B, H) float32, gradient of the global squeeze before its activation.
         result: of the backward pass.
     """
     tile = plan.tiles.weight_grads

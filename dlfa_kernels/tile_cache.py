@@ -1,4 +1,4 @@
-"""Tuned tile sizes on disk: a JSON file that may be cut off, foreign or written by two processes at once."""
+"""Tuned tile sizes on disk: a JSON file that may be truncated, foreign or written by two processes at once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from uuid import uuid4
 from .tiles import MAX_BLOCK_T, MAX_HELD_H, MAX_PART_H, Tile, Tiles
 
 FORMAT = "dlfa-tiles-7"
-BEGINNING = '{"format":"dlfa-tiles-'  # of a file of ours of any version, blanks left out
-# What tuning may have found, lowest and highest: anything else is not from here, and might not compile.
+BEGINNING = '{"format":"dlfa-tiles-'  # of a tile cache of any version, without white space
+# The lowest and highest values that tuning can find: anything else has another origin, and might not compile.
 LIMITS = {
     "block_t": (16, MAX_BLOCK_T), "block_e": (16, 128), "block_h": (16, MAX_HELD_H), "chunks": (1, 16),
     "num_warps": (4, 8), "num_stages": (1, 4), "registers": (64, 255), "slots": (1, 2),
@@ -49,7 +49,7 @@ def _tiles(value: Any) -> Tiles:
 
 
 def read_tiles(path: Path) -> dict[str, Tiles]:
-    """Tiles by bucket; none where there is no file, nor, with a warning, where it is not one of ours or is cut off."""
+    """Return tiles by bucket; none without a file and, with a warning, none from a foreign or truncated file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -63,7 +63,7 @@ def read_tiles(path: Path) -> dict[str, Tiles]:
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether there is a file that is neither ours nor cut off from one of ours."""
+    """Return whether `path` is a file that is neither a tile cache nor a truncated one."""
     try:
         start = "".join(path.read_bytes()[:100].decode(errors="replace").split())[: len(BEGINNING)]
     except OSError:
@@ -72,13 +72,13 @@ def _is_foreign(path: Path) -> bool:
 
 
 def add_tiles(path: Path, bucket: str, tiles: Tiles) -> None:
-    """Write one bucket beside those already there: to a temporary name, then renamed.
+    """Add one bucket to those in the file, by writing a temporary file and renaming it.
 
-    Two processes that write at once leave a whole file; at worst one of the two buckets is missing and tuned again.
-    A file that cannot be written, one of another program and what is no file (such as /dev/null), which stay as they
-    are, are warnings, never errors.
+    If two processes write at once, the file is still complete; at worst one of the two buckets is missing and is tuned
+    again. A file that cannot be written gives a warning, not an error; so do another program's file and a path that is
+    no regular file (such as /dev/null), which are left unchanged.
     """
-    path = Path(os.path.realpath(path))  # a link stays one
+    path = Path(os.path.realpath(path))  # keeps a link as a link
     if path.exists() and not path.is_file():
         warnings.warn(f"tuned tile sizes could not be kept in {path}: it is no regular file", stacklevel=2)
         return

@@ -1,4 +1,4 @@
-"""Passes over made-up states with tiles on trial: whether they run, are right, and how long they take."""
+"""Trials of tiles on random states: whether they run, whether results are correct, and how long they take."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .rounding import cdiv
 from .tiles import Tiles, tiles_for_batch, tiles_for_form
 
 LENGTH = 128
-# Largest relative difference that is accepted, the norm of the difference over the result's. Tiles may change rounding
-# alone. States are compared channel by channel of each sequence: one wrong tile would hardly change the norm of all.
+# The largest accepted relative difference: the norm of the difference over that of the result. Tiles may change only
+# rounding. States are compared by sequence and channel: one wrong tile would hardly change the norm of all.
 MOST_DIFFERENCE = 0.05
 
 
 def trial_batch(device: torch.device, state_bytes: int) -> int:
-    """Sequences of `LENGTH` tokens, of `state_bytes` each, beyond L2 and in whole rounds of programs of two slots.
+    """Return how many sequences of `LENGTH` tokens of `state_bytes` exceed L2, in full rounds of two-slot programs.
 
-    Smaller batches take half of the tokens a tile (`tiles.tiles_for_batch`), and no groups. In broken rounds programs
-    of two slots gain nothing over those of one, which calls would take in their place.
+    Smaller batches use half the tokens a tile (`tiles.tiles_for_batch`) and no groups. In incomplete rounds, programs
+    of two slots gain nothing, and calls use one slot instead.
     """
     beyond_l2 = 1 + l2_bytes(device) // (LENGTH * state_bytes)
     round_of_two_slots = 2 * multiprocessors(device)
@@ -37,7 +37,7 @@ class Trials:
         embed_dim: E.
         squeeze_dim: H.
         dtype: of states and parameters.
-        product_dtype: the dtype in which products over tokens are taken.
+        product_dtype: the dtype of products over tokens.
 
     Raises:
         torch.OutOfMemoryError: three tensors of that size do not fit.
@@ -48,7 +48,7 @@ class Trials:
     ) -> None:
         self.device, self.dtype, self.product_dtype = device, dtype, product_dtype
         self.embed_dim, self.squeeze_dim = embed_dim, squeeze_dim
-        self._generator = torch.Generator(device).manual_seed(0)  # not the default one, whose state is the user's
+        self._generator = torch.Generator(device).manual_seed(0)  # the default generator's state is the user's
         self.batch = trial_batch(device, embed_dim * dtype.itemsize)
         self._states = [self._made(self.batch, LENGTH, embed_dim) for _ in range(3)]
         self._weights = self._made_weights(kernel_size=1)
@@ -62,15 +62,15 @@ class Trials:
         return AIFWeights._make(self._made(*shape) * 0.02 for shape in shapes)
 
     def measure(self, tiles: Tiles, stage: str) -> float:
-        """Milliseconds of a forward pass, or of a backward pass for its stages, of both for groups ("l2_share").
+        """Return the milliseconds of the pass with this stage, forward or backward, or of both for "l2_share".
 
-        The first call for a stage is with tiles that are known to be right.
+        The first call for a stage must use tiles that are known to be correct; later calls compare with its results.
 
         Raises:
-            RuntimeError, TritonError: the tiles cannot run, their results are others, or calls would not take them as
-                they are, so that there is nothing to measure.
+            RuntimeError, TritonError: the tiles cannot run, their results differ, or calls would replace them, so that
+                there is nothing to measure.
         """
-        from . import passes  # whose calls choose their tiles, and so import this module
+        from . import passes  # here: it imports this module, to choose tiles
         from .operands import Inputs
         from .settings import Settings
 
@@ -101,10 +101,10 @@ class Trials:
             return _milliseconds(run)
 
     def run_forms(self, tiles: Tiles) -> None:
-        """Run passes of the forms that take more registers or shared memory than what `measure` runs.
+        """Run passes of the forms that need more registers or shared memory than the one that `measure` runs.
 
         Raises:
-            RuntimeError, TritonError: the tiles cannot run in one of them.
+            RuntimeError, TritonError: the tiles cannot run in one of these forms.
         """
         from . import passes
         from .operands import Inputs
@@ -127,7 +127,7 @@ class Trials:
 
 
 def _milliseconds(run: Callable[[], object]) -> float:
-    """Time of a call on the current GPU, the median of five."""
+    """Return the time of a call on the current GPU, the median of five."""
     times = []
     for _ in range(5):
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -140,7 +140,7 @@ def _milliseconds(run: Callable[[], object]) -> float:
 
 
 def _alike(result: torch.Tensor, expected: torch.Tensor, states: bool) -> bool:
-    """Whether results, (B, T, E) where they are `states`, differ by rounding alone; not where they hold NaN."""
+    """Return whether results differ by rounding alone; False if they contain NaN. `states` are (B, T, E)."""
     tokens = 1 if states else None
     difference = torch.linalg.vector_norm(result.float() - expected.float(), dim=tokens)
     return bool((difference <= MOST_DIFFERENCE * torch.linalg.vector_norm(expected.float(), dim=tokens)).all())

@@ -1,4 +1,4 @@
-"""Tile sizes of every kernel: which block of tokens, channels and squeeze width a program works on."""
+"""Tile sizes of every kernel: the blocks of tokens, channels and squeeze width that a program works on."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from .rounding import cdiv, padded_side
 
 logger = logging.getLogger(__name__)
 
-# No tile has more tokens.
+# The most tokens of a tile.
 MAX_BLOCK_T = 128
 # The largest H that one program holds whole: two float32 blocks of 64 x 256 fill half of the registers.
 MAX_HELD_H = 256
-# Where H is split, on warpgroups, in the squeeze and reduce stages, the largest part: one part less saves a pass over
-# the states, and in reduce a gate computed again, which outweighs a few spilled registers.
+# On warpgroups, the largest part of a split H in the squeeze and reduce stages: one part fewer saves a pass over the
+# states, and in reduce one recomputation of the gate, which outweighs a few spilled registers.
 MAX_PART_H = 320
 
-# Sequences of at most that many tokens on average, real or not, leave half of a tile of 128 tokens empty.
+# Sequences of at most this many tokens on average, real or not, leave half of a tile of 128 tokens empty.
 SHORT = 64
 
-# How long a squeeze program of two slots is taken to last, in programs of one: it moves 1.6 times the bytes from L2 and
+# The assumed duration of a squeeze program of two slots relative to one slot: it moves 1.6 times the bytes from L2 and
 # takes 2.2 times the cycles of shared memory (`python -m benchmarks.execution`, E = 768, H = 192). Not yet timed.
 COST_OF_TWO_SLOTS = 1.8
-# The part of the multiprocessors that such programs must fill.
+# The least fraction of the multiprocessors that programs of two slots must fill.
 MOSTLY_FILLED = 0.9
 
 
@@ -37,10 +37,10 @@ class Tile:
     """Launch parameters of one kernel: block sizes in elements, warps a program, software-pipeline stages.
 
     `block_t` counts tokens; in the context, weight_grads and token stages it counts sequences, and in the pool stage
-    tiles. A program of the squeeze stage works on `slots` tiles of `block_t` tokens. One of the input gradients loads
-    all operands of a tile before its first product where `early` is 1, and some of them a tile before where `ahead` is
-    1 too. A program holds `chunks` blocks of `block_h` of the squeeze width at once. On NVIDIA a thread may take
-    `registers`: with fewer, more programs share a multiprocessor.
+    tiles. A program of the squeeze stage works on `slots` tiles of `block_t` tokens. With `early` = 1, a program of
+    `input_grads` loads all operands of a tile before its first product; with `ahead` = 1 too, some of them one tile
+    earlier. A program holds `chunks` blocks of `block_h` squeeze channels at once. `registers` limits the registers of
+    a thread on NVIDIA: with fewer, more programs share a multiprocessor.
     """
 
     block_t: int = 64
@@ -56,17 +56,16 @@ class Tile:
 
     @property
     def held_h(self) -> int:
-        """Squeeze channels that one program holds."""
+        """The number of squeeze channels that one program holds."""
         return self.chunks * self.block_h
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """One `Tile` for each stage, and how the stages follow each other.
+    """One `Tile` for each stage, and the share of L2 for groups.
 
     The first five, `sums` and `token` work on the states, the others on per-sequence rows and partial sums. `l2_share`
-    is the part of L2, 0 to 1, that the sequences which a group of launches works on may fill, 0 for one group; see
-    `groups`.
+    is the fraction of L2, 0 to 1, that a group of sequences may fill; 0 means one group. See `groups`.
     """
 
     squeeze: Tile
@@ -89,9 +88,9 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Caps:
-    """Upper bounds of the tiles of the four stages that read states, by family of architectures and widths of dtypes.
+    """The largest tiles of the four main stages, for one family of architectures and widths of dtypes.
 
-    `choose_tiles` shrinks them to E and H.
+    `choose_tiles` fits them to E and H.
     """
 
     squeeze: Tile
@@ -109,31 +108,31 @@ def _cap(block_t: int, block_e: int, num_warps: int, num_stages: int, registers:
 _FLOAT32_CAPS = Caps(squeeze=_cap(32, 16, 4, 2), expand=_cap(32, 16, 4, 2), reduce=_cap(16, 32, 4, 2),
                      input_grads=_cap(32, 64, 8, 1))  # fmt: skip
 
-# (family, bytes of a state, bytes of an operand of products) -> caps. Chosen by the machine code, see
-# `python -m benchmarks.codegen`: few instructions an element, and registers not spilled, or few where a narrower tile
-# would take more instructions than the spills do. Not yet timed on a GPU.
+# (family, bytes of a state, bytes of an operand of products) -> caps. Chosen from the machine code, see
+# `python -m benchmarks.codegen`: few instructions an element and no spills, or few where a narrower tile would take
+# more instructions than the spills do. Not yet timed on a GPU.
 CAPS = {
-    # Matrix products are issued by whole warpgroups, 64 rows each, with operands in shared memory. Programs of two
-    # warpgroups, so that 128 tokens share what is read of the weights: L2 delivers more of them than of the states.
+    # Whole warpgroups issue matrix products, 64 rows each, with operands in shared memory. Programs have two
+    # warpgroups, so that 128 tokens share the loads of weights: L2 delivers more bytes of weights than of states.
     ("warpgroup", 2, 2): Caps(squeeze=_cap(128, 64, 8, 3), expand=_cap(128, 64, 8, 2, 128), reduce=_cap(128, 64, 8, 2),
                               input_grads=_cap(128, 64, 8, 1, early=1)),
     ("warpgroup", 4, 2): Caps(squeeze=_cap(128, 64, 8, 2), expand=_cap(128, 32, 8, 2, 128), reduce=_cap(128, 64, 8, 2),
                               input_grads=_cap(128, 64, 8, 1, early=1)),
     ("warpgroup", 4, 4): replace(_FLOAT32_CAPS, squeeze=_cap(64, 16, 4, 2), expand=_cap(32, 64, 8, 2),
                                  reduce=_cap(32, 64, 8, 2)),
-    # the accumulators are in a memory of their own, and leave it block by block
+    # accumulators are in tensor memory and are read from it block by block
     ("tensor memory", 2, 2): Caps(squeeze=_cap(128, 64, 8, 3), expand=_cap(128, 64, 8, 2), reduce=_cap(128, 32, 8, 2),
                                   input_grads=_cap(128, 64, 8, 1, early=1)),
     ("tensor memory", 4, 2): Caps(squeeze=_cap(64, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(64, 32, 8, 2),
                                   input_grads=_cap(128, 64, 8, 1, early=1)),
     ("tensor memory", 4, 4): replace(_FLOAT32_CAPS, expand=_cap(32, 64, 8, 2), reduce=_cap(32, 64, 8, 2)),
-    # operands take registers
+    # operands are in registers
     ("warp", 2, 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(128, 32, 8, 2), reduce=_cap(32, 64, 8, 2),
                          input_grads=_cap(32, 64, 8, 1)),
     ("warp", 4, 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 32, 8, 2), reduce=_cap(32, 64, 8, 2),
                          input_grads=_cap(32, 64, 8, 1)),
     ("warp", 4, 4): _FLOAT32_CAPS,
-    # waves of 64 threads: half the registers a thread for the same number of warps, and 64 KiB of shared memory
+    # waves of 64 threads: for the same number of warps half the registers a thread; 64 KiB of shared memory
     ("wave", 2, 2): Caps(squeeze=_cap(32, 64, 8, 2), expand=_cap(64, 64, 8, 2), reduce=_cap(16, 64, 8, 1),
                          input_grads=_cap(16, 16, 4, 1)),
     ("wave", 4, 2): replace(_FLOAT32_CAPS, reduce=_cap(16, 16, 4, 1), input_grads=_cap(16, 16, 4, 1)),
@@ -149,35 +148,38 @@ FAMILIES = {
 def _family(architecture: str) -> str:
     if architecture in FAMILIES:
         return FAMILIES[architecture]
-    family = "wave" if architecture.startswith("gfx") else "warp"  # those that ask the least of a chip of either maker
+    family = "wave" if architecture.startswith("gfx") else "warp"  # the least demanding family of each vendor
     logger.warning("no tile sizes for %s: those of the family %r are used", architecture, family)
     return family
 
 
 def holding(tile: Tile, squeeze_dim: int, block_h: int) -> Tile:
-    """A tile that holds as much of the squeeze width as a program may, in blocks of `block_h`."""
+    """Return the tile with as much of the squeeze width held as a program may hold, in blocks of `block_h`."""
     return replace(tile, block_h=block_h, chunks=min(MAX_HELD_H // block_h, cdiv(squeeze_dim, block_h)))
 
 
 def one_warpgroup(tile: Tile) -> Tile:
-    """Half of a program of two warpgroups: half as many tokens."""
+    """Return the tile of one warpgroup, with half the tokens, for a tile of two warpgroups."""
     return replace(tile, block_t=tile.block_t // 2, num_warps=max(4, tile.num_warps // 2))
 
 
 def _on_warpgroups(stages: Caps, squeeze_dim: int, narrow_e: int, wide_states: bool) -> Caps:
-    """Tiles for warpgroups and operands of 16 bits; `wide_states` are of float32, `narrow_e` channels a small block."""
+    """Return tiles for warpgroups and 16-bit operands.
+
+    `wide_states`: states are float32. `narrow_e`: channels of a narrow block.
+    """
     squeeze, expand, reduce, input_grads = stages.squeeze, stages.expand, stages.reduce, stages.input_grads
     if squeeze_dim <= 128:  # three programs a multiprocessor
         return replace(stages, expand=replace(expand, registers=168), reduce=replace(reduce, registers=168))
-    # One program a multiprocessor, but in the expand stage: its loads have to run ahead of its products.
+    # One program a multiprocessor, except in the expand stage, so loads have to run ahead of products.
     if squeeze_dim > MAX_HELD_H:
         return _in_parts(stages, squeeze_dim, narrow_e, wide_states)
-    if squeeze_dim > 192:  # wide products; and two programs a multiprocessor in the expand stage, by shared memory
+    if squeeze_dim > 192:  # wide products; shared memory holds two programs of the expand stage a multiprocessor
         squeeze, reduce = holding(squeeze, squeeze_dim, 256), holding(reduce, squeeze_dim, 128)
         expand = replace(holding(expand, squeeze_dim, 256), block_e=narrow_e)
     if wide_states:
         squeeze = replace(squeeze, block_e=narrow_e, num_stages=3)
-    elif squeeze_dim <= 192:  # narrow blocks fit beside what two slots hold
+    elif squeeze_dim <= 192:  # narrow blocks leave room for two slots
         squeeze = replace(squeeze, block_e=narrow_e, num_stages=4, slots=2)
     if squeeze_dim <= 192:  # 128 and 64: two products read each operand from shared memory, not three
         input_grads = holding(input_grads, squeeze_dim, 128)
@@ -187,7 +189,7 @@ def _on_warpgroups(stages: Caps, squeeze_dim: int, narrow_e: int, wide_states: b
 
 
 def _in_parts(stages: Caps, squeeze_dim: int, narrow_e: int, wide_states: bool) -> Caps:
-    """Tiles for warpgroups where programs hold a part of H each, of equal size, and read u block by block."""
+    """Return tiles for warpgroups if H is split into equal parts, one a program, and u is read block by block."""
 
     def part(tile: Tile, most: int) -> Tile:
         blocks = cdiv(squeeze_dim, 64)
@@ -197,27 +199,27 @@ def _in_parts(stages: Caps, squeeze_dim: int, narrow_e: int, wide_states: bool) 
     squeeze, reduce = part(stages.squeeze, MAX_PART_H), part(stages.reduce, MAX_PART_H)
     if wide_states:
         squeeze, reduce = replace(squeeze, block_e=narrow_e), replace(reduce, block_e=narrow_e)
-    # u is read once a block of channels: blocks as wide as registers allow, and more stages
+    # each block of channels reads u once: blocks as wide as registers allow, and more stages
     wide_e = (2 if wide_states else 4) * narrow_e
     expand = replace(stages.expand, block_e=wide_e, block_h=64, num_stages=4, registers=255)
     return Caps(squeeze=squeeze, expand=expand, reduce=reduce, input_grads=part(stages.input_grads, MAX_HELD_H))
 
 
 def _on_warps(stages: Caps, architecture: str, squeeze_dim: int, narrow_e: int) -> Caps:
-    """Tiles for warps and operands of 16 bits."""
-    deep: tuple[str, ...] = ()  # whose loads run ahead, as above; sm_80 alone has shared memory for all
+    """Return tiles for warps and 16-bit operands."""
+    deep: tuple[str, ...] = ()  # stages with loads ahead of products; only sm_80 has shared memory for all three
     if squeeze_dim > 128 and architecture == "sm_80":
         deep = ("squeeze", "expand", "reduce")
     elif 128 < squeeze_dim <= 192:
         deep = ("squeeze", "expand")
     stages = replace(stages, **{name: replace(getattr(stages, name), num_stages=3) for name in deep})
-    if squeeze_dim > 192:  # half of the registers held, and two programs
+    if squeeze_dim > 192:  # half the registers held, and two programs a multiprocessor
         return replace(stages, input_grads=replace(stages.input_grads, block_e=narrow_e, num_warps=4))
     return stages
 
 
 def _with_float32_products(stages: Caps, family: str, squeeze_dim: int, narrow_e: int) -> Caps:
-    """Tiles for operands of float32."""
+    """Return tiles for float32 operands."""
     squeeze, input_grads = stages.squeeze, stages.input_grads
     if family == "wave" and squeeze_dim > 192:  # four warps spill here
         squeeze = replace(squeeze, block_e=narrow_e, num_warps=8)
@@ -226,7 +228,7 @@ def _with_float32_products(stages: Caps, family: str, squeeze_dim: int, narrow_e
         if squeeze_dim <= 64:  # little is held: two programs a multiprocessor
             input_grads = replace(input_grads, num_warps=4)
     elif squeeze_dim <= (128 if family == "wave" else 64):
-        # one block of 64 alone is unrolled, and spills
+        # a single block of 64 is unrolled and spills
         input_grads = holding(input_grads, squeeze_dim, min(32, input_grads.block_h))
     return replace(stages, squeeze=squeeze, input_grads=input_grads)
 
@@ -239,9 +241,9 @@ def choose_tiles(
     architecture: str = DEFAULT_ARCHITECTURE,
     product_dtype: torch.dtype | None = None,
 ) -> Tiles:
-    """Tile sizes for (E, H, dtype of the states, architecture such as "sm_90" or "gfx942").
+    """Return tile sizes for E, H, the dtype of the states and an architecture such as "sm_90" or "gfx942".
 
-    `product_dtype` is the dtype of the operands of products where it is not the states'.
+    `product_dtype` is the dtype of the operands of products; None means that of the states.
     """
     operand_bytes = (product_dtype or dtype).itemsize
     family = _family(architecture)
@@ -253,7 +255,7 @@ def choose_tiles(
     def fitted(cap: Tile) -> Tile:
         return replace(holding(cap, squeeze_dim, block_h), block_e=min(cap.block_e, widest_e))
 
-    def narrow(cap: Tile) -> Tile:  # little is held, and little read of the weights: more and smaller programs
+    def narrow(cap: Tile) -> Tile:  # small H holds and reads few weights: more and smaller programs
         tile = fitted(cap)
         if chunks > 2:
             return tile
@@ -278,7 +280,7 @@ def choose_tiles(
         stages = replace(stages, input_grads=input_grads)
     block_e = min(64, widest_e)
     context_stages = {"warpgroup": 3, "warp": 2}.get(family, 1)
-    if family == "warp" and chunks > (3 if operand_bytes == 2 else 2):  # pipelined, it would spill
+    if family == "warp" and chunks > (3 if operand_bytes == 2 else 2):  # with a pipeline it would spill
         context_stages = 1
     return Tiles(
         **vars(stages),
@@ -305,15 +307,15 @@ def choose_tiles(
 
 
 def context_that_fits(tile: Tile, embed_dim: int, squeeze_dim: int, tiles_per_sequence: int) -> Tile:
-    """The context's tile for both of its products, made smaller where its operands would not fit in shared memory.
+    """Return the context's tile for both of its products, reduced if operands would not fit in shared memory.
 
     Args:
-        tile: of the bucket.
+        tile: the context's tile of the bucket.
         embed_dim: E.
         squeeze_dim: H.
-        tiles_per_sequence: whose sums a program adds up, a block of E of all of them at a time; 1 of pooled rows.
+        tiles_per_sequence: tiles whose sums a program adds, one block of E of all of them at a time; 1 if pooled.
     """
-    if embed_dim <= 64 and squeeze_dim > tile.held_h:  # E in one block: what is pipelined is the loop over parts of H
+    if embed_dim <= 64 and squeeze_dim > tile.held_h:  # E is one block: the loop over parts of H is pipelined
         tile = replace(tile, num_stages=min(2, tile.num_stages))
     if tiles_per_sequence > 2 and tile.held_h > 192:
         tile = replace(tile, block_e=min(64, tile.block_e))
@@ -322,7 +324,7 @@ def context_that_fits(tile: Tile, embed_dim: int, squeeze_dim: int, tiles_per_se
 
 @cache
 def with_one_slot(tiles: Tiles) -> Tiles:
-    """The same tiles, one slot to a squeeze program, which then has room for blocks of twice the channels."""
+    """Return the tiles with one slot a squeeze program, which leaves room for blocks of up to twice the channels."""
     tile = tiles.squeeze
     if tile.slots == 1:
         return tiles
@@ -332,9 +334,9 @@ def with_one_slot(tiles: Tiles) -> Tiles:
 
 @cache
 def with_fewer_tokens(tiles: Tiles) -> Tiles:
-    """The same tiles with at most 64 tokens a program: for short sequences, and for few tokens in all.
+    """Return the tiles with at most 64 tokens a program, for short sequences or few tokens in total.
 
-    Not the input gradients', where both warpgroups would do all of a product of 64 tokens.
+    `input_grads` is unchanged, because with 64 tokens both warpgroups would compute the same product.
     """
 
     def short(tile: Tile) -> Tile:
@@ -345,16 +347,16 @@ def with_fewer_tokens(tiles: Tiles) -> Tiles:
 
 
 def tiles_for_form(tiles: Tiles, kernel_size: int, packed: bool) -> Tiles:
-    """The tiles of a bucket for calls of one form.
+    """Return the tiles of a bucket for one input form and kernel size.
 
-    With two slots a program has too few registers for the masks of taps, and where sequences may end anywhere up to
-    half of the slots are empty, and are no pairs.
+    k > 1 and packed input take one slot: with two, a program has too few registers for the masks of taps, and up to
+    half of the slots of packed input are empty, which leaves slots without a partner.
     """
     return with_one_slot(tiles) if kernel_size > 1 or packed else tiles
 
 
 def two_slots_pay(slots: int, multiprocessors: int) -> bool:
-    """Whether programs of two slots fill the device, and take less time, by rounds of programs, than those of one."""
+    """Return whether programs of two slots fill the device and are no slower, by rounds of programs, than of one."""
     programs = cdiv(slots, 2)
     rounds, rounds_of_one = cdiv(programs, multiprocessors), cdiv(slots, multiprocessors)
     return programs >= MOSTLY_FILLED * multiprocessors and COST_OF_TWO_SLOTS * rounds <= rounds_of_one
@@ -363,15 +365,17 @@ def two_slots_pay(slots: int, multiprocessors: int) -> bool:
 def tiles_for_batch(
     tiles: Tiles, batch: int, rows: int, state_bytes: int, l2_share: float, device: torch.device
 ) -> Tiles:
-    """Tiles of fewer tokens where sequences are short, or where a launch has too few tokens to fill the device.
+    """Return the tiles with fewer tokens for short sequences or small launches, and with two slots only if they pay.
+
+    Launches are small if their tokens do not fill the device.
 
     Args:
         tiles: of the bucket and form.
         batch: B.
         rows: tokens of the batch, real or not.
-        state_bytes: of one token's state, E times the bytes of its dtype.
-        l2_share: of `Tiles`; where it is not 0, launches work on groups of sequences.
-        device: whose multiprocessors and L2.
+        state_bytes: bytes of one token's state: E times the bytes of its dtype.
+        l2_share: as in `Tiles`; if not 0, launches work on groups of sequences.
+        device: the device with these multiprocessors and this L2.
     """
     together = min(rows, rows_in_share(2 * state_bytes, l2_share, device)) if l2_share else rows
     if rows <= SHORT * batch or together <= 2 * SHORT * multiprocessors(device):
@@ -384,9 +388,9 @@ def tiles_for_batch(
 
 @cache
 def without_dx(tiles: Tiles, architecture: str, product_dtype: torch.dtype) -> Tiles:
-    """The same tiles for a backward that makes the parameters' gradients alone, with operands of `product_dtype`.
+    """Return the tiles for a backward that computes only the parameters' gradients, with operands of `product_dtype`.
 
-    Where operands take registers, eight warps then compute each product of 16 bits several times over, and spill.
+    With 16-bit operands in registers, eight warps would then compute each product several times, and spill.
     """
     if _family(architecture) != "warp" or product_dtype.itemsize != 2:
         return tiles

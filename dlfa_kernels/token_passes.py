@@ -1,4 +1,4 @@
-"""Stages of the `token=i` form: one forward and one backward pass over one row a sequence."""
+"""Stages of the `token=i` form: buffers, grids and launches of the forward and the backward pass."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from .shared_stages import add_context, add_forward_context, add_weight_grads
 
 
 def empty_forward(inputs: Inputs, settings: Settings) -> ForwardResult:
-    """Buffers of a forward pass; also its shapes, for tracing. z is (B, E), `squeezed` float32 with any settings."""
+    """Return uninitialised results of a forward pass; tracing uses their shapes.
+
+    z is (B, E). `squeezed` is always float32.
+    """
     last, batch = inputs.last, sequence_count(inputs.last, inputs.cu_seqlens)
     embed_dim, squeeze_dim = last.shape[-1], inputs.weights.local_squeeze_weight.shape[0]
 
@@ -41,9 +44,9 @@ def empty_forward(inputs: Inputs, settings: Settings) -> ForwardResult:
 
 
 def forward_stages(plan: LaunchPlan, result: ForwardResult) -> None:
-    """Add what fills `result`, of one token a sequence: three launches.
+    """Add the launches that fill `result`, for one token a sequence: three.
 
-    One more where sequences are long or packed, and one where E H exceeds 2^18 (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`).
+    Long or packed sequences take one more, E H over 2^18 (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`) another.
     """
     tile = plan.tiles.sums
     slot_count = len(plan.slots(tile.block_t))
@@ -71,10 +74,10 @@ def forward_stages(plan: LaunchPlan, result: ForwardResult) -> None:
 
 
 def backward_stages(plan: LaunchPlan, saved: ForwardResult, result: BackwardResult) -> None:
-    """Add what fills `result`, all gradients: six launches; x and y are read at the chosen rows alone, dx written once.
+    """Add the launches that fill `result`, all gradients: six, or four if dx and dy are not needed.
 
-    Four launches where dx and dy are not needed; one more where E H exceeds 2^18 and they are needed
-    (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`).
+    If they are needed, E H over 2^18 (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`) takes one more. x and y are read only at
+    the chosen rows and the rows that their taps see; dx is written once.
     """
     dz = plan.states("dz")
     rows = {"dz_ptr": dz["dz_ptr"], "dz_batch_stride": dz["dz_row_stride"], "token": plan.settings.token}

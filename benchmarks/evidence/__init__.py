@@ -1,8 +1,8 @@
-"""What fusing does to quality: planned runs on real data, made, kept, repeated, and put into runs.csv and RESULTS.md.
+"""Effect of fusion on quality: planned runs on real data, made, recorded, repeated and reported in RESULTS.md.
 
-`plan` says which `groups` of runs answer which question. `runner` makes them in `directories`, with `shared_inputs`
-and the `source` they were made from; `rows` collects them into one CSV file. `group_evidence` draws from it what there
-is of a group, sorted into `comparisons`; `page` shows all of that (`tables`, `pictures`), `document` what RESULTS.md
-and README show of every group (`overview`), both with AIF against its `control` and people's `prose`.
-`python -m benchmarks.evidence` is `command`.
+`plan` defines the `groups` of runs, one a question. `runner` makes them in `directories`, with `shared_inputs`, and
+records their `source`; `rows` collects them into one CSV file, runs.csv. `group_evidence` selects the rows of a group
+and sorts them into `comparisons`. `page` writes a group's page (`tables`, `pictures`), and `document` RESULTS.md and
+README's table with all groups (`overview`); both include AIF against its `control`, and hand-written `prose`.
+`python -m benchmarks.evidence` runs `command`.
 """

@@ -1,4 +1,4 @@
-"""How layers and gains are written in a table's cell."""
+"""Format layers and gains for table cells."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ NONE = "-"
 
 
 def layers_of(variant: Variant) -> str:
-    """The lower layers, "all" of a scalar mix, or "last"."""
+    """Return the lower layers, "all" for a scalar mix, or "last"."""
     if variant.fusion == "last":
         return "last"
     return "+".join(map(str, variant.layers)) or "all"
 
 
 def points(value: float) -> str:
-    """A difference in percentage points."""
+    """Return a difference in percentage points."""
     return f"{round(100 * value, 2) + 0.0:+.2f}"  # no "-0.00"
 
 
 def gain_with_interval(comparable: ComparableVariants, variant: Variant, reference: Variant | None) -> str:
-    """Of one variant over another; nothing where that is the same, or is not there."""
+    """Return the gain of one variant over another; empty if the other is the same or None."""
     if reference is None or reference not in comparable.comparison.runs or reference == variant:
         return NONE
     gain = comparable.gain(variant, reference)

@@ -1,12 +1,12 @@
-"""The evidence: the plan's runs made, kept, repeated, and put into one CSV file and RESULTS.md.
+"""The evidence: make, record and repeat the plan's runs, and write one CSV file and RESULTS.md.
 
     python -m benchmarks.evidence --list
     python -m benchmarks.evidence --run 'pos-frozen/*' --model ENCODER --data ROOT
     python -m benchmarks.evidence --collect --write
     python -m benchmarks.evidence --rerun pos-frozen/aif-select-6/seed1 --model ENCODER --data ROOT
 
-ROOT holds a folder a task (udpos, uner, sick). Several processes may run at once, and collect meanwhile. The plan is
-plan.py beside this file; runs made from files that differ from the commit are marked "-dirty" after it.
+ROOT holds one folder a task (udpos, uner, sick). Several processes may run at once, even during a collection. The plan
+is plan.py beside this file; if files differed from the commit when a run was made, its commit ends in "-dirty".
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _make(runs: list[PlannedRun], ensembles: list[PlannedEnsemble], places: Plac
 
 
 def _repeat(name: str, places: Places, rows: list[Row]) -> None:
-    """Make a run again from what is recorded of it, in the CSV file or in its directory, and show both."""
+    """Repeat a run from its record in the CSV file or its directory, and show both results."""
     before = {row["name"]: row for row in rows}.get(name)
     if before is None and RunDirectory(places.output_dir / name).results_file.exists():
         before = row_of(places.output_dir / name)
@@ -135,7 +135,7 @@ def _repeat(name: str, places: Places, rows: list[Row]) -> None:
 
 
 def show_difference(before: Row, now: Row) -> None:
-    """Print old and new figures of a run side by side, scores in percent with their difference in points."""
+    """Print old and new figures of a run side by side: scores in percent, their difference in points."""
     scores = [name for name in now if ":" in name and name in before]
     names = ["dev", "average", "average_zero_shot", *sorted(scores)]
     lines: list[tuple[list[str], bool]] = []

@@ -1,4 +1,4 @@
-"""Variants that one table may hold, the gains of one over another, and which layers win."""
+"""Variants that one table may compare, their gains, and the best layers."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from dlfa.report.significance import Interval, t_interval
 from dlfa.report.variants import Variant
 
 LAST = Variant("last")
-# Of fewer languages, hardly anything can be said about others: the interval is then over seeds alone.
+# Fewer languages allow hardly any inference about others: the interval is then over seeds only.
 FEWEST_LANGUAGES = 5
 
 
 @dataclass(frozen=True)
 class Gain:
-    """A variant against another over the same languages and seeds.
+    """The gain of one variant over another, for the same languages and seeds.
 
     Attributes:
-        mean: over all of them, a fraction.
-        interval: over languages and seeds, with the test's p; over seeds alone where the languages are few. None
-            where there is one figure alone.
-        p_languages: of the paired t-test over languages, each with its mean over these seeds.
-        up, of: languages whose mean over the seeds is the higher, and how many there are.
+        mean: over all languages and seeds, a fraction.
+        interval: over languages and seeds, with the test's p; over seeds only if languages are few. None if there is
+            only one figure.
+        p_languages: p of the paired t-test over languages, each with its mean over these seeds.
+        up, of: number of languages with a higher mean over the seeds, and number of all languages.
     """
 
     mean: float
@@ -39,11 +39,11 @@ class Gain:
 
 @dataclass(frozen=True)
 class Choice:
-    """The best layer of a mode by the development data, and by the test average, of `candidates` many.
+    """The best layers of a mode, of `candidates` many, by development data and by test average.
 
     Attributes:
-        tied: all that have the highest development score, in the order of the runs; none where some run does not tell
-            its score. They may differ much by test.
+        tied: all with the highest development score, in the order of the runs; none if a run lacks its score. Their
+            test scores may differ much.
     """
 
     mode: str
@@ -53,13 +53,13 @@ class Choice:
 
     @property
     def chosen(self) -> Variant | None:
-        """The first of the highest development score; None where some run does not tell its score."""
+        """The first one with the highest development score; None if a run lacks its score."""
         return self.tied[0] if self.tied else None
 
 
 @dataclass(frozen=True)
 class ComparableVariants:
-    """Variants with the same seeds, which one table may hold."""
+    """Variants with the same seeds, which one table may compare."""
 
     findings: Findings
 
@@ -70,25 +70,25 @@ class ComparableVariants:
 
     @property
     def main_group(self) -> LanguageGroup:
-        """The zero-shot languages; the training language where there is no other."""
+        """The zero-shot languages; the training language if there is no other."""
         return self.findings.main_group
 
     def score(self, variant_: Variant) -> float:
-        """The zero-shot average over the seeds."""
+        """Return the zero-shot average over the seeds."""
         return statistics.fmean(self.findings.scores(variant_, self.main_group))
 
     def dev(self, variant_: Variant) -> float | None:
-        """The development score over the seeds."""
+        """Return the development score over the seeds."""
         scores = self.findings.dev_scores(variant_)
         return None if scores is None else statistics.fmean(scores)
 
     def best(self, variants: Iterable[Variant], most: int) -> list[Variant]:
-        """Those of the highest scores, `most` of them at most, each once and in the order that they have here."""
+        """Return the `most` variants, or fewer, with the highest scores, each once, in their given order."""
         ranked = sorted(dict.fromkeys(variants), key=self.score, reverse=True)[:most]
         return [item for item in dict.fromkeys(variants) if item in ranked]
 
     def gain(self, variant_: Variant, reference: Variant) -> Gain:
-        """Of one variant over another."""
+        """Return the gain of one variant over another."""
         comparison, languages = self.comparison, self.main_group.languages
         metric = comparison.metric
         pairs = list(zip(comparison.runs[variant_], comparison.runs[reference], strict=True))
@@ -116,13 +116,13 @@ class ComparableVariants:
 
     @property
     def single(self) -> Choice | None:
-        """The best single layer; None where no lower layer was run alone."""
+        """The best single layer; None if no lower layer was run alone."""
         members = self.singles
         return self._choice("single layer", members) if any(item.fusion == "lower" for item in members) else None
 
     @property
     def chosen_single(self) -> Variant | None:
-        """The single layer that development data choose."""
+        """The best single layer by development data."""
         return None if self.single is None else self.single.chosen
 
     @property
@@ -132,7 +132,7 @@ class ComparableVariants:
 
     @property
     def references(self) -> list[Variant]:
-        """What gains are counted from: the last layer, and the best single one by test average, the hardest to beat."""
+        """The references of gains: the last layer, and the best single one by test average, the hardest to beat."""
         found = [LAST] if LAST in self.comparison.runs else []
         if self.best_single is not None and self.best_single != LAST:
             found.append(self.best_single)
@@ -140,7 +140,7 @@ class ComparableVariants:
 
     @property
     def choices(self) -> list[Choice]:
-        """Of every mode but the last layer, in order; single layers count as one mode, the last layer among them."""
+        """The choices of all modes except the last layer, in order; single layers are one mode, with the last layer."""
         modes: dict[str, list[Variant]] = {}
         for item in self.comparison.runs:
             if item not in self.singles:
@@ -155,7 +155,7 @@ class ComparableVariants:
         return Choice(mode, tied, max(members, key=self.score), len(members))
 
     def against(self, reference: Variant | None, variants: Sequence[Variant]) -> Findings:
-        """The findings of some variants alone, compared with `reference`, which is then one of them, or with none."""
+        """Return the findings of only these variants, compared with `reference`, which is added, or with none."""
         kept = [item for item in self.comparison.runs if item == reference or item in variants]
         runs = {item: self.comparison.runs[item] for item in kept}
         baselines = {} if reference is None else {item: reference for item in kept if item != reference}

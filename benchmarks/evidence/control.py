@@ -1,4 +1,4 @@
-"""AIF against its control: what the gate adds to the parameters that make it, on the same layers, options and seeds."""
+"""AIF against its control: the gate's own effect beyond its parameters, on the same layers, options and seeds."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _COLUMNS = ("layers", "sum", "residual", "over the sum", *_GATED)
 
 
 def control_table(comparable: ComparableVariants) -> Table | None:
-    """One row a set of layers (and options) that the control was run with; None where it was not."""
+    """Return one row for each set of layers (and options) of the control's runs; None if there are none."""
     rows = [(layers, *cells) for layers, cells in _rows(comparable)]
     return Table(_COLUMNS, tuple(rows)) if rows else None
 
 
 def control_overview(named: Sequence[tuple[str, ComparableVariants]]) -> Table | None:
-    """The same rows of several groups, each with its name."""
+    """Return the same rows for several groups, each with its name."""
     rows = [
         (name, str(len(comparable.comparison.seeds)), layers, *cells)
         for name, comparable in named
@@ -34,7 +34,7 @@ def control_overview(named: Sequence[tuple[str, ComparableVariants]]) -> Table |
 
 
 def _rows(comparable: ComparableVariants) -> Iterator[tuple[str, list[str]]]:
-    """The control's layers, and the cells behind them."""
+    """Yield the control's layers, and the cells after them."""
     runs = comparable.comparison.runs
     for control in (item for item in runs if item.fusion == "residual"):
         plain = replace(control, fusion="sum", options=())

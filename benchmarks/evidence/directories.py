@@ -1,7 +1,7 @@
-"""A run's directory: in what state it is, whose it is while it is being made, and what is recorded beside its results.
+"""A run's directory: its state, its owner while it is made, and the record beside its results.
 
-Beside what `dlfa train` leaves, a directory holds `claim`, locked by the process that makes the run for as long as that
-process lives, and evidence.json: the run's name, group, regime and options, and its attempts with their source.
+Besides the files of `dlfa train`, a directory has `claim`, which the process that makes the run locks until it ends,
+and evidence.json: the run's name, group, regime and options, and its attempts with their source.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _CLAIM = "claim"
 
 
 def protocol(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything in run.json's configuration that has a say in the result, as far as it is not at its default.
+    """Return the values in run.json's configuration that affect the result and differ from their defaults.
 
-    Task, encoder, seed and languages, which the results themselves tell, are left out, and so are places.
+    Task, encoder, seed and languages are excluded, because the results contain them, and so are places.
     """
     defaults = {item.name: item.default for item in dataclasses.fields(RunConfig)}
     of_model = {item.name: item.default for item in dataclasses.fields(DLFAConfig)}
@@ -52,12 +52,12 @@ def protocol(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def planned_protocol(run: PlannedRun) -> dict[str, Any]:
-    """As `protocol`, of a run that is planned."""
+    """Return the `protocol` of a planned run."""
     return protocol(run.config(NOWHERE).with_presets().to_json())
 
 
 def protocol_changes(found: Mapping[str, Any], planned: Mapping[str, Any]) -> str:
-    """In what two protocols differ, in words; empty where they do not."""
+    """Describe the differences of two protocols; empty if there are none."""
     before, now = ({**each, **each["model_options"]} for each in (found, planned))
     names = sorted({*before, *now} - {"model_options"})
     return ", ".join(
@@ -66,7 +66,7 @@ def protocol_changes(found: Mapping[str, Any], planned: Mapping[str, Any]) -> st
 
 
 def changes(run: PlannedRun, output_dir: Path) -> str:
-    """In what the run that lies in a planned run's directory differs from it, in words; empty where it does not."""
+    """Describe how the run in a planned run's directory differs from the plan; empty if it does not."""
     directory = RunDirectory(output_dir / run.name)
     if not directory.run_file.exists():
         return ""
@@ -75,7 +75,7 @@ def changes(run: PlannedRun, output_dir: Path) -> str:
 
 
 def state_of(run: PlannedRun | PlannedEnsemble, output_dir: Path) -> str:
-    """One of the states above, as the run's directory tells; it lies below the directory of all runs."""
+    """Return one of the states above, from the run's directory below the directory of all runs."""
     path = output_dir / run.name
     if not path.is_dir():
         return TO_DO
@@ -90,9 +90,9 @@ def state_of(run: PlannedRun | PlannedEnsemble, output_dir: Path) -> str:
 
 @contextlib.contextmanager
 def claim(path: Path) -> Iterator[bool]:
-    """Make a run's directory and hold it; yields False where another process holds it.
+    """Create a run's directory and lock it; yield False if another process holds the lock.
 
-    The lock is the operating system's, so a process that dies, however it does, holds nothing.
+    The operating system owns the lock, so a process that dies in any way releases it.
     """
     path.mkdir(parents=True, exist_ok=True)
     with (path / _CLAIM).open("a+b") as file:
@@ -117,7 +117,7 @@ def _is_claimed(path: Path) -> bool:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """evidence.json of a run's directory.
+    """Return the evidence.json of a run's directory.
 
     Raises:
         ValueError: it cannot be read.
@@ -126,28 +126,28 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def begin_attempt(path: Path, identity: Mapping[str, Any], commit: str) -> None:
-    """Write, or add to, a run's record that an attempt at it begins, on what hardware.
+    """Write the start of an attempt and its hardware to a run's record, which is created if missing.
 
     Args:
-        path: of the run's directory.
-        identity: of the run: `name`, `group`, `regime`, `changed`.
-        commit: of the source that was loaded.
+        path: the run's directory.
+        identity: the run's `name`, `group`, `regime` and `changed`.
+        commit: the commit of the loaded source.
     """
-    # An attempt that left no configuration left nothing that this one goes on with.
+    # An attempt without a configuration left nothing to continue from.
     before = read_record(path)["attempts"] if RunDirectory(path).run_file.exists() and (path / RECORD).exists() else []
     attempt = {"commit": commit, "hardware": hardware(), "threads": torch.get_num_threads(), "seconds": None}
     atomic.write_json(path / RECORD, {**identity, "attempts": [*before, attempt]})
 
 
 def end_attempt(path: Path, **facts: Any) -> None:
-    """Add what is known at the end of the last attempt."""
+    """Add facts at the end of the last attempt."""
     record = read_record(path)
     record["attempts"][-1] |= facts
     atomic.write_json(path / RECORD, record)
 
 
 def finished_directories(output_dir: Path) -> list[Path]:
-    """The directories of all finished runs, in the order of their names; repeated runs are not among them."""
+    """Return the directories of all finished runs, sorted by name, without repeated runs."""
     found = []
     for folder, names, files in os.walk(output_dir):
         path = Path(folder)

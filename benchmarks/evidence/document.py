@@ -1,4 +1,4 @@
-"""RESULTS.md, a page for each group and README's table, made from runs.csv, the plan and findings.md alone.
+"""Write RESULTS.md, a page for each group and README's table, from only runs.csv, the plan and findings.md.
 
 The same files give the same documents.
 """
@@ -48,10 +48,10 @@ python -m benchmarks.evidence --collect --write                            # run
 
 
 def write_document(root: Path, plan: Sequence[Group], rows: Sequence[Row]) -> Path:
-    """Write RESULTS.md, its pages and pictures, and README's table of headlines below `root`; return the first's path.
+    """Write RESULTS.md, its pages and pictures, and README's table below `root`; return the path of RESULTS.md.
 
     Raises:
-        ValueError: no rows, a section of findings.md that has no place, or a README without one for the table.
+        ValueError: no rows, a section of findings.md without a place, or a README without a place for the table.
     """
     if not rows:
         raise ValueError(f"{root / FOLDER / 'runs.csv'}: there are no runs to write about; --collect comes first")
@@ -100,7 +100,7 @@ def write_document(root: Path, plan: Sequence[Group], rows: Sequence[Row]) -> Pa
 
 
 def _facts(rows: Sequence[Row]) -> str:
-    """Encoder, hardware, versions and time of all runs that stand in the tables."""
+    """Return encoder, hardware, versions and time of all runs in the tables."""
     if not rows:
         return "No run of the plan is there."
     dirty = sum("-dirty" in row["commit"] for row in rows)

@@ -1,4 +1,4 @@
-"""What the CSV holds of a group: comparisons of its runs, and a line for everything that stands in none, and why."""
+"""The evidence for a group in the CSV: comparisons of its runs, and notes on everything in none of them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from .directories import planned_protocol, protocol_changes
 from .groups import NOWHERE, PROTOCOL_OPTIONS, Group, PlannedRun, variant
 from .rows import Row, languages_of, run_of
 
-_NAMED = 12  # missing variants that a line names
+_NAMED = 12  # the most missing variants that a note names
 
 
 @dataclass(frozen=True)
 class GroupEvidence:
-    """What there is of a group.
+    """The evidence for a group.
 
     Attributes:
-        group: of the plan.
-        rows: of its finished runs that are of the planned protocol, included ones too.
+        group: the group of the plan.
+        rows: rows of its finished runs with the planned protocol, including those of `include`.
         ensembles: rows of the group's ensembles.
-        planned: how many runs there would be.
-        comparables: one for each set of seeds that several variants have, the largest set first.
-        of_record: the same by the task's metric of record, where the group is compared by another.
-        notes: a line for everything that is missing or left out, and why.
+        planned: the number of planned runs.
+        comparables: one for each set of seeds that several variants share, the largest set first.
+        of_record: the same by the task's metric of record, if the group is compared by another.
+        notes: one line for each missing or excluded item, with the reason.
     """
 
     group: Group
@@ -44,12 +44,12 @@ class GroupEvidence:
 
 
 def gather(group: Group, plan: Sequence[Group], rows: Mapping[str, Row]) -> GroupEvidence:
-    """What the CSV holds for a group of the plan.
+    """Return the evidence in the CSV for a group of the plan.
 
     Args:
-        group: of the plan.
+        group: the group of the plan.
         plan: all groups, for runs that the group includes.
-        rows: of the CSV by name.
+        rows: the rows of the CSV by name.
 
     Raises:
         ValueError: a pattern of `include` that no run matches.
@@ -97,9 +97,9 @@ def _comparables(runs: Sequence[Run], metric: str | None) -> list[ComparableVari
 
 
 def _without_common_options(runs: Sequence[Run]) -> list[Run]:
-    """The runs with options that all of AIF have left out of their variants: they tell none from another.
+    """Return the runs without options that all AIF runs share, which do not distinguish variants.
 
-    AIF's control has AIF's options.
+    AIF's control shares AIF's options.
     """
     of_aif = [set(run.variant.options) for run in runs if run.variant.fusion == "aif"]
     common = set.intersection(*of_aif) if of_aif else set()
@@ -125,7 +125,7 @@ def _included(group: Group, plan: Sequence[Group]) -> list[PlannedRun]:
 
 
 def _difference(row: Row, run: PlannedRun) -> str:
-    """In what a row differs from the plan; empty where it does not."""
+    """Describe how a row differs from the plan; empty if it does not."""
     told = [protocol_changes(json.loads(row["config"]), planned_protocol(run))]
     languages = run.config(NOWHERE).languages
     if languages is not None and set(languages) != set(languages_of(row)):
@@ -134,7 +134,7 @@ def _difference(row: Row, run: PlannedRun) -> str:
 
 
 def _usual_values(group: Group) -> dict[str, Any]:
-    """The group's own value of each field in which its variants, or runs that it includes, may differ."""
+    """Return the group's value of each field in which its variants or included runs may differ."""
     plain = planned_protocol(PlannedRun(group, variant("last"), None, 1))
     values = {**plain, **{name: plain["model_options"].get(name) for name in PROTOCOL_OPTIONS}}
     return {name: values.get(name) for name in group.varied}

@@ -1,7 +1,7 @@
-"""What a plan of runs is made of: groups that answer one question each, their variants, and every run's name.
+"""The elements of a plan: groups, one a question, their variants, and the names of runs.
 
 A run's name is GROUP/VARIANT/seedN, such as pos-frozen/aif-select-6-4-h16/seed1: VARIANT is the mode, the lower layers
-and each option in which the run differs from its group's.
+and each option that differs from the group's.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ REGIMES: dict[str, dict[str, Any]] = {
     "few-shot 500": {"max_train_examples": 500},
 }
 MODES = (*(fusion for fusion in FUSIONS if fusion != "aif"), *(f"aif {fuse}" for fuse in FUSE_MODES))
-# What an option is called in a name; others go by their own.
+# Short names of options in the names of runs; other options keep their own.
 _SHORT = {
     "squeeze_dim": "h", "reduction": "r", "kernel_size": "k", "gate_bias": "bias", "learning_rate": "lr",
     "head_learning_rate": "headlr", "weight_decay": "wd", "max_train_examples": "train",
     "classifier_pooling": "pool",
 }  # fmt: skip
 _RUN_FIELDS = {item.name for item in dataclasses.fields(RunConfig)}
-# Options of the model that belong to the protocol, not to the fusion.
+# Model options that belong to the protocol, not to the fusion.
 PROTOCOL_OPTIONS = ("label_subword", "classifier_pooling")
 _GIVEN_ELSEWHERE = {"task", "model", "output_dir", "data_dir", "model_options", "seed", "states_cache"}
 _OPTIONS = {
@@ -48,7 +48,7 @@ _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
 
 @dataclass(frozen=True)
 class Variant:
-    """Ways to fuse that differ in their lower layers alone; see `variant`."""
+    """Ways to fuse that differ only in their lower layers; see `variant`."""
 
     mode: str
     layers: tuple[Layers, ...]
@@ -57,17 +57,17 @@ class Variant:
 
 
 def variant(mode: str, *layers: Layers, seeds: Iterable[int] | None = None, **options: Any) -> Variant:
-    """Runs of one mode, for each of `layers` and each seed.
+    """Return the runs of one mode, for each of `layers` and each seed.
 
     Args:
-        mode: of `MODES`.
-        layers: each a lower layer, or a tuple of them that are fused at once; none for "last", and for a scalar mix
+        mode: one of `MODES`.
+        layers: each a lower layer, or a tuple of those that are fused together; none for "last", and for a scalar mix
             of all layers.
-        seeds: None takes the group's.
-        options: of the model and of RunConfig, in place of the group's.
+        seeds: None means the group's.
+        options: options of the model and of RunConfig, instead of the group's.
 
     Raises:
-        ValueError: an unknown mode or option, or layers where there must be none, or none where there must be some.
+        ValueError: an unknown mode or option, or layers that are missing or not allowed.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
@@ -81,10 +81,10 @@ def variant(mode: str, *layers: Layers, seeds: Iterable[int] | None = None, **op
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Several runs of a group that decide together.
+    """Several runs of a group that predict together.
 
     Args:
-        name: the ensemble is called GROUP/ensemble-NAME.
+        name: NAME in the ensemble's full name, GROUP/ensemble-NAME.
         members: names of runs without their group, such as "last/seed1"; at least two.
     """
 
@@ -99,20 +99,21 @@ class Group:
     Args:
         name: first part of the runs' names.
         question: one line.
-        task: of `dlfa.tasks`; its data lie in the folder of that name.
-        regime: of `REGIMES`.
-        variants: made by `variant`.
-        seeds: of each variant that names no others.
-        options: of the model and of RunConfig, for all runs; `languages` may be "de,zh"; `intermediate` names tasks.
-        headline: what README's table calls the group; None leaves it out there.
-        include: patterns of names of other groups' runs that stand in this group's tables too.
-        metric: to compare by; None takes the task's metric of record.
+        task: a task of `dlfa.tasks`; its data are in the folder of that name.
+        regime: one of `REGIMES`.
+        variants: results of `variant`.
+        seeds: the seeds of each variant without its own.
+        options: options of the model and of RunConfig for all runs; `languages` may be "de,zh"; `intermediate` names
+            tasks.
+        headline: the group's name in README's table; None excludes it there.
+        include: patterns of names of other groups' runs that are also in this group's tables.
+        metric: the metric of comparisons; None means the task's metric of record.
         keep_models: write the trained models, which ensembles and analyses need.
-        ensembles: of runs of this group, whose models it must keep.
+        ensembles: ensembles of this group's runs, whose models it must keep.
 
     Raises:
-        ValueError: an unknown task, regime or option, a name twice or one that no folder can have, an ensemble of
-            runs that are not there or keep no models.
+        ValueError: an unknown task, regime or option, a duplicate name or one that no folder can have, or an ensemble
+            of runs that do not exist or keep no models.
     """
 
     name: str
@@ -150,17 +151,17 @@ class Group:
 
     @property
     def all_options(self) -> dict[str, Any]:
-        """Those of the regime and the group's own."""
+        """The options of the regime and the group."""
         return {**REGIMES[self.regime], **self.options}
 
     @property
     def varied(self) -> set[str]:
-        """The fields of RunConfig, and the options of the head's input, in which variants differ from the group."""
+        """The fields of RunConfig and the options of the head's input in which variants differ from the group."""
         names = {name for run in self.runs() for name in run.changed}
         return {name for name in names if name in _RUN_FIELDS or name in PROTOCOL_OPTIONS}
 
     def runs(self) -> list[PlannedRun]:
-        """All runs, seed by seed, so that a group that is cut short has something of everything."""
+        """All runs, seed by seed, so that an unfinished group has some runs of every variant."""
         seeds = dict.fromkeys(seed for each in self.variants for seed in each.seeds or self.seeds)
         return [
             PlannedRun(self, each, layers, seed)
@@ -177,7 +178,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Places:
-    """Where things are on this machine: encoder, data (a folder a task), runs, and kept hidden states."""
+    """Locations on this machine: encoder, data (a folder a task), runs, and cached hidden states."""
 
     model: str
     data: Path
@@ -185,7 +186,7 @@ class Places:
     states_cache: Path | None = None
 
 
-NOWHERE = Places("unset", Path("unset"), Path("unset"))  # for what places have no say in
+NOWHERE = Places("unset", Path("unset"), Path("unset"))  # for uses that do not depend on places
 
 
 @dataclass(frozen=True)
@@ -225,11 +226,11 @@ class PlannedRun:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the run's record says of it."""
+        """The run's identity in its record."""
         return {"name": self.name, "group": self.group.name, "regime": self.group.regime, "changed": self.changed}
 
     def config(self, places: Places) -> RunConfig:
-        """The run itself.
+        """Return the configuration of the run.
 
         Raises:
             ValueError: an option out of its range.
@@ -276,7 +277,7 @@ class PlannedEnsemble:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """As of a run."""
+        """The ensemble's identity in its record."""
         changed = {"members": list(self.members)}
         return {"name": self.name, "group": self.group.name, "regime": self.group.regime, "changed": changed}
 
@@ -284,10 +285,10 @@ class PlannedEnsemble:
 def planned_runs(
     plan: Sequence[Group], patterns: Sequence[str] = ("*",)
 ) -> tuple[list[PlannedRun], list[PlannedEnsemble]]:
-    """The runs and ensembles whose names match any of the patterns, in the order of the plan.
+    """Return the runs and ensembles whose names match any of the patterns, in the order of the plan.
 
     Raises:
-        ValueError: two groups of one name, or a pattern that no run matches.
+        ValueError: two groups with one name, or a pattern that no run matches.
     """
     names = [group.name for group in plan]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -310,7 +311,7 @@ def _check_options(what: str, options: Mapping[str, Any]) -> None:
 
 
 def _slug(name: str, value: Any) -> str:
-    """An option as a part of a name."""
+    """Return an option as a part of a name."""
     short = _SHORT.get(name, name)
     if isinstance(value, bool):
         return short if value else f"no-{short}"

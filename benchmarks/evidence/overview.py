@@ -1,4 +1,4 @@
-"""The tables of RESULTS.md, a row a group or a comparison, and README's."""
+"""The tables of RESULTS.md, with one row a group or comparison, and README's table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .groups import Group
 from .page import PAGES
 from .rows import distinct, hours
 
-# Modes without options of their own, and what the columns of tables call them.
+# Modes without options, and their names in the columns of tables.
 _MODES = {
     "single layer": "single layer", "scalar_mix": "scalar mix", "sum": "sum", "residual": "residual",
     "aif gate": "AIF gate", "aif select": "AIF select",
@@ -23,7 +23,7 @@ _MODES = {
 
 
 def question_table(several: Sequence[GroupEvidence]) -> Table | None:
-    """One row a group: what it asks, of how many examples and runs."""
+    """Return one row a group: its question and the numbers of examples and runs."""
     rows = [
         (
             linked(evidence.group),
@@ -40,7 +40,7 @@ def question_table(several: Sequence[GroupEvidence]) -> Table | None:
 
 
 def overview_table(several: Sequence[GroupEvidence]) -> Table | None:
-    """One row a comparison: last layer, and single layer and fusion as development data choose them, with the gains."""
+    """Return one row a comparison: last layer, the single layer and fusion that development data choose, and gains."""
     rows = []
     for evidence in several:
         group = evidence.group
@@ -61,7 +61,7 @@ def overview_table(several: Sequence[GroupEvidence]) -> Table | None:
 
 
 def layer_table(several: Sequence[GroupEvidence]) -> Table | None:
-    """Which layer wins: one row a comparison, one column a mode; modes that were run with several layers alone."""
+    """Return the best layers: one row a comparison, one column a mode; only modes that were run with several layers."""
     rows = []
     for evidence in several:
         for comparable in evidence.comparables:
@@ -73,11 +73,11 @@ def layer_table(several: Sequence[GroupEvidence]) -> Table | None:
 
 
 def headline_table(several: Sequence[GroupEvidence]) -> Table | None:
-    """README's: one row a group that has a headline, one column a mode, each with the layers that dev data choose.
+    """Return README's table: one row a group with a headline, one column a mode, with the layers that dev data choose.
 
-    They choose among all layers that were run, by the seeds that these share; the score is over the group's most seeds,
-    which a cell without a score has not had. Where the development scores of several are equal, the cell has the range
-    of their scores. A mode that was not run has an empty cell.
+    The choice is among all layers that were run, by the seeds that they share. The score is over the group's largest
+    set of seeds; a cell without a score was not run with all of these. If the development scores of several are equal,
+    the cell has the range of their scores. A mode that was not run has an empty cell.
     """
     rows = [row for evidence in several if evidence.group.headline and (row := _headline_row(evidence)) is not None]
     return Table(("", "last layer", *_MODES.values()), tuple(rows)) if rows else None
@@ -100,7 +100,7 @@ def _headline_row(evidence: GroupEvidence) -> tuple[str, ...] | None:
 
 
 def _headline_cell(scored: ComparableVariants, choice: Choice) -> str:
-    """The score of the layers that development data choose; of several tied ones the range, none of them chosen."""
+    """Return the score of the layers that development data choose; for ties the range, without a choice."""
     found = sorted(scored.score(item) for item in choice.tied if item in scored.comparison.runs)
     scores = list(dict.fromkeys(percent(score) for score in (found[:1] + found[-1:])))
     layers = layers_of(choice.tied[0]) if len(choice.tied) == 1 else f"{len(choice.tied)} tied"
@@ -109,12 +109,12 @@ def _headline_cell(scored: ComparableVariants, choice: Choice) -> str:
 
 
 def linked(group: Group) -> str:
-    """A group's name with a link to its page."""
+    """Return a group's name with a link to its page."""
     return f"[{group.name}]({PAGES}/{group.name}.md)"
 
 
 def _chosen_fusion(comparable: ComparableVariants) -> Variant | None:
-    """Of all modes that fuse layers, what development data choose; None where some run does not tell its score."""
+    """Return the fusion that development data choose among all modes; None if a run lacks its score."""
     choices = [choice for choice in comparable.choices if choice.oracle.fusion not in ("last", "lower")]
     chosen = [choice.chosen for choice in choices if choice.chosen is not None]
     if len(chosen) < len(choices):
@@ -123,7 +123,7 @@ def _chosen_fusion(comparable: ComparableVariants) -> Variant | None:
 
 
 def _best_layers(comparable: ComparableVariants, choice: Choice) -> str:
-    """The chosen layer with its score, and behind an arrow the oracle's where that is another."""
+    """Return the chosen layer with its score and, after an arrow, the oracle's if it differs."""
     told = [
         f"{layers_of(variant)} ({percent(comparable.score(variant))})"
         for variant in dict.fromkeys((choice.chosen, choice.oracle))

@@ -1,4 +1,4 @@
-"""A group's page, docs/evidence/GROUP.md: what was found, its protocol, every table and picture of its comparisons."""
+"""A group's page, docs/evidence/GROUP.md: findings, protocol, and all tables and pictures of its comparisons."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from .tables import choice_table, ensembles_table, mode_table, variant_table
 PAGES = Path("docs/evidence")
 PICTURES = Path("docs/images/evidence")
 _FROM_PAGES = "../images/evidence"
-_COLUMNS, _ROWS = 6, 12  # variants in a table of languages, and in a heat map
+_COLUMNS, _ROWS = 6, 12  # the most variants in a table of languages, and in a heat map
 
 
 def write_page(root: Path, evidence: GroupEvidence, prose: str) -> None:
     """Write the page of a group and its pictures below `root`.
 
     Args:
-        root: of the tree; the folders of pages and pictures are there.
-        evidence: of the group.
-        prose: what people have written about it.
+        root: the root of the tree; the folders of pages and pictures must exist.
+        evidence: the evidence of the group.
+        prose: the hand-written text about it.
 
     Raises:
-        ValueError: a picture that stays too large.
+        ValueError: a picture remains too large.
     """
     group = evidence.group
     parts = [
@@ -58,22 +58,22 @@ def write_page(root: Path, evidence: GroupEvidence, prose: str) -> None:
 
 
 def joined(parts: list[str]) -> str:
-    """A document of its parts, with a blank line between them; empty ones are left out."""
+    """Join the parts of a document with blank lines between them; empty ones are skipped."""
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 
 def titled(title: str, table: Table | None, text: str = "") -> list[str]:
-    """The parts of a document that a table makes; none where there is no table."""
+    """Return a table's parts of a document; none without a table."""
     return [] if table is None else [title, text, table.markdown()]
 
 
 def bullets(lines: list[str]) -> str:
-    """A Markdown list."""
+    """Return a Markdown list."""
     return "".join(f"- {line}\n" for line in lines)
 
 
 def _facts(evidence: GroupEvidence) -> list[str]:
-    """The protocol of the group's runs, how many there are, and the command that makes them."""
+    """Return the protocol of the group's runs, their number, and the command that makes them."""
     group = evidence.group
     options = ", ".join(f"{name} {_value(value)}" for name, value in group.all_options.items())
     return [
@@ -111,7 +111,7 @@ def _tables(root: Path, comparable: ComparableVariants, name: str) -> list[str]:
 
 
 def _gains(root: Path, comparable: ComparableVariants, reference: Variant, name: str) -> list[str]:
-    """The gains over one variant by language, family and script; none of a variant that has no other beside it."""
+    """Return the gains over one variant by language, family and script; none if there is no other variant."""
     findings = comparable.against(reference, _shown_variants(comparable, _COLUMNS))
     if not findings.comparison.pairs:
         return []
@@ -128,7 +128,7 @@ def _gains(root: Path, comparable: ComparableVariants, reference: Variant, name:
 
 
 def _shown_variants(comparable: ComparableVariants, most: int) -> list[Variant]:
-    """What there is room for: all, or of each mode the chosen layer alone, the best `most` of them."""
+    """Return the variants to show: all if at most `most`, else the best `most` of each mode's chosen layers."""
     variants = list(comparable.comparison.runs)
     if len(variants) <= most:
         return variants
@@ -136,7 +136,7 @@ def _shown_variants(comparable: ComparableVariants, most: int) -> list[Variant]:
 
 
 def _curve_variants(comparable: ComparableVariants) -> list[Variant]:
-    """What a curve over layers shows: modes with several layers, and those that take no layer; none without a curve."""
+    """Return the variants of the curve over layers: modes with several layers, and those without layers; or none."""
     variants = list(comparable.comparison.runs)
     modes = Counter(variant.mode for variant in variants if len(variant.layers) == 1)
     curves = [variant for variant in variants if len(variant.layers) == 1 and modes[variant.mode] > 1]

@@ -1,4 +1,4 @@
-"""Pictures made small enough to be kept with the source."""
+"""Shrink pictures so that they can be stored with the source."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _COLOURS = (256, 64, 32, 16)
 
 
 def shrink(path: Path) -> None:
-    """Write a PNG anew with a palette of fewer colours until it is smaller than `MOST_BYTES`.
+    """Rewrite a PNG with a palette of fewer colours until it is smaller than `MOST_BYTES`.
 
     Raises:
-        ValueError: it stays too large.
+        ValueError: it remains too large.
     """
     if path.stat().st_size < MOST_BYTES:
         return

@@ -1,10 +1,10 @@
-"""The plan of the evidence: which runs answer which question.
+"""The plan of the evidence: the runs that answer each question.
 
-`python -m benchmarks.evidence --list` shows the runs. Where a group's options change after some of its runs were made,
-these are of another protocol and count no more: give the group another name, or remove their directories.
+`python -m benchmarks.evidence --list` shows the runs. If a group's options change after some of its runs were made,
+these have another protocol and no longer count: give the group another name, or remove their directories.
 
-Sizes are what two CPU cores manage: `max_train_examples` and `max_eval_examples` are fixed random subsets; without them
-all data are used (udpos: 12,544 training sentences, 2,001 for development, 21,282 to test).
+Sizes suit two CPU cores: `max_train_examples` and `max_eval_examples` select fixed random subsets; without them all
+data are used (udpos: 12,544 training sentences, 2,001 for development, 21,282 for test).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from .groups import Ensemble, Group, Layers, Variant, variant
 
-# Families and scripts of the 33 languages, in 12: where a group has many runs.
+# 12 languages with the families and scripts of the 33, for groups with many runs.
 TWELVE = "en,de,es,ru,hi,zh,ja,th,tr,vi,ar,fi"
 
 PAIR = (6, 4)  # fused in sequence: the last layer with 6, the result with 4
@@ -41,7 +41,10 @@ _nli = functools.partial(Group, task="sick")
 def _modes(
     *single: int, mix: tuple[Layers, ...] = (PAIR,), seeds: tuple[int, ...] | None = None, **options: Any
 ) -> tuple[Variant, ...]:
-    """The last layer, single lower ones, and every way to fuse the last with the two of PAIR; None mixes all layers."""
+    """Return the last layer, single lower ones, and every way to fuse the last with the two of PAIR.
+
+    None in `mix` mixes all layers.
+    """
     return (
         variant("last", seeds=seeds, **options),
         variant("aif select", PAIR, seeds=seeds, **options),
@@ -54,7 +57,7 @@ def _modes(
 
 
 def _rates(of: Group, *variants: Variant) -> Group:
-    """A frozen encoder's group at three times its learning rate, and what else `variants` say."""
+    """Return a frozen encoder's group at three times its learning rate, with additional `variants`."""
     return dataclasses.replace(
         of,
         name=f"{of.name}-rates",
@@ -91,7 +94,7 @@ POS_ENSEMBLES = _pos(
     name="pos-ensembles",
     question="POS, frozen encoder: what do ensembles of seeds and of fusion layers gain over one model?",
     regime="frozen",
-    # Each member's own encoder runs over the test data.
+    # Each member's own encoder must process the test data.
     options={**_POS_100, **_FROZEN},
     variants=(
         variant("last", seeds=THREE),
@@ -115,7 +118,7 @@ POS_FROZEN_RATES = _rates(
     variant("aif select", PAIR, learning_rate=1e-2),
     variant("lower", 4, 5, 6, learning_rate=1e-2),
     variant("residual", PAIR, learning_rate=1e-2),
-    # It learns English fastest, so slower too.
+    # It learns English fastest, so it also runs at a lower rate.
     variant("residual", PAIR, learning_rate=5e-4),
     variant("residual", PAIR, learning_rate=2e-4),
 )
@@ -192,7 +195,7 @@ def _few(sentences: int, epochs: int) -> Group:
         question=f"POS, full fine-tuning on {sentences} sentences: does fusing lower layers help where data are few?",
         regime=f"few-shot {sentences}",
         seeds=TWO,
-        # A checkpoint at the end alone: an epoch is a few seconds, writing one is not.
+        # A checkpoint only at the end: an epoch takes a few seconds, writing a checkpoint longer.
         options={
             **_POS_100,
             **_FULL,
@@ -320,7 +323,7 @@ NLI_FULL = _nli(
     question="NLI (SICK), full fine-tuning: does fusing lower layers help?",
     regime="full",
     seeds=THREE,
-    # All test pairs: with two languages, 300 pairs of each leave more chance than the seeds do.
+    # All test pairs: with two languages, 300 pairs of each add more variance than the seeds.
     options={**_TRAINING, **_FULL_2000, "epochs": 3},
     variants=(
         variant("last"),

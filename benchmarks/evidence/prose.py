@@ -1,4 +1,4 @@
-"""findings.md: what people have written about the results, one section a group of the plan, and some of general use."""
+"""findings.md: hand-written text about the results, one section a group of the plan, and some general sections."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-# Sections beside those of groups, and where RESULTS.md puts them.
+# General sections, besides those of groups; RESULTS.md has a place for each.
 SUMMARY, PROTOCOL, UNDERSTANDING, LIMITS = "summary", "protocol", "understanding", "limits"
 _GENERAL = (SUMMARY, PROTOCOL, UNDERSTANDING, LIMITS)
 
 
 def read_prose(path: Path, groups: Iterable[str]) -> dict[str, str]:
-    """The sections of findings.md by their `## ` headings; what stands before the first is for its writers alone.
+    """Return the sections of findings.md by their `## ` headings; text before the first is only for its writers.
 
     Raises:
-        ValueError: a section that has no place in RESULTS.md, or one that is there twice.
+        ValueError: a section without a place in RESULTS.md, or a duplicate one.
     """
     if not path.exists():
         return {}

@@ -1,7 +1,7 @@
-"""runs.csv: one row a run, everything that tables are made of, and enough to make the run again.
+"""runs.csv: one row a run, with all data for tables, and enough to repeat the run.
 
-Scores are fractions. A column METRIC:LANGUAGE holds a score of that language; `config` is what has a say in the result
-and is not at its default, as JSON.
+Scores are fractions. A column METRIC:LANGUAGE holds a score of that language; `config` has, as JSON, the values that
+affect the result and differ from their defaults.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ COLUMNS = (
 
 
 def collect(output_dir: Path) -> list[Row]:
-    """Rows of all finished runs below a directory, by name.
+    """Return the rows of all finished runs below a directory, by name.
 
     Raises:
-        ValueError: a file of a run that is none such.
+        ValueError: a file of a run is invalid.
     """
     return [row_of(path) for path in finished_directories(output_dir)]
 
 
 def row_of(path: Path) -> Row:
-    """The row of a finished run's directory.
+    """Return the row of a finished run's directory.
 
     Raises:
-        ValueError: as `collect`.
+        ValueError: see `collect`.
     """
     directory, record = RunDirectory(path), read_record(path)
     results = read_object(directory.results_file, ("languages", "environment", "averages"))
@@ -76,14 +76,14 @@ def row_of(path: Path) -> Row:
 
 
 def _ensemble_row(path: Path, record: Mapping[str, Any], results: Mapping[str, Any]) -> Row:
-    """The row of an ensemble: what tells of one model's training is empty."""
+    """Return the row of an ensemble; values about the training of a single model are empty."""
     several = read_ensemble(path / "results.json", results)
     changed = {**record["changed"], "by": several.by}
     return _texts({**_common(record, results), "variant": "ensemble", "fusion": ENSEMBLE, "changed": _json(changed)})
 
 
 def _common(record: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run and an ensemble have in common."""
+    """Return the values that runs and ensembles share."""
     attempts, languages, environment = record["attempts"], results["languages"], results["environment"]
     seconds = [attempt.get("seconds") for attempt in attempts]
     values = {
@@ -114,7 +114,7 @@ def _texts(values: Mapping[str, Any]) -> Row:
 
 
 def results_of(row: Mapping[str, str]) -> dict[str, Any]:
-    """The content of results.json, as far as a row of the CSV tells it."""
+    """Return the content of results.json, as far as a row of the CSV contains it."""
     config = json.loads(row["config"])
     examples = dict(entry.split(":") for entry in row["examples"].split())
     languages: dict[str, dict[str, Any]] = {code: {"examples": int(count)} for code, count in examples.items()}
@@ -146,12 +146,12 @@ def results_of(row: Mapping[str, str]) -> dict[str, Any]:
 
 
 def run_of(row: Mapping[str, str], varied: Mapping[str, Any]) -> Run:
-    """A row as a run that `dlfa.report` compares.
+    """Return a row as a run that `dlfa.report` compares.
 
     Args:
-        row: of the CSV.
-        varied: fields of RunConfig, and `PROTOCOL_OPTIONS`, that variants differ in, with the value that is the usual
-            one; a run with another value is of a variant of its own.
+        row: the row of the CSV.
+        varied: fields of RunConfig, and `PROTOCOL_OPTIONS`, in which variants differ, with the usual value; a run with
+            another value is a separate variant.
 
     Raises:
         ValueError: a malformed field.
@@ -171,7 +171,7 @@ def run_of(row: Mapping[str, str], varied: Mapping[str, Any]) -> Run:
 
 
 def config_of(row: Mapping[str, str], places: Places) -> RunConfig:
-    """The configuration that makes the run of a row again."""
+    """Return the configuration that repeats the run of a row."""
     values = json.loads(row["config"])
     values["intermediate"] = [f"{task}:{places.data / task}" for task in values.get("intermediate", ())]
     layers = [int(layer) for layer in row["layers"].split("+") if layer]
@@ -193,15 +193,15 @@ def config_of(row: Mapping[str, str], places: Places) -> RunConfig:
 
 
 def languages_of(row: Mapping[str, str]) -> list[str]:
-    """The languages that the run was tested on."""
+    """Return the languages that the run was tested on."""
     return [entry.partition(":")[0] for entry in row["examples"].split()]
 
 
 def zero_shot_mean(row: Mapping[str, str], metric: str) -> float:
-    """The mean of a metric over the languages of a row but the training one, over all where there is no other.
+    """Return the mean of a metric over a row's languages except the training one, or over all if there is no other.
 
     Raises:
-        ValueError: a language without that metric; a mean over the others would not be the same.
+        ValueError: a language lacks the metric; a mean over the others would differ.
     """
     languages = [code for code in languages_of(row) if code != row["train_language"]] or languages_of(row)
     if missing := [code for code in languages if not row.get(f"{metric}:{code}")]:
@@ -210,17 +210,17 @@ def zero_shot_mean(row: Mapping[str, str], metric: str) -> float:
 
 
 def hours(rows: Iterable[Row]) -> float:
-    """Wall-clock of training and evaluation; of a run that was interrupted, training alone is known."""
+    """Return the wall clock of training and evaluation; for interrupted runs only training is known."""
     return sum(float(row["total_seconds"] or row["train_seconds"]) for row in rows) / 3600
 
 
 def distinct(rows: Iterable[Row], column: str) -> str:
-    """The values of a column, or that there are none."""
+    """Return the distinct values of a column as text; "-" if there are none."""
     return " / ".join(sorted({row[column] for row in rows})) or "-"
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a CSV file; none where there is no file.
+    """Return the rows of a CSV file; none if there is no file.
 
     Raises:
         ValueError: a column is missing.
@@ -235,7 +235,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write the CSV file, which is replaced as a whole."""
+    """Write the CSV file, replacing it as a whole."""
     scores = sorted({name for row in rows for name in row if name not in COLUMNS}, key=_score_order)
     content = io.StringIO()
     writer = csv.DictWriter(content, [*COLUMNS, *scores], restval="", lineterminator="\n")
@@ -245,7 +245,7 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 
 def merged(before: Iterable[Row], now: Iterable[Row]) -> list[Row]:
-    """Rows of earlier collections, each replaced by a new one of its name, sorted by name."""
+    """Merge rows of earlier collections with new ones, which replace those of the same name; sort by name."""
     rows = {row["name"]: row for row in (*before, *now)}
     return [rows[name] for name in sorted(rows)]
 

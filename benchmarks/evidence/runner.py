@@ -1,4 +1,4 @@
-"""Making the runs of a plan, one after the other in one process, by the workbench's own training."""
+"""Make the runs of a plan, one after another in one process, with the workbench's own training code."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from .source import source_commit
 
 
 def make_runs(runs: Sequence[PlannedRun], places: Places, say: Callable[[str], None]) -> Counter[str]:
-    """Make what is missing of `runs`.
+    """Make the missing ones of `runs`.
 
-    A finished run is kept, an interrupted one goes on, one that failed before this call starts anew, one that another
-    process is making is left to it.
+    A finished run is kept, an interrupted one resumes, one that failed before this call restarts, and one that another
+    process is making is skipped.
 
     Args:
-        runs: in the order in which they are made.
-        places: of encoder, data and runs.
-        say: is told a line for each run that was made or could not be.
+        runs: the runs, in the order in which they are made.
+        places: locations of encoder, data and runs.
+        say: called with one line for each run that was made or failed.
 
     Returns:
-        How many runs are in which state in the end.
+        The number of runs in each state at the end.
     """
     begun, commit = time.time(), source_commit()
     states = [state_of(run, places.output_dir) for run in runs]
@@ -58,7 +58,7 @@ def make_runs(runs: Sequence[PlannedRun], places: Places, say: Callable[[str], N
 
 
 def _make(run: PlannedRun, places: Places, shared: SharedInputsCache, commit: str, begun: float) -> str | None:
-    """Make one run and say what came of it; None where it was made elsewhere in the meantime."""
+    """Make one run and describe the outcome; None if another process made it meanwhile."""
     config = run.config(places)
     path = config.output_dir
     with claim(path) as mine:
@@ -78,7 +78,7 @@ def _make(run: PlannedRun, places: Places, shared: SharedInputsCache, commit: st
 def _attempt(
     config: RunConfig, identity: Mapping[str, Any], shared: SharedInputsCache, commit: str, *, keep_model: bool
 ) -> float | None:
-    """Run `config`, whose directory is held, keep the record, and say how many seconds that took; None if it failed."""
+    """Run `config`, whose directory is locked, and update its record; return the seconds, or None if it failed."""
     path = config.output_dir
     begin_attempt(path, identity, commit)
     begun = 0.0
@@ -99,10 +99,10 @@ def _attempt(
 
 
 def make_ensembles(ensembles: Sequence[PlannedEnsemble], places: Places, say: Callable[[str], None]) -> Counter[str]:
-    """Make what is missing of `ensembles`; one whose runs are not all there waits for them.
+    """Make the missing ones of `ensembles`; one with missing runs is not made yet.
 
     Returns:
-        How many ensembles are in which state in the end.
+        The number of ensembles in each state at the end.
     """
     commit = source_commit()
     for ensemble in ensembles:
@@ -143,7 +143,7 @@ def _make_ensemble(ensemble: PlannedEnsemble, places: Places, path: Path, commit
 
 
 def _described(results: dict[str, Any], seconds: float) -> str:
-    """A finished run in half a line."""
+    """Describe a finished run in half a line."""
     parts = [f"dev {_percent(results['train'].get('best_dev'))}"]
     for name, means in results["averages"].items():
         parts.append(f"zero-shot {name} {_percent(means['zero_shot'])}")
@@ -151,10 +151,10 @@ def _described(results: dict[str, Any], seconds: float) -> str:
 
 
 def repeat(recorded: Row, places: Places) -> Path:
-    """Make a run of the CSV once more and return its directory, a new one below OUTPUT_DIR/reruns.
+    """Repeat a run of the CSV and return its directory, a new one below OUTPUT_DIR/reruns.
 
     Raises:
-        RuntimeError: it failed; the message says why and where.
+        RuntimeError: it failed; the message has the reason and the directory.
     """
     folder = places.output_dir / RERUNS / recorded["name"]
     number = next(number for number in itertools.count(1) if not (folder / str(number)).exists())

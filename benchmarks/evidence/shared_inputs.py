@@ -1,4 +1,4 @@
-"""What runs of one process have in common, read once for all of them."""
+"""Inputs that runs of one process share, read once for all of them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from dlfa.models.configuration import DLFAConfig
 from dlfa.runs.run_config import RunConfig
 from dlfa.training.shared_inputs import SharedInputs, compute_states, load_data, load_shared_inputs
 
-# The fields of a run's configuration that `dlfa.training.train.prepare` wants equal in runs that share their inputs.
+# The fields of a run's configuration that must be equal in runs with shared inputs (`dlfa.training.train.prepare`).
 _SHARED = (
     "task", "model", "data_dir", "languages", "max_length", "max_train_examples", "max_eval_examples",
     "eval_batch_size", "bf16", "fp16", "freeze_encoder", "states_dtype", "states_cache",
 )  # fmt: skip
-_KEPT = 2  # sets of inputs; one of a frozen encoder holds that encoder
+_KEPT = 2  # the most sets of inputs kept; with a frozen encoder, a set holds that encoder
 
 
 class SharedInputsCache:
-    """Data, tokenizer and frozen encoder, read once for all runs that have them in common.
+    """Data, tokenizer and frozen encoder, read once for all runs that share them.
 
     Args:
-        configs: all runs that are to be made; a frozen encoder's states are computed in one pass for all of them.
+        configs: all runs to make; a frozen encoder's states are computed in one pass for all of them.
     """
 
     def __init__(self, configs: Sequence[RunConfig]) -> None:
@@ -33,10 +33,10 @@ class SharedInputsCache:
         self._loaded: dict[tuple[Any, ...], SharedInputs] = {}
 
     def of(self, config: RunConfig) -> SharedInputs:
-        """What `config` shares with others.
+        """Return the inputs that `config` shares with others.
 
         Raises:
-            ValueError: whatever is wrong with data, tokenizer or encoder.
+            ValueError: data, tokenizer or encoder are invalid.
         """
         key = _key(config)
         if key not in self._loaded:
@@ -52,7 +52,7 @@ class SharedInputsCache:
 
 
 def _fitting(several: Sequence[Mapping[str, Any]], encoder_config: Any) -> list[Mapping[str, Any]]:
-    """The options of models that fit the frozen encoder: a run with others fails by itself."""
+    """Return the model options that fit the frozen encoder; a run with others fails on its own."""
     fitting = []
     for options in several:
         with contextlib.suppress(ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""What a run was made with: the source as it was when the process loaded it, and the hardware."""
+"""The origin of a run: the source as loaded by the process, and the hardware."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import dlfa
 
 from ..hardware import output_of
 
-# The packages that have a say in a result; a change elsewhere in the tree makes no run a dirty one.
+# The packages that affect a result; changes elsewhere in the tree do not mark a run as dirty.
 _PACKAGES = ("dlfa", "dlfa_kernels")
 
 
 def source_commit() -> str:
-    """The commit of the checkout that the packages are loaded from, with "-dirty" where their files differ from it.
+    """Return the commit of the checkout of the packages, with "-dirty" if their files differ from it.
 
-    Without a checkout it is BENCHMARK_COMMIT, for copies of the tree without its history, else "unknown". A process
-    that makes runs asks once, before the first of them, as what it has loaded stays as it is.
+    Without a checkout it is BENCHMARK_COMMIT, for copies of the tree without git history, else "unknown". A process
+    calls this once, before its first run, because the loaded source does not change.
     """
     root = Path(dlfa.__file__).resolve().parents[1]
     commit = output_of("git", "-C", str(root), "rev-parse", "HEAD")
@@ -32,7 +32,7 @@ def source_commit() -> str:
 
 
 def hardware() -> str:
-    """The GPU's name, else the processor's with the number of cores that this process may use; no name of a host."""
+    """Return the GPU's name, or the processor's with the number of cores this process may use; never a host's name."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

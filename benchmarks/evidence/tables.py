@@ -14,11 +14,11 @@ from .comparisons import LAST, ComparableVariants, Gain
 from .group_evidence import GroupEvidence
 from .rows import zero_shot_mean
 
-_MODES = 8  # modes that are set against each other
+_MODES = 8  # the most modes compared with each other
 
 
 def variant_table(comparable: ComparableVariants) -> Table:
-    """One row a variant: scores on development data, in English and zero-shot, and gains over last and single layer."""
+    """Return one row a variant: development, English and zero-shot scores, and gains over last and single layer."""
     comparison, findings, main = comparable.comparison, comparable.findings, comparable.main_group
     source = comparison.train_language
     averages = [main]
@@ -42,7 +42,7 @@ def variant_table(comparable: ComparableVariants) -> Table:
 
 
 def choice_table(comparable: ComparableVariants) -> Table | None:
-    """One row a mode: the layer that development data choose, and the oracle, each against the like single layer."""
+    """Return one row a mode: the dev-chosen layer and the oracle, and gains over last and single layer chosen alike."""
     rows = []
     for choice in comparable.choices:
         cells: list[str] = []
@@ -65,7 +65,7 @@ def choice_table(comparable: ComparableVariants) -> Table | None:
 
 
 def mode_table(comparable: ComparableVariants) -> Table | None:
-    """The best modes against each other, each with the layer that development data choose: row's gain over column's."""
+    """Return the gains of the best modes, row over column, each with the layer that development data choose."""
     chosen = [choice.chosen for choice in comparable.choices if choice.chosen is not None]
     if LAST in comparable.comparison.runs:
         chosen.insert(0, LAST)
@@ -88,7 +88,7 @@ def mode_table(comparable: ComparableVariants) -> Table | None:
 
 
 def ensembles_table(evidence: GroupEvidence) -> Table | None:
-    """One row an ensemble beside its members alone; one whose members are not all there is left out."""
+    """Return one row an ensemble, with its single members; ensembles with missing members are excluded."""
     rows = {row["name"]: row for row in evidence.rows}
     found = []
     for row in evidence.ensembles:
@@ -105,7 +105,7 @@ def ensembles_table(evidence: GroupEvidence) -> Table | None:
 
 
 def _gain_cells(gain: Gain) -> list[str]:
-    """Points, the interval, p, p over languages alone, and how many languages gain."""
+    """Return points, interval, p, p over languages only, and the number of languages that gain."""
     interval = gain.interval
     return [
         percent(gain.mean, sign=True) if interval is None else points(gain.mean),
@@ -117,7 +117,7 @@ def _gain_cells(gain: Gain) -> list[str]:
 
 
 def _other_metrics(comparable: ComparableVariants) -> list[str]:
-    """What every run tells beside the metric of the comparison: of tagging, accuracy or the macro F1."""
+    """Return the other metrics that every run has: for tagging, accuracy or the macro F1."""
     runs = [run for several in comparable.comparison.runs.values() for run in several]
     known = [set(scores) for run in runs for scores in run.scores.values()]
     return [

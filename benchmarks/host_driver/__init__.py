@@ -1,8 +1,8 @@
-"""Triton's launches without a GPU: its launcher runs as on one, down to the driver, which only notes them.
+"""Triton launches without a GPU: its launcher runs as usual, with a stub driver that only records launches.
 
-    driver.c    what Triton calls of libcuda.so.1
+    driver.c    the functions of libcuda.so.1 that Triton calls
     activate    builds it, and makes Triton use it
 
-The kernels' own host side is the same on every machine, but what a launch passes to the driver, what is compiled when,
-and how long the host takes for a call show only where Triton launches. Needs a C compiler, as Triton's launcher does.
+The package's host code is the same on every machine, but driver arguments, the time of compilations and the host time
+of a call can be observed only if Triton launches. Needs a C compiler, as Triton's launcher does.
 """

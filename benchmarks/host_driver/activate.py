@@ -1,4 +1,4 @@
-"""Make Triton launch through the stand-in for the CUDA driver, for the rest of the process."""
+"""Make Triton launch through the stub CUDA driver, for the rest of the process."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ CALLBACK = ctypes.CFUNCTYPE(
 
 @dataclass(frozen=True)
 class DriverLaunch:
-    """What the driver is told of a launch; valid while it is launched.
+    """The driver's arguments of a launch; valid only during the launch.
 
-    `function` is `CompiledKernel.function` of what is launched.
+    `function` is the `CompiledKernel.function` of the launched kernel.
     """
 
     function: int
@@ -31,7 +31,7 @@ class DriverLaunch:
     _parameters: ctypes.Array[ctypes.c_void_p]
 
     def parameters(self, sizes: list[int]) -> list[int]:
-        """The kernel's parameters, integers of so many bytes each."""
+        """Return the kernel's parameters, integers of these sizes in bytes."""
         kinds = {4: ctypes.c_int32, 8: ctypes.c_int64}
         return [
             kinds[size].from_address(address).value
@@ -41,7 +41,7 @@ class DriverLaunch:
 
 
 class HostDriver:
-    """The stand-in, loaded and active; counts what Triton asks of it."""
+    """The loaded and active stub driver; it counts Triton's calls."""
 
     def __init__(
         self, library: ctypes.CDLL, capability: tuple[int, int], on_launch: Callable[[DriverLaunch], None] | None
@@ -57,17 +57,17 @@ class HostDriver:
 
     @property
     def launches(self) -> int:
-        """Kernels launched so far."""
+        """The number of kernels launched so far."""
         return int(self._library.stand_in_launches())
 
     @property
     def modules(self) -> int:
-        """Compiled kernels loaded so far."""
+        """The number of compiled kernels loaded so far."""
         return int(self._library.stand_in_modules())
 
 
 def driver_installed() -> bool:
-    """Whether this machine has a driver of its own, which a process cannot have beside the stand-in."""
+    """Return whether this machine has a real driver, which a process cannot load together with the stub."""
     try:
         ctypes.CDLL(LIBRARY)
     except OSError:
@@ -76,10 +76,10 @@ def driver_installed() -> bool:
 
 
 def build(folder: Path) -> Path:
-    """Compile the stand-in into `folder`.
+    """Compile the stub driver into `folder`.
 
     Raises:
-        RuntimeError: there is no C compiler, or it fails; with what it said.
+        RuntimeError: there is no C compiler, or it fails; the message has its output.
     """
     import triton
 
@@ -109,7 +109,7 @@ def activate(folder: Path, architecture: str, on_launch: Callable[[DriverLaunch]
     """Make Triton launch on one device of `architecture` that runs nothing, for the rest of the process.
 
     Args:
-        folder: where the stand-in is compiled to; it must last as long as the process.
+        folder: where the stub is compiled; it must exist as long as the process.
         architecture: such as "sm_90".
         on_launch: called with each launch.
 
@@ -120,7 +120,7 @@ def activate(folder: Path, architecture: str, on_launch: Callable[[DriverLaunch]
         raise RuntimeError("an NVIDIA driver is installed, which the stand-in cannot replace; use benchmarks.launch")
     path = build(folder)
     os.environ["TRITON_LIBCUDA_PATH"] = str(folder)
-    library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)  # found by its name when Triton's launcher is loaded
+    library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)  # Triton's launcher finds it by name when it is loaded
     major, minor = divmod(int(architecture.removeprefix("sm_")), 10)
     host_driver = HostDriver(library, (major, minor), on_launch)
 
@@ -128,7 +128,7 @@ def activate(folder: Path, architecture: str, on_launch: Callable[[DriverLaunch]
     from triton.runtime import driver
 
     active = CudaDriver()
-    # what Triton asks of torch, which knows of no device here
+    # Triton queries torch, which has no device here
     active.get_current_device = lambda: 0
     active.get_current_stream = lambda device: 0
     active.get_device_capability = lambda device: (major, minor)

@@ -1,4 +1,4 @@
-"""Instructions that compute a register from registers, thread by thread."""
+"""Instructions that compute a register from registers, for each thread."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Function = Callable[..., Values]
 
 
 def fused(a: Values, b: Values, c: Values) -> Values:
-    """a b + c, rounded once, or very nearly so."""
+    """Return a b + c, rounded once or almost so."""
     return (a.astype(np.float64) * b + c).astype(a.dtype)
 
 
 def divided(a: Values, b: Values) -> Values:
-    """a / b rounded towards zero, of 32 bits at most; what a GPU makes of b = 0 is not defined."""
+    """Return a / b rounded towards zero, of at most 32 bits; b = 0 is undefined on a GPU."""
     wide_a, wide_b = a.astype(np.int64), np.where(b == 0, 1, b).astype(np.int64)
     return (np.sign(wide_a) * np.sign(wide_b) * (np.abs(wide_a) // np.abs(wide_b))).astype(a.dtype)
 
@@ -50,18 +50,18 @@ TWICE_AS_WIDE = {"s16": "s32", "u16": "u32", "s32": "s64", "u32": "u64"}
 
 
 def compute(function: Function, target: str, sources: Sequence[str], kinds: Sequence[str]) -> Step:
-    """target = function(*sources), each read as its kind."""
+    """Return the step target = function(*sources), with each source read as its kind."""
     put, gets = write(target), [read(source, kind) for source, kind in zip(sources, kinds, strict=True)]
     return lambda threads, mask: put(threads, function(*(get(threads) for get in gets)), mask)
 
 
 def one_of_two(a: Values, b: Values, first: Values) -> Values:
-    """a where `first` holds, else b."""
+    """Return a where `first` is true, else b."""
     return np.where(first, a, b)
 
 
 def shifted(name: str, kind: str) -> Function:
-    """x << n or x >> n; by the width of x or more, all bits leave."""
+    """Return the function x << n or x >> n; a shift by the width of x or more removes all bits."""
     dtype = DTYPES[kind]
     bits = 8 * np.dtype(dtype).itemsize
     shift = operator.lshift if name == "shl" else operator.rshift
@@ -74,7 +74,7 @@ def shifted(name: str, kind: str) -> Function:
 
 
 def bit_field(kind: str) -> Function:
-    """`length` bits of x from `position` on, extended by their sign for a signed kind; within 32 bits."""
+    """Return the function for `length` bits of x from `position` on, sign-extended for a signed kind; 32 bits."""
 
     def function(x: Values, position: Values, length: Values) -> Values:
         top = x.view(np.uint32) << (32 - position - length)
@@ -84,14 +84,14 @@ def bit_field(kind: str) -> Function:
 
 
 def permuted(a: Values, b: Values, selector: Values) -> Values:
-    """Four of the eight bytes of a and b, each chosen by 3 bits of a selector's four."""
+    """Return four of the eight bytes of a and b, each selected by 3 bits of one of the selector's nibbles."""
     both = np.stack([a, b], axis=-1).view(np.uint8)
     chosen = np.stack([(selector >> np.uint32(4 * byte)) & np.uint32(7) for byte in range(4)], axis=-1)
     return np.take_along_axis(both, chosen.astype(np.int64), axis=-1).view(np.uint32)[:, 0]
 
 
 def on_halves(function: Function, kind: str) -> Function:
-    """`function` of float32 applied to values of 16 bits, or to both of a pair."""
+    """Return the float32 `function` applied to 16-bit values, or to both values of a pair."""
     widen, rounded = WIDEN[kind.removesuffix("x2")], ROUND[kind.removesuffix("x2")]
 
     def on_one(*values: Values) -> Values:
@@ -103,12 +103,12 @@ def on_halves(function: Function, kind: str) -> Function:
 
 
 def on_flushed(function: Function) -> Function:
-    """`function` with denormals flushed to zero before and after."""
+    """Return `function` with denormals flushed to zero before and after."""
     return lambda *values: flush_denormals(function(*map(flush_denormals, values)))
 
 
 def comparison(instruction: Instruction) -> Step:
-    """setp: one predicate, or one for each of a pair."""
+    """Return the step of setp: one predicate, or one for each value of a pair."""
     _, name, kind = instruction.parts
     function, (target, *sources) = COMPARISONS[name], instruction.operands
     if kind in WIDEN:
@@ -125,10 +125,10 @@ def comparison(instruction: Instruction) -> Step:
 
 
 def conversion(instruction: Instruction) -> Step:
-    """cvt.
+    """Return the step of cvt.
 
     Raises:
-        Fault: a conversion that is not known here.
+        Fault: an unsupported conversion.
     """
     to, kind = instruction.parts[-2:]
     target, *sources = instruction.operands
@@ -149,7 +149,7 @@ def conversion(instruction: Instruction) -> Step:
 
 
 def move(instruction: Instruction) -> Step:
-    """mov, which may take two registers together or one apart."""
+    """Return the step of mov, which may also join two registers or split one."""
     kind, (target, source) = instruction.parts[-1], instruction.operands
     if target.startswith("{"):
         puts, get = [write(name) for name in elements(target)], read(source, kind)
@@ -172,10 +172,10 @@ def move(instruction: Instruction) -> Step:
 
 
 def multiplication(instruction: Instruction) -> Step:
-    """mul and mad of integers: the lower half of the product, the upper half, or all of it.
+    """Return the step of integer mul and mad: the lower half of the product, the upper half, or all of it.
 
     Raises:
-        Fault: an upper half that is not known here.
+        Fault: an unsupported upper half.
     """
     name, part, kind = instruction.parts
     target, *sources = instruction.operands
@@ -192,10 +192,10 @@ def multiplication(instruction: Instruction) -> Step:
 
 
 def arithmetic(instruction: Instruction) -> Step:
-    """Any other: by tables of functions.
+    """Return the step of any other instruction, from tables of functions.
 
     Raises:
-        Fault: they have none of this name.
+        Fault: the tables have no function of this name.
     """
     name, kind = instruction.parts[0], instruction.parts[-1]
     target, *sources = instruction.operands

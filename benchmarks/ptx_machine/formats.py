@@ -1,4 +1,4 @@
-"""bfloat16, float16 and TF32 in the bits of registers, and two values of 16 bits in one register."""
+"""bfloat16, float16 and TF32 in the bits of registers, and two 16-bit values in one register."""
 
 from __future__ import annotations
 
@@ -38,30 +38,30 @@ ROUND: dict[str, Callable[[Values], Values]] = {"bf16": round_to_bfloat16, "f16"
 
 
 def low(pair: Values) -> Values:
-    """The lower 16 bits of 32."""
+    """Return the lower 16 bits of 32."""
     return (pair & np.uint32(0xFFFF)).astype(np.uint16)
 
 
 def high(pair: Values) -> Values:
-    """The upper 16 bits of 32."""
+    """Return the upper 16 bits of 32."""
     return (pair >> np.uint32(16)).astype(np.uint16)
 
 
 def pair(low_half: Values, high_half: Values) -> Values:
-    """32 bits of 16 and 16."""
+    """Return 32 bits from two halves of 16."""
     return low_half.astype(np.uint32) | (high_half.astype(np.uint32) << np.uint32(16))
 
 
 def round_to_tf32(values: Values) -> Values:
-    """float32 -> bits of TF32, ties away from zero, as `cvt.rna` does."""
+    """float32 -> bits of TF32, ties away from zero, as `cvt.rna`."""
     return (values.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
 
 
 def cut_to_tf32(bits: Values) -> Values:
-    """What a TF32 product sees of 32 bits: the lower 13 do not count."""
+    """Return 32 bits as a TF32 product reads them, without the lower 13."""
     return (bits & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 def flush_denormals(values: Values) -> Values:
-    """float32 with denormals as zeros of their sign."""
+    """Return float32 values with denormals replaced by zeros of their sign."""
     return np.where(np.abs(values) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), values), values)

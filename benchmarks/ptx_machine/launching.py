@@ -1,4 +1,4 @@
-"""A launch of the kernels, compiled for an architecture and run by the machine on CPU tensors."""
+"""Compile a launch of the kernels for an architecture, and run it in the simulator on CPU tensors."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .program import parse
 
 
 class Compiled(NamedTuple):
-    """A launch's code, names of its run-time arguments, and bytes of shared memory."""
+    """A launch's code, the names of its run-time arguments, and its bytes of shared memory."""
 
     code: Code
     names: list[str]
     shared_bytes: int
 
     def parameters(self, arguments: Mapping[str, Tensor | int | None]) -> list[int]:
-        """Values of the code's parameters, of a launch's arguments by name; a tensor may be given as its pointer."""
+        """Return the code's parameters from a launch's arguments by name; a tensor may be given as its pointer."""
         values: list[Any] = [arguments[name] for name in self.names]
         parameters = [value.data_ptr() if isinstance(value, Tensor) else value for value in values]
-        # Triton adds pointers to memory for its own use, of which these kernels have none.
+        # Triton adds pointers to scratch memory, which these kernels do not use.
         return parameters + [0] * (len(self.code.program.parameters) - len(parameters))
 
 
@@ -36,10 +36,10 @@ _compiled: dict[tuple[str, str], Compiled] = {}  # by architecture and `code_key
 
 
 def compiled(launch: Launch, architecture: str) -> Compiled:
-    """What a launch is compiled to; each kind once.
+    """Compile a launch; each kind is compiled once.
 
     Raises:
-        OutOfResources: it takes more shared memory than there is.
+        OutOfResources: it needs more shared memory than there is.
     """
     key = architecture, code_key(launch)
     if key not in _compiled:
@@ -52,7 +52,7 @@ def compiled(launch: Launch, architecture: str) -> Compiled:
 
 
 def ranges(launch: Launch) -> list[tuple[int, int]]:
-    """Where a launch's tensors lie."""
+    """Return the address ranges of a launch's tensors."""
     storages = [value.untyped_storage() for value in launch.arguments.values() if isinstance(value, Tensor)]
     sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
     return [(begin, begin + size) for begin, size in sizes.items()]
@@ -60,7 +60,7 @@ def ranges(launch: Launch) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Launched:
-    """What was launched, for others like it: called with pointers, whose tensors' bounds are not known."""
+    """A launched kernel, to launch again with pointers, whose tensors' bounds are unknown."""
 
     compiled: Compiled
     arguments: list[str]
@@ -77,10 +77,10 @@ class Launched:
 
 
 def run(launch: Launch, architecture: str) -> Launched:
-    """What a GPU would do.
+    """Run a launch as a GPU would.
 
     Raises:
-        Fault: the code does what it may not do, see `benchmarks.ptx_machine`.
+        Fault: the code makes an error, see `benchmarks.ptx_machine`.
     """
     made = compiled(launch, architecture)
     parameters, memory = made.parameters(launch.arguments), Memory.of_process(ranges(launch))

@@ -1,4 +1,4 @@
-"""Threads in step, the programs that they make up, and a grid of programs."""
+"""Threads in lockstep, the programs that they form, and a grid of programs."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ FAMILIES: dict[str, Callable[[Instruction], Step]] = {
     "shfl": shuffle, "redux": warp_sum, "mma": warp_product, "wgmma": warpgroup_product, "mov": move, "cvt": conversion,
     "setp": comparison, "mad": multiplication,
 }  # fmt: skip
-# How many threads of a kind have to execute these together; -1 is all that run in step.
+# How many threads have to execute these instructions together; -1 means all that run in lockstep.
 TOGETHER = {"shfl": WARP, "redux": WARP, "ldmatrix": WARP, "stmatrix": WARP, "mma": WARP, "wgmma": WARPGROUP, "bar": -1}
 
 
 def nothing(threads: Threads, mask: Mask) -> None:
-    """What only orders memory accesses, or warps that are in step."""
+    """Do nothing: for instructions that only order memory accesses, or warps in lockstep."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """An instruction made ready: `step` is None for those that end or move what is executed."""
+    """A decoded instruction: `step` is None for those that end execution or change its position."""
 
     instruction: Instruction
     step: Step | None
@@ -40,10 +40,10 @@ class Decoded:
 
 
 def decode(instruction: Instruction) -> Decoded:
-    """Make an instruction ready.
+    """Decode an instruction.
 
     Raises:
-        Fault: it is none that is known here.
+        Fault: it is not supported.
     """
     name, parts = instruction.parts[0], instruction.parts
     step: Step | None
@@ -68,21 +68,21 @@ def decode(instruction: Instruction) -> Decoded:
 
 
 class Code:
-    """A program's instructions, made ready once for all of its runs."""
+    """A program's instructions, decoded once for all of its runs."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
         self.decoded = [decode(instruction) for instruction in program.instructions]
         opcodes = {instruction.parts[0] for instruction in program.instructions}
-        # Warps run on their own, and warpgroups where they multiply.
+        # Warps run independently, or warpgroups if there is wgmma.
         self.in_step = WARPGROUP if "wgmma" in opcodes else WARP
 
 
 class Threads:
-    """Threads that run in step, `count` from `first` on, up to each barrier; registers by name, (count,) each.
+    """`count` threads from `first` on that run in lockstep up to each barrier; registers by name, (count,) each.
 
-    Where they take different ways, those that are behind run first, until they meet the others; an instruction that
-    needs more threads than have come waits for the rest.
+    If they diverge, those that are behind run first, until they meet the others; an instruction that needs more threads
+    than have arrived waits for the rest.
     """
 
     def __init__(self, block: Block, first: int, count: int) -> None:
@@ -94,12 +94,12 @@ class Threads:
         self._alive = np.ones(count, dtype=bool)
         self._copies: list[tuple[Values, Values]] = []
         self._copy_groups: deque[list[tuple[Values, Values]]] = deque()
-        # (accumulator, first thread of the warpgroup) -> value and group of the product that is under way
+        # (accumulator, first thread of the warpgroup) -> value and group of the pending product
         self._products: dict[tuple[str, int], tuple[Values, int]] = {}
         self._product_group = 0
 
     def start_copy(self, places: Values, data: Values) -> None:
-        """Data (threads, words) on their way to shared memory."""
+        """Start a copy of data (threads, words) to shared memory."""
         self._copies.append((places, data))
 
     def commit_copies(self) -> None:
@@ -108,18 +108,18 @@ class Threads:
         self._copies = []
 
     def wait_for_copies(self, pending: int) -> None:
-        """Let all groups arrive but the last `pending`."""
+        """Complete all groups of copies except the last `pending`."""
         while len(self._copy_groups) > pending:
             for places, data in self._copy_groups.popleft():
                 self.block.memory["shared"].store(places, data)
 
     def accumulator(self, name: str, group: slice) -> Values:
-        """What a product adds to: the register, or what a product before it will write."""
+        """Return a product's accumulator: the register, or the pending result of a product before it."""
         under_way = self._products.get((name, group.start))
         return under_way[0] if under_way else read(name, "f32")(self)[group]
 
     def start_product(self, name: str, group: slice, values: Values) -> None:
-        """A result on its way to a register of a warpgroup."""
+        """Start a product whose result goes to a register of a warpgroup."""
         self._products[name, group.start] = values, self._product_group
         self._set(name, group, np.full(len(values), UNWRITTEN[np.uint32], dtype=np.uint32))
 
@@ -128,7 +128,7 @@ class Threads:
         self._product_group += 1
 
     def wait_for_products(self, pending: int) -> None:
-        """Let the results of all groups arrive but those of the last `pending`."""
+        """Write the results of all groups of products except the last `pending`."""
         for (name, first), (values, group) in list(self._products.items()):
             if group < self._product_group - pending:
                 del self._products[name, first]
@@ -144,7 +144,7 @@ class Threads:
 
         Raises:
             Fault: a barrier that some threads never reach, threads that wait for each other, a product that is never
-                waited for, or what an instruction may not do.
+                waited for, or an error of an instruction.
         """
         code = self.block.code.decoded
         waiting = np.zeros(self.count, dtype=bool)
@@ -186,7 +186,7 @@ class Threads:
         return False
 
     def _targets(self, instruction: Instruction) -> Values:
-        """Where a branch leads each thread."""
+        """Return each thread's target of a branch."""
         program = self.block.code.program
         if instruction.parts[0] == "bra":
             return np.full(self.count, program.labels[instruction.operands[0]])
@@ -195,7 +195,7 @@ class Threads:
         return targets[np.minimum(read(index, "u32")(self), len(targets) - 1)]
 
     def _choose(self, waiting: Values) -> int:
-        """The instruction to go on with: that of the threads that are farthest behind and can go on."""
+        """Return the next instruction to execute: that of the threads that are farthest behind and can continue."""
         ready = self._alive & ~waiting
         if ready.any():
             return int(self._next[ready].min())
@@ -207,7 +207,7 @@ class Threads:
         raise Fault(f"threads wait for each other at {texts}")
 
     def _together(self, decoded: Decoded, here: Values) -> bool:
-        """Whether all threads have come that an instruction needs."""
+        """Return whether all threads that an instruction needs have arrived."""
         size = decoded.together
         if size == 0:
             return True
@@ -226,7 +226,7 @@ class Threads:
 
 
 class Block:
-    """One program of a grid: its threads, and memory by the names of its spaces."""
+    """One program of a grid: its threads, and its memory by state space."""
 
     def __init__(
         self,
@@ -244,10 +244,10 @@ class Block:
         self._parts = [Threads(self, first, count) for first in range(0, code.program.threads, count)]
 
     def run(self) -> None:
-        """Run all threads, part by part from barrier to barrier, each time in the other order.
+        """Run all threads, part by part from barrier to barrier, in alternating order.
 
         Raises:
-            Fault: as `Threads.run`, or a barrier that some parts never reach.
+            Fault: see `Threads.run`; or a barrier that some parts never reach.
         """
         parts = self._parts
         with np.errstate(all="ignore"):
@@ -259,7 +259,7 @@ class Block:
 
 
 def whole_grid(grid: tuple[int, ...]) -> tuple[int, int, int]:
-    """A grid of up to three axes with all three."""
+    """Return a grid of up to three axes with all three."""
     x, y, z = (*grid, 1, 1)[:3]
     return x, y, z
 
@@ -267,10 +267,10 @@ def whole_grid(grid: tuple[int, ...]) -> tuple[int, int, int]:
 def run_grid(
     code: Code, grid: tuple[int, ...], parameters: list[int], shared_bytes: int, global_memory: Memory
 ) -> None:
-    """Run all programs of a grid, one after the other.
+    """Run all programs of a grid, one after another.
 
     Raises:
-        Fault: one of them does what it may not do; with its place in the grid.
+        Fault: one of them makes an error; the message has its position in the grid.
     """
     x, y, z = whole_grid(grid)
     for index in range(x * y * z):

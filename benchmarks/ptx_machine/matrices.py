@@ -1,4 +1,4 @@
-"""Matrix products: of a warp from registers (mma), and of a warpgroup with operands in shared memory (wgmma)."""
+"""Matrix products of a warp from registers (mma), and of a warpgroup with operands in shared memory (wgmma)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from .machine import Threads
 
 WARPGROUP = 128
-# Swizzle mode of a descriptor -> bytes of a row of eight that lie together.
+# Swizzle mode of a descriptor -> contiguous bytes of each of eight rows.
 SWIZZLED_ROW = {0: 16, 1: 128, 2: 64, 3: 32}
 
 
 def place_operand(matrix: Values, registers: list[Values], kind: str, rows: Values, columns: Values) -> None:
-    """Fill matrices (..., rows, k) from fragments (..., threads): register i is 8 rows on if odd, and half of k if > 1.
+    """Fill matrices (..., rows, k) from fragments (..., threads): register i is 8 rows on if odd, half of k on if > 1.
 
-    `rows` is each thread's first row, `columns` its place among four in k.
+    `rows` is each thread's first row, `columns` its position among four in k.
     """
     for index, values in enumerate(registers):
         row, half = rows + 8 * (index % 2), index // 2
@@ -35,12 +35,12 @@ def place_operand(matrix: Values, registers: list[Values], kind: str, rows: Valu
 
 
 def product(left: Values, right: Values, added: Values) -> Values:
-    """left right^T + added, rounded to float32 once."""
+    """Return left right^T + added, rounded to float32 once."""
     return (left.astype(np.float64) @ right.astype(np.float64).swapaxes(-1, -2) + added).astype(np.float32)
 
 
 def warp_product(instruction: Instruction) -> Step:
-    """mma.m16n8k16 of 16 bits and mma.m16n8k8 of TF32.
+    """Return the step of mma.m16n8k16 of 16 bits or mma.m16n8k8 of TF32.
 
     Raises:
         Fault: another shape or type.
@@ -59,7 +59,7 @@ def warp_product(instruction: Instruction) -> Step:
         warps = threads.count // 32
         a, b, c = (np.zeros((warps, *sides), dtype=np.float32) for sides in ((16, depth), (8, depth), (16, 8)))
         place_operand(a, [get(threads).reshape(warps, 32) for get in left], kind, row, column)
-        # half of k further on is the next register here, as there are no 8 rows more
+        # the next register is half of k further on here, because there are no 8 further rows
         halves = [get(threads).reshape(warps, 32) for get in right]
         for half, values in enumerate(halves):
             place_operand(b[..., half * depth // 2 :], [values], kind, row, column)
@@ -75,9 +75,9 @@ def warp_product(instruction: Instruction) -> Step:
 def operand_in_shared_memory(
     descriptor: int, threads: Threads, rows: int, depth: int, size: int, by_row: bool
 ) -> Values:
-    """The matrix (rows, depth) of a wgmma descriptor, elements of `size` bytes; `by_row`: rows lie next to each other.
+    """Read the matrix (rows, depth) of a wgmma descriptor, elements of `size` bytes; `by_row`: rows are adjacent.
 
-    Rows are those of A, and the columns of B. The canonical layouts are those of the PTX documentation's section on
+    Rows are the rows of A or the columns of B. The canonical layouts are those of the PTX documentation's section on
     asynchronous warpgroup matrices: blocks of 8 lines of one swizzled row each.
 
     Raises:
@@ -102,10 +102,10 @@ def operand_in_shared_memory(
 
 
 def warpgroup_product(instruction: Instruction) -> Step:
-    """wgmma.mma_async: operands are read at once, and the result holds NaN until it is waited for.
+    """Return the step of wgmma.mma_async: it reads operands at once, and the result is NaN until it is waited for.
 
     Raises:
-        Fault: another shape or type, or operands that threads disagree on.
+        Fault: another shape or type, or operands that differ between threads.
     """
     if "fence" in instruction.parts:
         return lambda threads, mask: None

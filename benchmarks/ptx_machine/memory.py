@@ -16,14 +16,14 @@ from .program import Fault, Instruction
 if TYPE_CHECKING:
     from .machine import Threads
 
-# All of this process's memory but its first page, which an array cannot begin with.
+# Start of this process's memory without its first page, where no array can begin.
 ORIGIN = 4096
 PROCESS = np.frombuffer(memoryview((ctypes.c_uint8 * (1 << 48)).from_address(ORIGIN)), dtype=np.uint8)
 SomeMemory = TypeVar("SomeMemory", bound="Memory")
 
 
 class Memory:
-    """A part of memory by byte addresses: `data` begins at `origin`; what may be accessed is [starts, ends), sorted."""
+    """A part of memory by byte addresses: `data` begins at `origin`; valid ranges are [starts, ends), sorted."""
 
     def __init__(self, data: Values, origin: int, ranges: list[tuple[int, int]]) -> None:
         self.views = {size: data.view(f"uint{8 * size}") for size in (1, 2, 4, 8)}
@@ -32,18 +32,18 @@ class Memory:
 
     @classmethod
     def of_process(cls: type[SomeMemory], ranges: list[tuple[int, int]]) -> SomeMemory:
-        """Memory of this process, within these ranges of addresses."""
+        """Return the memory of this process, within these ranges of addresses."""
         return cls(PROCESS, ORIGIN, sorted(ranges))
 
     @classmethod
     def shared(cls: type[SomeMemory], size: int) -> SomeMemory:
-        """A program's own memory, unwritten."""
+        """Return a program's shared memory, unwritten."""
         end = SHARED_BASE + size
         words = np.full(-(-end // 8), UNWRITTEN[np.uint64], dtype=np.uint64)
         return cls(words.view(np.uint8), 0, [(SHARED_BASE, end)])
 
     def _places(self, addresses: Values, size: int, vector: int) -> Values:
-        """Indices into the view of `size` bytes an element of accesses to vectors of so many elements, checked."""
+        """Check accesses to vectors of `vector` elements; return indices into the view of `size` bytes an element."""
         if (addresses % (size * vector)).any():
             raise Fault("a misaligned access")
         nearest = np.searchsorted(self.starts, addresses, side="right") - 1
@@ -52,7 +52,7 @@ class Memory:
         return ((addresses - self.origin) // size)[..., None] + np.arange(vector)
 
     def load(self, addresses: Values, size: int, vector: int = 1) -> Values:
-        """(..., vector) elements of `size` bytes."""
+        """Load (..., vector) elements of `size` bytes."""
         return self.views[size][self._places(addresses, size, vector)]
 
     def store(self, addresses: Values, values: Values) -> None:
@@ -60,17 +60,17 @@ class Memory:
         self.views[values.itemsize][self._places(addresses, values.itemsize, values.shape[-1])] = values
 
     def forget(self, addresses: Values, words: int) -> None:
-        """Make so many words of 4 bytes unwritten."""
+        """Mark `words` words of 4 bytes as unwritten."""
         self.views[4][self._places(addresses, 4, words)] = UNWRITTEN[np.uint32]
 
 
 def chosen(mask: Mask, count: int) -> Values:
-    """Indices of the threads in a mask."""
+    """Return the indices of the threads in a mask."""
     return np.arange(count) if mask is None else np.flatnonzero(mask)
 
 
 def load(instruction: Instruction) -> Step:
-    """ld.param, ld.shared and ld.global, of one element or a vector; what a cache shall keep of it is not modelled."""
+    """Return the step of ld.param, ld.shared or ld.global, of one element or a vector; cache hints are ignored."""
     space, kind, (target, place, *_) = instruction.parts[1], instruction.parts[-1], instruction.operands
     puts = [write(name) for name in elements(target)]
     if space == "param":
@@ -96,7 +96,7 @@ def load(instruction: Instruction) -> Step:
 
 
 def store(instruction: Instruction) -> Step:
-    """st.shared and st.global; what a cache shall keep of it is not modelled."""
+    """Return the step of st.shared or st.global; cache hints are ignored."""
     space, kind, (place, source, *_) = instruction.parts[1], instruction.parts[-1], instruction.operands
     where, gets = address(place), [read(name, kind) for name in elements(source)]
 
@@ -109,9 +109,9 @@ def store(instruction: Instruction) -> Step:
 
 
 def asynchronous_copy(instruction: Instruction) -> Step:
-    """cp.async: global memory is read at once, and shared memory is unwritten until the copy is waited for.
+    """Return the step of cp.async: it reads global memory at once; shared memory is unwritten until awaited.
 
-    With a fourth operand of 0 zeros are copied, and global memory is not accessed.
+    If the fourth operand is 0, zeros are copied and global memory is not accessed.
     """
     if "commit_group" in instruction.parts:
         return lambda threads, mask: threads.commit_copies()
@@ -138,7 +138,7 @@ def asynchronous_copy(instruction: Instruction) -> Step:
 
 
 def matrix_access(instruction: Instruction) -> Step:
-    """ldmatrix and stmatrix: 8 x 8 matrices of 16 bits, their rows at the addresses of eight threads each."""
+    """Return the step of ldmatrix or stmatrix: 8 x 8 matrices of 16 bits, rows at addresses of eight threads each."""
     count = int(re.search(r"\.x([124])\b", instruction.opcode)[1])  # type: ignore[index]
     transposed, loading = "trans" in instruction.parts, instruction.parts[0] == "ldmatrix"
     registers, place = instruction.operands if loading else instruction.operands[::-1]
@@ -167,7 +167,7 @@ def matrix_access(instruction: Instruction) -> Step:
 
 
 def shuffle(instruction: Instruction) -> Step:
-    """shfl: a register of another thread of the warp.
+    """Return the step of shfl, which reads a register of another thread of the warp.
 
     Raises:
         Fault: a mode other than bfly and idx over the whole warp.
@@ -186,7 +186,7 @@ def shuffle(instruction: Instruction) -> Step:
 
 
 def warp_sum(instruction: Instruction) -> Step:
-    """redux.sync.add: the sum over a warp, to all of its threads.
+    """Return the step of redux.sync.add, which gives the sum over a warp to all of its threads.
 
     Raises:
         Fault: another reduction.

@@ -1,4 +1,4 @@
-"""Operands of an instruction as functions over threads: what it reads, where it writes, which addresses it accesses."""
+"""Operands of an instruction as functions over threads: values read, registers written, and addresses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .program import Fault
 if TYPE_CHECKING:
     from .machine import Threads
 
-# Which threads execute an instruction; None is all.
+# The threads that execute an instruction; None means all.
 Mask = Values | None
 Read = Callable[["Threads"], Values]
 Write = Callable[["Threads", Values, Mask], None]
@@ -25,17 +25,17 @@ DTYPES: dict[str, Any] = {
     **{f"s{bits}": np.dtype(f"int{bits}").type for bits in (8, 16, 32, 64)},
     **{f"u{bits}": np.dtype(f"uint{bits}").type for bits in (8, 16, 32, 64)},
 }  # fmt: skip
-# What registers and shared memory hold before they are written: NaN in every floating-point format.
+# The content of unwritten registers and shared memory: NaN in every floating-point format.
 UNWRITTEN = {np.bool_: True, np.uint16: 0x7FFF, np.uint32: 0x7FFF7FFF, np.uint64: 0x7FFF7FFF7FFF7FFF}
-# Where shared memory begins; what is below stands for what the driver keeps there.
+# Where shared memory begins; addresses below it represent memory reserved by the driver.
 SHARED_BASE = 1024
 
 
 def register_dtype(name: str) -> Any:
-    """The dtype of a register, by its name.
+    """Return the dtype of a register by its name.
 
     Raises:
-        Fault: it is no register.
+        Fault: it is not a register.
     """
     for prefix, dtype in (("%rd", np.uint64), ("%rs", np.uint16), ("%r", np.uint32), ("%p", np.bool_)):
         if re.fullmatch(rf"{prefix}\d+", name):
@@ -44,10 +44,10 @@ def register_dtype(name: str) -> Any:
 
 
 def special(name: str, threads: Threads) -> Values:
-    """%tid.x and its kin, one value a thread.
+    """Return a special register such as %tid.x, one value a thread.
 
     Raises:
-        Fault: it is no such register.
+        Fault: it is not a special register.
     """
     if name == "%tid.x":
         return threads.index
@@ -59,7 +59,7 @@ def special(name: str, threads: Threads) -> Values:
 
 
 def constant(text: str, kind: str) -> Any:
-    """A literal, or the address of shared memory."""
+    """Return the value of a literal, or the address of shared memory."""
     dtype = DTYPES[kind]
     if text.startswith("0f"):
         return np.uint32(int(text[2:], 16)).view(dtype)
@@ -73,10 +73,10 @@ def constant(text: str, kind: str) -> Any:
 
 
 def read(operand: str, kind: str) -> Read:
-    """The value of an operand, (threads,) of the dtype of `kind`; a register that is wider is cut.
+    """Return a function that reads an operand, (threads,) of the dtype of `kind`; a wider register is truncated.
 
     Raises:
-        Fault: a register that is narrower.
+        Fault: the register is narrower.
     """
     dtype = DTYPES[kind]
     if "." in operand and operand.startswith("%"):
@@ -98,7 +98,7 @@ def read(operand: str, kind: str) -> Read:
 
 
 def write(operand: str) -> Write:
-    """Set a register in the threads of a mask; narrower values are extended by their sign, if they have one."""
+    """Return a function that sets a register in the threads of a mask; narrower signed values are sign-extended."""
     if operand == "_":
         return lambda threads, values, mask: None
     dtype = register_dtype(operand)
@@ -119,15 +119,15 @@ def write(operand: str) -> Write:
 
 
 def elements(operand: str) -> list[str]:
-    """The operands of a vector {a, b}, or the operand itself."""
+    """Return the operands of a vector {a, b}, or the operand itself."""
     return [element.strip() for element in operand.strip("{}").split(",")]
 
 
 def address(operand: str) -> Read:
-    """[register + offset] as int64.
+    """Return a function that computes [register + offset] as int64.
 
     Raises:
-        Fault: it is no address.
+        Fault: it is not an address.
     """
     match = re.fullmatch(r"\[\s*([%\w]+)\s*(?:\+\s*(-?\d+))?\s*\]", operand)
     if match is None:

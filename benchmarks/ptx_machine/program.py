@@ -1,22 +1,22 @@
-"""PTX text to instructions."""
+"""Parse PTX text to instructions."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-# Directives within a function that say nothing about what it does.
+# Directives within a function that do not affect execution.
 IGNORED = (".reg", ".loc", ".file", ".pragma")
 OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s][^,]*")
 
 
 class Fault(Exception):
-    """The program does what it may not do, or what this machine does not know."""
+    """The program makes an error, or uses a feature that the simulator does not support."""
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """`opcode` operands, executed by the threads in which the register `predicate` holds, or if `negated` does not."""
+    """`opcode` operands, executed by the threads in which the register `predicate` is true, or if `negated` false."""
 
     opcode: str
     operands: tuple[str, ...]
@@ -32,9 +32,9 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Program:
-    """One kernel: its parameters, threads of a program, instructions, the index that each label stands for, and tables.
+    """One kernel: its parameters, threads of a program, instructions, the index of each label, and branch tables.
 
-    A table has the labels that `brx.idx` goes to.
+    A table lists the target labels of `brx.idx`.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Program:
 
 
 def parse_instruction(text: str) -> Instruction:
-    """One statement without its semicolon."""
+    """Parse one statement without its semicolon."""
     guarded = re.fullmatch(r"@(!?)(%p\d+)\s+(.*)", text, re.DOTALL)
     statement = guarded[3] if guarded else text
     opcode, *rest = statement.split(None, 1)
@@ -55,10 +55,10 @@ def parse_instruction(text: str) -> Instruction:
 
 
 def parse(ptx: str) -> Program:
-    """The one kernel of a PTX module.
+    """Parse a PTX module with one kernel.
 
     Raises:
-        Fault: there is none, in the form in which Triton writes it.
+        Fault: there is no kernel in Triton's form.
     """
     entry = re.search(r"\.entry (\w+)\((.*?)\)\n(.*?)\n\{\n(.*?)\n\}", ptx, re.DOTALL)
     threads = re.search(r"\.reqntid (\d+)", entry[3]) if entry else None

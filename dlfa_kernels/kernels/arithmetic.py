@@ -1,4 +1,4 @@
-"""Matrix products, sums and roundings of the kernels; activations and their derivatives."""
+"""Matrix products, sums, rounding, activations and their derivatives."""
 
 import triton
 import triton.language as tl
@@ -6,19 +6,19 @@ import triton.language as tl
 
 @triton.jit
 def tf32_part(value):
-    """A float32 block with the mantissa's lower 13 bits cleared: what a tensor core reads of it as TF32."""
+    """Return a float32 block with the mantissa's lower 13 bits cleared, as a tensor core reads it for TF32."""
     return (value.to(tl.uint32, bitcast=True) & 0xFFFFE000).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def dot(a, b, accumulator, TARGET: tl.constexpr):
-    """accumulator + a b in float32.
+    """Return accumulator + a b in float32.
 
-    On NVIDIA float32 operands are split into what TF32 keeps and the rest, and the product of the rests is left out, as
-    in CUTLASS's fast accurate GEMM. All go to one accumulator, the small ones first: Triton's own option "tf32x3" has a
-    second one, moved between registers in every product. An infinite operand gives NaN.
+    On NVIDIA float32 operands are split into their TF32 part and the rest, and the product of the two rests is omitted,
+    as in CUTLASS's fast accurate GEMM. All products use one accumulator, the small ones first: Triton's own option
+    "tf32x3" moves a second one between registers in every product. An infinite operand gives NaN.
     """
-    if TARGET == "interpreter":  # the interpreter takes the bits of bfloat16 for integers
+    if TARGET == "interpreter":  # the interpreter treats the bits of bfloat16 as integers
         a = a.to(tl.float32)
         b = b.to(tl.float32)
     if a.dtype == tl.float32 and TARGET == "nvidia":
@@ -32,9 +32,9 @@ def dot(a, b, accumulator, TARGET: tl.constexpr):
 
 @triton.jit
 def round_to(value, dtype: tl.constexpr, TARGET: tl.constexpr):
-    """A block in `dtype`, rounded to nearest even."""
+    """Return a block in `dtype`, rounded to nearest even."""
     if TARGET == "interpreter":
-        if (value.dtype == tl.float32) & (dtype == tl.bfloat16):  # the interpreter only cuts the low bits off
+        if (value.dtype == tl.float32) & (dtype == tl.bfloat16):  # the interpreter only truncates
             bits = value.to(tl.uint32, bitcast=True)
             value = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).to(tl.float32, bitcast=True)
     return value.to(dtype)
@@ -42,9 +42,9 @@ def round_to(value, dtype: tl.constexpr, TARGET: tl.constexpr):
 
 @triton.jit
 def weight_dot(weight, rows, accumulator, PARTS: tl.constexpr, TARGET: tl.constexpr):
-    """accumulator + weight rows. PARTS = 0: in float32; else `rows` is bfloat16, the weight a sum of PARTS bfloat16.
+    """Return accumulator + weight rows. PARTS = 0: in float32; else `rows` is bfloat16.
 
-    One is all of a bfloat16 weight, two are all of a float16 one.
+    The weight is then a sum of PARTS bfloat16 numbers: one represents a bfloat16 weight exactly, two a float16 one.
     """
     if PARTS == 0:
         return dot(weight.to(tl.float32), rows, accumulator, TARGET)
@@ -58,9 +58,9 @@ def weight_dot(weight, rows, accumulator, PARTS: tl.constexpr, TARGET: tl.conste
 
 @triton.jit
 def row_dot(weight, rows, accumulator, PARTS: tl.constexpr, TARGET: tl.constexpr):
-    """accumulator + weight rows, where `rows` is float32: for PARTS > 0 taken as a sum of two bfloat16 numbers.
+    """Return accumulator + weight rows, where `rows` is float32; for PARTS > 0 as a sum of two bfloat16 numbers.
 
-    They keep 16 bits of it, more than TF32 does, and its range, which float16 would not.
+    These keep 16 bits, more than TF32, and the range of float32, which float16 would not.
     """
     if PARTS == 0:
         return weight_dot(weight, rows, accumulator, PARTS, TARGET)
@@ -73,13 +73,13 @@ def row_dot(weight, rows, accumulator, PARTS: tl.constexpr, TARGET: tl.constexpr
 
 @triton.jit
 def store_column_sums(ptr, values, columns, inside, TARGET: tl.constexpr):
-    """Sums over the rows of a block, in float32, to ptr[columns].
+    """Store the sums over the rows of a block, in float32, to ptr[columns].
 
-    Values of 16 bits are summed by a product with 16 rows of ones, each of which gives the sums: that takes a tenth of
-    the instructions of shuffles.
+    16-bit values are summed by a product with 16 rows of ones, each of which gives the sums: that takes a tenth of the
+    instructions of shuffles.
     """
     if values.dtype.primitive_bitwidth == 16:
-        # Triton 3.6's interpreter cannot make a constant of bfloat16, but can round one to it.
+        # Triton 3.6's interpreter cannot create a bfloat16 constant, but can round one to bfloat16.
         ones = tl.full((16, values.shape[0]), 1.0, dtype=tl.float32).to(values.dtype)
         sums = dot(ones, values, tl.zeros((16, values.shape[1]), dtype=tl.float32), TARGET)
         row = tl.arange(0, 16)[:, None]
@@ -90,7 +90,7 @@ def store_column_sums(ptr, values, columns, inside, TARGET: tl.constexpr):
 
 @triton.jit
 def add_part(pointers, part, inside, ADD: tl.constexpr):
-    """Store a group's part of a sum: the first group's as it is, a later one's (ADD) added to what is there."""
+    """Store the first group's part of a sum; with ADD, add a later group's part to the stored value."""
     if ADD:
         part += tl.load(pointers, mask=inside, other=0.0)
     tl.store(pointers, part, mask=inside)
@@ -98,7 +98,7 @@ def add_part(pointers, part, inside, ADD: tl.constexpr):
 
 @triton.jit
 def activate(a, ACTIVATION: tl.constexpr):
-    """phi(a) of a float32 block; NaN stays NaN."""
+    """Return phi(a) of a float32 block; NaN stays NaN."""
     if ACTIVATION == "relu":
         return tl.where(a < 0, 0.0, a)
     elif ACTIVATION == "gelu":
@@ -109,7 +109,7 @@ def activate(a, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def activation_slope(a, ACTIVATION: tl.constexpr):
-    """phi'(a) of a float32 block; relu's is 0 at 0, as torch's."""
+    """Return phi'(a) of a float32 block; relu's is 0 at 0, as in torch."""
     if ACTIVATION == "relu":
         return tl.where(a > 0, 1.0, 0.0)
     elif ACTIVATION == "gelu":

@@ -1,10 +1,10 @@
-"""What a program holds of the squeeze width: tuples of blocks, the loads that fill them, and W_le u from them.
+"""The part of the squeeze width that a program holds: tuples of blocks, their loads, and W_le u from them.
 
-The squeeze width H is held in a tuple of CHUNKS blocks of BLOCK_H channels each, the last one of 64 where that is
-enough (`chunk_channels`): products stay small, and H need not be a power of two to waste no arithmetic. Where H is
-wider than one program holds, it is read block by block instead.
+The squeeze width H is held in a tuple of CHUNKS blocks of BLOCK_H channels each, the last one of 64 if that is enough
+(`chunk_channels`): products stay small, and no arithmetic is wasted if H is not a power of two. If H is wider than one
+program holds, it is read block by block instead.
 
-`squeezed` of all tokens holds u for relu, whose sign gives the slope, and a for other activations.
+`squeezed` of all tokens holds u for relu, because its sign gives the slope, and a for other activations.
 """
 
 import triton
@@ -18,9 +18,9 @@ from .rows import inside_dim
 def chunk_channels(
     first_h, CHUNK: tl.constexpr, SQUEEZE_DIM: tl.constexpr, CHUNKS: tl.constexpr, BLOCK_H: tl.constexpr
 ):
-    """Squeeze channels of a block of those that a program holds from first_h on, and which of them exist.
+    """Return the squeeze channels of block CHUNK of those held from first_h on, and a mask of those that exist.
 
-    There are BLOCK_H to a block, but 64 in the last where that is enough for what is left of H.
+    A block has BLOCK_H channels, but the last one has 64 if that covers the rest of H.
     """
     before: tl.constexpr = (CHUNKS - 1) * BLOCK_H
     last: tl.constexpr = 64 if BLOCK_H > 64 and before + 64 >= SQUEEZE_DIM else BLOCK_H
@@ -31,7 +31,7 @@ def chunk_channels(
 
 @triton.jit
 def zero_chunks(ROWS: tl.constexpr, SQUEEZE_DIM: tl.constexpr, CHUNKS: tl.constexpr, BLOCK_H: tl.constexpr):
-    """A tuple of zero blocks (ROWS, channels of a chunk), float32."""
+    """Return a tuple of zero blocks (ROWS, channels of a chunk), float32."""
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
         h, _ = chunk_channels(0, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
@@ -41,7 +41,7 @@ def zero_chunks(ROWS: tl.constexpr, SQUEEZE_DIM: tl.constexpr, CHUNKS: tl.conste
 
 @triton.jit
 def load_squeezed(tile_ptr, t, real, h, inside_h, SQUEEZE_DIM: tl.constexpr):
-    """What `squeezed` or its gradient da hold of a tile's rows t, (BLOCK_T, BLOCK_H) as stored; zero at padding."""
+    """Load a tile's rows t of `squeezed` or its gradient da, (BLOCK_T, BLOCK_H) as stored; zero at padding."""
     inside = real[:, None] & inside_h[None, :]
     return tl.load(tile_ptr + t[:, None] * SQUEEZE_DIM + h[None, :], mask=inside, other=0.0)
 
@@ -50,7 +50,7 @@ def load_squeezed(tile_ptr, t, real, h, inside_h, SQUEEZE_DIM: tl.constexpr):
 def load_squeezed_chunks(
     tile_ptr, t, real, first_h, SQUEEZE_DIM: tl.constexpr, CHUNKS: tl.constexpr, BLOCK_H: tl.constexpr
 ):
-    """`load_squeezed` of the channels that a program holds from first_h on, a tuple of blocks (BLOCK_T, channels)."""
+    """Apply `load_squeezed` to the channels held from first_h on; return a tuple of blocks (BLOCK_T, channels)."""
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
         h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
@@ -69,9 +69,9 @@ def load_u(
     ACTIVATION: tl.constexpr,
     TARGET: tl.constexpr,
 ):
-    """u = phi(a), (BLOCK_T, BLOCK_H) in the dtype of products, that of `squeezed`.
+    """Load u = phi(a), (BLOCK_T, BLOCK_H) in the dtype of products, that of `squeezed`.
 
-    It is read as it is where that is what the tile holds: for "relu", and for "none", which applies no activation.
+    For "relu" and "none" the tile already holds u, and no activation is applied.
     """
     squeezed = load_squeezed(tile_ptr, t, real, h, inside_h, SQUEEZE_DIM)
     if ACTIVATION == "relu" or ACTIVATION == "none":
@@ -92,7 +92,7 @@ def load_u_chunks(
     CHUNKS: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
-    """u of the channels that a program holds from first_h on, a tuple of blocks (BLOCK_T, channels of a chunk)."""
+    """Load u of the channels held from first_h on, a tuple of blocks (BLOCK_T, channels of a chunk)."""
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
         h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
@@ -113,7 +113,7 @@ def load_expand_weight(
     TARGET: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
-    """W_le, an (BLOCK_E, BLOCK_H) block."""
+    """Load a (BLOCK_E, BLOCK_H) block of W_le."""
     inside = inside_dim(e, EMBED_DIM, BLOCK_E)[:, None] & inside_h[None, :]
     weight = tl.load(weight_ptr + e[:, None] * SQUEEZE_DIM + h[None, :], mask=inside, other=0.0)
     return round_to(weight, dtype, TARGET)
@@ -132,7 +132,7 @@ def load_expand_weights(
     BLOCK_H: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
-    """W_le of the channels first_h .. first_h + CHUNKS BLOCK_H - 1, a tuple of (BLOCK_E, BLOCK_H) blocks."""
+    """Load W_le of the channels first_h .. first_h + CHUNKS BLOCK_H - 1, a tuple of (BLOCK_E, BLOCK_H) blocks."""
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
         h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
@@ -156,7 +156,7 @@ def local_expand(
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
-    """W_le u, float32 (BLOCK_T, BLOCK_E), where H is wider than a program holds: u is read again for it."""
+    """Return W_le u, float32 (BLOCK_T, BLOCK_E), for H wider than a program holds: it reads u block by block."""
     dtype: tl.constexpr = tile_ptr.dtype.element_ty
     local = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
     for block_h in range(0, SQUEEZE_DIM, BLOCK_H):
@@ -170,7 +170,7 @@ def local_expand(
 
 @triton.jit
 def transposed(chunks, CHUNKS: tl.constexpr):
-    """The transpose of each block of a tuple."""
+    """Return the transpose of each block of a tuple."""
     turned = ()
     for chunk in tl.static_range(CHUNKS):
         turned = turned + (tl.trans(chunks[chunk]),)
@@ -186,7 +186,7 @@ def held_expand(
     BLOCK_E: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
-    """W_le u, float32 (BLOCK_T, BLOCK_E), from chunks of u and W_le^T that are all of H."""
+    """Return W_le u, float32 (BLOCK_T, BLOCK_E), from chunks of u and W_le^T that cover all of H."""
     local = tl.zeros((BLOCK_T, BLOCK_E), dtype=tl.float32)
     for chunk in tl.static_range(CHUNKS):
         local = dot(u_chunks[chunk], weights[chunk], local, TARGET)

@@ -40,30 +40,30 @@ def context_kernel(
     BLOCK_H: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
-    """Forward: g_b + b_le = W_ge phi(W_gs p_b + b_gs) + b_ge + b_le, what the gates of a sequence have in common.
-    Backward: dp_b / |V_b| = W_gs^T (phi' * (W_ge^T dg_b)) / |V_b|.
+    """Forward: compute g_b + b_le = W_ge phi(W_gs p_b + b_gs) + b_ge + b_le, shared by all gates of a sequence.
+    Backward: compute dp_b / |V_b| = W_gs^T (phi' * (W_ge^T dg_b)) / |V_b|.
 
-    Both squeeze E to H, act, and expand H to E: the backward with the transposed weights of the other layer and no
-    bias. A launch does both products, with SQUEEZE and EXPAND, or one of them: only the first where dp is not needed,
-    one after the other where the weights are large. The sequences are first .. end - 1. Grid with EXPAND
-    (cdiv(end - first, BLOCK_B), cdiv(E, BLOCK_E)): with SQUEEZE each program squeezes anew, which is cheaper than a
-    launch; without EXPAND (cdiv(end - first, BLOCK_B), cdiv(H, CHUNKS BLOCK_H)).
-    With ROW_PARTS > 0 a program reads what it squeezes twice, for the upper and the lower part of each number; where H
-    is wider than CHUNKS BLOCK_H, and with EXPAND, once more for each such part of H.
+    Both squeeze E to H, activate, and expand H to E: the backward with the transposed weights of the other layer and no
+    bias. A launch computes both products, with SQUEEZE and EXPAND, or one of them: only the first if dp is not needed,
+    each in its own launch if the weights are large. The sequences are first .. end - 1. Grid with EXPAND
+    (cdiv(end - first, BLOCK_B), cdiv(E, BLOCK_E)); with SQUEEZE each program repeats the squeeze, which is cheaper than
+    a launch. Without EXPAND: (cdiv(end - first, BLOCK_B), cdiv(H, CHUNKS BLOCK_H)).
+    With ROW_PARTS > 0 a program reads the input of the squeeze twice, for the upper and the lower part of each number;
+    if H is wider than CHUNKS BLOCK_H, with EXPAND, again for each such part of H.
     reads   SQUEEZE: POOLED: pooled (B, E) float32, p or dg: by every program of its sequences
-                     else: sums (slots, E) float32, counts (slots,) int32 alike, of tiles_per_sequence slots a sequence,
-                     at most MAX_TILES_PER_SEQUENCE
-                     the first product's weight, wholly by every program, without EXPAND a part of H
-                     forward: squeeze_bias (H,) alike; backward: hidden (B, H) float32
+                     else: sums (slots, E) float32, counts (slots,) int32: likewise, tiles_per_sequence slots a
+                     sequence, at most MAX_TILES_PER_SEQUENCE
+                     the first product's weight: all of it by every program, without EXPAND a part of H
+                     forward: squeeze_bias (H,) likewise; backward: hidden (B, H) float32
             EXPAND:  a block of E of the second product's weight: once per program
-                     forward: expand_bias and local_bias (E,) alike; backward: tokens (B,) int32
-                     without SQUEEZE what it writes, hidden or hidden_gradient: once per block of E
+                     forward: expand_bias and local_bias (E,) likewise; backward: tokens (B,) int32
+                     without SQUEEZE its output, hidden or hidden_gradient: once per block of E
     writes  SQUEEZE: forward hidden (B, H) float32, before the activation; backward hidden_gradient (B, H) float32: once
                      not POOLED: pooled (B, E) float32; forward also tokens (B,) int32: once
             EXPAND:  context (B, E) float32, g + b_le or dp / |V|: once
     """
     first_sequence = first + tl.program_id(0).to(tl.int64) * BLOCK_B
-    # With parts, each row is held twice, once for its upper and once for its lower part: one product takes both.
+    # With parts, each row is held twice, for its upper and its lower part: one product computes both.
     copies: tl.constexpr = 1 if ROW_PARTS == 0 else 2
     row = tl.arange(0, copies * BLOCK_B)
     row_sequences = first_sequence + row % BLOCK_B
@@ -71,7 +71,7 @@ def context_kernel(
     first_program = tl.program_id(1) == 0
 
     slots = row_sequences * tiles_per_sequence
-    filled = ()  # for each tile, whether it holds a token; read here, as a load within the loop would wait for it
+    filled = ()  # for each tile, whether it holds a token; read before the loop, where loads would wait for it
     if not POOLED:
         counted = tl.zeros(row.shape, dtype=tl.int32)
         for tile in tl.static_range(MAX_TILES_PER_SEQUENCE):
@@ -90,9 +90,9 @@ def context_kernel(
     out_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     out_inside = inside_dim(out_e, EMBED_DIM, BLOCK_E)
     in_block: tl.constexpr = BLOCK_E if BLOCK_E < 64 else 64
-    # Wide blocks are for chips whose products take shared memory: it has room for these weights from the beginning on.
+    # Chips with products from shared memory use wide blocks: it has room for these weights, loaded before the loop.
     early: tl.constexpr = in_block < BLOCK_E and EXPAND
-    # Channels are rows here and sequences columns: products of 64 rows take their first operand as it is loaded.
+    # Channels are rows here and sequences columns: products of 64 rows use their first operand as loaded.
     context = tl.zeros((BLOCK_E, BLOCK_B), dtype=tl.float32)
     if EXPAND:
         begin_h, end_h = 0, SQUEEZE_DIM
@@ -189,14 +189,14 @@ def context_kernel(
 
 @triton.jit
 def load_matrix(ptr, rows, columns, inside_rows, inside_columns, WIDTH: tl.constexpr):
-    """A block of a matrix of rows of WIDTH elements; zero outside."""
+    """Load a block of a matrix whose rows have WIDTH elements; zero outside."""
     inside = inside_rows[:, None] & inside_columns[None, :]
     return tl.load(ptr + rows[:, None] * WIDTH + columns[None, :], mask=inside, other=0.0)
 
 
 @triton.jit
 def load_transposed(ptr, rows, columns, inside_rows, inside_columns, WIDTH: tl.constexpr):
-    """A block of the transpose of such a matrix: its rows are the matrix's columns."""
+    """Load a block of the transpose of such a matrix: `rows` are the matrix's columns."""
     return tl.trans(load_matrix(ptr, columns, rows, inside_columns, inside_rows, WIDTH))
 
 
@@ -212,7 +212,7 @@ def load_out_weight(
     SQUEEZE_DIM: tl.constexpr,
     BACKWARD: tl.constexpr,
 ):
-    """The weight of the second product, a (BLOCK_E, BLOCK_H) block of W_ge or, backward, W_gs^T."""
+    """Load the second product's weight, a (BLOCK_E, BLOCK_H) block of W_ge or, backward, W_gs^T."""
     if BACKWARD:
         return load_transposed(squeeze_weight_ptr, e, h, inside_e, inside_h, EMBED_DIM)
     else:

@@ -48,10 +48,10 @@ def expand_kernel(
     BLOCK_H: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
-    """m = sigmoid(W_le phi(a) + context_b); z = m w, or m x + (1 - m) y with SELECT; z = 0 at padding.
+    """Compute m = sigmoid(W_le phi(a) + context_b); z = m w, or m x + (1 - m) y with SELECT; z = 0 at padding.
 
-    Grid (slots of a group, splits of E). The slots run backwards, so that the rows which the squeeze saw last, and
-    which L2 still holds, come first.
+    Grid (slots of a group, splits of E). Slots are in reverse order, to start with the rows that the squeeze read last
+    and L2 still holds.
     reads   x, y (B, T, E): once; a tile without a real token is not read
             squeezed (rows, H): once per split, or once per block of E where H is over 256
             mask, cu_seqlens: once per split
@@ -83,7 +83,7 @@ def expand_kernel(
             e = block_e + tl.arange(0, BLOCK_E)
             inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
             inside = real[:, None] & inside_e[None, :]
-            # before the product, which their latency hides behind
+            # before the product, which hides their latency
             x = load_last(x_tile, x_rows[:, None] + e[None, :], inside)
             if HAS_LOWER:
                 y = load_last(y_tile, y_rows[:, None] + e[None, :], inside)
@@ -103,7 +103,7 @@ def expand_kernel(
             if HAS_LOWER:
                 y = widen(y, TARGET)
             if SELECT:
-                z = m * x + (1.0 - m) * y  # of x - y nothing is left of x where y is far larger
+                z = m * x + (1.0 - m) * y  # x - y would lose x where y is much larger
             elif HAS_LOWER:
                 z = m * (x + y)
             else:

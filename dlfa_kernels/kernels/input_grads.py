@@ -1,4 +1,4 @@
-"""Backward: gradients of the two inputs, and each program's share of the local branch's weight gradients."""
+"""Backward: gradients of the two inputs, and each program's part of the local branch's weight gradients."""
 
 import triton
 import triton.language as tl
@@ -73,25 +73,25 @@ def input_grads_kernel(
     EARLY: tl.constexpr,
     AHEAD: tl.constexpr,
 ):
-    """dx = dz m + dw', dy = dz (1-m) + dw' with SELECT; else one gradient dz m + dw' serves both inputs.
+    """Compute dx = dz m + dw', dy = dz (1-m) + dw' with SELECT; else one gradient dz m + dw' serves both inputs.
 
-    dw'_bt = sum_j W_ls[:, :, j]^T da_b,t-j+(k-1)/2 + dp_b / |V_b|. Channel-major: a program keeps a block of channels
-    and walks over every `splits`-th slot of a group, so that dW_le and dW_ls (k = 1; wider kernels: tap_grads_kernel)
-    accumulate in registers, transposed. It walks backwards, as `expand_kernel`: rows that L2 still holds come first.
-    Without NEEDS_DX, where the states need no gradient, it makes these alone.
-    With EARLY all loads of a tile stand before its first product, but for dz of float32, so that the program waits for
-    memory once; that takes more registers on chips whose products have their operands in registers. With AHEAD too it
-    waits for little: it loads u of its next tile behind the input gradients of this one, and where registers allow it
-    da as well (`da_ahead`), so that they arrive during the products of the weight gradients, and dz, x and y before the
+    dw'_bt = sum_j W_ls[:, :, j]^T da_b,t-j+(k-1)/2 + dp_b / |V_b|. A program works on one block of channels and
+    iterates over every `splits`-th slot of a group, so that dW_le and dW_ls (k = 1; wider kernels: tap_grads_kernel)
+    accumulate in registers, transposed. Slots are in reverse order, as in `expand_kernel`: rows that L2 still holds
+    come first. Without NEEDS_DX, when the states need no gradient, it computes only these weight gradients.
+    With EARLY all loads of a tile precede its first product, except dz of float32, so that the program waits for memory
+    once; that takes more registers on chips whose products have their operands in registers. With AHEAD too it waits
+    less: it loads u of its next tile after the input gradients of this one, and da too if registers allow
+    (`da_ahead`), so that they arrive during the products of the weight gradients. It loads dz, x and y before the
     product that waits for u alone.
 
-    What follows from the constants, and where it ships:
-    gathered    products of 16 bits: operands are loaded once for all of their products; all else needs it
+    Derived constants, and the shipped cases that have them:
+    gathered    products of 16 bits: operands are loaded once for all of their products; all below require it
     held        all of H in one program, whose two weights then stay in shared memory: H up to 256
     early       EARLY: Hopper, Blackwell (sm_100)
     ahead       AHEAD: Hopper, H over 128 and held
-    late_w      dW_ls behind dW_le, as u is there first: with `ahead`, H up to 192
-    da_ahead    da is loaded ahead, too: with `late_w`, 16-bit states, k = 1, dx needed
+    late_w      dW_ls after dW_le, because u arrives first: with `ahead`, H up to 192
+    da_ahead    da is loaded ahead too: with `late_w`, 16-bit states, k = 1, dx needed
 
     Grid (cdiv(E, BLOCK_E), splits, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program:
     reads   dz, x, y (B, T, E): once; tiles without real tokens are not read
@@ -102,8 +102,8 @@ def input_grads_kernel(
             context, pooled_gradient (B, E) float32: once per tile
             mask, cu_seqlens: once per tile and block of E, the mask at k > 1 once more per tap and step of at most 64
             channels of H
-            without NEEDS_DX neither squeeze_weight nor pooled_gradient, squeezed_gradient once at k = 1 and else not,
-            and the mask once
+            without NEEDS_DX: squeeze_weight, pooled_gradient never; squeezed_gradient once per block of E at k = 1,
+            else never; mask once per tile and block of E
     writes  with NEEDS_DX dx (B, T, E), and dy with SELECT: once
             expand_parts and, at k = 1, squeeze_parts (splits, H, E) float32: once; groups after the first ADD to them
     """
@@ -114,14 +114,14 @@ def input_grads_kernel(
     product_dtype: tl.constexpr = u_ptr.dtype.element_ty
     expand_part = transposed(zero_chunks(BLOCK_E, SQUEEZE_DIM, CHUNKS, BLOCK_H), CHUNKS)
     squeeze_part = expand_part
-    # Products of float32 take three of the tensor cores' each: gathered before they start, their operands would spill.
+    # A float32 product is three tensor-core products: operands that are gathered before it would spill.
     gathered: tl.constexpr = product_dtype.primitive_bitwidth == 16
     held: tl.constexpr = SQUEEZE_DIM <= CHUNKS * BLOCK_H and gathered
     early: tl.constexpr = EARLY > 0 and gathered
     early_dz: tl.constexpr = early and state_dtype.primitive_bitwidth == 16
     ahead: tl.constexpr = AHEAD > 0 and held and early
-    # Sums of 256 squeeze channels take the registers and the shared memory; so do states of float32, and so does da as
-    # the operand of one product alone.
+    # These are limited by registers and shared memory, which sums of 256 squeeze channels use up; so do float32 states,
+    # and da if it is the operand of only one product.
     late_w: tl.constexpr = ahead and SQUEEZE_DIM <= 192
     da_ahead: tl.constexpr = late_w and early_dz and KERNEL_SIZE == 1 and NEEDS_DX
     if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
@@ -129,8 +129,8 @@ def input_grads_kernel(
     else:
         first_h = tl.program_id(2) * (CHUNKS * BLOCK_H)
     if held:
-        # Both are read the other way round and transposed here: what is stored in shared memory as it was read, Triton
-        # 3.9 keeps in registers too, and stores it again in every turn.
+        # Both are read transposed and turned here: Triton 3.9 also keeps in registers what is stored in shared memory
+        # as it was read, and stores it again in every iteration.
         expand_weights = transposed(
             load_expand_weights(
                 expand_weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, TARGET, BLOCK_E, BLOCK_H, CHUNKS
@@ -155,7 +155,7 @@ def input_grads_kernel(
         operands = load_operands(
             u_ptr, squeezed_gradient_ptr, first_row + start, t, real, SQUEEZE_DIM, CHUNKS, BLOCK_H, da_ahead
         )
-    # Without `disable_licm` the addresses of all operands in shared memory are kept in registers, and spill.
+    # Without `disable_licm`, registers hold the addresses of all operands in shared memory, and spill.
     for turn in tl.range(tl.program_id(1), turns, splits, disable_licm=True):
         if ahead:
             next_turn = turn + splits
@@ -193,13 +193,13 @@ def input_grads_kernel(
                 u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
             if ahead:
                 u = operands[0]
-                tl.debug_barrier()  # the assembler would move the loads behind the product that they are to hide behind
+                tl.debug_barrier()  # the assembler would move the loads after the product that should hide them
                 local = held_expand(u, expand_weights, TARGET, BLOCK_T, BLOCK_E, CHUNKS)
             w = x.to(tl.float32)
             if HAS_LOWER:
                 w += y.to(tl.float32)
             w = round_to(w, product_dtype, TARGET)
-            gated = w  # what the gate multiplies; rounded, it takes half the registers
+            gated = w  # the gate's factor; rounded, it takes half the registers
             if SELECT:
                 gated = round_to(x.to(tl.float32) - y.to(tl.float32), product_dtype, TARGET)
             if KERNEL_SIZE == 1 and not late_w:
@@ -213,7 +213,7 @@ def input_grads_kernel(
                     )
             if not early_dz:
                 dz = load_last(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside)
-                dz = dz.to(tl.float32)  # here: later, it takes more registers
+                dz = dz.to(tl.float32)  # here, because later it takes more registers
             if not ahead:
                 if gathered and not early:
                     u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
@@ -228,7 +228,7 @@ def input_grads_kernel(
             m = sigmoid(local + context[None, :], TARGET)
             dz = dz.to(tl.float32)
             ds = round_to(gate_gradient(dz, m, gated.to(tl.float32)), product_dtype, TARGET)
-            if gathered and not early:  # here: behind the input gradients, registers spill
+            if gathered and not early:  # here, because after the input gradients registers spill
                 expand_part = add_products(expand_part, u, ds, TARGET, CHUNKS)
             if NEEDS_DX and first_h == 0:
                 pooled = tl.load(pooled_gradient_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
@@ -308,7 +308,7 @@ def load_operands(
     BLOCK_H: tl.constexpr,
     DA: tl.constexpr,
 ):
-    """The blocks of u of the tile that begins at `row` and, with DA, those of da: one or two tuples."""
+    """Load the blocks of u of the tile that begins at `row` and, with DA, those of da: one or two tuples."""
     operands = (load_squeezed_chunks(u_ptr + row * SQUEEZE_DIM, t, real, 0, SQUEEZE_DIM, CHUNKS, BLOCK_H),)
     if DA:
         da = load_squeezed_chunks(gradient_ptr + row * SQUEEZE_DIM, t, real, 0, SQUEEZE_DIM, CHUNKS, BLOCK_H)
@@ -318,7 +318,7 @@ def load_operands(
 
 @triton.jit
 def add_products(parts, left, right, TARGET: tl.constexpr, CHUNKS: tl.constexpr):
-    """parts + left^T right, for each of a tuple of blocks `left`."""
+    """Return parts + left^T right, for each block of the tuple `left`."""
     sums = ()
     for chunk in tl.static_range(CHUNKS):
         sums = sums + (dot(tl.trans(left[chunk]), right, parts[chunk], TARGET),)
@@ -338,7 +338,7 @@ def add_read_products(
     CHUNKS: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
-    """`add_products` of a tile's rows of u or da, each block read when its turn comes: few are held at a time."""
+    """Apply `add_products` to a tile's rows of u or da, loading each block just before its product."""
     sums = ()
     for chunk in tl.static_range(CHUNKS):
         h, inside_h = chunk_channels(first_h, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)

@@ -1,4 +1,4 @@
-"""Both passes: the sums of a sequence's tiles become one row a sequence, in a fixed order."""
+"""Both passes: add the sums of a sequence's tiles to one row a sequence, in a fixed order."""
 
 import triton
 import triton.language as tl
@@ -8,7 +8,7 @@ from .rows import sequence_rows, slot_of_sequence
 
 @triton.jit
 def tile_sum(sums_ptr, counts_ptr, first, tiles, channels, inside, EMBED_DIM: tl.constexpr, BLOCK_TILES: tl.constexpr):
-    """Sum over the slots first .. first + tiles - 1 of one sequence, a block of channels; empty tiles are not read."""
+    """Return the sum over slots first .. first + tiles - 1 of one sequence, by channel; empty tiles are not read."""
     total = tl.zeros(channels.shape, dtype=tl.float32)
     count = first * 0
     for block in range(0, tiles, BLOCK_TILES):
@@ -41,9 +41,9 @@ def pool_kernel(
     BLOCK_TILES: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
-    """The mean (MEAN, forward: p_b) or the sum (backward: dg_b) over a sequence's real tokens.
+    """Compute the mean (MEAN, forward: p_b) or the sum (backward: dg_b) over a sequence's real tokens.
 
-    Grid (sequences of a group, cdiv(E, BLOCK_E)), from `first` on; BLOCK_T is that of the stage that wrote sums.
+    Grid (sequences of a group, cdiv(E, BLOCK_E)), from `first` on. BLOCK_T is that of the stage that wrote sums.
     reads   sums (slots, E) float32: once; counts (slots,) int32, cu_seqlens: once per block of E
     writes  pooled (B, E) float32, tokens (B,) int32: once
     """

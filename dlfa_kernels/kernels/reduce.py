@@ -1,4 +1,4 @@
-"""Backward, first stage: what has to be summed over channels or tokens before any input gradient."""
+"""Backward, first stage: the sums over channels and tokens that the input gradients need."""
 
 import triton
 import triton.language as tl
@@ -56,16 +56,16 @@ def reduce_kernel(
     BLOCK_H: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
-    """da_bt = phi'(a_bt) * (W_le^T ds_bt), and each tile's sums of da (db_ls) and ds (dg_b once pooled).
+    """Compute da_bt = phi'(a_bt) * (W_le^T ds_bt), and each tile's sums of da (db_ls) and ds (dg_b once pooled).
 
     Grid (slots of a group, cdiv(H, CHUNKS BLOCK_H)). With all of H in one program:
     reads   dz, x, y (B, T, E): once
             squeezed (rows, H): twice, for the gate and for the slope of the activation
             mask, cu_seqlens, weight (E, H), context (B, E) float32: once per tile
     writes  squeezed_gradient (rows, H) in the dtype of squeezed: real rows only
-            u (rows, H) alike, where `squeezed` is not u: once; for the next stage
+            u (rows, H), same dtype and rows, if `squeezed` is not u: once; for `input_grads`
             bias_parts (slots, H) float32: once
-            sums (slots, E) float32, counts (slots,) int32: once; sums only where the count is not 0
+            sums (slots, E) float32, counts (slots,) int32: once; sums only if the count is not 0
     """
     slot, real, sequence, start, _, first_row = locate_real_tokens(
         first_slot + tl.program_id(0), True, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T

@@ -1,19 +1,19 @@
-"""From a program's slot to the rows it works on, for padded and packed states alike."""
+"""Locate and load the rows of a program's slot, for padded and packed states."""
 
 import triton
 import triton.language as tl
 
-# Triton would make a stride of 1 a constant, and compile anew; these are not specialised on, and ALIGN carries their
-# common divisor.
+# Triton would specialise on a stride of 1, and compile again; these strides are not specialised on, and ALIGN is a
+# common divisor of them.
 STRIDES = [f"{name}_{axis}_stride" for name in ("dz", "x", "y") for axis in ("batch", "row")]
 
 
 @triton.jit
 def slot_of_sequence(sequence, first_row, length, BLOCK_T: tl.constexpr, PACKED: tl.constexpr):
-    """Slot of the first tile of a sequence.
+    """Return the slot of a sequence's first tile.
 
-    Padded: every sequence has cdiv(length, BLOCK_T) slots. Packed: first_row // BLOCK_T + sequence, which leaves each
-    sequence at least as many slots as it has tiles, so that no length has to be known on the host.
+    Padded: every sequence has cdiv(length, BLOCK_T) slots. Packed: first_row // BLOCK_T + sequence, which gives each
+    sequence at least as many slots as tiles, so that the host need not know lengths.
     """
     if PACKED:
         return first_row // BLOCK_T + sequence
@@ -23,7 +23,7 @@ def slot_of_sequence(sequence, first_row, length, BLOCK_T: tl.constexpr, PACKED:
 
 @triton.jit
 def sequence_rows(cu_seqlens_ptr, sequence, length, inside, PACKED: tl.constexpr):
-    """First row (int64) and number of rows of `sequence`, a scalar or a block; 0 rows where not `inside`."""
+    """Return first row (int64) and number of rows of `sequence`, a scalar or a block; 0 rows if not `inside`."""
     if PACKED:
         first_row = tl.load(cu_seqlens_ptr + sequence, mask=inside, other=0).to(tl.int64)
         rows = tl.load(cu_seqlens_ptr + sequence + 1, mask=inside, other=0).to(tl.int64) - first_row
@@ -35,7 +35,7 @@ def sequence_rows(cu_seqlens_ptr, sequence, length, inside, PACKED: tl.constexpr
 
 @triton.jit
 def count_started(cu_seqlens_ptr, sequences, inside, slot, BLOCK_T: tl.constexpr):
-    """How many of a block of packed sequences, those `inside`, have their first slot at or before `slot`."""
+    """Count the packed sequences of a block, only those `inside`, whose first slot is at or before `slot`."""
     first_rows = tl.load(cu_seqlens_ptr + sequences, mask=inside, other=0)
     started = slot_of_sequence(sequences, first_rows, 0, BLOCK_T, True) <= slot
     return tl.sum((started & inside).to(tl.int32), axis=0)
@@ -43,12 +43,12 @@ def count_started(cu_seqlens_ptr, sequences, inside, slot, BLOCK_T: tl.constexpr
 
 @triton.jit
 def locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T: tl.constexpr, PACKED: tl.constexpr):
-    """Sequence (int64), first position within it (int64), its rows and first row (int64) of a slot.
+    """Return a slot's sequence (int64), first position in it (int64), the sequence's rows, and its first row (int64).
 
-    A packed slot that no tile uses gets a position at or past the sequence's end.
+    The position of an unused packed slot is at or past the sequence's end.
     """
     if PACKED:
-        # The last sequence whose first slot is not behind this one: among 256 that stand `step` apart, then in between.
+        # Find the last sequence whose first slot is at or before this one: among 256 spaced by `step`, then in between.
         step = tl.cdiv(batch, 256)
         apart = tl.arange(0, 256) * step
         sequence = (count_started(cu_seqlens_ptr, apart, apart < batch, slot, BLOCK_T) - 1) * step
@@ -65,7 +65,7 @@ def locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T: tl.constexpr, PACK
 
 @triton.jit
 def real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK: tl.constexpr):
-    """Which positions of a sequence hold a real token; positions may lie outside it."""
+    """Return a mask of the positions of a sequence that hold a real token; positions may be out of range."""
     real = (positions >= 0) & (positions < rows)
     if HAS_MASK:
         real = real & (tl.load(mask_ptr + sequence * length + positions, mask=real, other=0) != 0)
@@ -84,7 +84,7 @@ def locate_real_tokens(
     PACKED: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):
-    """The slot in int64, a mask of its real tokens (BLOCK_T,), and what `locate_tile` returns of it.
+    """Return the slot in int64, a mask of its real tokens (BLOCK_T,), and the results of `locate_tile`.
 
     A slot that is not `present` has no rows.
     """
@@ -96,13 +96,13 @@ def locate_real_tokens(
 
 @triton.jit
 def aligned(stride, ALIGN: tl.constexpr):
-    """The stride, which ALIGN divides, said so that the compiler knows: it forgets a hint about an argument."""
+    """Return the stride in a form that shows the compiler that ALIGN divides it: a hint on an argument gets lost."""
     return stride // ALIGN * ALIGN
 
 
 @triton.jit
 def tile_pointer(ptr, sequence, start, first_row, batch_stride, row_stride, PACKED: tl.constexpr, ALIGN: tl.constexpr):
-    """Pointer to the first channel of a tile's first row in x, y or dz; ALIGN divides both strides."""
+    """Return a pointer to the first channel of a tile's first row in x, y or dz; ALIGN divides both strides."""
     row_stride = aligned(row_stride, ALIGN)
     if PACKED:
         return ptr + (first_row + start) * row_stride
@@ -112,22 +112,22 @@ def tile_pointer(ptr, sequence, start, first_row, batch_stride, row_stride, PACK
 
 @triton.jit
 def row_offsets(rows, row_stride, ALIGN: tl.constexpr):
-    """Offsets of a tile's rows from its pointer, int32: one register each, where addresses would take two."""
+    """Return the offsets of a tile's rows from its pointer, int32: one register each, half of an address."""
     return rows * aligned(row_stride, ALIGN)
 
 
 @triton.jit
 def tile_rows(ptr, sequence, start, first_row, t, batch_stride, row_stride, PACKED: tl.constexpr, ALIGN: tl.constexpr):
-    """`tile_pointer`, and the `row_offsets` of the tile's rows t from it."""
+    """Return `tile_pointer`, and the `row_offsets` of the tile's rows t from it."""
     tile_ptr = tile_pointer(ptr, sequence, start, first_row, batch_stride, row_stride, PACKED, ALIGN)
     return tile_ptr, row_offsets(t, row_stride, ALIGN)
 
 
 @triton.jit
 def inside_dim(channels, DIM: tl.constexpr, SPAN: tl.constexpr):
-    """Which channels of a block exist: all of them, and the compiler knows, where SPAN divides DIM.
+    """Return a mask of a block's channels that exist: a constant, all true, if SPAN divides DIM.
 
-    SPAN is how many channels a program covers by the blocks that it goes through together: all in or all out of DIM.
+    SPAN is the number of channels that a program's blocks cover together: then all inside or all outside DIM.
     """
     if DIM % SPAN == 0:
         return tl.arange(0, channels.shape[0]) < channels.shape[0]
@@ -137,13 +137,13 @@ def inside_dim(channels, DIM: tl.constexpr, SPAN: tl.constexpr):
 
 @triton.jit
 def load_float32(ptr, offsets, inside):
-    """A block in float32, zero outside; converted at once, as the interpreter computes no bfloat16."""
+    """Load a block in float32, zero outside; it is converted at once, as the interpreter cannot compute in bfloat16."""
     return tl.load(ptr + offsets, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def widen(values, TARGET: tl.constexpr):
-    """A block in float32; on NVIDIA bfloat16 by one instruction a value, where the compiler takes three for two."""
+    """Return a block in float32; NVIDIA, bfloat16: one instruction a value, where the compiler takes three for two."""
     if TARGET == "nvidia" and values.dtype == tl.bfloat16:
         return tl.inline_asm_elementwise(
             "shl.b32 $0, $2, 16; and.b32 $1, $2, 0xffff0000;", "=&r,=r,r", [values], dtype=tl.float32, is_pure=True,
@@ -155,19 +155,19 @@ def widen(values, TARGET: tl.constexpr):
 
 @triton.jit
 def load_wide(ptr, offsets, inside, TARGET: tl.constexpr):
-    """A block in float32, zero outside, by `widen`."""
+    """Load a block in float32, zero outside, by `widen`."""
     return widen(tl.load(ptr + offsets, mask=inside, other=0.0), TARGET)
 
 
 @triton.jit
 def load_last(ptr, offsets, inside):
-    """A block as stored, zero outside, that no later launch of the pass reads: L2 may drop it before all else."""
+    """Load a block as stored, zero outside, that no later launch of the pass reads: L2 may evict it first."""
     return tl.load(ptr + offsets, mask=inside, other=0.0, eviction_policy="evict_first")
 
 
 @triton.jit
 def load_integrated(x_ptr, y_ptr, x_offsets, y_offsets, inside, HAS_LOWER: tl.constexpr):
-    """w = x + y, or x alone, in float32."""
+    """Load w = x + y, or x alone, in float32."""
     w = load_float32(x_ptr, x_offsets, inside)
     if HAS_LOWER:
         w += load_float32(y_ptr, y_offsets, inside)
@@ -176,7 +176,7 @@ def load_integrated(x_ptr, y_ptr, x_offsets, y_offsets, inside, HAS_LOWER: tl.co
 
 @triton.jit
 def store_zeros(tile_ptr, rows, begin, end, EMBED_DIM: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_E: tl.constexpr):
-    """Zeros to the channels begin .. end - 1 of those of a tile's `rows`, a mask, in a contiguous (rows, E) tensor."""
+    """Store zeros to channels begin .. end - 1 of those of a tile's rows in the mask `rows`; contiguous (rows, E)."""
     nothing = tl.zeros((BLOCK_T, BLOCK_E), dtype=tile_ptr.dtype.element_ty)
     t = tl.arange(0, BLOCK_T)
     for block_e in range(begin, end, BLOCK_E):

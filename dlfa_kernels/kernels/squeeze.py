@@ -1,4 +1,4 @@
-"""Forward, first stage: the local squeeze of every token, and the sums that the pooling needs."""
+"""Forward, first stage: the local squeeze of every token, and the sums for pooling."""
 
 import triton
 import triton.language as tl
@@ -29,7 +29,7 @@ def load_squeeze_weight(
     TARGET: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
-    """W_ls[:, :, tap] from its (k, H, E) form, a (BLOCK_H, BLOCK_E) block."""
+    """Load a (BLOCK_H, BLOCK_E) block of W_ls[:, :, tap] from its (k, H, E) form."""
     inside = inside_h[:, None] & inside_dim(e, EMBED_DIM, BLOCK_E)[None, :]
     offsets = (tap * SQUEEZE_DIM + h[:, None]) * EMBED_DIM + e[None, :]
     return round_to(tl.load(weight_ptr + offsets, mask=inside, other=0.0), dtype, TARGET)
@@ -47,7 +47,7 @@ def load_squeeze_weights(
     BLOCK_H: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
-    """W_ls^T of kernel size 1, where CHUNKS BLOCK_H channels are all of H, a tuple of (BLOCK_E, BLOCK_H) blocks."""
+    """Load W_ls^T of kernel size 1, a tuple of (BLOCK_E, BLOCK_H) blocks; CHUNKS BLOCK_H channels cover all of H."""
     chunks = ()
     for chunk in tl.static_range(CHUNKS):
         h, inside_h = chunk_channels(0, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
@@ -91,16 +91,16 @@ def squeeze_kernel(
     CHUNKS: tl.constexpr,
     SLOTS: tl.constexpr,
 ):
-    """a_bt = sum_j W_ls[:, :, j] w_b,t+j-(k-1)/2 + b_ls, and the sum of w over each tile's real tokens.
+    """Compute a_bt = sum_j W_ls[:, :, j] w_b,t+j-(k-1)/2 + b_ls, and the sum of w over each tile's real tokens.
 
-    A program works on SLOTS slots that follow each other, so that it reads the weights once for all of their tiles.
+    A program works on SLOTS consecutive slots, so that it reads the weights once for all of their tiles.
     Grid (cdiv(slots of a group, SLOTS), cdiv(H, CHUNKS BLOCK_H)). With all of H in one program, at k = 1:
     reads   x, y (B, T, E): once; at k > 1 each of the k taps reads its shifted rows again, from cache
             mask (B, T), cu_seqlens (B+1,): once per tile, the mask at k > 1 once more per tap and block of E
             weight (k, H, E), bias (H,): once per program
     writes  squeezed (rows, H), a or with relu u = phi(a), in the dtype of products: once; 0 at padding
-            sums (slots, E) float32, counts (slots,) int32: once, and zeros for the slots that the last program has too
-            many; sums only where a program's counts are not all 0
+            sums (slots, E) float32, counts (slots,) int32: once, and zeros for the last program's slots past the end;
+            sums only if a program's counts are not all 0
     """
     if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
         first_h = 0
@@ -108,7 +108,7 @@ def squeeze_kernel(
         first_h = tl.program_id(1) * (CHUNKS * BLOCK_H)
     t = tl.arange(0, BLOCK_T)
     product_dtype: tl.constexpr = squeezed_ptr.dtype.element_ty
-    # Of each slot. `place` is not unpacked here: names that the loop below sets anew would be carried through it.
+    # One of each a slot. `place` is not unpacked here: the loop below would carry names that it reassigns.
     places, a = (), ()
     count = 0
     for index in tl.static_range(SLOTS):
@@ -122,7 +122,7 @@ def squeeze_kernel(
         count += slot_count
         places, a = places + (place,), a + (zero_chunks(BLOCK_T, SQUEEZE_DIM, CHUNKS, BLOCK_H),)
     if count > 0:
-        # One loop over blocks of E and, within them, taps: so that it is pipelined whatever k is.
+        # One loop over blocks of E and, within them, taps, so that it is pipelined for every k.
         for step in tl.range(0, tl.cdiv(EMBED_DIM, BLOCK_E) * KERNEL_SIZE):
             e = (step // KERNEL_SIZE) * BLOCK_E + tl.arange(0, BLOCK_E)
             inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)

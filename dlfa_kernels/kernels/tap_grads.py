@@ -1,4 +1,4 @@
-"""Backward, for kernel sizes over 1: each program's share of the weight gradients of the local squeeze."""
+"""Backward, for k > 1: each program's part of the weight gradient of the local squeeze."""
 
 import triton
 import triton.language as tl
@@ -37,12 +37,12 @@ def tap_grads_kernel(
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
-    """dW_ls[:, :, j] = sum_bt da_bt w_b,t+j-(k-1)/2^T for k > 1, whose taps do not fit in one program's registers.
+    """Compute dW_ls[:, :, j] = sum_bt da_bt w_b,t+j-(k-1)/2^T for k > 1: one program's registers cannot hold all taps.
 
     Grid (cdiv(E, BLOCK_E) * cdiv(H, BLOCK_H), splits, k).
     reads   x, y (B, T, E): once per tap and block of H; squeezed_gradient (rows, H): once per tap and block of E
             mask, cu_seqlens: once per tile, tap, block of E and block of H, the mask twice
-    writes  squeeze_parts (splits, k, H, E) float32: once; groups after the first ADD to them
+    writes  squeeze_parts (splits, k, H, E) float32: once; groups after the first ADD to it
     """
     blocks_e: tl.constexpr = (EMBED_DIM + BLOCK_E - 1) // BLOCK_E
     e = (tl.program_id(0) % blocks_e) * BLOCK_E + tl.arange(0, BLOCK_E)

@@ -1,7 +1,7 @@
-"""The `token=i` form: the whole sequence is pooled, but one row a sequence is gated.
+"""The `token=i` form: the whole sequence is pooled, but only one row a sequence is gated.
 
 Forward: sums (of w) -> pool -> context (g) -> token_expand (z). Backward: token_reduce (ds, da) -> context (dp) ->
-token_branch (what the row's neighbours get) -> token_inputs (dx, dy), token_parts -> weight_grads.
+token_branch (gradients of the row's neighbours) -> token_inputs (dx, dy), token_parts -> weight_grads.
 """
 
 import triton
@@ -46,11 +46,11 @@ def sums_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
-    """The sum of w over each tile's real tokens.
+    """Compute the sum of w over each tile's real tokens.
 
     Grid (slots, cdiv(E, BLOCK_E)).
     reads   x, y (B, T, E): once; mask, cu_seqlens: once per tile and block of E
-    writes  sums (slots, E) float32, counts (slots,) int32: once; sums only where the count is not 0
+    writes  sums (slots, E) float32, counts (slots,) int32: once; sums only if the count is not 0
     """
     slot, real, sequence, start, _, first_row = locate_real_tokens(
         tl.program_id(0), True, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T
@@ -75,7 +75,7 @@ def sums_kernel(
 def token_positions(
     mask_ptr, cu_seqlens_ptr, sequences, token, offset, batch, length, HAS_MASK: tl.constexpr, PACKED: tl.constexpr
 ):
-    """First rows (int64), position token + offset, and whether that is a real token of each sequence."""
+    """Return each sequence's first row (int64), the position token + offset, and whether that is a real token."""
     present = sequences < batch
     first_rows, rows = sequence_rows(cu_seqlens_ptr, sequences, length, present, PACKED)
     positions = tl.zeros_like(sequences) + token + offset
@@ -87,7 +87,7 @@ def token_positions(
 def state_offsets(
     sequences, positions, first_rows, batch_stride, row_stride, PACKED: tl.constexpr, ALIGN: tl.constexpr
 ):
-    """Offset of the first channel of a position of each sequence in x or y; ALIGN divides both strides."""
+    """Return the offset in x or y of the first channel of each sequence's position; ALIGN divides both strides."""
     row_stride = aligned(row_stride, ALIGN)
     if PACKED:
         return (first_rows + positions) * row_stride
@@ -129,12 +129,12 @@ def token_expand_kernel(
     BLOCK_H: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
-    """Squeeze, expand, gate and fuse of one token a sequence; BLOCK_B sequences a program.
+    """Squeeze, expand, gate and fuse one token a sequence; BLOCK_B sequences a program.
 
-    Grid (cdiv(B, BLOCK_B), cdiv(E, BLOCK_E)): each program squeezes anew, which is cheaper than a launch. Where H is
+    Grid (cdiv(B, BLOCK_B), cdiv(E, BLOCK_E)): each program repeats the squeeze, which is cheaper than a launch. If H is
     wider than CHUNKS BLOCK_H, a program reads x, y and mask again for each such part of it; else:
     reads   x, y: rows token - (k-1)/2 .. token + (k-1)/2 of each sequence, once per program, the chosen one once more
-            squeeze_weight (k, H, E) wholly and expand_weight (E, H) a block of E, once per program
+            all of squeeze_weight (k, H, E) and a block of E of expand_weight (E, H): once per program
             context (B, E) float32: once; mask, cu_seqlens at these rows: by every program
     writes  squeezed (B, H) float32, before the activation, and z (B, E): once
     """
@@ -148,10 +148,10 @@ def token_expand_kernel(
     local = tl.zeros((BLOCK_B, BLOCK_E), dtype=tl.float32)
     for first_h in range(0, SQUEEZE_DIM, CHUNKS * BLOCK_H):
         a = zero_chunks(BLOCK_B, SQUEEZE_DIM, CHUNKS, BLOCK_H)
-        # `disable_licm` keeps the loop from being unrolled, which spills.
+        # `disable_licm` prevents unrolling of the loop, which would spill.
         for step in tl.range(0, tl.cdiv(EMBED_DIM, BLOCK_E) * KERNEL_SIZE, disable_licm=True):
             e = (step // KERNEL_SIZE) * BLOCK_E + tl.arange(0, BLOCK_E)
-            if KERNEL_SIZE == 1:  # a mask that is read within the loop would hold up all other loads
+            if KERNEL_SIZE == 1:  # a mask read within the loop would delay all other loads
                 tap = 0
                 neighbours = positions
                 seen = wanted
@@ -220,7 +220,7 @@ def load_token_u(
     dtype: tl.constexpr,
     TARGET: tl.constexpr,
 ):
-    """u of a block of sequences, (BLOCK_B, BLOCK_H)."""
+    """Load u of a block of sequences, (BLOCK_B, BLOCK_H)."""
     inside = present[:, None] & inside_h[None, :]
     a = load_float32(squeezed_ptr, sequences[:, None] * SQUEEZE_DIM + h[None, :], inside)
     return round_to(activate(a, ACTIVATION), dtype, TARGET)
@@ -261,12 +261,12 @@ def token_reduce_kernel(
     BLOCK_H: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
-    """ds of the chosen rows, which is dg too, and da = phi'(a) * (W_le^T ds).
+    """Compute ds of the chosen rows, which is also dg, and da = phi'(a) * (W_le^T ds).
 
     Grid (cdiv(B, BLOCK_B), cdiv(H, BLOCK_H)).
     reads   dz (B, E), the chosen rows of x, y and mask, cu_seqlens, context (B, E) float32: once per block of H
             squeezed (B, H) float32, expand_weight (E, H): all of H once per program, its own block of H once more;
-            where H is wider than CHUNKS BLOCK_H, all of `squeezed` once per block of E
+            if H is wider than CHUNKS BLOCK_H, all of `squeezed` once per block of E
     writes  gate m, context_gradient ds (B, E), squeezed_gradient da (B, H), float32: once
     """
     sequences = tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
@@ -346,7 +346,7 @@ def token_branch_kernel(
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
-    """branch_bj = W_ls[:, :, j]^T da_b: what the row seen through tap j receives.
+    """Compute branch_bj = W_ls[:, :, j]^T da_b, the gradient of the row that tap j reads.
 
     Grid (cdiv(B, BLOCK_B), cdiv(E, BLOCK_E), k).
     reads   squeezed_gradient (B, H) float32: once per tap and block of E; squeeze_weight (k, H, E): once per program
@@ -398,11 +398,11 @@ def token_inputs_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
-    """dx_bt = dp_b / |V_b| at every real token, + branch_bj at token + j - (k-1)/2, + dz_b m_b at the token itself.
+    """Compute dx_bt = dp_b / |V_b| at real tokens, + branch_bj at token + j - (k-1)/2, + dz_b m_b at the token.
 
-    Grid (slots, cdiv(E, BLOCK_E)). dy has dz (1 - m) in place of dz m with SELECT; else dx serves both inputs.
+    Grid (slots, cdiv(E, BLOCK_E)). With SELECT dy has dz (1 - m) instead of dz m; else dx serves both inputs.
     reads   pooled_gradient (B, E) float32: once per tile; mask, cu_seqlens: once per tile and block of E
-            gate (B, E), branch (B, k, E) float32, dz (B, E): once, where a tile holds the token or a row its taps see
+            gate (B, E), branch (B, k, E) float32, dz (B, E): once, if a tile holds the token or one its taps read
     writes  dx (B, T, E), and dy with SELECT: once
     """
     _, real, sequence, start, rows, first_row = locate_real_tokens(
@@ -463,7 +463,7 @@ def token_parts_kernel(
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
-    """dW_le = sum_b ds_b phi(a_b)^T, dW_ls[:, :, j] = sum_b da_b w_b,token+j-(k-1)/2^T, db_ls = sum_b da_b.
+    """Compute dW_le = sum_b ds_b phi(a_b)^T, dW_ls[:, :, j] = sum_b da_b w_b,token+j-(k-1)/2^T, db_ls = sum_b da_b.
 
     Grid (cdiv(E, BLOCK_E), cdiv(H, BLOCK_H), k).
     reads   x, y: rows token - (k-1)/2 .. token + (k-1)/2 of each sequence, once per block of H

@@ -38,11 +38,11 @@ def weight_grads_kernel(
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
-    """dW_le, dW_ls, db_ls: sums of parts in a fixed order; dW_ge = dg^T phi(hidden), dW_gs = dhidden^T p.
+    """Compute dW_le, dW_ls, db_ls: sums of parts in a fixed order; dW_ge = dg^T phi(hidden), dW_gs = dhidden^T p.
 
     db_le = db_ge = sum_b dg_b; db_gs = sum_b dhidden_b.
-    Grid (cdiv(E, BLOCK_E), cdiv(H, BLOCK_H), 5). The last axis says what a program makes: dW_le; dW_ls; db_ls; dW_ge,
-    db_le and db_ge; or dW_gs and db_gs.
+    Grid (cdiv(E, BLOCK_E), cdiv(H, BLOCK_H), 5). The last axis selects the result: dW_le; dW_ls; db_ls; dW_ge, db_le
+    and db_ge; or dW_gs and db_gs.
     reads   expand_parts (splits, H, E), squeeze_parts (splits, k, H, E), bias_parts (bias_rows, H) float32: once
             context_gradient, pooled (B, E), hidden, hidden_gradient (B, H) float32: once per block of the other axis
     writes  the eight gradients, each in its parameter's shape and dtype: once
@@ -61,7 +61,7 @@ def weight_grads_kernel(
         store_expand(local_expand_weight_ptr, expand, e, h, inside_he, dtype, SQUEEZE_DIM, TARGET)
     elif role == 1:
         size: tl.constexpr = EMBED_DIM * SQUEEZE_DIM
-        for tap in range(KERNEL_SIZE):  # not unrolled: wide kernels would take seconds to compile
+        for tap in range(KERNEL_SIZE):  # not unrolled: large k would take seconds to compile
             parts = squeeze_parts_ptr + tap * size + h_by_e
             squeeze = sum_parts(parts, splits, inside_he, KERNEL_SIZE * size, BLOCK_E, BLOCK_H)
             tl.store(
@@ -115,9 +115,9 @@ def row_products(
     BLOCK_H: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
-    """sum_b phi(narrow_b) wide_b^T, (BLOCK_H, BLOCK_E), of rows (B, H) and (B, E) float32; and the sums of both.
+    """Return sum_b phi(narrow_b) wide_b^T, (BLOCK_H, BLOCK_E), of rows (B, H) and (B, E) float32; and the sums of both.
 
-    "none" applies no activation.
+    ACTIVATION "none" applies none.
     """
     products = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
     wide_sums = tl.zeros((BLOCK_B, BLOCK_E), dtype=tl.float32)
@@ -139,10 +139,10 @@ def row_products(
 
 @triton.jit
 def sum_parts(pointers, splits, inside, stride, BLOCK_E: tl.constexpr, BLOCK_H: tl.constexpr):
-    """Sum of `splits` blocks (BLOCK_H, BLOCK_E) that are `stride` elements apart, in their order."""
+    """Return the sum of `splits` blocks (BLOCK_H, BLOCK_E) that are `stride` elements apart, in order."""
     total = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
     wide_stride = tl.full((), stride, dtype=tl.int64)
-    for first in range(0, splits, 4):  # four loads under way, to registers: nothing here needs shared memory
+    for first in range(0, splits, 4):  # four loads in flight, to registers: nothing here needs shared memory
         parts = ()
         for step in tl.static_range(4):
             split = first + step
@@ -157,7 +157,7 @@ def sum_parts(pointers, splits, inside, stride, BLOCK_E: tl.constexpr, BLOCK_H: 
 def store_expand(
     weight_ptr, gradient, e, h, inside, dtype: tl.constexpr, SQUEEZE_DIM: tl.constexpr, TARGET: tl.constexpr
 ):
-    """A (BLOCK_H, BLOCK_E) block to an (E, H) weight gradient."""
+    """Store a (BLOCK_H, BLOCK_E) block to an (E, H) weight gradient."""
     tl.store(
         weight_ptr + e[:, None] * SQUEEZE_DIM + h[None, :],
         round_to(tl.trans(gradient), dtype, TARGET),
