@@ -31,7 +31,10 @@ def run_compiled(architecture: str, *options: str) -> str:
 # What is launched again is launched in the same way everywhere.
 @pytest.mark.parametrize(
     ("architecture", "cases"),
-    [("sm_80", "test_one_of_each_kind and not again"), ("sm_90", "test_one_of_each_kind")],
+    [
+        pytest.param("sm_80", "test_one_of_each_kind and not again", marks=pytest.mark.slow),
+        ("sm_90", "test_one_of_each_kind"),
+    ],
 )
 def test_cases_that_compile_differently(architecture: str, cases: str) -> None:
     said = run_compiled(architecture, "-k", cases)
