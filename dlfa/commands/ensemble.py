@@ -9,7 +9,7 @@ import typer
 
 from ..runs.run_config import EVAL_BATCH_SIZE
 from ..terminal import one_line_errors, print_table, quiet_libraries
-from .options import EvalBatchSize, Quiet, RunDataDir, RunLanguages, Split, output_path, split_list
+from .options import EvalBatchSize, MaxEvalExamples, Quiet, RunDataDir, RunLanguages, Split, output_path, split_list
 
 
 def ensemble(
@@ -19,12 +19,7 @@ def ensemble(
     languages: RunLanguages = None,
     vote: Annotated[bool, typer.Option("--vote", help="Take a majority vote instead of the mean probability.")] = False,
     split: Split = "test",
-    max_eval_examples: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Use a fixed random subset of this size of each language; 0: all; default: as in the first run."
-        ),
-    ] = None,
+    max_eval_examples: MaxEvalExamples = None,
     batch_size: EvalBatchSize = EVAL_BATCH_SIZE,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an ensemble in --output-dir.")] = False,
     quiet: Quiet = False,

@@ -9,7 +9,17 @@ import typer
 
 from ..runs.run_config import EVAL_BATCH_SIZE
 from ..terminal import one_line_errors
-from .options import EvalBatchSize, MaxLength, Quiet, RunDataDir, RunLanguages, Split, output_path, split_list
+from .options import (
+    EvalBatchSize,
+    MaxEvalExamples,
+    MaxLength,
+    Quiet,
+    RunDataDir,
+    RunLanguages,
+    Split,
+    output_path,
+    split_list,
+)
 from .saved_runs import TaskName, load_saved_run, show_results
 
 
@@ -22,12 +32,7 @@ def evaluate(
     output: Annotated[Path | None, output_path("File for the results, in the format of results.json.")] = None,
     predictions: Annotated[Path | None, output_path("Folder for predictions, one file per language.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace prediction files in --predictions.")] = False,
-    max_eval_examples: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Use a fixed random subset of this size of each language; 0: all; default: as in training."
-        ),
-    ] = None,
+    max_eval_examples: MaxEvalExamples = None,
     max_length: MaxLength = None,
     batch_size: EvalBatchSize = EVAL_BATCH_SIZE,
     quiet: Quiet = False,

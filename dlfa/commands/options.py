@@ -31,6 +31,12 @@ RunLanguages = Annotated[
 RunDataDir = Annotated[
     Path | None, typer.Option(help="Folder in XTREME's layout; default: the run's own data, without a run the Hub.")
 ]
+MaxEvalExamples = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Use a fixed random subset of this size of each language; 0: all; default: as in the (first) run."
+    ),
+]
 Split = Annotated[Literal["test", "dev"], typer.Option(help="Split to use.")]
 MaxLength = Annotated[int | None, typer.Option(min=1, help="Most tokens in a sequence; default: as in training.")]
 EvalBatchSize = Annotated[int, typer.Option(min=1, help="Sequences per batch.")]

@@ -40,8 +40,12 @@ class Cell:
     def model_options(self) -> dict[str, Any]:
         """Return the model options that differ between cells, as plain JSON values."""
         fusion, _, fuse = self.mode.partition(":")
-        layer = list(self.fusion_layer) if isinstance(self.fusion_layer, tuple) else self.fusion_layer
-        return {"fusion": fusion, "fusion_layer": layer} | ({"fuse": fuse} if fuse else {})
+        return {"fusion": fusion, "fusion_layer": _plain(self.fusion_layer)} | ({"fuse": fuse} if fuse else {})
+
+
+def _plain(layers: Layers | None) -> int | list[int] | None:
+    """Return the layers as a plain JSON value."""
+    return list(layers) if isinstance(layers, tuple) else layers
 
 
 def _each(layers: Layers) -> tuple[int, ...]:
@@ -127,7 +131,5 @@ class SweepConfig:
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as plain JSON values, without the output directory."""
         shared = {name: value for name, value in self.base.with_presets().to_json().items() if name != "seed"}
-        layers = None
-        if self.fusion_layers is not None:
-            layers = [list(item) if isinstance(item, tuple) else item for item in self.fusion_layers]
+        layers = None if self.fusion_layers is None else [_plain(item) for item in self.fusion_layers]
         return {**shared, "fusion_layers": layers, "seeds": list(self.seeds), "modes": list(self.modes)}
