@@ -205,6 +205,15 @@ def at_work(config, cell, keep_models):
     time.sleep(20)
 
 
+@pytest.fixture
+def interruptible():
+    """Let SIGINT raise KeyboardInterrupt; it is ignored where a shell started the tests in the background."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_the_processes_and_fails_no_run(config, monkeypatch):
     interrupted = []
 
