@@ -190,7 +190,6 @@ def _rows(case: Case, pass_: str, traffic: Traffic, names: dict[int, str], input
     unit = inputs.last.numel() * inputs.last.element_size()
     tensors: dict[int, torch.Tensor] = {}
     called: dict[int, str] = {}
-    first_in: dict[int, str] = {}
     moved: dict[int, dict[str, list[float]]] = {}
     for index, item in enumerate(traffic.launches):
         kernel = item.kernel.__name__.removesuffix("_kernel")
@@ -199,14 +198,10 @@ def _rows(case: Case, pass_: str, traffic: Traffic, names: dict[int, str], input
                 address, name = tensor.data_ptr(), argument.removesuffix("_ptr")
                 tensors[address] = tensor
                 called[address] = names.get(address, name)
-                first_in.setdefault(address, kernel)
                 amounts = [traffic.moved.get((index, name, direction), 0) / unit for direction in ("read", "written")]
                 if any(amounts):
                     so_far = moved.setdefault(address, {}).setdefault(kernel, [0.0, 0.0])
                     so_far[:] = [so_far[0] + amounts[0], so_far[1] + amounts[1]]
-    for address, name in called.items():
-        if address not in names and list(called.values()).count(name) > 1:  # such as the pools' unused token counts
-            called[address] = f"{name} ({first_in[address]})"
     return [
         {
             "pass": pass_, "shape": list(case.shape), "squeeze_dim": inputs.weights.local_squeeze_bias.shape[0],

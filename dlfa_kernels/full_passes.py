@@ -89,7 +89,7 @@ def backward_stages(plan: LaunchPlan, saved: ForwardResult, result: BackwardResu
     bias_parts = plan.empty(slot_count, plan.squeeze_dim)
     squeezed_gradient = plan.empty(plan.rows, plan.squeeze_dim, dtype=saved.squeezed.dtype)
     u = saved.squeezed if plan.settings.activation == "relu" else torch.empty_like(squeezed_gradient)
-    hidden_gradient, tokens = torch.empty_like(saved.hidden), torch.empty_like(saved.tokens)
+    hidden_gradient = torch.empty_like(saved.hidden)
     context_gradient = torch.empty_like(saved.pooled)
     pooled_gradient = torch.empty_like(saved.pooled) if plan.settings.needs_dx else None
     states, groups = plan.states("dz", "x", "y"), plan.groups(states=2 if plan.operands.y is None else 3, squeezed=2)
@@ -113,7 +113,7 @@ def backward_stages(plan: LaunchPlan, saved: ForwardResult, result: BackwardResu
                 "bias_parts_ptr": bias_parts, "sums_ptr": sums, "counts_ptr": counts, "first_slot": slots.start,
             },
         )  # fmt: skip
-        rows, pooled = add_pooling(plan, group, sums, counts, reduce.block_t, context_gradient, tokens, mean=False)
+        rows, pooled = add_pooling(plan, group, sums, counts, reduce.block_t, context_gradient, tokens=None)
         add_context(
             plan,
             group,

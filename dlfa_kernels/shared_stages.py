@@ -30,8 +30,7 @@ def add_pooling(
     counts: Tensor,
     block_t: int,
     pooled: Tensor,
-    tokens: Tensor,
-    mean: bool,
+    tokens: Tensor | None,
 ) -> tuple[dict[str, Any], bool]:
     """Add the pooling of a group if its sequences are long or packed; otherwise the context kernel pools.
 
@@ -41,9 +40,8 @@ def add_pooling(
         sums: (slots, E) float32, the sums of each tile.
         counts: (slots,) int32, real tokens of each tile.
         block_t: tokens of a tile.
-        pooled: (B, E) float32, to be filled: with `mean` the mean over a sequence's tokens, else their sum.
-        tokens: (B,) int32, to be filled: real tokens of each sequence.
-        mean: whether to divide by `tokens`.
+        pooled: (B, E) float32, to be filled: with `tokens` the mean over a sequence's tokens, else their sum.
+        tokens: (B,) int32, to be filled: real tokens of each sequence; or None.
 
     Returns:
         The context kernel's arguments for the pooled rows, and whether a launch added here fills these rows.
@@ -61,7 +59,7 @@ def add_pooling(
                 "sums_ptr": sums, "counts_ptr": counts, "cu_seqlens_ptr": plan.operands.cu_seqlens,
                 "pooled_ptr": pooled, "tokens_ptr": tokens, "length": plan.length, "first": group.first,
             },
-            MEAN=mean,
+            MEAN=tokens is not None,
             BLOCK_T=block_t,
             BLOCK_TILES=tile.block_t,
         )  # fmt: skip
@@ -137,7 +135,7 @@ def add_forward_context(
         block_t: tokens of a tile.
         result: of the forward pass.
     """
-    rows, pooled = add_pooling(plan, group, sums, counts, block_t, result.pooled, result.tokens, mean=True)
+    rows, pooled = add_pooling(plan, group, sums, counts, block_t, result.pooled, result.tokens)
     add_context(
         plan,
         group,
@@ -186,5 +184,4 @@ def add_weight_grads(
             **{f"{name}_ptr": gradient for name, gradient in result.weights._asdict().items()},
         },
         BLOCK_B=tile.block_t,
-        BLOCK_ROWS=64,
     )  # fmt: skip

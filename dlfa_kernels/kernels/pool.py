@@ -45,7 +45,7 @@ def pool_kernel(
 
     Grid (sequences of a group, cdiv(E, BLOCK_E)), from `first` on. BLOCK_T is that of the stage that wrote sums.
     reads   sums (slots, E) float32: once; counts (slots,) int32, cu_seqlens: once per block of E
-    writes  pooled (B, E) float32, tokens (B,) int32: once
+    writes  pooled (B, E) float32: once; with MEAN tokens (B,) int32: once
     """
     sequence = first + tl.program_id(0)
     first_row, rows = sequence_rows(cu_seqlens_ptr, sequence, length, True, PACKED)
@@ -53,9 +53,9 @@ def pool_kernel(
     e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
     tiles = tl.cdiv(rows, BLOCK_T).to(tl.int32)
     total, count = tile_sum(sums_ptr, counts_ptr, slot, tiles, e, e < EMBED_DIM, EMBED_DIM, BLOCK_TILES)
-    count = count.to(tl.int32)
     if MEAN:
+        count = count.to(tl.int32)
         total = total / tl.maximum(count, 1).to(tl.float32)
+        if tl.program_id(1) == 0:
+            tl.store(tokens_ptr + sequence, count)
     tl.store(pooled_ptr + sequence.to(tl.int64) * EMBED_DIM + e, total, mask=e < EMBED_DIM)
-    if tl.program_id(1) == 0:
-        tl.store(tokens_ptr + sequence, count)

@@ -31,8 +31,9 @@ def load_squeeze_weight(
 ):
     """Load a (BLOCK_H, BLOCK_E) block of W_ls[:, :, tap] from its (k, H, E) form."""
     inside = inside_h[:, None] & inside_dim(e, EMBED_DIM, BLOCK_E)[None, :]
-    offsets = (tap * SQUEEZE_DIM + h[:, None]) * EMBED_DIM + e[None, :]
-    return round_to(tl.load(weight_ptr + offsets, mask=inside, other=0.0), dtype, TARGET)
+    tap_ptr = weight_ptr + tl.full((), tap, dtype=tl.int64) * (SQUEEZE_DIM * EMBED_DIM)
+    weight = tl.load(tap_ptr + (h[:, None] * EMBED_DIM + e[None, :]), mask=inside, other=0.0)
+    return round_to(weight, dtype, TARGET)
 
 
 @triton.jit

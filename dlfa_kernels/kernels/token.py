@@ -504,7 +504,7 @@ def token_parts_kernel(
             expand = dot(tl.trans(u), ds, expand, TARGET)
             bias += tl.sum(da, axis=0)
     tl.store(
-        squeeze_parts_ptr + (tap * SQUEEZE_DIM + h[:, None]) * EMBED_DIM + e[None, :],
+        squeeze_parts_ptr + (tap.to(tl.int64) * SQUEEZE_DIM + h[:, None]) * EMBED_DIM + e[None, :],
         squeeze,
         mask=inside_h[:, None] & inside_e[None, :],
     )

@@ -34,7 +34,6 @@ def weight_grads_kernel(
     ROW_PARTS: tl.constexpr,
     TARGET: tl.constexpr,
     BLOCK_B: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
@@ -62,7 +61,7 @@ def weight_grads_kernel(
     elif role == 1:
         size: tl.constexpr = EMBED_DIM * SQUEEZE_DIM
         for tap in range(KERNEL_SIZE):  # not unrolled: large k would take seconds to compile
-            parts = squeeze_parts_ptr + tap * size + h_by_e
+            parts = squeeze_parts_ptr + tl.full((), tap, dtype=tl.int64) * size + h_by_e
             squeeze = sum_parts(parts, splits, inside_he, KERNEL_SIZE * size, BLOCK_E, BLOCK_H)
             tl.store(
                 local_squeeze_weight_ptr + h_by_e * KERNEL_SIZE + tap,
@@ -72,8 +71,9 @@ def weight_grads_kernel(
     elif role == 2:
         if tl.program_id(0) == 0:
             bias = tl.zeros((BLOCK_H,), dtype=tl.float32)
-            for block in tl.range(0, bias_rows, BLOCK_ROWS, num_stages=3):
-                row = block + tl.arange(0, BLOCK_ROWS).to(tl.int64)
+            block_rows: tl.constexpr = 64
+            for block in tl.range(0, bias_rows, block_rows, num_stages=3):
+                row = block + tl.arange(0, block_rows).to(tl.int64)
                 inside = (row < bias_rows)[:, None] & inside_h[None, :]
                 part = tl.load(bias_parts_ptr + row[:, None] * SQUEEZE_DIM + h[None, :], mask=inside, other=0.0)
                 bias += tl.sum(part, axis=0)
