@@ -19,6 +19,8 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
+from dlfa.terminal import one_line_errors
+
 from . import plots, providers
 from .budget import Budget, OutOfTime, time_limit
 from .cases import DTYPES, Case, Shape, shapes
@@ -310,14 +312,11 @@ def main(suite: Suite) -> None:
         ] = None,
         full: Annotated[bool, typer.Option("--full", help="All sizes and settings; give it time.")] = False,
     ) -> None:
-        try:
+        with one_line_errors():
             chosen = choose_device(device)
             for name in provider or ():
                 if name not in suite.providers:
                     raise ValueError(f"--provider must be one of {', '.join(suite.providers)}, got {name!r}")
-        except ValueError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(2) from None
         folder = out or ROOT / "benchmarks" / "results" / folder_name(chosen)
         words = [f"python -m benchmarks.{suite.name}"]
         words += [f"--device {device}"] if device != "cuda" else []
