@@ -80,8 +80,6 @@ def claim(output_dir: Path, overwrite: bool) -> None:
         ValueError: it is a file, cannot be created, contains a quickstart without `overwrite`, or contains other files
             with the same names, which are never removed.
     """
-    if output_dir.exists() and not output_dir.is_dir():
-        raise ValueError(f"--output-dir {output_dir} is a file, not a directory")
     ours = (output_dir / MARKER).exists()
     taken = [name for name in (*FOLDERS, RESULTS, CHART, "run.json", "config.json") if (output_dir / name).exists()]
     if ours and not overwrite:
