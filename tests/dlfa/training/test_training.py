@@ -298,6 +298,7 @@ def test_like_lengths_are_those_of_all_processes(base, tmp_path, monkeypatch):
 def test_a_model_half_written_is_no_model(encoder, tmp_path, monkeypatch):
     model = DLFAForTokenClassification.from_encoder(encoder, fusion_layer=1, num_labels=3)
     tokenizer = load_tokenizer(str(encoder), 128)  # the longest that it allows
+    recorded: list[list[str]] = []
 
     def stop(file):
         if file.name == "config.json":
@@ -305,10 +306,12 @@ def test_a_model_half_written_is_no_model(encoder, tmp_path, monkeypatch):
 
     monkeypatch.setattr("dlfa.files.atomic.sync", stop)
     with pytest.raises(KeyboardInterrupt):
-        write_model(tmp_path, model, tokenizer)
+        write_model(tmp_path, model, tokenizer, recorded.append)
     there = {path.name for path in tmp_path.iterdir()}
     assert {"model.safetensors", "tokenizer.json"} <= there
     assert "config.json" not in there
+    assert recorded[0][-1] == "config.json"
+    assert there <= set(recorded[0])
 
 
 def test_divergence_is_an_error_not_a_result(base, tmp_path):
@@ -507,7 +510,7 @@ def test_overwrite_leaves_no_file_of_another_tokenizer(base, tmp_path, monkeypat
 
     def with_template(config, *arguments, **keywords):
         shared = load(config, *arguments, **keywords)
-        shared.tokenizer.chat_template = "{{ messages }}"
+        shared.inputs.tokenizer.chat_template = "{{ messages }}"
         return shared
 
     load = training.load_shared_inputs
@@ -548,7 +551,7 @@ def test_resume_of_a_finished_run_returns_it(finished):
 
 
 def test_without_model_options_a_run_is_the_baseline_on_an_encoder_of_any_depth(base):
-    model = new_model(dataclasses.replace(base, model_options={}), base.task_object)
+    model = new_model(dataclasses.replace(base, model_options={}))
     assert model.config.fusion == "last"
 
 
