@@ -136,14 +136,14 @@ def _measure(output_dir: Path, seed: int, settings: Settings) -> dict[str, Any]:
         results = fine_tune(encoder, data, runs, settings.fine_tuning, seed, show_run)
         progress.update(tuning, completed=started)
         clock.lap("fine_tuning")
-    first = results["dlfa"][0]
+    first = results[DLFA][0]
     return {
         "task": TASK,
         "metric": METRIC,
         "train_language": LANGUAGES[0].name,
         "fusion_layer": settings.fine_tuning.fusion_layer,
         "fuse": first["fuse"],
-        "fine_tuning_seeds": [result["seed"] for result in results["dlfa"]],
+        "fine_tuning_seeds": [result["seed"] for result in results[DLFA]],
         "pretraining": pretraining,
         "most_frequent_tag": most_frequent_tag(data),
         **compare(results),
