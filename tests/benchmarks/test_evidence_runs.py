@@ -1,5 +1,6 @@
 """Runs of a plan on a small random encoder: made, kept, gone on with, recorded as failed, repeated, collected."""
 
+import contextlib
 import json
 import random
 import signal
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 import dlfa.training.recorded_runs
 from benchmarks.evidence import command as evidence_command
-from benchmarks.evidence import shared_inputs, source
+from benchmarks.evidence import runner, shared_inputs, source
 from benchmarks.evidence.directories import claim, read_record, state_of
 from benchmarks.evidence.groups import Ensemble, Group, Places, planned_runs, variant
 from benchmarks.evidence.rows import collect, config_of, merged, read_rows, row_of, write_rows
@@ -191,7 +192,7 @@ def command(monkeypatch):
     return lambda *arguments: CliRunner().invoke(app, list(map(str, arguments)))
 
 
-def test_commands_make_list_collect_write_and_repeat(places, command, tmp_path):
+def test_commands_make_list_collect_write_and_repeat(places, command, tmp_path, monkeypatch):
     where = ("--output-dir", places.output_dir, "--root", tmp_path)
     sources = ("--model", places.model, "--data", places.data, "--states-cache", places.states_cache)
     done = command("--run", "tiny/last/*", "--run", "*select-1/*", *where, *sources)
@@ -210,6 +211,10 @@ def test_commands_make_list_collect_write_and_repeat(places, command, tmp_path):
     scores = [line for line in again.stdout.splitlines() if line.lstrip().startswith(("dev", "average", "accuracy:"))]
     assert len(scores) == 6
     assert all(line.rstrip().endswith("+0.000") for line in scores)
+    monkeypatch.setattr(runner, "claim", lambda _: contextlib.nullcontext(False))
+    refused = command("--rerun", "tiny/aif-select-1/seed1", *where, *sources)
+    assert refused.exit_code == 1
+    assert "another process is repeating tiny/aif-select-1/seed1" in refused.stderr
     assert command("--collect", *where).stdout.rstrip().endswith(f"2 runs, 2 of them from {places.output_dir}")
 
 
