@@ -20,11 +20,11 @@ from dlfa.runs.run_directory import RunDirectory
 from dlfa.training.recorded_runs import error_file, failure_reason, run_recorded
 from dlfa.training.shared_inputs import SharedInputs
 
+from ..hardware import source_commit
 from .directories import DONE, OTHER, RERUNS, begin_attempt, changes, claim, end_attempt, state_of
 from .groups import Places, PlannedEnsemble, PlannedRun
 from .rows import Row, config_of
 from .shared_inputs import SharedInputsCache
-from .source import source_commit
 
 
 def make_runs(runs: Sequence[PlannedRun], places: Places, say: Callable[[str], None]) -> Counter[str]:

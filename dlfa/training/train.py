@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from ..evaluation.charts import bar_chart
 from ..evaluation.evaluate import evaluate, model_for
 from ..evaluation.prediction_files import prediction_name, write_predictions
-from ..evaluation.results import backend_of, installed_version, recorded_config, summary
+from ..evaluation.results import backend_of, recorded_config, summary
+from ..evaluation.source import installed_version
 from ..files import atomic
 from ..files.json_files import read_object
 from ..frozen import StatesHead

@@ -14,11 +14,13 @@ from typer.testing import CliRunner
 
 import dlfa.training.recorded_runs
 from benchmarks.evidence import command as evidence_command
-from benchmarks.evidence import runner, shared_inputs, source
+from benchmarks.evidence import runner, shared_inputs
 from benchmarks.evidence.directories import claim, read_record, state_of
 from benchmarks.evidence.groups import Ensemble, Group, Places, planned_runs, variant
+from benchmarks.evidence.machine import hardware
 from benchmarks.evidence.rows import collect, config_of, merged, read_rows, row_of, write_rows
 from benchmarks.evidence.runner import make_ensembles, make_runs
+from benchmarks.hardware import source_commit
 from benchmarks.workbench import TAGS, make_encoder
 from dlfa.training.train import train
 
@@ -78,7 +80,7 @@ def test_runs_are_what_train_makes_and_are_made_once(places, tmp_path):
     attempt = read_record(path)["attempts"][0]
     assert attempt["train_examples"] == 16
     assert attempt["seconds"] > 0
-    assert attempt["commit"] == source.source_commit()
+    assert attempt["commit"] == source_commit()
     changed = (group(*SMALL.variants, options={**OPTIONS, "epochs": 2}),)
     assert set(states(changed, places).values()) == {"other protocol"}
     make_runs(planned_runs(changed, ["*/last/*"])[0], places, lines.append)
@@ -155,7 +157,7 @@ def test_rows_tell_everything_and_make_the_run_again(places, tmp_path):
     assert float(row["seconds_per_step"]) == pytest.approx(seconds / steps, abs=1e-4)
     assert (row["group"], row["regime"], row["seed"], row["layers"]) == ("tiny", "frozen", "1", "1+0")
     assert (row["train_examples"], row["eval_examples"], row["backend"]) == ("16", "18", "eager")
-    assert row["hardware"] == source.hardware()
+    assert row["hardware"] == hardware()
     assert str(places.output_dir) not in str(row)
     assert str(places.data) not in str(row)
     planned = run.config(places).with_presets().to_json()
@@ -235,27 +237,6 @@ def test_bad_input_is_one_line(arguments, message, command, tmp_path):
     assert result.exit_code == 2
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
-
-
-def test_commit_is_marked_where_the_packages_differ_from_it(tmp_path, monkeypatch):
-    def git(*arguments):
-        identity = ("-c", "user.name=a", "-c", "user.email=a@b.example")
-        return subprocess.run(
-            ["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True, text=True
-        ).stdout.strip()
-
-    for name in ("dlfa/__init__.py", "dlfa_kernels/__init__.py", "README.md"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("")
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-q", "-m", "first")
-    commit = git("rev-parse", "--short=12", "HEAD")
-    monkeypatch.setattr(source.dlfa, "__file__", str(tmp_path / "dlfa" / "__init__.py"))
-    (tmp_path / "README.md").write_text("changed")
-    assert source.source_commit() == commit
-    (tmp_path / "dlfa" / "new.py").write_text("")
-    assert source.source_commit() == f"{commit}-dirty"
 
 
 def test_runs_that_share_data_and_encoder_read_them_once(places, monkeypatch):
