@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
+from dlfa.error_lines import first_line
 from dlfa.terminal import one_line_errors
 
 from . import plots, providers
@@ -127,7 +128,7 @@ class Session:
         except OutOfTime:
             reason = "took longer than its time"
         except Exception as error:
-            reason = f"{type(error).__name__}: {first_line(error)}"
+            reason = f"{type(error).__name__}: {first_line(error)[:200]}"
         finally:
             if provider.startswith(providers.COMPILE):
                 torch.compiler.reset()  # else it stops compiling a module after too many shapes
@@ -286,11 +287,6 @@ def device_time(session: Session, work: Work) -> dict[str, Any]:
     else:
         timing = stopwatch.device_time(lambda _: providers.gradients(call(), problem), lambda: None)
     return {"timing": timing}
-
-
-def first_line(error: BaseException) -> str:
-    """Return an error's message in one line of bounded length."""
-    return (str(error).strip().splitlines() or [""])[0][:200]
 
 
 def round_error(error: float) -> float:
