@@ -3,13 +3,8 @@
 import dataclasses
 import json
 import math
-import os
 import resource
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -754,42 +749,3 @@ def test_a_disk_that_fills_at_a_checkpoint_is_named_and_the_run_goes_on_later(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
     assert train(config, resume=True)["languages"] == finished[1]["languages"]
-
-
-@pytest.mark.parametrize("grouped", [False, True])
-def test_killed_run_resumes_to_the_same_result(base, tmp_path, grouped):
-    """SIGTERM in the middle of training; --resume ends where an uninterrupted run ends, to the last bit."""
-    options = {"epochs": 30, "save_steps": 20, "group_by_length": grouped}
-    config = dataclasses.replace(base, **options, output_dir=tmp_path / "killed")
-    whole = train(dataclasses.replace(config, output_dir=tmp_path / "whole"))
-    flags = {
-        "task": "udpos", "model": config.model, "data-dir": config.data_dir, "output-dir": config.output_dir,
-        "fusion-layer": 1, "learning-rate": 0.01, "epochs": 30, "batch-size": 4, "gradient-accumulation": 1,
-        "max-length": 32, "save-steps": 20,
-    }  # fmt: skip
-    command = [sys.executable, "-m", "dlfa", "train", "--quiet"]
-    command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-    command += ["--group-by-length"] * grouped
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())})
-    try:
-        deadline = time.monotonic() + 600  # a crowded machine takes minutes to import everything
-        while not list(config.output_dir.glob("checkpoints/*/complete.json")):
-            assert process.poll() is None, "the run ended before its first checkpoint"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == -signal.SIGTERM
-    finally:
-        process.kill()
-    assert not (config.output_dir / "results.json").exists()
-    assert not (config.output_dir / "config.json").exists()
-    with pytest.raises(ValueError, match="already holds a run"):
-        train(config)
-    resumed = train(config, resume=True)
-    assert resumed["languages"] == whole["languages"]
-    assert resumed["train"]["loss"] == whole["train"]["loss"]
-    assert resumed["train"]["best_step"] == whole["train"]["best_step"]
-    assert not (config.output_dir / "checkpoints").exists()
-    left = DLFAForTokenClassification.from_pretrained(config.output_dir).state_dict()
-    right = DLFAForTokenClassification.from_pretrained(tmp_path / "whole").state_dict()
-    assert all(torch.equal(left[name], right[name]) for name in right)
