@@ -58,10 +58,7 @@ def check_file(suite: str, folder: Path) -> list[dict[str, Any]]:
     content = json.loads((folder / f"{suite}.json").read_text())
     assert content["header"].keys() >= HEADER_KEYS
     assert content["header"]["gpu"] is None
-    assert (
-        content["header"]["command"]
-        == f"python -m benchmarks.{suite} --device cpu" + (content["header"]["command"].partition("--device cpu")[2])
-    )
+    assert content["header"]["command"].startswith(f"python -m benchmarks.{suite} --device cpu")
     rows: list[dict[str, Any]] = content["rows"]
     assert {row["pass"] for row in rows} == PASSES[suite]
     for row in rows:
