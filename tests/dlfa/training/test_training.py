@@ -15,11 +15,10 @@ from tiny_tasks import make_encoder, make_udpos
 from transformers import AutoTokenizer, BertModel, TrainerControl, TrainerState, TrainingArguments
 
 from dlfa import DLFAForTokenClassification
-from dlfa.evaluation.results import recorded_config
 from dlfa.files import atomic
 from dlfa.models.tokenizer import load_tokenizer
-from dlfa.runs.checkpoints import mark_complete, newest_checkpoint
-from dlfa.runs.run_config import Role, RunConfig, differences, fields_of
+from dlfa.runs.checkpoints import mark_complete
+from dlfa.runs.run_config import RunConfig
 from dlfa.runs.run_directory import RunDirectory, recorded_files
 from dlfa.training.length_batches import LengthGroupedSampler
 from dlfa.training.shared_inputs import check_token_ids, load_data, load_shared_inputs
@@ -354,26 +353,6 @@ def test_bad_input_stops_before_training(base, tmp_path, changes, message):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"task": "pos"}, "unknown task 'pos'; valid are udpos"),
-        ({"learning_rate": 0.0}, "learning_rate must be a positive number"),
-        ({"head_learning_rate": math.nan}, "head_learning_rate must be a positive number"),
-        ({"epochs": -1.0}, "epochs must be a positive number"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"max_train_examples": 0}, "max_train_examples must be at least 1"),
-        ({"weight_decay": -0.1}, "weight_decay must not be negative"),
-        ({"warmup_steps": -1}, "warmup_steps must not be negative"),
-        ({"seed": -1}, "seed must be in 0"),
-        ({"bf16": True, "fp16": True}, "bf16 and fp16"),
-    ],
-)
-def test_bad_hyper_parameters_are_named(base, changes, message):
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(base, **changes)
-
-
 @pytest.mark.usefixtures("no_training")
 def test_malformed_line_stops_before_the_model_is_loaded(base, tmp_path, data_dir, monkeypatch):
     from dlfa.training import shared_inputs
@@ -523,11 +502,6 @@ def test_overwrite_leaves_no_file_of_another_tokenizer(base, tmp_path, monkeypat
     }  # fmt: skip
 
 
-def test_layers_in_a_tuple_are_those_that_run_json_holds(base):
-    config = dataclasses.replace(base, model_options={"fusion_layer": (0, 1)})
-    assert differences(json.loads(json.dumps(config.to_json())), config.to_json()) == []
-
-
 @pytest.mark.usefixtures("no_training")
 def test_a_run_is_kept_where_the_new_ones_configuration_cannot_be_written(finished):
     config, _ = finished
@@ -592,31 +566,6 @@ def test_a_run_resumes_with_its_data_elsewhere_and_with_other_means(base, data_d
         assert RunDirectory(config.output_dir).read_config().data_dir == run.data_dir
 
 
-def test_configurations_differ_in_the_fields_of_either():
-    assert differences({"epochs": 1, "seed": 1}, {"epochs": 2, "seed": 1}) == ["epochs"]
-    assert differences({}, {"bf16": True, "lora_rank": None}) == ["bf16"]  # as where a release knew fewer fields
-    assert differences({"bf16": True, "lora_rank": None}, {}) == ["bf16"]
-    free = {"eval_batch_size": 2, "states_cache": "elsewhere", "gradient_checkpointing": True, "data_dir": "moved"}
-    assert differences({"eval_batch_size": 1}, free) == []
-
-
-def test_places_mean_the_same_from_every_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    told = RunConfig("udpos", "encoder", Path("out"), data_dir=Path("data"), states_cache=Path("states")).to_json()
-    assert (told["data_dir"], told["states_cache"]) == (str(tmp_path / "data"), str(tmp_path / "states"))
-
-
-def test_one_list_says_what_options_are_to_a_run():
-    config = RunConfig(task="udpos", model="/places/encoder", output_dir=Path("/places/out"), data_dir=Path("/places"))
-    told = recorded_config(config)
-    identity = {"task", "model", "languages", "seed"}
-    assert fields_of(config.to_json(), Role.IDENTITY).keys() == identity
-    assert told.keys() == config.to_json().keys() - identity - {"data_dir", "states_cache", "intermediate"}
-    free = {"eval_batch_size", "gradient_checkpointing", "model_options"}
-    assert fields_of(told, Role.PROTOCOL).keys() == told.keys() - free
-    assert fields_of({"unknown": 1}, Role.PROTOCOL) == {"unknown": 1}
-
-
 @pytest.mark.usefixtures("no_training")
 def test_resume_with_changed_data_is_refused(base, tmp_path):
     folder = make_udpos(tmp_path / "data")
@@ -658,22 +607,6 @@ def test_resume_with_another_encoder_is_refused(base, tmp_path, frozen):
     with pytest.raises(ValueError, match="the encoder's weights have changed"):
         train(config, resume=True)
     assert run_file.read_bytes() == before
-
-
-def test_only_complete_checkpoints_are_resumed(tmp_path):
-    directory = RunDirectory(tmp_path)
-    assert newest_checkpoint(directory.checkpoints) is None
-    for step in (9, 10, 20):
-        folder = directory.checkpoints / f"checkpoint-{step}"
-        folder.mkdir(parents=True)
-        best = "/elsewhere/checkpoints/checkpoint-9"
-        (folder / "trainer_state.json").write_text(json.dumps({"best_model_checkpoint": best}))
-        if step < 20:  # the newest was cut short
-            mark_complete(folder, {"seconds": 1.0})
-    newest = newest_checkpoint(directory.checkpoints)
-    assert newest == directory.checkpoints / "checkpoint-10"
-    state = json.loads((newest / "trainer_state.json").read_text())
-    assert state["best_model_checkpoint"] == str(directory.checkpoints / "checkpoint-9")
 
 
 def test_leftovers_of_killed_processes_are_removed(base, tmp_path):
