@@ -17,6 +17,8 @@ from typing import Annotated
 
 import typer
 
+from dlfa.terminal import one_line_errors
+
 from . import targets
 from .hardware import ROOT, choose_device, folder_name
 from .processes import GRACE_SECONDS, run_limited
@@ -80,11 +82,8 @@ def command(
     budget_seconds: Annotated[float, typer.Option(min=60, help="For all suites together.")] = DEFAULT_SECONDS,
 ) -> None:
     """Run every suite and print the table of targets."""
-    try:
+    with one_line_errors():
         chosen = choose_device(device)
-    except ValueError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
     folder = out or ROOT / "benchmarks" / "results" / folder_name(chosen)
     try:
         statuses = run_all(folder, device, budget_seconds)

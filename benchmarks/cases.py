@@ -8,10 +8,10 @@ from itertools import product
 import torch
 
 from dlfa_kernels.branches import default_squeeze_dim
+from dlfa_kernels.checks import FUSE_MODES
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 REDUCTIONS = (4, 16)
-FUSES = ("gate", "select")
 KERNEL_SIZES = (1, 3)
 
 Shape = tuple[int, int, int]  # (B, T, E)
@@ -86,7 +86,7 @@ def variations(shape: Shape) -> list[Case]:
 
 def full_grid(device: torch.device) -> list[Case]:
     """Return all combinations of size, squeeze width, fuse mode, kernel size and dtype."""
-    grid = product(shapes(device), REDUCTIONS, FUSES, KERNEL_SIZES, DTYPES)
+    grid = product(shapes(device), REDUCTIONS, FUSE_MODES, KERNEL_SIZES, DTYPES)
     return [
         Case(shape, default_squeeze_dim(shape[-1], reduction), kernel_size, fuse, dtype)
         for shape, reduction, fuse, kernel_size, dtype in grid

@@ -32,6 +32,7 @@ from typing import Annotated
 import typer
 
 from dlfa.files.atomic import temporary, write_text
+from dlfa.terminal import one_line_errors
 
 from .hardware import ROOT, choose_device
 from .processes import GRACE_SECONDS, run_limited
@@ -216,11 +217,8 @@ def command(
     ] = None,
 ) -> None:
     """Tests, sanitizer, suites and hardware counters on a GPU, within a time limit."""
-    try:
+    with one_line_errors():
         choose_device("cuda")
-    except ValueError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         results = work / "results"

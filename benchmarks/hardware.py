@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import os
 import platform
 import re
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from dlfa.evaluation.source import checkout_commit, installed_version
 from dlfa_kernels.backends import INTERPRETED
 
 from .cases import DTYPES
@@ -81,7 +81,7 @@ def header(device: torch.device, command: str, ceilings: Ceilings | None = None)
         "gpu": properties.name if cuda else None,
         "capability": f"{properties.major}.{properties.minor}" if cuda else None,
         "torch": str(torch.__version__),
-        "triton": _version("triton"),
+        "triton": installed_version("triton"),
         "commit": commit(),
         "command": command,
         "copy_tb_s": None if ceilings is None else float(f"{ceilings.copy_tb_s:.4g}"),
@@ -89,7 +89,7 @@ def header(device: torch.device, command: str, ceilings: Ceilings | None = None)
         "matmul_tflop_s_by_dtype": rates,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "transformers": _version("transformers"),
+        "transformers": installed_version("transformers"),
         "device": device.type,
         "multiprocessors": properties.multi_processor_count if cuda else None,
         "l2_bytes": properties.L2_cache_size if cuda else None,
@@ -106,28 +106,26 @@ def folder_name(device: torch.device) -> str:
 
 
 def commit() -> str:
-    """Return the commit that is checked out, with "-dirty" if files differ from it; without git history
-    BENCHMARK_COMMIT, or "unknown"."""
-    described = output_of("git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
-    return described or os.environ.get("BENCHMARK_COMMIT") or "unknown"
+    """Return `source_commit` of packages and measurements.
+
+    Results do not count: a suite writes its own before the next one starts.
+    """
+    return source_commit("benchmarks", ":(exclude)benchmarks/results")
+
+
+def source_commit(*more: str) -> str:
+    """Return the commit of the checkout of the packages, with "-dirty" if their files, or those of `more`, differ.
+
+    Without a checkout it is BENCHMARK_COMMIT, for copies of the tree without git history, else "unknown". A process
+    calls this before its first run, because the loaded source does not change.
+    """
+    return checkout_commit(*more, digits=12) or os.environ.get("BENCHMARK_COMMIT") or "unknown"
 
 
 def _driver() -> str | None:
-    answer = output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    return answer.splitlines()[0] if answer else None
-
-
-def output_of(*command: str) -> str | None:
-    """Return the output of a command; None if it cannot be run or fails."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return answer.stdout.splitlines()[0] if answer.returncode == 0 and answer.stdout else None

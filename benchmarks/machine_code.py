@@ -38,10 +38,6 @@ class MachineCode:
     loop_loads: int = 0  # of these, loads of 16 bytes or more from global memory, copies to shared memory among them
     loads_behind: int = 0  # of these, those that arrive during matrix products, see `_loads_behind`
 
-    def narrow(self) -> list[str]:
-        """Return the arguments with any access of less than 16 bytes a thread."""
-        return sorted(a for a, counts in self.accesses.items() if counts["narrow_loads"] + counts["narrow_stores"])
-
 
 def read_nvidia(cubin: bytes, ptx: str, ttir: str, arguments: list[str]) -> MachineCode:
     """Return resources and instructions of a cubin.

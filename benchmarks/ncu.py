@@ -21,7 +21,6 @@ from __future__ import annotations
 import csv
 import datetime
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -30,6 +29,8 @@ from typing import Annotated, Any
 
 import torch
 import typer
+
+from dlfa.terminal import one_line_errors
 
 from .cases import BASE_SHAPE, core_case
 from .hardware import ROOT, choose_device, commit, folder_name
@@ -220,12 +221,9 @@ def command(
     if launch:
         launch_passes(l2_share)
         return
-    try:
+    with one_line_errors():
         device = choose_device("cuda")
         rows = measure(out or ROOT / "benchmarks" / "results" / folder_name(device), seconds, l2_share)
-    except (ValueError, OSError, subprocess.SubprocessError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
     columns = ("kernel", "dram_read_bytes", "dram_write_bytes", "tensors")
     print_table("DRAM traffic", columns, (([row[c] for c in columns], False) for row in rows))
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlfa.files.atomic import write_bytes
+from dlfa.files.figures import new_figure, write_png
 
 from .cases import Case
 from .floors import operations, tensors_moved
@@ -49,25 +48,25 @@ def draw(suite: str, bars: Bars, results: Results, folder: Path) -> list[Path]:
     Returns:
         The files written, each replaced as a whole.
     """
-    drawn = []
+    figures: dict[Path, Figure] = {}
     if any(bars.value(row) is not None for row in results.rows):
-        drawn.append(_save(grouped_bars(bars, results), folder / f"{suite}.png"))
+        figures[folder / f"{suite}.png"] = grouped_bars(bars, results)
     if suite == "aif" and any(row["median_us"] and row["pass"] in MARKERS for row in results.rows):
-        drawn.append(_save(roofline(results), folder / "roofline.png"))
-    return drawn
+        figures[folder / "roofline.png"] = roofline(results)
+    for path, figure in figures.items():
+        write_png(figure, path)
+    return list(figures)
 
 
 def grouped_bars(bars: Bars, results: Results) -> Figure:
     """Plot one group of horizontal bars a case, with one bar a provider."""
-    from matplotlib.figure import Figure
-
     values = [(bars.group(row), row["provider"], bars.value(row)) for row in results.rows]
     measured = {(group, provider): value for group, provider, value in values if value is not None}
     groups, providers = (list(dict.fromkeys(key[i] for key in measured)) for i in (0, 1))
     colours = _colours(providers)
     heights = {group: sum((group, name) in measured for name in providers) for group in groups}
     total = sum(BAR_HEIGHT * count + GAP for count in heights.values())
-    figure = Figure(figsize=(9, 1.4 + total), layout="constrained")
+    figure = new_figure(9, 1.4 + total)
     axes = figure.add_subplot()
     y, ticks, labelled = 0.0, [], set()
     for group in groups:
@@ -92,11 +91,9 @@ def grouped_bars(bars: Bars, results: Results) -> Figure:
 
 def roofline(results: Results) -> Figure:
     """Plot operations a second over operations a byte of the core rows, below the measured roof."""
-    from matplotlib.figure import Figure
-
     header = results.header
     bandwidth, rate = header["copy_tb_s"], header["matmul_tflop_s"]
-    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    figure = new_figure(8, 5.5)
     axes = figure.add_subplot()
     rows = [row for row in results.rows if row["median_us"] and row["pass"] in MARKERS and row["dtype"] == "bfloat16"]
     colours = _colours(list(dict.fromkeys(row["provider"] for row in rows)))
@@ -147,13 +144,3 @@ def _finish(figure: Figure, axes: Any, results: Results) -> None:
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=3, fontsize=7, frameon=False)
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=130, metadata={"Software": None})
-    write_bytes(path, content.getvalue())
-    return path

@@ -108,7 +108,6 @@ def exact(problem: Problem) -> dict[str, Tensor]:
     """Return z and every gradient from `aif_reference` in float64, by name and in the shapes of the problem's tensors.
 
     z and the gradients of the states are kept in float32. Sequences are independent except in the parameters'
-
     gradients, which are sums over them, so as many sequences are computed at a time as memory allows.
     """
     last, lower, dz, lengths = problem.last.detach(), problem.lower.detach(), problem.dz, problem.case.lengths

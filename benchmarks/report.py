@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from dlfa.files.atomic import write_text
+from dlfa.terminal import one_line_errors
 
 from . import aif, launch, memory, padding, plots, providers, schedule, step, token
 from .cases import SHAPES, core_case
@@ -134,18 +135,19 @@ def command(
     draw: Annotated[bool, typer.Option("--plots", help="Draw the plots again.")] = False,
 ) -> None:
     """Print README's performance section."""
-    try:
+    with one_line_errors():
         if draw:
             for folder in sorted(path for path in results.glob("*") if path.is_dir()):
                 for name, loaded in load_folder(folder).items():
                     plots.draw(name, SUITES[name].bars, loaded, folder)
         text = section(results, readme)
         if write:
-            write_text(readme, replace_section(readme.read_text(encoding="utf-8"), PERFORMANCE, text))
-    except (ValueError, OSError) as error:
-        prefix = f"{readme}: " if "line <!--" in str(error) else ""
-        typer.echo(f"error: {prefix}{error}", err=True)
-        raise typer.Exit(2) from None
+            document = readme.read_text(encoding="utf-8")
+            try:
+                new = replace_section(document, PERFORMANCE, text)
+            except ValueError as error:
+                raise ValueError(f"{readme}: {error}") from error
+            write_text(readme, new)
     typer.echo(text, nl=False)
 
 

@@ -31,6 +31,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import typer
 
+from dlfa.terminal import one_line_errors
 from dlfa_kernels.device import device_architecture
 from dlfa_kernels.overrides import using_tiles
 from dlfa_kernels.tiles import choose_tiles, tiles_for_form
@@ -212,15 +213,12 @@ def command(
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from None
         return
-    try:
+    with one_line_errors():
         device = choose_device("cuda")
         for name in tool:
             if name not in TOOLS:
                 raise ValueError(f"--tool must be one of {', '.join(TOOLS)}, got {name!r}")
         cuda_tool("compute-sanitizer")
-    except ValueError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
     path = (out or ROOT / "benchmarks" / "results" / folder_name(device)) / "sanitizer.json"
     header = {"gpu": torch.cuda.get_device_name(), "commit": commit(), "command": "python -m benchmarks.sanitize"}
     rows: list[dict[str, Any]] = []

@@ -19,6 +19,9 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
+from dlfa.error_lines import first_line
+from dlfa.terminal import one_line_errors
+
 from . import plots, providers
 from .budget import Budget, OutOfTime, time_limit
 from .cases import DTYPES, Case, Shape, shapes
@@ -125,7 +128,7 @@ class Session:
         except OutOfTime:
             reason = "took longer than its time"
         except Exception as error:
-            reason = f"{type(error).__name__}: {first_line(error)}"
+            reason = f"{type(error).__name__}: {first_line(error)[:200]}"
         finally:
             if provider.startswith(providers.COMPILE):
                 torch.compiler.reset()  # else it stops compiling a module after too many shapes
@@ -286,11 +289,6 @@ def device_time(session: Session, work: Work) -> dict[str, Any]:
     return {"timing": timing}
 
 
-def first_line(error: BaseException) -> str:
-    """Return an error's message in one line of bounded length."""
-    return (str(error).strip().splitlines() or [""])[0][:200]
-
-
 def round_error(error: float) -> float:
     """Round to three digits."""
     return float(f"{error:.3g}")
@@ -310,14 +308,11 @@ def main(suite: Suite) -> None:
         ] = None,
         full: Annotated[bool, typer.Option("--full", help="All sizes and settings; give it time.")] = False,
     ) -> None:
-        try:
+        with one_line_errors():
             chosen = choose_device(device)
             for name in provider or ():
                 if name not in suite.providers:
                     raise ValueError(f"--provider must be one of {', '.join(suite.providers)}, got {name!r}")
-        except ValueError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(2) from None
         folder = out or ROOT / "benchmarks" / "results" / folder_name(chosen)
         words = [f"python -m benchmarks.{suite.name}"]
         words += [f"--device {device}"] if device != "cuda" else []

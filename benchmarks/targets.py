@@ -17,6 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
+from dlfa.terminal import one_line_errors
+
 from . import providers
 from .cases import BASE_SHAPE, SHAPES, SMALL_SHAPE, Case, Shape, core_case
 from .memory import saved_tensors
@@ -246,13 +248,10 @@ def print_targets(folder: Path) -> None:
 
 def command(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of results files.")]) -> None:
     """Print what the kernels are meant to reach, what was measured, and whether that is enough."""
-    try:
+    with one_line_errors():
         if not folder.is_dir():
             raise ValueError(f"DIR must be a folder of results, got {folder}")
         print_targets(folder)
-    except ValueError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
 
 
 if __name__ == "__main__":

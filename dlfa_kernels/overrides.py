@@ -57,10 +57,10 @@ def record_launches(architecture: str | None = None) -> Iterator[list[Launch]]:
     """Record the launches made inside; on the meta device they are only recorded, not run.
 
     Args:
-        architecture: such as "sm_80"; choose tiles for it, whatever the device of the tensors.
+        architecture: such as "sm_80"; choose tiles for it, whatever the device of the tensors. None: no change.
     """
     recorded: list[Launch] = []
-    with _changed(replace(_overrides, recorded=recorded, architecture=architecture)):
+    with _changed(replace(_overrides, recorded=recorded, architecture=architecture or _overrides.architecture)):
         yield recorded
 
 

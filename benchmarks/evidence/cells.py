@@ -23,7 +23,7 @@ def points(value: float) -> str:
 
 
 def gain_with_interval(comparable: ComparableVariants, variant: Variant, reference: Variant | None) -> str:
-    """Return the gain of one variant over another; empty if the other is the same or None."""
+    """Return the gain of one variant over another; "-" if the other is the same, None or not compared."""
     if reference is None or reference not in comparable.comparison.runs or reference == variant:
         return NONE
     gain = comparable.gain(variant, reference)

@@ -25,7 +25,7 @@ from dlfa.runs.run_directory import RunDirectory
 from dlfa.training.recorded_runs import error_file
 
 from .groups import NOWHERE, PlannedEnsemble, PlannedRun
-from .source import hardware
+from .machine import hardware
 
 RECORD = "evidence.json"
 RERUNS = "reruns"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,7 @@ def results_of(row: Mapping[str, str]) -> dict[str, Any]:
         "train": train,
         "config": config,
         "environment": {
-            **{name: row[name] or None for name in ("device", "dtype", "backend", "torch", "transformers", "triton")},
+            **{name: row[name] or None for name in ("dtype", "backend", "torch", "transformers", "triton")},
             "device": row["hardware"],
         },
     }
@@ -206,7 +206,7 @@ def zero_shot_mean(row: Mapping[str, str], metric: str) -> float:
     languages = [code for code in languages_of(row) if code != row["train_language"]] or languages_of(row)
     if missing := [code for code in languages if not row.get(f"{metric}:{code}")]:
         raise ValueError(f"{row['name']}: no {metric} of {', '.join(missing)}")
-    return math.fsum(float(row[f"{metric}:{code}"]) for code in languages) / len(languages)
+    return statistics.fmean(float(row[f"{metric}:{code}"]) for code in languages)
 
 
 def hours(rows: Iterable[Row]) -> float:

@@ -20,11 +20,11 @@ from dlfa.runs.run_directory import RunDirectory
 from dlfa.training.recorded_runs import error_file, failure_reason, run_recorded
 from dlfa.training.shared_inputs import SharedInputs
 
+from ..hardware import source_commit
 from .directories import DONE, OTHER, RERUNS, begin_attempt, changes, claim, end_attempt, state_of
 from .groups import Places, PlannedEnsemble, PlannedRun
 from .rows import Row, config_of
 from .shared_inputs import SharedInputsCache
-from .source import source_commit
 
 
 def make_runs(runs: Sequence[PlannedRun], places: Places, say: Callable[[str], None]) -> Counter[str]:
@@ -154,14 +154,16 @@ def repeat(recorded: Row, places: Places) -> Path:
     """Repeat a run of the CSV and return its directory, a new one below OUTPUT_DIR/reruns.
 
     Raises:
-        RuntimeError: it failed; the message has the reason and the directory.
+        RuntimeError: it failed, or another process is repeating it; the message has the reason and the directory.
     """
     folder = places.output_dir / RERUNS / recorded["name"]
     number = next(number for number in itertools.count(1) if not (folder / str(number)).exists())
     again = dataclasses.replace(config_of(recorded, places), output_dir=folder / str(number))
     identity = {name: recorded[name] for name in ("name", "group", "regime")}
     identity["changed"] = json.loads(recorded["changed"])
-    with claim(again.output_dir):
+    with claim(again.output_dir) as mine:
+        if not mine:
+            raise RuntimeError(f"another process is repeating {recorded['name']} in {again.output_dir}")
         if _attempt(again, identity, SharedInputsCache([again]), source_commit(), keep_model=False) is None:
             raise RuntimeError(f"the run in {again.output_dir} failed: {failure_reason(again.output_dir)}")
     return again.output_dir

@@ -10,6 +10,7 @@ import numpy as np
 from ..files import atomic
 from ..files.markdown_documents import write_document
 from ..report.tables import Table
+from ..runs.output_paths import make_folder
 from .findings import zero_shot_mean
 from .gate_statistics import CLOSED, OPEN
 from .plots import contribution_plot, gate_plot, language_layer_heat_map, probe_plot
@@ -22,11 +23,9 @@ def write_analysis(folder: Path, findings: dict[str, Any]) -> Path:
     """Write `FILES` to `folder`, without plots that have no data, and return the path of analysis.md.
 
     Raises:
-        ValueError: `folder` is a file.
+        ValueError: `folder` is a file, or cannot be created.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output {folder} is a file, not a directory")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder("--output", folder)
     atomic.write_json(folder / DATA, findings)
     parts = [f"# What the layers of {findings['model']} hold\n", _facts(findings)]
     parts += [f"- {note}\n" for note in findings["notes"]]

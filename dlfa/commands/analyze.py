@@ -65,7 +65,7 @@ def analyze(
             max_examples=max_examples or None, probe_examples=probe_examples or None,
         )  # fmt: skip
         if output is not None:
-            check_document("--output", output, ANALYSIS, FILES, overwrite=overwrite)
+            check_document(output, ANALYSIS, FILES, overwrite=overwrite)
         with Console(stderr=True, quiet=quiet).status("analyze") as status:
             findings = analyze_model(analyzed, data, lambda what: status.update(f"analyze {what}"))
         written = None if output is None else write_analysis(output, findings)

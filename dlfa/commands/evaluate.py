@@ -60,10 +60,10 @@ def evaluate(
             run.task, configs, data_dir=data_dir, languages=wanted, split=split, max_eval_examples=max_eval_examples
         )
         if output is not None:
-            check_file("--output", output, data_files(run.task, data_dir))
+            check_file(output, data_files(run.task, data_dir))
         if predictions is not None:
             names = [prediction_name(run.task, language, split) for language in data]
-            check_predictions("--predictions", predictions, names, run.task, data_dir, overwrite=overwrite)
+            check_predictions(predictions, names, run.task, data_dir, overwrite=overwrite)
         evaluations = evaluate_languages(
             run.model, run.inputs(), data, batch_size=batch_size, autocast=run.autocast, progress=not quiet
         )

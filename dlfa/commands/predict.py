@@ -50,7 +50,7 @@ def predict(
         if output is not None:
             # Gold labels are also token<TAB>tag lines, so the output could replace a data file.
             known = [] if run.config is None else data_files(run.task, run.config.data_dir)
-            check_file("--output", output, [source, *known])
+            check_file(output, [source, *known])
         text = predict_examples(run, examples, batch_size)
         if output is not None:
             atomic.write_text(output, text)

@@ -54,7 +54,7 @@ def report(
         comparisons = compare_runs(runs, metric=metric, languages=chosen, baseline=baseline)
         folders = _folders(data_dir or [], {item.task for item in comparisons})
         if output is not None:  # check before the bootstrap, which takes minutes
-            check_document("--output", output, REPORT, report_files(comparisons), overwrite=overwrite)
+            check_document(output, REPORT, report_files(comparisons), overwrite=overwrite)
         findings = [find(item, resamples=resamples, data_dir=folders.get(item.task)) for item in comparisons]
         written = None if output is None else write_report(output, findings, runs, ensembles, notes)
         for item in findings:

@@ -108,11 +108,11 @@ def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], 
         task, configs, data_dir=config.data_dir, languages=config.languages, split=config.split,
         max_eval_examples=config.max_eval_examples,
     )  # fmt: skip
-    recorded = {path: recorded_by_run(path, run) for path, run in zip(config.runs, configs, strict=True)}
+    recorded = [recorded_by_run(path, run) for path, run in zip(config.runs, configs, strict=True)]
     results_of: list[dict[str, Any]] = []
     scores_of: dict[str, list[list[Any]]] = {language: [] for language in data}
-    for path in config.runs:
-        found, result = _member(path, task, data, config, recorded[path])
+    for path, trained, fields in zip(config.runs, configs, recorded, strict=True):
+        found, result = _member(path, trained, task, data, config, fields)
         results_of.append(result)
         for language, several in scores_of.items():
             several.append(found[language])
@@ -151,15 +151,20 @@ def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], 
 
 
 def _member(
-    path: Path, task: Task, data: Mapping[str, list[Example]], config: EnsembleConfig, recorded: Mapping[str, Any]
+    path: Path,
+    trained: RunConfig,
+    task: Task,
+    data: Mapping[str, list[Example]],
+    config: EnsembleConfig,
+    recorded: Mapping[str, Any],
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """One run's scores by language and what its results.json would hold; its model is gone afterwards."""
     run = load_run(path)
     found = {language: run.scores(examples, config.batch_size) for language, examples in data.items()}
     evaluations = {language: score_language(task, language, data[language], each) for language, each in found.items()}
-    name, seed = (str(path), None) if run.config is None else (run.config.model, run.config.seed)
     result = summary(
-        task, run.model, name, evaluations, seed=seed, split=config.split, autocast=run.autocast, **recorded
+        task, run.model, trained.model, evaluations, seed=trained.seed, split=config.split, autocast=run.autocast,
+        **recorded,
     )  # fmt: skip
     return found, result
 

@@ -65,7 +65,6 @@ def example_scores(
     features = inputs.features(examples, training=False)
     batches = by_length([len(feature.inputs["input_ids"]) for feature in features], batch_size)
     state = process_state()
-    mine = list(range(len(batches)))[state.process_index :: state.num_processes]
     make_batch, device = inputs.batches(features, model.config), model.device
     casting = torch.autocast(device.type, autocast) if autocast is not None else contextlib.nullcontext()
     done: list[tuple[int, Any]] = []
@@ -73,7 +72,7 @@ def example_scores(
     model.eval()
     try:
         with torch.inference_mode(), casting:
-            for batch in (batches[index] for index in mine):
+            for batch in batches[state.process_index :: state.num_processes]:
                 outputs = model(**{name: values.to(device) for name, values in make_batch(batch).items()})
                 arrays = {
                     name: value.float().cpu().numpy()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..runs.run_config import Role, RunConfig, fields_of
 from ..tasks.metrics import average
+from .source import checkout_commit, installed_version
 
 if TYPE_CHECKING:
     import torch
@@ -106,7 +105,7 @@ def environment(model: PreTrainedModel, autocast: torch.dtype | None = None) -> 
         "transformers": metadata.version("transformers"),
         "triton": installed_version("triton"),
         "dlfa": installed_version("dlfa"),
-        "commit": _commit(),
+        "commit": checkout_commit(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "dtype": str(autocast or model.dtype).removeprefix("torch."),
@@ -131,24 +130,6 @@ def backend_of(model: PreTrainedModel, device: torch.device, autocast: torch.dty
         return resolve_backend(model.config.aif_backend, states)
     except RuntimeError as error:
         raise ValueError(str(error)) from error
-
-
-def installed_version(distribution: str) -> str | None:
-    """Return the version of a distribution; None if it is not installed, such as dlfa run from a checkout."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The commit of the source checkout that runs, with "-dirty" where files differ; None outside of one."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists() or shutil.which("git") is None:
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 def recorded_config(config: RunConfig) -> dict[str, Any]:

@@ -16,12 +16,9 @@ COLOURS = ("#4878a8", "#d1793c", "#5a9e5d", "#b5495b", "#8367a8", "#8c6d4f", "#c
 
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure, size in inches, with a layout in which labels do not overlap."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def write_png(figure: Figure, path: Path) -> None:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -307,26 +306,24 @@ def _one_of(name: str, valid: tuple[str, ...]) -> Callable[[Any], None]:
 
 
 # What each field is checked by, whenever it is assigned; each raises ValueError or TypeError.
-_FIELD_CHECKS: Mapping[str, Callable[[Any], None]] = MappingProxyType(
-    {
-        "encoder_config": _check_encoder_config,
-        "fusion_layer": _check_fusion_layer,
-        "fusion": _or_none(_one_of("fusion", FUSIONS)),
-        "fuse": _one_of("fuse", FUSE_MODES),
-        "reduction": partial(check_positive_int, "reduction"),
-        "squeeze_dim": _or_none(partial(check_positive_int, "squeeze_dim")),
-        "kernel_size": check_kernel_size,
-        "activation": _one_of("activation", ACTIVATIONS),
-        "gate_bias": partial(check_finite, "gate_bias"),
-        "aif_backend": _one_of("aif_backend", BACKENDS),
-        "layer_dropout": partial(_check_probability, "layer_dropout"),
-        "scalar_mix_layer_norm": partial(_check_flag, "scalar_mix_layer_norm"),
-        "feature_dim": _or_none(partial(check_positive_int, "feature_dim")),
-        "label_subword": _one_of("label_subword", LABEL_SUBWORDS),
-        "classifier_pooling": _one_of("classifier_pooling", CLASSIFIER_POOLINGS),
-        "classifier_dropout": _or_none(partial(_check_probability, "classifier_dropout")),
-    }
-)
+_FIELD_CHECKS: Mapping[str, Callable[[Any], None]] = {
+    "encoder_config": _check_encoder_config,
+    "fusion_layer": _check_fusion_layer,
+    "fusion": _or_none(_one_of("fusion", FUSIONS)),
+    "fuse": _one_of("fuse", FUSE_MODES),
+    "reduction": partial(check_positive_int, "reduction"),
+    "squeeze_dim": _or_none(partial(check_positive_int, "squeeze_dim")),
+    "kernel_size": check_kernel_size,
+    "activation": _one_of("activation", ACTIVATIONS),
+    "gate_bias": partial(check_finite, "gate_bias"),
+    "aif_backend": _one_of("aif_backend", BACKENDS),
+    "layer_dropout": partial(_check_probability, "layer_dropout"),
+    "scalar_mix_layer_norm": partial(_check_flag, "scalar_mix_layer_norm"),
+    "feature_dim": _or_none(partial(check_positive_int, "feature_dim")),
+    "label_subword": _one_of("label_subword", LABEL_SUBWORDS),
+    "classifier_pooling": _one_of("classifier_pooling", CLASSIFIER_POOLINGS),
+    "classifier_dropout": _or_none(partial(_check_probability, "classifier_dropout")),
+}
 
 
 AutoConfig.register("dlfa", DLFAConfig, exist_ok=True)

@@ -80,8 +80,6 @@ def claim(output_dir: Path, overwrite: bool) -> None:
         ValueError: it is a file, cannot be created, contains a quickstart without `overwrite`, or contains other files
             with the same names, which are never removed.
     """
-    if output_dir.exists() and not output_dir.is_dir():
-        raise ValueError(f"--output-dir {output_dir} is a file, not a directory")
     ours = (output_dir / MARKER).exists()
     taken = [name for name in (*FOLDERS, RESULTS, CHART, "run.json", "config.json") if (output_dir / name).exists()]
     if ours and not overwrite:
@@ -138,14 +136,14 @@ def _measure(output_dir: Path, seed: int, settings: Settings) -> dict[str, Any]:
         results = fine_tune(encoder, data, runs, settings.fine_tuning, seed, show_run)
         progress.update(tuning, completed=started)
         clock.lap("fine_tuning")
-    first = results["dlfa"][0]
+    first = results[DLFA][0]
     return {
         "task": TASK,
         "metric": METRIC,
         "train_language": LANGUAGES[0].name,
         "fusion_layer": settings.fine_tuning.fusion_layer,
         "fuse": first["fuse"],
-        "fine_tuning_seeds": [result["seed"] for result in results["dlfa"]],
+        "fine_tuning_seeds": [result["seed"] for result in results[DLFA]],
         "pretraining": pretraining,
         "most_frequent_tag": most_frequent_tag(data),
         **compare(results),

@@ -25,6 +25,8 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
+from ..data.ignored_label import IGNORED
+
 SPECIAL_TOKENS = {
     "pad_token": "[PAD]",
     "unk_token": "[UNK]",
@@ -173,7 +175,7 @@ class _MaskedTrainer(Trainer):
     ) -> Tensor:
         assert isinstance(model, BertForMaskedLM)
         labels = inputs.pop("labels")
-        masked = labels != -100
+        masked = labels != IGNORED
         states = model.bert(**inputs).last_hidden_state
         return F.cross_entropy(model.cls(states[masked]), labels[masked])
 

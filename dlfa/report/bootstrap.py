@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.examples import Example
-from ..evaluation.prediction_files import read_predictions
+from ..evaluation.prediction_files import prediction_name, read_predictions
 from ..tasks import TASKS, Task
 from ..tasks.loading import read_split, subset
 from .comparison import Comparison
@@ -130,7 +130,7 @@ def _gold(task: Task, runs: Sequence[Run], split: str, language: str, data_dir: 
 def _run_counts(
     task: Task, run: Run, comparison: Comparison, language: str, examples: Sequence[Example], metric: CountedMetric
 ) -> Counts:
-    path = run.predictions / f"{comparison.split}-{language}{task.prediction_suffix}"
+    path = run.predictions / prediction_name(task, language, comparison.split)
     counts = metric.counts(examples, read_predictions(task, path, examples))
     counted, told = float(metric.score(counts.sum(axis=0, dtype=np.float64))), run.scores[language][comparison.metric]
     if abs(counted - told) > _TOLERANCE:

@@ -48,8 +48,6 @@ def write_report(
     Raises:
         ValueError: `folder` is a file, or cannot be created.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output {folder} is a file, not a directory")
     make_folder("--output", folder)
     parts = ["# Results\n", _reading(findings), _bullets(notes)]
     names: set[str] = set()

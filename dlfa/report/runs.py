@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +79,7 @@ class Run:
             raise ValueError(
                 f"{self.path}: no mean over {', '.join(languages)}: the run was not evaluated on {', '.join(missing)}"
             )
-        return math.fsum(self.score(metric, language) for language in languages) / len(languages)
+        return statistics.fmean(self.score(metric, language) for language in languages)
 
     def score(self, metric: str, language: str) -> float:
         """Return one score.

@@ -163,7 +163,7 @@ def cost_table(findings: Findings) -> Table | None:
         ratio = "-"
         if reference is not None and reference.seconds_per_step and cost.seconds_per_step:
             ratio = f"{statistics.fmean(cost.seconds_per_step) / statistics.fmean(reference.seconds_per_step):.2f}"
-            if reference.places != cost.places and _devices(reference.places) != _devices(cost.places):
+            if _devices(reference.places) != _devices(cost.places):
                 ratio += " (other device)"
         rows.append(
             (

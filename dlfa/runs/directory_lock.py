@@ -11,7 +11,6 @@ from filelock import FileLock, Timeout
 
 from ..processes import process_state
 from .output_paths import make_folder
-from .run_directory import RunDirectory
 
 LOCK = ".lock"
 
@@ -29,7 +28,6 @@ def exclusive(directory: Path) -> Iterator[None]:
     if not process_state().is_main_process:
         yield
         return
-    RunDirectory(directory).check_is_no_file()
     made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     lock = FileLock(directory / LOCK)
     try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.results import installed_version
+from ..evaluation.source import installed_version
 from ..files import atomic
 from ..files.json_files import read_object
 from ..runs.run_directory import SWEEP, RunDirectory

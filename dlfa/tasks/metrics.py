@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import statistics
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -61,14 +61,10 @@ def class_metrics(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, fl
     return token_metrics([gold], [predicted])
 
 
-def mean(values: Sequence[float]) -> float | None:
-    """Return the unweighted mean; None if there are no values."""
-    return math.fsum(values) / len(values) if values else None
-
-
 def average(languages: Mapping[str, Mapping[str, float]], metric: str, leave_out: str | None = None) -> float | None:
     """Return the mean of `metric` over languages except `leave_out`; None if no language is left."""
-    return mean([scores[metric] for language, scores in languages.items() if language != leave_out])
+    values = [scores[metric] for language, scores in languages.items() if language != leave_out]
+    return statistics.fmean(values) if values else None
 
 
 def _span_figures(gold: Tags, predicted: Tags) -> tuple[float, float, float]:

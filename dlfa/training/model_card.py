@@ -21,13 +21,13 @@ _PIPELINES = {
 }
 
 
-def write_model_card(directory: str | os.PathLike[str], results: Mapping[str, Any] | None = None) -> Path:
+def write_model_card(directory: str | os.PathLike[str], results: Mapping[str, Any]) -> Path:
     """Write README.md to the directory of a saved model, replacing an existing one.
 
     Args:
         directory: the directory that `save_pretrained` wrote the model to.
         results: the content of `results.json`: `task`, `metric`, `train_language`, `languages` (each with its metrics
-            and `examples`), `average`, `average_zero_shot`, `seed`, `train`. None omits the results.
+            and `examples`), `average`, `average_zero_shot`, `seed`, `train`.
 
     Returns:
         The path of the card.
@@ -42,13 +42,12 @@ def write_model_card(directory: str | os.PathLike[str], results: Mapping[str, An
     values, _ = DLFAConfig.get_config_dict(folder, local_files_only=True)
     if values.get("model_type") != DLFAConfig.model_type:
         raise ValueError(f"directory must hold a saved DLFA model, got one of type {values.get('model_type')!r}")
-    if results is not None and not results.get("languages"):
+    if not results.get("languages"):
         raise ValueError("results must hold at least one language under 'languages', got none")
     config = DLFAConfig.from_pretrained(folder, local_files_only=True)
     head = (config.architectures or ["DLFAModel"])[0]
-    parts = [f"---\n{_metadata(folder, config, head, results).to_yaml()}\n---", _description(folder, config, head)]
-    if results is not None:
-        parts.append(_results_section(results))
+    metadata = f"---\n{_metadata(folder, config, head, results).to_yaml()}\n---"
+    parts = [metadata, _description(folder, config, head), _results_section(results)]
     card = folder / "README.md"
     atomic.write_text(card, "\n\n".join(parts) + "\n")
     return card
@@ -67,10 +66,9 @@ def describe_fusion(config: DLFAConfig) -> str:
     return f"{how} of {', '.join(first)} and {final}{beside}"
 
 
-def _metadata(folder: Path, config: DLFAConfig, head: str, results: Mapping[str, Any] | None) -> ModelCardData:
+def _metadata(folder: Path, config: DLFAConfig, head: str, results: Mapping[str, Any]) -> ModelCardData:
     encoder = config.get_text_config().name_or_path or ""
     on_hub = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", encoder) and not os.path.exists(encoder)
-    scored = {} if results is None else results["languages"]
     evaluations = [
         EvalResult(
             task_type=_PIPELINES.get(head, "other"),
@@ -81,14 +79,14 @@ def _metadata(folder: Path, config: DLFAConfig, head: str, results: Mapping[str,
             metric_type=str(results["metric"]),
             metric_value=scores[results["metric"]],
         )
-        for language, scores in scored.items()
-        if results is not None and results["metric"] in scores
+        for language, scores in results["languages"].items()
+        if results["metric"] in scores
     ]
     return ModelCardData(
         library_name="transformers",
         pipeline_tag=_PIPELINES.get(head),
         tags=["dlfa", "cross-lingual", "layer-fusion"],
-        language=sorted(scored) or None,
+        language=sorted(results["languages"]),
         base_model=encoder if on_hub else None,
         model_name=folder.resolve().name,
         eval_results=evaluations or None,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from ..files.cache_directory import cache_directory
 from ..frozen import StateInputs, StateStore
@@ -27,7 +27,6 @@ class SharedInputs:
     """The inputs that runs with the same data, tokenizer and frozen encoder share, read once for all of them."""
 
     data: TaskData
-    tokenizer: PreTrainedTokenizerBase
     inputs: ModelInputs
     encoder: DLFAModel | None  # a model without fusion around the encoder; only if it is frozen
     encoder_sha256: str | None  # hash of its weights
@@ -62,7 +61,7 @@ def load_shared_inputs(config: CompleteRunConfig, data: TaskData, *, progress: b
     tokenizer = load_tokenizer(config.model, config.max_length)
     encoding = Encoding(config.max_length, config.model_options.get("label_subword", "first"))
     if not config.freeze_encoder:
-        return SharedInputs(data, tokenizer, ModelInputs(config.task_object, tokenizer, encoding), None, None)
+        return SharedInputs(data, ModelInputs(config.task_object, tokenizer, encoding), None, None)
     encoder = load_encoder(config.model)
     store = StateStore(
         encoder.to(default_device()),  # type: ignore[arg-type]
@@ -74,7 +73,7 @@ def load_shared_inputs(config: CompleteRunConfig, data: TaskData, *, progress: b
         progress=progress,
     )
     inputs = StateInputs(config.task_object, tokenizer, encoding, store)
-    return SharedInputs(data, tokenizer, inputs, encoder, store.weights_sha256)
+    return SharedInputs(data, inputs, encoder, store.weights_sha256)
 
 
 def load_encoder(name: str) -> DLFAModel:
@@ -99,9 +98,9 @@ def compute_states(shared: SharedInputs, several: Iterable[Mapping[str, Any]]) -
     Raises:
         ValueError, OSError: the states cannot be stored in the chosen precision or directory.
     """
-    if not isinstance(shared.inputs, StateInputs) or shared.encoder is None:
+    if not isinstance(shared.inputs, StateInputs):
         return
-    encoder_config = shared.encoder.config.encoder_config
+    encoder_config = shared.inputs.store.encoder.config.encoder_config
     layers = {
         layer for options in several for layer in DLFAConfig(encoder_config=encoder_config, **options).lower_layers
     }
@@ -119,7 +118,7 @@ def check_token_ids(shared: SharedInputs, encoder: PreTrainedModel) -> None:
     Raises:
         ValueError: a token id has no row in the table, or `max_length` is too small for some example.
     """
-    data, inputs, tokenizer = shared.data, shared.inputs, shared.tokenizer
+    data, inputs, tokenizer = shared.data, shared.inputs, shared.inputs.tokenizer
     parts = [inputs.features(data.train, training=True)]
     parts += [inputs.features(examples, training=False) for examples in (data.dev, *data.test.values())]
     rows = getattr(embedding_table(encoder), "num_embeddings", None)

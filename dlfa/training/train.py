@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from ..evaluation.charts import bar_chart
 from ..evaluation.evaluate import evaluate, model_for
 from ..evaluation.prediction_files import prediction_name, write_predictions
-from ..evaluation.results import backend_of, installed_version, recorded_config, summary
+from ..evaluation.results import backend_of, recorded_config, summary
+from ..evaluation.source import installed_version
 from ..files import atomic
 from ..files.json_files import read_object
 from ..frozen import StatesHead
@@ -130,7 +131,7 @@ def prepare(
             return None
     shared = shared or load_shared_inputs(config, data, progress=progress)
     set_seed(config.seed)
-    model = new_model(config, task, shared.encoder)
+    model = new_model(config, shared.encoder)
     backend_of(model, default_device(), config.autocast)  # raises where AIF could not run
     encoder_sha256 = shared.encoder_sha256 or weights_fingerprint(model.base_model)
     if resumed:
@@ -155,19 +156,18 @@ def prepare(
     )
 
 
-def new_model(config: CompleteRunConfig, task: Task, encoder: DLFAModel | None = None) -> PreTrainedModel:
-    """Build a model for `task` on the encoder of `config`; torch's generator initialises the new parameters.
+def new_model(config: CompleteRunConfig, encoder: DLFAModel | None = None) -> PreTrainedModel:
+    """Build a model for the task and encoder of `config`; torch's generator initialises the new parameters.
 
     Args:
         config: the run.
-        task: determines the head and the labels.
         encoder: a model whose encoder becomes part of the new one; None loads the encoder.
 
     Raises:
         ValueError: there is no such encoder, or an option does not fit it.
         TypeError: the model does not know an option.
     """
-    options = dict(config.model_options)
+    task, options = config.task_object, dict(config.model_options)
     if task.labels:
         options["id2label"] = dict(enumerate(task.labels))
         options["label2id"] = {label: index for index, label in enumerate(task.labels)}
@@ -247,7 +247,7 @@ def fit(prepared: PreparedRun, *, keep_model: bool = True) -> dict[str, Any]:
     )
     if process_state().is_main_process:
         if keep_model:
-            write_model(directory.path, model, prepared.shared.tokenizer, directory.record)
+            write_model(directory.path, model, prepared.shared.inputs.tokenizer, directory.record)
         elif prepared.intermediate_run is not None:
             directory.clear_intermediate()
         card = ["README.md"] if keep_model and evaluations else []
@@ -269,7 +269,7 @@ def write_model(
     path: Path,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    record: Callable[[list[str]], None] | None = None,
+    record: Callable[[list[str]], None],
 ) -> None:
     """Save model and tokenizer to `path`. config.json is written last, since nothing loads without it.
 
@@ -283,8 +283,7 @@ def write_model(
     tokenizer.save_pretrained(partial)
     model.save_pretrained(partial)
     files = sorted(partial.iterdir(), key=lambda file: file.name == "config.json")
-    if record is not None:
-        record([file.name for file in files])
+    record([file.name for file in files])
     for file in files:
         if file.is_file():
             atomic.sync(file)

@@ -72,7 +72,7 @@ def task_trainer(prepared: PreparedRun) -> TaskTrainer:
         data_collator=shared.inputs.batches(prepared.features, prepared.model.config),
         train_dataset=range(len(prepared.features)),
         eval_dataset=shared.data.dev,
-        processing_class=shared.tokenizer,
+        processing_class=shared.inputs.tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback) is not None:

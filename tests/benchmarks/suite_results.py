@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from suite_cases import CEILINGS
+
 from benchmarks import providers
 from benchmarks.cases import SHAPES, Case, core_case
-from benchmarks.floors import PASSES, Ceilings, floor_us
+from benchmarks.floors import PASSES, floor_us
 from benchmarks.ncu import TRAFFIC_FILE
 from benchmarks.results import Results, case_keys
 from dlfa.files.atomic import write_text
 
-CEILINGS = Ceilings(4.0, {"bfloat16": 800.0, "float16": 800.0, "float32": 400.0})
 HEADER: dict[str, Any] = {
     "gpu": "Imaginary GPU", "capability": "0.0", "torch": "2.0", "triton": "3.0", "commit": "abc",
     "command": "python -m benchmarks.aif", "copy_tb_s": 4.0, "matmul_tflop_s": 800.0,

@@ -6,22 +6,18 @@ Compiled in processes of their own, as this one may run kernels under Triton's i
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from compiling_process import run
 
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
-from benchmarks import codegen, kernel_options
+from benchmarks import codegen
 from dlfa_kernels.launches import Launch
 
-ROOT = Path(__file__).resolve().parents[2]
 # Tensors of the states' size, and the squeezes: rows of neighbouring elements.
 BIG = {f"{name}_ptr" for name in ("x", "y", "z", "dz", "dx", "dy", "squeezed", "u", "squeezed_gradient")}
 # Of a loop's instructions, those that access spilled registers: a few addresses, which a turn reads once. A tile half
@@ -37,14 +33,6 @@ PADDED = {"squeeze", "context", "expand", "reduce", "input_grads", "weight_grads
 TOKEN = {"sums", "token_expand", "token_reduce", "token_branch", "token_inputs", "token_parts"}
 
 Row = dict[str, Any]
-
-
-def run(*command: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def compiled(folder: Path, *options: str) -> list[Row]:
@@ -235,12 +223,3 @@ def test_instructions_an_element_are_those_of_all_threads(
     if expected is not None:
         of_two_slots = launch._replace(constants={**blocks, "SLOTS": 2})
         assert codegen._per_element(of_two_slots, 320) == expected / 2
-
-
-def test_unknown_kernel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_options, "INTERPRETED", False)
-    monkeypatch.setenv("COLUMNS", "300")
-    options = ["--json", str(tmp_path / "rows.json"), "--kernel", "fuse", "--call", "gate k=1 padded"]
-    result = CliRunner().invoke(codegen.app, options)
-    assert result.exit_code == 2
-    assert "must be one of context, expand, input_grads, reduce, squeeze, weight_grads, got 'fuse'" in result.output

@@ -1,5 +1,6 @@
 """Runs of a plan on a small random encoder: made, kept, gone on with, recorded as failed, repeated, collected."""
 
+import contextlib
 import json
 import random
 import signal
@@ -13,11 +14,13 @@ from typer.testing import CliRunner
 
 import dlfa.training.recorded_runs
 from benchmarks.evidence import command as evidence_command
-from benchmarks.evidence import shared_inputs, source
+from benchmarks.evidence import runner, shared_inputs
 from benchmarks.evidence.directories import claim, read_record, state_of
 from benchmarks.evidence.groups import Ensemble, Group, Places, planned_runs, variant
+from benchmarks.evidence.machine import hardware
 from benchmarks.evidence.rows import collect, config_of, merged, read_rows, row_of, write_rows
 from benchmarks.evidence.runner import make_ensembles, make_runs
+from benchmarks.hardware import source_commit
 from benchmarks.workbench import TAGS, make_encoder
 from dlfa.training.train import train
 
@@ -77,7 +80,7 @@ def test_runs_are_what_train_makes_and_are_made_once(places, tmp_path):
     attempt = read_record(path)["attempts"][0]
     assert attempt["train_examples"] == 16
     assert attempt["seconds"] > 0
-    assert attempt["commit"] == source.source_commit()
+    assert attempt["commit"] == source_commit()
     changed = (group(*SMALL.variants, options={**OPTIONS, "epochs": 2}),)
     assert set(states(changed, places).values()) == {"other protocol"}
     make_runs(planned_runs(changed, ["*/last/*"])[0], places, lines.append)
@@ -154,7 +157,7 @@ def test_rows_tell_everything_and_make_the_run_again(places, tmp_path):
     assert float(row["seconds_per_step"]) == pytest.approx(seconds / steps, abs=1e-4)
     assert (row["group"], row["regime"], row["seed"], row["layers"]) == ("tiny", "frozen", "1", "1+0")
     assert (row["train_examples"], row["eval_examples"], row["backend"]) == ("16", "18", "eager")
-    assert row["hardware"] == source.hardware()
+    assert row["hardware"] == hardware()
     assert str(places.output_dir) not in str(row)
     assert str(places.data) not in str(row)
     planned = run.config(places).with_presets().to_json()
@@ -191,7 +194,7 @@ def command(monkeypatch):
     return lambda *arguments: CliRunner().invoke(app, list(map(str, arguments)))
 
 
-def test_commands_make_list_collect_write_and_repeat(places, command, tmp_path):
+def test_commands_make_list_collect_write_and_repeat(places, command, tmp_path, monkeypatch):
     where = ("--output-dir", places.output_dir, "--root", tmp_path)
     sources = ("--model", places.model, "--data", places.data, "--states-cache", places.states_cache)
     done = command("--run", "tiny/last/*", "--run", "*select-1/*", *where, *sources)
@@ -210,6 +213,10 @@ def test_commands_make_list_collect_write_and_repeat(places, command, tmp_path):
     scores = [line for line in again.stdout.splitlines() if line.lstrip().startswith(("dev", "average", "accuracy:"))]
     assert len(scores) == 6
     assert all(line.rstrip().endswith("+0.000") for line in scores)
+    monkeypatch.setattr(runner, "claim", lambda _: contextlib.nullcontext(False))
+    refused = command("--rerun", "tiny/aif-select-1/seed1", *where, *sources)
+    assert refused.exit_code == 1
+    assert "another process is repeating tiny/aif-select-1/seed1" in refused.stderr
     assert command("--collect", *where).stdout.rstrip().endswith(f"2 runs, 2 of them from {places.output_dir}")
 
 
@@ -230,27 +237,6 @@ def test_bad_input_is_one_line(arguments, message, command, tmp_path):
     assert result.exit_code == 2
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
-
-
-def test_commit_is_marked_where_the_packages_differ_from_it(tmp_path, monkeypatch):
-    def git(*arguments):
-        identity = ("-c", "user.name=a", "-c", "user.email=a@b.example")
-        return subprocess.run(
-            ["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True, text=True
-        ).stdout.strip()
-
-    for name in ("dlfa/__init__.py", "dlfa_kernels/__init__.py", "README.md"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("")
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-q", "-m", "first")
-    commit = git("rev-parse", "--short=12", "HEAD")
-    monkeypatch.setattr(source.dlfa, "__file__", str(tmp_path / "dlfa" / "__init__.py"))
-    (tmp_path / "README.md").write_text("changed")
-    assert source.source_commit() == commit
-    (tmp_path / "dlfa" / "new.py").write_text("")
-    assert source.source_commit() == f"{commit}-dirty"
 
 
 def test_runs_that_share_data_and_encoder_read_them_once(places, monkeypatch):

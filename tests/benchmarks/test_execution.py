@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from compiling_process import run
 
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
 from benchmarks import execution
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -75,10 +71,7 @@ def test_figures_of_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_kernels_of_a_call(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "benchmarks.execution", "--json", str(tmp_path / "rows.json"), "--embed-dim", "64"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run("-m", "benchmarks.execution", "--json", str(tmp_path / "rows.json"), "--embed-dim", "64")
     rows = json.loads((tmp_path / "rows.json").read_text())
     by_name = {(row["kernel"], row["pass"]): row for row in rows}
     assert list(by_name) == [

@@ -35,8 +35,7 @@ def test_header_of_a_cpu() -> None:
 
 
 def test_commit_of_a_tree_without_history(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("benchmarks.hardware.ROOT", tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setattr("dlfa.evaluation.source._ROOT", tmp_path)
     monkeypatch.delenv("BENCHMARK_COMMIT", raising=False)
     assert commit() == "unknown"
     monkeypatch.setenv("BENCHMARK_COMMIT", "abc123")

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
+from compiling_process import run
 
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
 from benchmarks.host_driver.activate import activate, build, driver_installed
 
-ROOT = Path(__file__).resolve().parents[2]
 can_launch = pytest.mark.skipif(
     driver_installed() or shutil.which("cc") is None or not Path(sysconfig.get_path("include"), "Python.h").exists(),
     reason="needs a C compiler and Python's headers, as Triton's launcher does, and no NVIDIA driver",
 )
-
-
-def run(*arguments: str) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @can_launch

@@ -19,6 +19,12 @@ from benchmarks import codegen, execution, host, kernel_options, traffic
         (codegen.app, ("--arch", "sm_70"), False, "sm_80, sm_90, sm_100, sm_120, gfx942, got 'sm_70'"),
         (codegen.app, ("--dtype", "float64"), False, "bfloat16, float16, float32, got 'float64'"),
         (codegen.app, ("--call", "gate"), False, "gate k=1 padded, select k=1 padded"),
+        (
+            codegen.app,
+            ("--kernel", "fuse", "--call", "gate k=1 padded"),
+            False,
+            "context, expand, input_grads, reduce, squeeze, weight_grads, got 'fuse'",
+        ),
         (codegen.app, (), True, "TRITON_INTERPRET: must be unset"),
         (execution.app, ("--arch", "sm_100"), False, "sm_80, sm_90, got 'sm_100'"),
         (execution.app, ("--call", "gate"), False, "gate k=1 padded, select k=1 padded"),

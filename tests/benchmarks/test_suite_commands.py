@@ -58,10 +58,7 @@ def check_file(suite: str, folder: Path) -> list[dict[str, Any]]:
     content = json.loads((folder / f"{suite}.json").read_text())
     assert content["header"].keys() >= HEADER_KEYS
     assert content["header"]["gpu"] is None
-    assert (
-        content["header"]["command"]
-        == f"python -m benchmarks.{suite} --device cpu" + (content["header"]["command"].partition("--device cpu")[2])
-    )
+    assert content["header"]["command"].startswith(f"python -m benchmarks.{suite} --device cpu")
     rows: list[dict[str, Any]] = content["rows"]
     assert {row["pass"] for row in rows} == PASSES[suite]
     for row in rows:
@@ -144,9 +141,8 @@ def test_a_gpu_that_is_not_there(name: str, monkeypatch: pytest.MonkeyPatch, cap
     assert run_command(name, monkeypatch, *COMMANDS[name]) == 2
     output = capsys.readouterr()
     assert output.out == ""
-    assert (
-        output.err == "error: --device cuda needs a GPU that torch can use, found none; --device cpu runs small sizes\n"
-    )
+    said = "--device cuda needs a GPU that torch can use, found none; --device cpu runs small sizes"
+    assert output.err == f"dlfa: error: {said}\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -154,7 +150,7 @@ def test_a_gpu_that_is_not_there(name: str, monkeypatch: pytest.MonkeyPatch, cap
 def test_no_time_is_taken_of_the_interpreter(name: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(hardware, "INTERPRETED", True)
     assert run_command(name, monkeypatch, *COMMANDS[name]) == 2
-    assert capsys.readouterr().err == "error: TRITON_INTERPRET must be unset where time is measured\n"
+    assert capsys.readouterr().err == "dlfa: error: TRITON_INTERPRET must be unset where time is measured\n"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +162,7 @@ def test_no_time_is_taken_of_the_interpreter(name: str, monkeypatch: pytest.Monk
 )
 def test_bad_options(options: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     assert run("aif", monkeypatch, *options) == 2
-    assert re.fullmatch(f"error: {message}\n", capsys.readouterr().err)
+    assert re.fullmatch(f"dlfa: error: {message}\n", capsys.readouterr().err)
 
 
 def test_shares_of_time_leave_some_for_all() -> None:

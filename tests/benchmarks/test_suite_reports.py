@@ -142,7 +142,7 @@ def test_targets_command(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "Imaginary GPU" in result.stdout
     assert result.stdout.count("not met") == 2
-    assert invoke(targets.command, str(tmp_path / "none")).stderr.startswith("error: DIR must be a folder of results")
+    assert invoke(targets.command, str(tmp_path / "none")).stderr.startswith("dlfa: error: DIR must be a folder")
     header = {**suite_results.HEADER, "gpu": None}
     Results(header).save(tmp_path / "cpu" / "aif.json")
     result = invoke(targets.command, str(tmp_path / "cpu"))

@@ -295,10 +295,3 @@ def test_command_writes_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     needed = {"pass", "shape", "kernel_size", "argument", "tensors_read", "tensors_written", "launches"}
     assert all(needed <= row.keys() for row in rows)
     assert [entry.name for entry in path.parent.iterdir()] == ["rows.json"]
-
-
-def test_command_refuses_other_dtypes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    result = CliRunner().invoke(traffic.app, ["--json", str(tmp_path / "rows.json"), "--dtype", "int8"])
-    assert result.exit_code == 2
-    assert "must be one of bfloat16, float16, float32, got 'int8'" in result.output

@@ -8,12 +8,17 @@ from typer.testing import CliRunner
 from benchmarks import workbench
 
 
-def test_every_regime_and_model_has_its_seconds(tmp_path):
+@pytest.fixture
+def command():
+    """The command, as a function of its arguments, at a small size."""
     app = workbench.typer.Typer()
     app.command()(workbench.main)
+    return lambda *arguments: CliRunner().invoke(app, ["--layers", "2", "--width", "32", *arguments])
+
+
+def test_every_regime_and_model_has_its_seconds(command, tmp_path):
     output = tmp_path / "rows.json"
-    arguments = ["--sentences", "16", "--layers", "2", "--width", "32", "--repeats", "1", "--output", str(output)]
-    result = CliRunner().invoke(app, arguments)
+    result = command("--sentences", "16", "--repeats", "1", "--output", str(output))
     assert result.exit_code == 0, result.output
     rows = json.loads(output.read_text())
     measured = {(row["encoder"], row["model"]): row for row in rows}
@@ -38,9 +43,7 @@ def test_every_regime_and_model_has_its_seconds(tmp_path):
         (("--model", "somewhere"), "--model and --data-dir must be given together"),
     ],
 )
-def test_bad_arguments_are_named(arguments, message):
-    app = workbench.typer.Typer()
-    app.command()(workbench.main)
-    result = CliRunner().invoke(app, ["--sentences", "2", "--layers", "2", "--width", "32", *arguments])
+def test_bad_arguments_are_named(command, arguments, message):
+    result = command("--sentences", "2", *arguments)
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.replace("│", " ").split())

@@ -67,11 +67,13 @@ def test_other_calls_are_as_without_autocast(case: Case, device: torch.device) -
         assert torch.equal(value, expected[name]), name
 
 
-def test_autocast_to_float32_or_off_changes_nothing(device: torch.device) -> None:
+@pytest.mark.parametrize("options", [{"dtype": torch.bfloat16, "enabled": False}, {"dtype": torch.float32}], ids=str)
+@pytest.mark.filterwarnings("ignore:In CPU autocast, but the target dtype is not supported")
+def test_autocast_to_float32_or_off_changes_nothing(options: dict[str, Any], device: torch.device) -> None:
     case = Case(length=5)
     inputs = make_inputs(case, device)
     expected = run(triton_aif, inputs, **case.options)["z"]
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=False):
+    with torch.autocast(device.type, **options):
         assert torch.equal(run(triton_aif, inputs, **case.options)["z"], expected)
 
 

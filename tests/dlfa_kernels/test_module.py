@@ -24,15 +24,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
-    ("embed_dim", "reduction", "squeeze_dim"),
-    [(768, 4, 192), (768, 16, 48), (1024, 4, 256), (384, 4, 96), (100, 4, 32), (8, 4, 16), (64, 4, 16), (68, 4, 32)],
-)
-def test_squeeze_width_by_default(embed_dim: int, reduction: int, squeeze_dim: int) -> None:
-    assert FusedAIF(embed_dim, reduction=reduction, device="meta").squeeze_dim == squeeze_dim
-
-
-def test_default_reduction_is_four() -> None:
-    assert FusedAIF(768, device="meta").squeeze_dim == 192
+    ("embed_dim", "options", "squeeze_dim"),
+    [
+        (768, {}, 192), (768, {"reduction": 4}, 192), (768, {"reduction": 16}, 48), (1024, {}, 256), (384, {}, 96),
+        (100, {}, 32), (8, {}, 16), (64, {}, 16), (68, {}, 32),
+    ],
+)  # fmt: skip
+def test_squeeze_width_by_default(embed_dim: int, options: dict[str, int], squeeze_dim: int) -> None:
+    assert FusedAIF(embed_dim, **options, device="meta").squeeze_dim == squeeze_dim
 
 
 def test_squeeze_dim_goes_before_reduction() -> None:

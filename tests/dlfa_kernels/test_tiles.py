@@ -371,6 +371,14 @@ def test_tiles_on_trial_are_seen_by_the_tuning_thread_alone() -> None:
     assert seen == [Overrides(tiles=other)] * 4
 
 
+def test_a_record_inside_another_keeps_the_architecture() -> None:
+    with record_launches("sm_80"):
+        with record_launches():
+            assert overrides().architecture == "sm_80"
+        with record_launches("sm_90"):
+            assert overrides().architecture == "sm_90"
+
+
 def test_tuning_changes_nothing_that_is_not_faster_by_more_than_noise() -> None:
     measured: list[tuple[Tiles, str]] = []
 

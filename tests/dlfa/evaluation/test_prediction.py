@@ -5,8 +5,8 @@ import json
 
 import pytest
 import torch
-from tiny_tasks import make_encoder
 
+from dlfa import DLFAForQuestionAnswering, DLFAForTokenClassification
 from dlfa.data.examples import DataError, LabelledText, TaggedSentence
 from dlfa.data.token_files import read_token_file
 from dlfa.evaluation.prediction import predict, read_input
@@ -75,8 +75,7 @@ def test_pairs_are_read_with_and_without_a_label(tmp_path):
     assert read_input(XNLI, path) == [LabelledText(("a", "b")), LabelledText(("c", "d"))]
 
 
-def test_pair_model_end_to_end(tmp_path):
-    encoder = make_encoder(tmp_path / "encoder")
+def test_pair_model_end_to_end(encoder, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     rows = [("a a", "b b", "entailment"), ("a a", "c c", "neutral"), ("a a", "d d", "contradiction")]
@@ -102,33 +101,31 @@ def test_pair_model_end_to_end(tmp_path):
         assert set(seen) == {dtype}
 
 
-def test_questions_are_answered_as_json(tmp_path):
-    encoder = make_encoder(tmp_path / "encoder")
+def save_with_tokenizer(model, encoder, path):
+    """Save a model, with the tokenizer of its encoder."""
+    model.save_pretrained(path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (path / name).write_bytes((encoder / name).read_bytes())
+
+
+def test_questions_are_answered_as_json(encoder, tmp_path):
     file = {"data": [{"paragraphs": [{"context": "a b c", "qas": [{"id": "7", "question": "who"}]}]}]}
     path = tmp_path / "questions.json"
     path.write_text(json.dumps(file))
-    import dlfa
-
-    dlfa.DLFAForQuestionAnswering.from_encoder(encoder, fusion_layer=1).save_pretrained(tmp_path / "model")
-    (tmp_path / "model" / "tokenizer.json").write_bytes((encoder / "tokenizer.json").read_bytes())
-    (tmp_path / "model" / "tokenizer_config.json").write_bytes((encoder / "tokenizer_config.json").read_bytes())
+    model = DLFAForQuestionAnswering.from_encoder(encoder, fusion_layer=1)
+    save_with_tokenizer(model, encoder, tmp_path / "model")
     run = load_run(tmp_path / "model", "xquad", max_length=32)
     answer = json.loads(predict(run, read_input(XQUAD, path)))
     assert list(answer) == ["7"]
-    assert answer["7"] in "a b c"
+    assert answer["7"] in {"a", "b", "c", "a b", "b c", "a b c"}
     assert run.config is None
 
 
-def test_tags_come_word_by_word(tmp_path):
-    encoder = make_encoder(tmp_path / "encoder")
-    import dlfa
-
-    model = dlfa.DLFAForTokenClassification.from_encoder(
+def test_tags_come_word_by_word(encoder, tmp_path):
+    model = DLFAForTokenClassification.from_encoder(
         encoder, fusion_layer=1, id2label=dict(enumerate(UDPOS.labels)), label_subword="mean"
     )
-    model.save_pretrained(tmp_path / "model")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / "model" / name).write_bytes((encoder / name).read_bytes())
+    save_with_tokenizer(model, encoder, tmp_path / "model")
     run = load_run(tmp_path / "model", "udpos", max_length=16)
     long = TaggedSentence(tuple("word" for _ in range(30)))
     spaces = TaggedSentence(("\u00a0", "a", "\u3000", "\u0085", "\u2028", "\x1c", "\x0c", "b\u00a0c", "\u200b"))

@@ -1,8 +1,7 @@
-"""results.json, written as a whole; the chart; the table."""
+"""results.json; the chart; the table."""
 
 import io
 import json
-import math
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +14,6 @@ from dlfa.evaluation.charts import BAR, SOURCE_BAR, bar_chart, title
 from dlfa.evaluation.evaluate import LanguageEvaluation
 from dlfa.evaluation.results import environment, summary
 from dlfa.evaluation.tables import language_table, task_table
-from dlfa.files import atomic
 from dlfa.tasks import TASKS, get_task
 
 
@@ -66,29 +64,6 @@ def test_environment_says_what_ran(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert environment(fake_model())["backend"] == "triton"
     assert environment(fake_model(fusion="last"))["backend"] is None
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_no_number_that_is_none_is_written(tmp_path, bad):
-    path = tmp_path / "results.json"
-    atomic.write_json(path, {"average": 0.5})
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        atomic.write_json(path, {"average": bad})
-    assert json.loads(path.read_text()) == {"average": 0.5}
-
-
-def test_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    path = tmp_path / "sub" / "file"
-    atomic.write_text(path, "old")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        atomic.write_text(path, "new")
-    assert path.read_text() == "old"
-    assert [item.name for item in path.parent.iterdir()] == ["file"]
 
 
 def test_chart_is_drawn(tmp_path):

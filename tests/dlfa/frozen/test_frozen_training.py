@@ -16,7 +16,6 @@ import dlfa.frozen.store as store_module
 from dlfa import DLFAForTokenClassification
 from dlfa.evaluation.evaluate import evaluate
 from dlfa.evaluation.saved_runs import load_run
-from dlfa.files.cache_directory import cache_directory
 from dlfa.runs.run_config import RunConfig
 from dlfa.training.shared_inputs import load_data
 from dlfa.training.train import fit, prepare, train
@@ -136,19 +135,6 @@ def test_interrupted_training_goes_on_to_the_same_result(base, finished, tmp_pat
     assert train(config, resume=True)["languages"] == finished[1]["languages"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"freeze_layers": 1}, "freeze_encoder cannot be given together with freeze_layers"),
-        ({"lora_rank": 2, "gradient_checkpointing": True}, "together with lora_rank, gradient_checkpointing"),
-        ({"states_dtype": "int8"}, "states_dtype must be one of float32, float16, got 'int8'"),
-    ],
-)
-def test_options_that_clash_are_named(base, changes, message):
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(base, **changes)
-
-
 def test_learning_rate_without_a_choice_is_one_for_new_parameters(base):
     assert dataclasses.replace(base, learning_rate=None).with_presets().learning_rate == 1e-3
     assert dataclasses.replace(base, learning_rate=None, freeze_encoder=False).with_presets().learning_rate == 2e-5
@@ -162,15 +148,6 @@ def test_a_step_over_a_frozen_encoder_is_one_batch(base, frozen, batch_size, acc
     given = {"freeze_encoder": frozen, "batch_size": batch_size, "gradient_accumulation": accumulation}
     resolved = dataclasses.replace(base, **given).with_presets()
     assert (resolved.batch_size, resolved.gradient_accumulation) == expected
-
-
-def test_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
-    monkeypatch.setenv("DLFA_CACHE", str(tmp_path / "here"))
-    assert cache_directory() == tmp_path / "here"
-    monkeypatch.delenv("DLFA_CACHE")
-    monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_directory() == tmp_path / "xdg" / "dlfa"
 
 
 def test_states_in_half_precision_are_the_states(base, finished, tmp_path):

@@ -1,11 +1,13 @@
-"""RunConfig: every field's type is checked, whether it comes from Python or from JSON."""
+"""RunConfig: its fields are checked, whether they come from Python or from JSON, and compared with a run's."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
-from dlfa.runs.run_config import CompleteRunConfig, RunConfig, differences
+from dlfa.evaluation.results import recorded_config
+from dlfa.runs.run_config import CompleteRunConfig, Role, RunConfig, differences, fields_of
 
 NEEDED = {"task": "udpos", "model": "encoder"}
 
@@ -35,6 +37,36 @@ def test_values_of_another_type_are_named(fields: dict, message: str) -> None:
         RunConfig(**{**NEEDED, **fields}, output_dir=Path("out"))
     with pytest.raises(TypeError, match=message):
         RunConfig.from_json({**NEEDED, **fields}, Path("out"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "pos"}, "unknown task 'pos'; valid are udpos"),
+        ({"learning_rate": 0.0}, "learning_rate must be a positive number"),
+        ({"head_learning_rate": math.nan}, "head_learning_rate must be a positive number"),
+        ({"epochs": -1.0}, "epochs must be a positive number"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"max_train_examples": 0}, "max_train_examples must be at least 1"),
+        ({"weight_decay": -0.1}, "weight_decay must not be negative"),
+        ({"warmup_steps": -1}, "warmup_steps must not be negative"),
+        ({"seed": -1}, "seed must be in 0"),
+        ({"bf16": True, "fp16": True}, "bf16 and fp16"),
+        ({"lora_alpha": 4}, "lora_alpha and lora_targets need a lora_rank"),
+        ({"lora_rank": 0}, "lora_rank must be at least 1"),
+        ({"lora_rank": 2, "freeze_layers": 1}, "lora_rank cannot be given together with freeze_layers"),
+        ({"freeze_layers": -1}, "freeze_layers must not be negative"),
+        ({"freeze_encoder": True, "freeze_layers": 1}, "freeze_encoder cannot be given together with freeze_layers"),
+        (
+            {"freeze_encoder": True, "lora_rank": 2, "gradient_checkpointing": True},
+            "together with lora_rank, gradient_checkpointing",
+        ),
+        ({"states_dtype": "int8"}, "states_dtype must be one of float32, float16, got 'int8'"),
+    ],
+)
+def test_bad_values_are_named(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RunConfig(**{**NEEDED, **changes}, output_dir=Path("out"))
 
 
 def test_a_place_must_be_a_path() -> None:
@@ -75,3 +107,33 @@ def test_directories_are_absolute_in_json_and_names_of_the_hub_stay(
     assert differences(before | {"intermediate": stages[:2]}, here) == ["intermediate"]
     monkeypatch.chdir(tmp_path)
     assert differences(before, here) == ["model", "intermediate"]
+
+
+def test_layers_in_a_tuple_are_those_that_run_json_holds() -> None:
+    told = RunConfig(**NEEDED, output_dir=Path("out"), model_options={"fusion_layer": (0, 1)}).to_json()
+    assert differences(json.loads(json.dumps(told)), told) == []
+
+
+def test_configurations_differ_in_the_fields_of_either() -> None:
+    assert differences({"epochs": 1, "seed": 1}, {"epochs": 2, "seed": 1}) == ["epochs"]
+    assert differences({}, {"bf16": True, "lora_rank": None}) == ["bf16"]  # as where a release knew fewer fields
+    assert differences({"bf16": True, "lora_rank": None}, {}) == ["bf16"]
+    free = {"eval_batch_size": 2, "states_cache": "elsewhere", "gradient_checkpointing": True, "data_dir": "moved"}
+    assert differences({"eval_batch_size": 1}, free) == []
+
+
+def test_places_mean_the_same_from_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = RunConfig("udpos", "encoder", Path("out"), data_dir=Path("data"), states_cache=Path("states")).to_json()
+    assert (told["data_dir"], told["states_cache"]) == (str(tmp_path / "data"), str(tmp_path / "states"))
+
+
+def test_one_list_says_what_options_are_to_a_run() -> None:
+    config = RunConfig(task="udpos", model="/places/encoder", output_dir=Path("/places/out"), data_dir=Path("/places"))
+    told = recorded_config(config)
+    identity = {"task", "model", "languages", "seed"}
+    assert fields_of(config.to_json(), Role.IDENTITY).keys() == identity
+    assert told.keys() == config.to_json().keys() - identity - {"data_dir", "states_cache", "intermediate"}
+    free = {"eval_batch_size", "gradient_checkpointing", "model_options"}
+    assert fields_of(told, Role.PROTOCOL).keys() == told.keys() - free
+    assert fields_of({"unknown": 1}, Role.PROTOCOL) == {"unknown": 1}

@@ -143,17 +143,3 @@ def test_figures_of_a_lora_run_are_those_of_the_model_that_it_saves(tmp_path, mo
     for language, examples in load_data(config).test.items():
         for left, right in zip(run.scores(examples, 64), of_training[language].scores, strict=True):
             assert np.array_equal(left, right)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"lora_alpha": 4}, "lora_alpha and lora_targets need a lora_rank"),
-        ({"lora_rank": 0}, "lora_rank must be at least 1"),
-        ({"lora_rank": 2, "freeze_layers": 1}, "lora_rank cannot be given together with freeze_layers"),
-        ({"freeze_layers": -1}, "freeze_layers must not be negative"),
-    ],
-)
-def test_bad_options_are_named(changes, message):
-    with pytest.raises(ValueError, match=message):
-        RunConfig(task="udpos", model="any", output_dir=Path("out"), **changes)

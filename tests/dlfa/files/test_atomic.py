@@ -1,0 +1,31 @@
+"""Files are written as a whole or not at all."""
+
+import json
+import math
+
+import pytest
+
+from dlfa.files import atomic
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_no_number_that_is_none_is_written(tmp_path, bad):
+    path = tmp_path / "results.json"
+    atomic.write_json(path, {"average": 0.5})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        atomic.write_json(path, {"average": bad})
+    assert json.loads(path.read_text()) == {"average": 0.5}
+
+
+def test_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "sub" / "file"
+    atomic.write_text(path, "old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        atomic.write_text(path, "new")
+    assert path.read_text() == "old"
+    assert [item.name for item in path.parent.iterdir()] == ["file"]
