@@ -35,7 +35,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 class Budget:
-    """The seconds left to a command, and the time that its parts took so far."""
+    """The seconds left to a command, and the shortest time that a part of each kind took so far."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
@@ -51,7 +51,10 @@ class Budget:
         return kind in self._taken
 
     def allows(self, kind: str, guess: float) -> bool:
-        """Return whether another part of this kind fits, by the time of the latest or, before the first, `guess`."""
+        """Return whether another part of this kind fits, by the shortest so far or, before the first, `guess`.
+
+        The shortest, because the first of a kind often compiles what later ones use.
+        """
         return self.remaining >= self._taken.get(kind, guess)
 
     @contextmanager
@@ -61,4 +64,5 @@ class Budget:
         try:
             yield
         finally:
-            self._taken[kind] = time.monotonic() - start
+            seconds = time.monotonic() - start
+            self._taken[kind] = min(seconds, self._taken.get(kind, seconds))

@@ -17,7 +17,8 @@ from typing import IO, Any
 # own commands, or it is killed before it has stopped them.
 GRACE_SECONDS = 5.0
 PR_SET_PDEATHSIG = 1
-# The folder where NVIDIA's packages install it.
+# The folders where NVIDIA's packages install the toolkit's versions, and Nsight Compute.
+LOCAL = Path("/usr/local")
 NSIGHT_COMPUTE = Path("/opt/nvidia/nsight-compute")
 
 # Looked up here, because little is safe between fork and exec.
@@ -110,6 +111,7 @@ def cuda_tool(name: str) -> str:
         ValueError: it is not found.
     """
     folders = [os.environ.get("PATH", os.defpath), f"{os.environ.get('CUDA_HOME', '/usr/local/cuda')}/bin"]
+    folders += sorted(map(str, LOCAL.glob("cuda-*/bin")), reverse=True)
     folders += sorted(map(str, NSIGHT_COMPUTE.glob("*")), reverse=True)  # one folder a version
     path = shutil.which(name, path=os.pathsep.join(folders))
     if path is None:

@@ -30,7 +30,7 @@ MEASURED_KEYS = (
     "launches",
 )  # fmt: skip
 ROW_KEYS = CASE_KEYS + MEASURED_KEYS
-# The suites, in the order in which they are run.
+# Each writes a file of its name.
 SUITES = ("memory", "step", "padding", "token", "schedule", "launch", "aif")
 
 

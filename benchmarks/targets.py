@@ -141,8 +141,9 @@ def targets(results: dict[str, Results], traffic: list[dict[str, Any]] | None) -
         Target(f"DRAM traffic of forward at {_name(BASE_SHAPE)}, tensors", 3.4, False, _forward_traffic(traffic)),
         Target("saved for backward beyond inputs and output, tensors", 0.3, False, _saved(results), len(SHAPES)),
         Target("training step of BERT-base, fused AIF over plain head", 1.02, False, _step(results)),
-        Target("30 % real tokens against 100 %, both passes", 2.0, True, _padding(padding), 3),
-        Target("token=0 forward over full forward", 0.7, False, _token(token), 3),
+        Target("30 % real tokens against 100 %, both passes", 2.0, True, _padding(padding, ours), 3),
+        Target("30 % real tokens, packed, against 100 %", 2.0, True, _padding(padding, f"{ours}-packed"), 3),
+        Target("token=0 forward over full forward", 0.7, False, _token(token), 2),
     ]  # fmt: skip
 
 
@@ -187,18 +188,23 @@ def _step(results: dict[str, Results]) -> dict[str, float]:
     return {"": ours["median_us"] / plain["median_us"]} if ours and plain else {}
 
 
-def _padding(rows: Rows) -> dict[str, float]:
-    times: dict[str, dict[float, float]] = {}
+def _padding(rows: Rows, provider: str) -> dict[str, float]:
+    """Return the speed-up of `provider` at 30 % real tokens over ours with a mask at 100 %, by size.
+
+    With a mask z, dx and dy are still written at padding: by tensors moved alone the speed-up is 8 / 4.5.
+    """
+    times: dict[str, dict[tuple[str, float], float]] = {}
     for row in rows:
-        if row["pass"] == "both" and row["provider"] == providers.OURS:
-            times.setdefault(size(row), {})[row["fill"]] = row["median_us"]
-    return {name: fills[1.0] / fills[0.3] for name, fills in times.items() if {1.0, 0.3} <= fills.keys()}
+        if row["pass"] == "both":
+            times.setdefault(size(row), {})[row["provider"], row["fill"]] = row["median_us"]
+    full, part = (providers.OURS, 1.0), (provider, 0.3)
+    return {name: found[full] / found[part] for name, found in times.items() if {full, part} <= found.keys()}
 
 
 def _token(rows: Rows) -> dict[str, float]:
     times: dict[str, dict[str, float]] = {}
     for row in rows:
-        if row["provider"] == providers.OURS:
+        if row["provider"] == providers.OURS and tuple(row["shape"]) in LARGE:
             times.setdefault(size(row), {})[row["pass"]] = row["median_us"]
     passes = ("forward-token0", "forward")
     return {name: t[passes[0]] / t[passes[1]] for name, t in times.items() if t.keys() >= set(passes)}

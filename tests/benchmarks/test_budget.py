@@ -53,11 +53,11 @@ def test_budget_learns_what_parts_take() -> None:
     assert not Budget(0).allows("compile", 0.001)
 
 
-def test_budget_goes_by_the_latest_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_budget_goes_by_the_shortest_part(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("benchmarks.budget.time", SimpleNamespace(monotonic=lambda: now[0]))
     budget = Budget(10)
-    for taken, fits in ((1, True), (5, False), (2, True)):
+    for taken, fits in ((5, True), (2, True), (2.5, False)):  # 5, 3 and 0.5 left; the shortest takes 2
         with budget.spend("compile"):
             now[0] += taken
         assert budget.remaining == 10 - now[0]

@@ -119,9 +119,16 @@ def test_tools_of_the_cuda_toolkit_are_found_off_the_path(tmp_path: Path, monkey
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_HOME", str(tmp_path / "cuda"))
     monkeypatch.setattr(processes, "NSIGHT_COMPUTE", tmp_path / "nsight-compute")
+    monkeypatch.setattr(processes, "LOCAL", tmp_path / "local")
     with pytest.raises(ValueError, match="ncu, of the CUDA toolkit, must be on the PATH, below CUDA_HOME or in /"):
         cuda_tool("ncu")
-    for folder in ("nsight-compute/2025.2.0", "nsight-compute/2025.3.1", "cuda/bin"):
+    for folder in (
+        "nsight-compute/2025.2.0",
+        "nsight-compute/2025.3.1",
+        "local/cuda-12.9/bin",
+        "local/cuda-13.0/bin",
+        "cuda/bin",
+    ):
         ncu_path = tmp_path / folder / "ncu"
         ncu_path.parent.mkdir(parents=True)
         ncu_path.write_text("#!/bin/sh\n")

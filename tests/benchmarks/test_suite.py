@@ -13,7 +13,7 @@ pytest.importorskip("triton", reason="triton is there on Linux only")
 
 from suite_cases import CEILINGS, CPU, SMALL, TASK, never, session
 
-from benchmarks import aif, cases, launch, memory, padding, problems, providers, suite, targets, token
+from benchmarks import aif, cases, launch, memory, padding, precompile, problems, providers, suite, targets, token
 from benchmarks.floors import floor_us
 from benchmarks.results import ROW_KEYS, case_keys, load
 from benchmarks.timing import Timing
@@ -31,17 +31,29 @@ def test_what_targets_need_is_measured_first(tmp_path: Path) -> None:
     needed = {(cases.core_case(shape), name) for shape in targets.LARGE for name in ("ours", "eager", "compile")}
     assert max(map(order.index, needed)) < len(needed) + 2  # but for ours and eager at the small size
     assert next(name for _, name in order if name not in ("ours", "eager", "compile")) == tuned
-    assert order.index((base, tuned)) > max(order.index((case, "ours")) for case in cases.variations(base.shape))
+    assert order.index((base, tuned)) < min(order.index((case, "ours")) for case in cases.variations(base.shape))
     (task,) = launch.tasks(running)
     graphs = ["ours+graph", "eager+graph", "compile+graph", "compile-reduce-overhead", "compile-max-autotune"]
     assert list(task.providers[:8]) == ["ours", "eager", "compile", *graphs]
     fills = [(task.case.fill, task.providers, task.case.packed) for task in padding.tasks(running)]
-    assert fills[:6] == [(1.0, ("ours",), False), (0.3, ("ours",), False)] * 3
+    assert fills[:9] == [(1.0, ("ours",), False), (0.3, ("ours",), False), (0.3, ("ours",), True)] * 3
     assert all(task.providers == ("ours",) for task in list(token.tasks(running))[:6])
     assert all(task.providers == ("ours", "eager") for task in list(memory.tasks(running))[: len(cases.SHAPES)])
     for suite_ in (padding, token, memory):
         rows = [(task.case, name) for task in suite_.tasks(running) for name in task.providers]
         assert len(rows) == len(set(rows))
+
+
+def test_kernels_of_what_targets_need_are_compiled_before(tmp_path: Path) -> None:
+    def code(case: cases.Case) -> cases.Case:
+        return replace(case, shape=(1, 1, case.shape[-1]), fill=1.0)
+
+    running = session(tmp_path)
+    running.device = torch.device("cuda")
+    compiled = {*map(code, precompile.cases())}
+    for suite_ in (launch, padding, token, memory):
+        assert {code(task.case) for task in suite_.tasks(running) if "ours" in task.providers} <= compiled
+    assert {*cases.variations(cases.BASE_SHAPE), *map(cases.core_case, cases.SHAPES)} <= {*precompile.cases()}
 
 
 @pytest.mark.parametrize(

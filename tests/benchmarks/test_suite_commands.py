@@ -16,7 +16,7 @@ import torch
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
 from benchmarks import all as all_suites
-from benchmarks import gpu_session, hardware, ncu, sanitize
+from benchmarks import gpu_session, hardware, ncu, precompile, sanitize
 from benchmarks import suite as suite_module
 from benchmarks.results import ROW_KEYS, SUITES
 from benchmarks.suite import main
@@ -117,6 +117,7 @@ COMMANDS = {
     **dict.fromkeys(SUITES, ()),
     "all": (),
     "ncu": (),
+    "precompile": (),
     "sanitize": (),
     "gpu_session": ("--out", "unused", "--part", "checks"),
 }
@@ -127,7 +128,8 @@ def run_command(name: str, monkeypatch: pytest.MonkeyPatch, *options: str) -> in
         return run(name, monkeypatch, *options)
     import typer
 
-    module = {"all": all_suites, "ncu": ncu, "sanitize": sanitize, "gpu_session": gpu_session}[name]
+    modules = {"all": all_suites, "ncu": ncu, "precompile": precompile, "sanitize": sanitize}
+    module = modules.get(name, gpu_session)
     monkeypatch.setattr(sys, "argv", [name, *options])
     with pytest.raises(SystemExit) as exit_:
         typer.run(module.command)
@@ -167,9 +169,9 @@ def test_bad_options(options: tuple[str, ...], message: str, monkeypatch: pytest
 
 def test_shares_of_time_leave_some_for_all() -> None:
     remaining = all_suites.DEFAULT_SECONDS
-    for suite in SUITES:
+    for suite in all_suites.WEIGHTS:
         budget = all_suites.share(suite, remaining)
-        assert budget >= all_suites.START_SECONDS + 15, suite  # in which it measures
+        assert budget >= all_suites.START_SECONDS + 11, suite  # in which it measures
         remaining -= budget + all_suites.OVERHEAD_SECONDS
     assert remaining == pytest.approx(all_suites.TABLE_SECONDS + all_suites.LATE_SECONDS)
     assert all_suites.DEFAULT_SECONDS <= 480
@@ -187,7 +189,7 @@ def test_suites_that_all_hang_leave_time_for_the_table(
     monkeypatch.setattr(all_suites, "run_limited", hang)
     monkeypatch.setattr(all_suites, "time", SimpleNamespace(monotonic=lambda: now[0]))
     statuses = all_suites.run_all(tmp_path, "cuda", seconds)
-    assert statuses == dict.fromkeys(SUITES)
+    assert statuses == dict.fromkeys(all_suites.WEIGHTS)
     assert now[0] <= 1000.0 + seconds - all_suites.TABLE_SECONDS
 
 
@@ -228,7 +230,7 @@ def test_all_runs_every_suite_in_a_process_of_its_own(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(all_suites, "run_limited", note)
     assert run_command("all", monkeypatch, "--device", "cpu", "--out", str(tmp_path)) == 1
-    assert [command[2] for command in commands] == [f"benchmarks.{suite}" for suite in SUITES]
+    assert [command[2] for command in commands] == [f"benchmarks.{suite}" for suite in all_suites.WEIGHTS]
     assert all(command[3:7] == ["--device", "cpu", "--out", str(tmp_path)] for command in commands)
     answers.clear()
     assert run_command("all", monkeypatch, "--device", "cpu", "--out", str(tmp_path)) == 0
