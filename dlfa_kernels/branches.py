@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,8 @@ def default_squeeze_dim(embed_dim: int, reduction: int) -> int:
 
 
 _LAYERS = ("local_squeeze", "local_expand", "global_squeeze", "global_expand")
-_LAYER_TYPES = (nn.Conv1d, nn.Linear)
+# Of the class: hooks of accelerate replace an instance's.
+_FORWARDS = (nn.Conv1d.forward, nn.Linear.forward)
 _OWN_PARAMETERS = {"weight", "bias"}
 
 
@@ -36,8 +39,8 @@ def weights_of(module: nn.Module) -> AIFWeights:
     """
     weights: list[Tensor] = []
     for name in _LAYERS:
-        layer = module._modules[name]
-        if not isinstance(layer, _LAYER_TYPES):
+        layer: Any = module._modules[name]
+        if type(layer).forward not in _FORWARDS:
             got = f"{type(layer).__module__}.{type(layer).__qualname__}"
             raise TypeError(
                 f"{name} must be torch.nn's own layer, whose parameters are read, got {got}; wrap the whole "
@@ -45,9 +48,9 @@ def weights_of(module: nn.Module) -> AIFWeights:
             )
         parameters = layer._parameters
         if parameters.keys() == _OWN_PARAMETERS:  # as attributes they take a tenth of a small batch's forward
-            weights += parameters["weight"], parameters["bias"]  # type: ignore[arg-type]
+            weights += parameters["weight"], parameters["bias"]
         elif parameters.keys() < _OWN_PARAMETERS:  # the others are computed, by torch.nn.utils.parametrize
-            weights += layer.weight, layer.bias  # type: ignore[arg-type]
+            weights += layer.weight, layer.bias
         else:
             made_of = ", ".join(sorted(parameters.keys() - _OWN_PARAMETERS))
             raise TypeError(

@@ -69,7 +69,6 @@ def _check_device(name: str, tensor: Tensor, last: Tensor) -> None:
 
 
 def _check_states(last: Tensor, lower: Tensor | None, packed: bool) -> None:
-    check_tensor("last", last)
     rank, form = (2, "(N, E), as cu_seqlens is given") if packed else (3, "(B, T, E)")
     if last.dim() != rank:
         raise ValueError(f"last must have shape {form}, got {_shape(last)}")
@@ -214,6 +213,7 @@ def check_inputs(
     """
     check_one_of("fuse", fuse, FUSE_MODES)
     check_one_of("activation", activation, ACTIVATIONS)
+    check_tensor("last", last)  # first: torch.fx traces with proxies, of which none is None
     if cu_seqlens is not None and mask is not None:
         raise ValueError("mask and cu_seqlens cannot be given together: packed rows are all real tokens")
     _check_states(last, lower, packed=cu_seqlens is not None)

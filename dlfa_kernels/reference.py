@@ -62,7 +62,7 @@ def aif_terms(
         position = torch.arange(rows, device=device)
         real = torch.ones(rows, dtype=torch.bool, device=device) if mask is None else mask.reshape(-1) != 0
         if cu_seqlens is None:
-            batch, length = last.shape[:2]
+            batch, length, _ = last.shape
             start = torch.arange(batch, device=device) * length
             sequence = torch.arange(batch, device=device).repeat_interleave(length)
         else:
@@ -81,10 +81,13 @@ def aif_terms(
             # added before they take another shape, behind which dx and dy would share memory unnoticed by autograd
             w = at_real((x if y is None else x + y).reshape(rows, embed_dim))
 
-        # p and g
-        tokens = torch.zeros(batch, dtype=dtype, device=device).index_add(0, sequence, real.to(dtype))
-        pooled = torch.zeros(batch, embed_dim, dtype=dtype, device=device).index_add(0, sequence, w)
-        pooled = pooled / tokens.clamp(min=1)[:, None]
+        # p and g; `sum` adds in pairs, where index_add's rounding errors grow with the length
+        def sum_by_sequence(values: Tensor) -> Tensor:
+            if cu_seqlens is None:
+                return values.reshape(batch, length, values.shape[1]).sum(1)
+            return torch.zeros(batch, values.shape[1], dtype=dtype, device=device).index_add(0, sequence, values)
+
+        pooled = sum_by_sequence(w) / sum_by_sequence(real.to(dtype)[:, None]).clamp(min=1)
         g = F.linear(phi(F.linear(pooled, w_gs, b_gs)), w_ge, b_ge)
 
         # the rows asked for: all, or one a sequence
@@ -115,12 +118,16 @@ def aif_terms(
                     seen, seen_sequence = around.index_select(0, chosen + tap), around_sequence[chosen + tap]
                 squeezed = squeezed + F.linear(torch.where((seen_sequence == owner)[:, None], seen, 0), w_ls[:, :, tap])
         local = F.linear(phi(squeezed), w_le[:, :, 0], b_le)
+        if cu_seqlens is None and token is None:
+            g = g[:, None].expand(batch, length, embed_dim).reshape(rows, embed_dim)  # whose backward is a `sum`
+        else:
+            g = take(g, owner)
 
         return Terms(
             x=None if fuse == "gate" or y is None else take(x, chosen),
             y=None if fuse == "gate" or y is None else take(y, chosen),
             w=take(w, chosen),
-            logits=take(g, owner) + local,
+            logits=g + local,
             wanted=wanted,
             shape=shape,
             dtype=last.dtype,

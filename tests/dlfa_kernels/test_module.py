@@ -72,6 +72,26 @@ def test_layers_without_a_bias_initialise_too() -> None:
     assert layer.bias is None
 
 
+def test_a_subclass_is_refused_if_its_forward_is_another() -> None:
+    class Doubled(torch.nn.Linear):  # as torch.ao.nn.qat.Linear, which quantizes the weight in its forward
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(states)
+
+    class Named(torch.nn.Linear):
+        pass
+
+    aif, states = FusedAIF(24), torch.randn(2, 5, 24)
+    z = aif(states)
+    for kind in (Named, Doubled):
+        layer = kind(24, aif.squeeze_dim)
+        layer.load_state_dict(aif.global_squeeze.state_dict())
+        aif.global_squeeze = layer
+        if kind is Named:
+            assert torch.equal(aif(states), z)
+    with pytest.raises(TypeError, match=r"global_squeeze must be torch\.nn's own layer.*got .*Doubled; wrap"):
+        aif(states)
+
+
 @pytest.mark.parametrize("name", ["local_squeeze", "local_expand", "global_squeeze", "global_expand"])
 def test_a_layer_whose_forward_would_be_skipped_is_refused(name: str) -> None:
     class Adapted(torch.nn.Module):  # as LoRA does it

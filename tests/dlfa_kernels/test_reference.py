@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from typing import Any
@@ -231,6 +232,19 @@ def test_float32_is_close_to_float64() -> None:
     inputs = make_inputs(case)
     errors = relative_errors(run(aif_reference, inputs, **case.options), exact(inputs, case))
     assert max(errors.values()) < 1e-6, errors
+
+
+def test_rounding_errors_do_not_grow_with_the_length() -> None:
+    aif = FusedAIF(16)
+    for parameter in aif.parameters():
+        torch.nn.init.normal_(parameter, std=0.25)
+    states = (torch.randn(1, 1, 16) + 0.1).expand(1, 16384, 16)  # equal numbers: their rounding errors have one sign
+    results = []
+    for module in (aif, copy.deepcopy(aif).double()):
+        weight = module.global_expand.weight
+        z = module(states.to(weight.dtype))
+        results.append({"z": z, "weight": torch.autograd.grad(z.sum(), weight)[0]})
+    assert_same(*results, limit=1e-6)
 
 
 def test_strided_states_are_read_where_they_lie() -> None:
