@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import torch
 from torch import Tensor
@@ -43,11 +42,11 @@ def check_positive_int(name: str, value: object) -> None:
 
 
 def check_finite(name: str, value: object) -> None:
-    """Raise TypeError or ValueError unless `value` is a finite number."""
+    """Raise TypeError or ValueError unless `value` is a number that float32 can hold."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value}")
+    if not abs(value) <= torch.finfo(torch.float32).max:  # not >: that is false for NaN
+        raise ValueError(f"{name} must be finite in float32, got {value}")
 
 
 def _shape(tensor: Tensor) -> str:
