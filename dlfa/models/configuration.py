@@ -76,7 +76,8 @@ class DLFAConfig(PreTrainedConfig):
         label_subword: token classification only: the sub-word that carries a word's label, "first" or "last", or
             "mean" to classify the mean of the word's sub-words. Stored here so that a saved model contains it.
         classifier_pooling: sequence classification only: classify the fused "first" token, or the "mean" of the fused
-            states of the real tokens, for encoders that were trained this way.
+            states of the real tokens, for encoders that were trained this way and for decoders, whose first token sees
+            no other.
         classifier_dropout: dropout before the task head; None uses the encoder's own.
         **kwargs: fields of PreTrainedConfig: `num_labels`, `id2label`, `label2id`, `problem_type`, ...
 
