@@ -45,7 +45,8 @@ def is_first_process() -> bool:
 
     It reads the environment, because accelerate, which `dlfa.processes` uses, takes seconds to import.
     """
-    return int(os.environ.get("RANK", "0")) == 0
+    rank = os.environ.get("RANK", "0")
+    return not rank.isdigit() or int(rank) == 0
 
 
 def fail(message: str, status: int) -> NoReturn:
@@ -63,7 +64,8 @@ def print_table(table: Table) -> None:
     """Print to standard output, with a fixed width if it is not a terminal."""
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    terminal = sys.stdout is not None and sys.stdout.isatty()  # None: closed, as by >&-
+    Console(width=None if terminal else 120).print(table)
 
 
 def quiet_libraries() -> None:

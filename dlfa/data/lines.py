@@ -18,6 +18,8 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         DataError: it cannot be read.
     """
+    if path == STANDARD_INPUT and sys.stdin is None:
+        raise DataError(f"{path}: cannot be read: it is closed")
     try:
         return sys.stdin.buffer.read() if path == STANDARD_INPUT else path.read_bytes()
     except OSError as error:

@@ -94,7 +94,11 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
         raise ValueError(f"--task must be given: {path} has no run.json that tells it")
     task = get_task(name)
     if not (path / "config.json").exists():
-        state = "the run there is not complete; go on with dlfa train --resume" if config else "there is no config.json"
+        state = "there is no config.json"
+        if directory.results_file.exists():
+            state = "the run there was made by a sweep without --keep-models, or its model was removed"
+        elif config is not None:
+            state = "the run there is not complete; go on with dlfa train --resume"
         raise ValueError(f"no model in {path}: {state}")
     length = max_length or (config.max_length if config is not None else None) or task.preset.max_length
     tokenizer = load_tokenizer(str(path), length)

@@ -18,6 +18,8 @@ def check_file(path: Path, inputs: Iterable[Path] = ()) -> None:
 
     Files that a run wrote to its directory, and `inputs`, are never replaced.
     """
+    if str(path) == "-":
+        raise ValueError("--output must be the path of a file, got '-'; leave it out for standard output")
     folder = path.parent.resolve()
     for run, name in ((folder, path.name), (folder.parent, f"{folder.name}/{path.name}")):
         if RunDirectory(run).wrote(name):

@@ -88,7 +88,8 @@ class SweepConfig:
         """Return the same sweep with all layers as 0..L-1, after checking every run's options against the encoder.
 
         Raises:
-            ValueError: the encoder does not exist or lacks a layer, a layer is repeated, or an option is out of range.
+            ValueError: the encoder does not exist or lacks a layer, a layer is repeated, a mode has none that it can
+                take, or an option is out of range.
         """
         try:
             encoder = load_config(self.base.model)
@@ -103,6 +104,9 @@ class SweepConfig:
         named: tuple[Layers, ...] = tuple(range(depth)) if self.fusion_layers is None else self.fusion_layers
         layers = tuple(tuple(map(counted, item)) if isinstance(item, tuple) else counted(item) for item in named)
         resolved = dataclasses.replace(self, fusion_layers=layers)
+        for mode in self.modes:
+            if not resolved._layers_of(mode):
+                raise ValueError(f"fusion_layers must hold a single layer for mode {mode}, got only several at a time")
         for cell in resolved.cells():
             DLFAConfig(encoder_config=encoder, **self.run_config(cell).model_options)
         return resolved

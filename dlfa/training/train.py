@@ -257,10 +257,10 @@ def fit(prepared: PreparedRun, *, keep_model: bool = True) -> dict[str, Any]:
         atomic.write_json(directory.path / "training.json", trainer.state.log_history)
         if card:
             write_model_card(directory.path, results)
-        if evaluations:
-            bar_chart(results, directory.chart_file)
         atomic.write_json(directory.results_file, results)
         directory.remove_checkpoints()
+        if evaluations:  # last: whatever happens to the chart, the run is complete
+            bar_chart(results, directory.chart_file)
     process_state().wait_for_everyone()
     return results
 
@@ -280,7 +280,10 @@ def write_model(
     """
     partial = atomic.temporary(path / "model")
     partial.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(partial)
+    try:
+        tokenizer.save_pretrained(partial)
+    except Exception as error:  # of tokenizers, which has no type of its own for a full disk
+        raise OSError(f"{path}: the tokenizer cannot be saved: {error}") from error
     model.save_pretrained(partial)
     files = sorted(partial.iterdir(), key=lambda file: file.name == "config.json")
     record([file.name for file in files])

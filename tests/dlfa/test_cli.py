@@ -187,6 +187,21 @@ def test_output_that_cannot_be_written_is_one_line(run, tmp_path):
     assert (done.returncode, done.stderr) == (2, "dlfa: error: [Errno 28] No space left on device\n")
 
 
+@pytest.mark.parametrize(
+    ("closed", "command", "status", "said"),
+    [
+        ("1", ["tasks"], 0, ""),
+        ("0", ["predict", "RUN", "--input", "-"], 2, "dlfa: error: /dev/stdin: cannot be read: it is closed\n"),
+    ],
+)
+def test_closed_streams(run, closed, command, status, said):
+    words = [str(run[0]) if word == "RUN" else word for word in command]
+    script = f'exec {closed}>&-; exec "$@"'
+    shell = ["bash", "-c", script, "bash", sys.executable, "-m", "dlfa", *words]
+    done = subprocess.run(shell, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stderr) == (status, said)
+
+
 def test_quickstart_is_wired(monkeypatch, tmp_path):
     seen = []
     module = pytest.importorskip("dlfa.quickstart")
@@ -323,6 +338,7 @@ def test_files_of_a_run_are_no_place_for_other_output(run, tmp_path, command, na
     line = one_line_error(invoke(command, out, "--output", out / ".." / out.name / name, *more))
     assert "--output must not be a file of the run in" in line
     assert (out / name).read_bytes() == before
+    assert "leave it out for standard output" in one_line_error(invoke(command, out, "--output", "-", *more))
     done = invoke(command, out, "--output", out / "other.json", *more)
     assert done.exit_code == 0, done.output
     (out / "other.json").unlink()

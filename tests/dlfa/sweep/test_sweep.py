@@ -449,6 +449,13 @@ def test_one_run_fuses_several_layers(config, runs):
     assert run_sweep(several) == result
 
 
+def test_a_mode_without_layers_is_refused(config):
+    several = dataclasses.replace(config, fusion_layers=((1, 0),), modes=("aif:gate", "lower"))
+    with pytest.raises(ValueError, match="fusion_layers must hold a single layer for mode lower, got only several"):
+        run_sweep(several)
+    assert not config.output_dir.exists()
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_same_results(config, tmp_path):
     small = dataclasses.replace(config, seeds=(1,))

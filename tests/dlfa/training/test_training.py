@@ -307,6 +307,29 @@ def test_a_model_half_written_is_no_model(encoder, tmp_path, monkeypatch):
     assert {"model.safetensors", "tokenizer.json", "config.json"} <= set(recorded[0])
 
 
+def test_a_tokenizer_that_cannot_be_saved_is_an_error_of_files(encoder, tmp_path, monkeypatch):
+    model = DLFAForTokenClassification.from_encoder(encoder, fusion_layer=1, num_labels=3)
+    tokenizer = load_tokenizer(str(encoder), 128)
+
+    def fail(*_):
+        raise Exception("No space left on device (os error 28)")  # as tokenizers does
+
+    monkeypatch.setattr(tokenizer, "save_pretrained", fail)
+    with pytest.raises(OSError, match="the tokenizer cannot be saved: No space left"):
+        write_model(tmp_path, model, tokenizer, lambda names: None)
+
+
+def test_a_chart_that_fails_costs_no_scores(base, tmp_path, monkeypatch):
+    def fail(*_):
+        raise ValueError("no font")
+
+    monkeypatch.setattr("dlfa.training.train.bar_chart", fail)
+    with pytest.raises(ValueError, match="no font"):
+        train(dataclasses.replace(base, output_dir=tmp_path))
+    assert json.loads((tmp_path / "results.json").read_text())["languages"]
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_divergence_is_an_error_not_a_result(base, tmp_path):
     config = dataclasses.replace(base, output_dir=tmp_path, learning_rate=1e30, epochs=20)
     with pytest.raises(FloatingPointError, match=r"training loss became .* try a lower learning rate"):
