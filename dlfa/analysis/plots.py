@@ -48,14 +48,14 @@ def language_layer_heat_map(findings: dict[str, Any], path: Path) -> bool:
     Returns:
         Whether there was a label probe; otherwise nothing is drawn.
     """
-    from matplotlib.patches import Rectangle
-
     if not findings["label_probe"]:
         return False
     metric, layers = findings["metric"], findings["layers"]
     names = list(findings["label_probe"])
     values = 100 * np.array([findings["label_probe"][name][metric] for name in names])
     figure = new_figure(max(6.0, 1.6 + 0.45 * len(layers)), 1.6 + 0.27 * len(names))
+    from matplotlib.patches import Rectangle
+
     axes = figure.add_subplot()
     image = axes.imshow(values, cmap="viridis", aspect="auto")
     middle = (values.min() + values.max()) / 2

@@ -21,15 +21,15 @@ def bar_chart(results: Mapping[str, Any], path: Path) -> None:
     Raises:
         ValueError: the results have no language.
     """
-    from matplotlib.patches import Patch
-    from matplotlib.patheffects import withStroke
-
     metric, source, languages = results["metric"], results["train_language"], results["languages"]
     if not languages:
         raise ValueError("results must hold at least one language")
     names = sorted(languages)
     values = [100 * languages[name][metric] for name in names]
     figure = new_figure(max(5.0, 0.34 * len(names) + 1.6), 4.2)
+    from matplotlib.patches import Patch
+    from matplotlib.patheffects import withStroke
+
     axes = figure.add_subplot()
     colours = [SOURCE_BAR if name == source else BAR for name in names]
     bars = axes.bar(names, values, color=colours, width=0.75)

@@ -16,7 +16,10 @@ COLOURS = ("#4878a8", "#d1793c", "#5a9e5d", "#b5495b", "#8367a8", "#8c6d4f", "#c
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure, size in inches, with a layout in which labels do not overlap."""
+    """Return an empty figure, size in inches, with a layout in which labels do not overlap.
+
+    Callers import matplotlib after this, because of what it does about backends.
+    """
     # A notebook names its backend to the commands that it starts; without that backend matplotlib cannot be imported.
     backend = os.environ.pop("MPLBACKEND", None)
     try:
