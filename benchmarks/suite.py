@@ -165,7 +165,7 @@ class Session:
     def add(self, keys: dict[str, Any], case: Case, pass_: str, timing: Timing | None, **measured: Any) -> None:
         """Append a row; the floor and values derived from the time are filled in."""
         floor = floor_us(case, pass_, self.ceilings)
-        measured["floor_us"] = round(floor, 3)
+        measured["floor_us"] = float(f"{floor:.6g}")  # not decimals: at a CPU's sizes it is some hundredths
         if timing is not None:
             measured |= {name: round(value, 3) for name, value in timing._asdict().items()}
             measured["of_floor"] = round(timing.median_us / floor, 4)
