@@ -27,20 +27,22 @@ from .providers import OURS, build, inference, results
 # Each process takes seconds to start, and gigabytes of the GPU's memory.
 MOST_PROCESSES = 8
 
+# float32 states under autocast, as in a training step
+AUTOCAST_CASE = replace(core_case(SMALL_SHAPE), dtype="float32")
+
 
 def cases() -> list[Case]:
     """Return the cases, those that take longest to compile first: several of one size share kernels."""
     core = [core_case(shape) for shape in SHAPES]
     packed = [replace(core_case(shape), packed=True) for shape in (BASE_SHAPE, (128, 512, 1024))]
     token = [replace(core_case(shape), token=0) for shape in (BASE_SHAPE, (128, 512, 1024))]
-    return [*reversed(core), *variations(BASE_SHAPE), *packed, *token, replace(core_case(SMALL_SHAPE), dtype="float32")]
+    return [*reversed(core), *variations(BASE_SHAPE), *packed, *token, AUTOCAST_CASE]
 
 
 def compile_case(case: Case) -> None:
-    """Run a case's inference and training step on the GPU; float32 at the small size under autocast, as in a step."""
-    autocast = case == replace(core_case(SMALL_SHAPE), dtype="float32")
+    """Run a case's inference and training step on the GPU, `AUTOCAST_CASE` under autocast."""
     problem = make_problem(case, choose_device("cuda"))
-    with torch.autocast("cuda", torch.bfloat16) if autocast else nullcontext():
+    with torch.autocast("cuda", torch.bfloat16) if case == AUTOCAST_CASE else nullcontext():
         call = build(OURS, problem)
         inference(call)
         results(call, problem)

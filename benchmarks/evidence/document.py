@@ -13,6 +13,7 @@ from dlfa.files import atomic
 
 from ..readme_sections import EVIDENCE, replace_section
 from .control import control_overview
+from .figures import fill_figures
 from .group_evidence import gather
 from .groups import Group, planned_runs
 from .overview import headline_table, layer_table, linked, overview_table, question_table
@@ -51,13 +52,16 @@ def write_document(root: Path, plan: Sequence[Group], rows: Sequence[Row]) -> Pa
     """Write RESULTS.md, its pages and pictures, and README's table below `root`; return the path of RESULTS.md.
 
     Raises:
-        ValueError: no rows, a section of findings.md without a place, or a README without a place for the table.
+        ValueError: no rows, a section of findings.md without a place, a figure there that the runs do not give, or a
+            README without a place for the table.
     """
     if not rows:
         raise ValueError(f"{root / FOLDER / 'runs.csv'}: there are no runs to write about; --collect comes first")
     prose = read_prose(root / FOLDER / "findings.md", [group.name for group in plan])
     by_name = {row["name"]: row for row in rows}
     several = [gather(group, plan, by_name) for group in plan]
+    evidence_by_name = {evidence.group.name: evidence for evidence in several}
+    prose = {name: fill_figures(text, name, evidence_by_name) for name, text in prose.items()}
     used = {row["name"]: row for evidence in several for row in evidence.rows}
     (root / PICTURES).mkdir(parents=True, exist_ok=True)
     (root / PAGES).mkdir(parents=True, exist_ok=True)

@@ -281,9 +281,11 @@ def test_document_holds_tables_pictures_and_prose(tmp_path):
     rows["gone/last/seed1"] = {**member, "name": "gone/last/seed1", "group": "gone"}
     folder = tmp_path / "benchmarks/results/evidence"
     folder.mkdir(parents=True)
-    (folder / "findings.md").write_text("For writers.\n\n## summary\n\nIt helps.\n\n## pos\nLayer 2 | wins.\n")
+    (folder / "findings.md").write_text(
+        "For writers.\n\n## summary\n\nIt helps: {{score pos: lower 2}}.\n\n## pos\nLayer 2 | wins.\n"
+    )
     text = write_document(tmp_path, plan, list(rows.values())).read_text()
-    assert "It helps." in text
+    assert "It helps: 66.0." in text
     assert "For writers" not in text
     assert "| [pos](docs/evidence/pos.md) | Does it help? | 50 | 70 | 18/18 | 0.07 |" in text
     assert "| [pos](docs/evidence/pos.md) | udpos | frozen | 6 | 3 |" in text
@@ -312,7 +314,7 @@ def test_document_holds_tables_pictures_and_prose(tmp_path):
         assert [target for target in broken_links(path) if "results/evidence/runs.csv" not in target] == []
 
 
-def test_prose_without_a_place_is_refused(tmp_path):
+def test_prose_without_a_place_or_figure_is_refused(tmp_path):
     folder = tmp_path / "benchmarks/results/evidence"
     folder.mkdir(parents=True)
     rows = list(rows_of(GROUP).values())
@@ -321,6 +323,9 @@ def test_prose_without_a_place_is_refused(tmp_path):
         write_document(tmp_path, (GROUP,), rows)
     (folder / "findings.md").write_text("## pos\na\n## pos\nb\n")
     with pytest.raises(ValueError, match="two sections 'pos'"):
+        write_document(tmp_path, (GROUP,), rows)
+    (folder / "findings.md").write_text("## pos\n{{score lower 9}}\n")
+    with pytest.raises(ValueError, match="no variant 'lower 9' was run"):
         write_document(tmp_path, (GROUP,), rows)
     assert not (tmp_path / "RESULTS.md").exists()
 
