@@ -41,7 +41,7 @@ from .groups import Group, Layers, Places, PlannedRun, variant
 from .plan import NER_FROZEN, NLI_FROZEN, NLI_FROZEN_MEAN, PAIR, POS_FROZEN
 from .shared_inputs import SharedInputsCache
 
-FILE = Path("benchmarks/results/evidence/branches.csv")
+FILE = ROOT / "benchmarks/results/evidence/branches.csv"
 SEEDS = (1, 2)
 COLUMNS = ("altered", "group", "seed", "metric", "dev", "average_zero_shot", "torch", "commit")
 _GROUPS = {
@@ -95,11 +95,10 @@ class OverTheLowerLayer(ResidualBranches):
 
 
 class ConstantGateAtFirst(FusedAIF):
-    """AIF whose expand layers start at zero, as the control's do."""
+    """AIF whose expand weights start at zero, as the control's do."""
 
-    def reset_parameters(self) -> None:
-        """Initialise as AIF does, but the expand weights with zeros."""
-        super().reset_parameters()
+    def __init__(self, *args: int, **options: object) -> None:
+        super().__init__(*args, **options)  # type: ignore[arg-type]
         for expand in (self.local_expand, self.global_expand):
             nn.init.zeros_(expand.weight)
 
@@ -213,8 +212,8 @@ def main(
             rows = make_rows(places)
         except RuntimeError as error:
             fail(str(error), status=1)
-        write_rows(ROOT / FILE, rows)
-    typer.echo(f"written: {ROOT / FILE}")
+        write_rows(FILE, rows)
+    typer.echo(f"written: {FILE}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write RESULTS.md, a page for each group and README's table, from only runs.csv, the plan and findings.md.
+"""Write RESULTS.md, a page for each group and README's table, from only the CSV files, the plan and findings.md.
 
 The same files give the same documents.
 """
@@ -12,13 +12,14 @@ from pathlib import Path
 from dlfa.files import atomic
 
 from ..readme_sections import EVIDENCE, replace_section
+from .branches import branches_table
 from .control import control_overview
 from .figures import fill_figures
 from .group_evidence import gather
 from .groups import Group, planned_runs
 from .overview import headline_table, layer_table, linked, overview_table, question_table
 from .page import PAGES, PICTURES, bullets, joined, titled, write_page
-from .prose import LIMITS, PROTOCOL, SUMMARY, UNDERSTANDING, read_prose
+from .prose import BRANCHES, LIMITS, PROTOCOL, SUMMARY, UNDERSTANDING, read_prose
 from .rows import Row, hours
 
 DOCUMENT, README = "RESULTS.md", "README.md"
@@ -40,6 +41,10 @@ _CONTROL = """\
 *residual* is the sum of the layers with AIF's two branches added: AIF's parameters, trained alike, and no gate. What it
 gains over the sum is what the parameters give; what AIF gains over it, what the gate gives. By each group's most seeds;
 fewer seeds, other layers and other learning rates are on the groups' pages."""
+_BRANCHES = """\
+AIF's branches without the gate, that is *residual*, with parts left out or other layers; frozen encoder, two seeds,
+otherwise as in the groups' runs. Made by `python -m benchmarks.evidence.branches`, from
+[branches.csv](benchmarks/results/evidence/branches.csv)."""
 _COMMANDS = """\
 ```
 python -m benchmarks.evidence --run PATTERN --model ENCODER --data ROOT    # makes what is missing
@@ -90,6 +95,8 @@ def write_document(root: Path, plan: Sequence[Group], rows: Sequence[Row]) -> Pa
         *titled("## Gate or parameters", controls, _CONTROL),
         "## Understanding",
         _prose(prose, UNDERSTANDING),
+        *titled("### What in AIF's branches helps", branches_table(root / FOLDER / "branches.csv"), _BRANCHES),
+        _prose(prose, BRANCHES),
         "## Limits",
         _prose(prose, LIMITS),
         "## Commands",

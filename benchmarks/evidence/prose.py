@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 # General sections, besides those of groups; RESULTS.md has a place for each.
-SUMMARY, PROTOCOL, UNDERSTANDING, LIMITS = "summary", "protocol", "understanding", "limits"
-_GENERAL = (SUMMARY, PROTOCOL, UNDERSTANDING, LIMITS)
+SUMMARY, PROTOCOL, UNDERSTANDING, BRANCHES, LIMITS = "summary", "protocol", "understanding", "branches", "limits"
+_GENERAL = (SUMMARY, PROTOCOL, UNDERSTANDING, BRANCHES, LIMITS)
 
 
 def read_prose(path: Path, groups: Iterable[str]) -> dict[str, str]:

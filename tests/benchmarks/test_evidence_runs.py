@@ -1,6 +1,7 @@
 """Runs of a plan on a small random encoder: made, kept, gone on with, recorded as failed, repeated, collected."""
 
 import contextlib
+import dataclasses
 import json
 import random
 import signal
@@ -13,8 +14,8 @@ import typer
 from typer.testing import CliRunner
 
 import dlfa.training.recorded_runs
+from benchmarks.evidence import branches, runner, shared_inputs
 from benchmarks.evidence import command as evidence_command
-from benchmarks.evidence import runner, shared_inputs
 from benchmarks.evidence.directories import claim, read_record, state_of
 from benchmarks.evidence.groups import Ensemble, Group, Places, planned_runs, variant
 from benchmarks.evidence.machine import hardware
@@ -59,6 +60,30 @@ SMALL = group(variant("last"), variant("aif select", 1, (1, 0)))
 
 def states(plan, places):
     return {run.name.partition("/")[2]: state_of(run, places.output_dir) for run in planned_runs(plan)[0]}
+
+
+class CountedBranches(branches.OverTheLowerLayer):
+    calls = 0
+
+    def forward(self, *args, **options):
+        CountedBranches.calls += 1
+        return super().forward(*args, **options)
+
+
+def test_altered_branches_are_run_once(places, monkeypatch):
+    both = dataclasses.replace(branches.ALTERED["both"], layers=1)
+    monkeypatch.setattr(branches, "ALTERED", {"both": both, "alone": branches.Altered("", CountedBranches, 1)})
+    monkeypatch.setattr(branches, "_GROUPS", {"POS": group(variant("last"), metric="accuracy")})
+    rows = branches.make_rows(places)
+    assert [(row["altered"], row["seed"], row["metric"]) for row in rows] == [
+        ("both", "1", "accuracy"), ("alone", "1", "accuracy"), ("both", "2", "accuracy"), ("alone", "2", "accuracy"),
+    ]  # fmt: skip
+    calls = CountedBranches.calls
+    assert calls > 0
+    assert branches.make_rows(places) == rows
+    assert CountedBranches.calls == calls
+    made = json.loads((places.output_dir / "tiny/both/seed2/results.json").read_text())
+    assert float(rows[2]["average_zero_shot"]) == made["averages"]["accuracy"]["zero_shot"]
 
 
 def test_runs_are_what_train_makes_and_are_made_once(places, tmp_path):
