@@ -21,6 +21,7 @@ from .autocast import without_autocast
 from .checks import check_inputs
 from .parameters import AIFWeights
 
+_BLOCK = 128  # packed rows that are added up one by one
 _PHI: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
 
 
@@ -61,13 +62,33 @@ def aif_terms(
         rows = last.shape[0] if cu_seqlens is not None else last.shape[0] * last.shape[1]
         position = torch.arange(rows, device=device)
         real = torch.ones(rows, dtype=torch.bool, device=device) if mask is None else mask.reshape(-1) != 0
+        # Rounding errors grow with the number of values that are added up one by one. `sum`, also as the backward of
+        # `expand`, adds in pairs; packed rows are added up in blocks first.
         if cu_seqlens is None:
             batch, length, _ = last.shape
             start = torch.arange(batch, device=device) * length
             sequence = torch.arange(batch, device=device).repeat_interleave(length)
+
+            def sum_by_sequence(values: Tensor) -> Tensor:
+                return values.reshape(batch, length, values.shape[1]).sum(1)
+
+            def at_every_row(values: Tensor) -> Tensor:
+                return values[:, None].expand(batch, length, values.shape[1]).reshape(rows, values.shape[1])
+
         else:
             batch, start = cu_seqlens.shape[0] - 1, cu_seqlens[:-1].long()
             sequence = torch.searchsorted(cu_seqlens[1:].contiguous(), position, right=True)
+            block = position // _BLOCK + sequence  # no block has rows of two sequences
+            blocks = rows // _BLOCK + batch
+            block_sequence = torch.zeros(blocks, dtype=torch.long, device=device).scatter(0, block, sequence)
+
+            def sum_by_sequence(values: Tensor) -> Tensor:
+                sums = torch.zeros(blocks, values.shape[1], dtype=dtype, device=device).index_add(0, block, values)
+                by_sequence = torch.zeros(batch, values.shape[1], dtype=dtype, device=device)
+                return by_sequence.index_add(0, block_sequence, sums)
+
+            def at_every_row(values: Tensor) -> Tensor:
+                return values.index_select(0, block_sequence).index_select(0, block)
 
         # w; padding may hold anything, NaN included, so it is replaced and never multiplied by zero
         def at_real(states: Tensor) -> Tensor:
@@ -81,12 +102,7 @@ def aif_terms(
             # added before they take another shape, behind which dx and dy would share memory unnoticed by autograd
             w = at_real((x if y is None else x + y).reshape(rows, embed_dim))
 
-        # p and g; `sum` adds in pairs, where index_add's rounding errors grow with the length
-        def sum_by_sequence(values: Tensor) -> Tensor:
-            if cu_seqlens is None:
-                return values.reshape(batch, length, values.shape[1]).sum(1)
-            return torch.zeros(batch, values.shape[1], dtype=dtype, device=device).index_add(0, sequence, values)
-
+        # p and g
         pooled = sum_by_sequence(w) / sum_by_sequence(real.to(dtype)[:, None]).clamp(min=1)
         g = F.linear(phi(F.linear(pooled, w_gs, b_gs)), w_ge, b_ge)
 
@@ -118,10 +134,8 @@ def aif_terms(
                     seen, seen_sequence = around.index_select(0, chosen + tap), around_sequence[chosen + tap]
                 squeezed = squeezed + F.linear(torch.where((seen_sequence == owner)[:, None], seen, 0), w_ls[:, :, tap])
         local = F.linear(phi(squeezed), w_le[:, :, 0], b_le)
-        if cu_seqlens is None and token is None:
-            g = g[:, None].expand(batch, length, embed_dim).reshape(rows, embed_dim)  # whose backward is a `sum`
-        else:
-            g = take(g, owner)
+        if token is None:
+            g = at_every_row(g)
 
         return Terms(
             x=None if fuse == "gate" or y is None else take(x, chosen),

@@ -234,17 +234,19 @@ def test_float32_is_close_to_float64() -> None:
     assert max(errors.values()) < 1e-6, errors
 
 
-def test_rounding_errors_do_not_grow_with_the_length() -> None:
+@pytest.mark.parametrize(("starts", "limit"), [(None, 1e-6), ((0, 7, 7, 16384), 5e-6)])
+def test_rounding_errors_do_not_grow_with_the_length(starts: tuple[int, ...] | None, limit: float) -> None:
     aif = FusedAIF(16)
     for parameter in aif.parameters():
         torch.nn.init.normal_(parameter, std=0.25)
-    states = (torch.randn(1, 1, 16) + 0.1).expand(1, 16384, 16)  # equal numbers: their rounding errors have one sign
+    states = (torch.randn(16) + 0.1).expand(16384, 16)  # equal numbers: their rounding errors have one sign
+    options = {} if starts is None else {"cu_seqlens": torch.tensor(starts, dtype=torch.int32)}
     results = []
     for module in (aif, copy.deepcopy(aif).double()):
         weight = module.global_expand.weight
-        z = module(states.to(weight.dtype))
+        z = module(states[None].to(weight.dtype) if starts is None else states.to(weight.dtype), **options)
         results.append({"z": z, "weight": torch.autograd.grad(z.sum(), weight)[0]})
-    assert_same(*results, limit=1e-6)
+    assert_same(*results, limit=limit)
 
 
 def test_strided_states_are_read_where_they_lie() -> None:
