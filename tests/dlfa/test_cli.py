@@ -187,6 +187,30 @@ def test_output_that_cannot_be_written_is_one_line(run, tmp_path):
     assert (done.returncode, done.stderr) == (2, "dlfa: error: [Errno 28] No space left on device\n")
 
 
+@pytest.mark.parametrize(("command", "status"), [("tasks", 2), ("report", 2), ("--help", 1)])
+def test_a_table_that_cannot_be_written_is_one_line(run, command, status):
+    words = [command, str(run[0])] if command == "report" else [command]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "dlfa", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (status, "dlfa: error: [Errno 28] No space left on device\n")
+
+
+def test_a_terminal_that_lacks_a_character_costs_no_results(run):
+    done = subprocess.run(
+        [sys.executable, "-m", "dlfa", "report", str(run[0])],
+        capture_output=True, cwd=ROOT, check=False, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"mean ? deviation over seeds" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("closed", "command", "status", "said"),
     [
