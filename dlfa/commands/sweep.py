@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..terminal import fail, print_table, quiet_libraries
-from .options import Quiet, output_path, run_fields, split_list, with_run_options
+from .options import Quiet, check_used, output_path, run_fields, split_list, with_run_options
 
 
 @with_run_options
@@ -43,6 +43,9 @@ def sweep(
     fields = run_fields(**options)
     layers = None if fusion_layers == "all" else _layers(fusion_layers)
     numbers, names = _integers("seeds", seeds), split_list("modes", modes)
+    check_used(fields, (name.partition(":")[0] for name in names))
+    if layers is not None and {*names} <= {"last", "scalar_mix"}:
+        raise ValueError(f"--fusion-layers is for modes of lower layers, got {', '.join(names)}")
     quiet_libraries()
     from ..evaluation.tables import sweep_table
     from ..runs.run_config import RunConfig

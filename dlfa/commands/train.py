@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..terminal import fail, is_first_process, quiet_libraries
-from .options import Quiet, output_path, run_fields, with_run_options
+from .options import Quiet, check_used, output_path, run_fields, with_run_options
 from .saved_runs import show_results
 
 
@@ -37,8 +37,12 @@ def train(
     """
     fields = run_fields(**options)
     given = {"fusion": fusion, "fuse": fuse}
-    fields["model_options"] |= {"fusion_layer": _fusion_layer(fusion_layer, fusion)}
+    layer = _fusion_layer(fusion_layer, fusion)
+    fields["model_options"] |= {"fusion_layer": layer}
     fields["model_options"] |= {name: value for name, value in given.items() if value is not None}
+    if fusion == "last" and layer is not None:
+        raise ValueError(f"--fusion-layer must be none for --fusion last, got {fusion_layer}")
+    check_used(fields, [fusion or ("last" if layer is None else "aif")])
     from ..runs.run_config import RunConfig
 
     config = RunConfig(output_dir=output_dir, seed=seed, **fields)

@@ -283,7 +283,7 @@ def one_line_error(result):
         (("--fusion", "mix"), "fusion must be one of"),
         (("--label-subword", "middle"), "label_subword must be one of 'first', 'last', 'mean'"),
         (("--epochs", "0"), "epochs must be a positive number, got 0.0"),
-        (("--layer-dropout", "1"), "layer_dropout must be in [0, 1), got 1.0"),
+        (("--fusion", "scalar_mix", "--layer-dropout", "1"), "layer_dropout must be in [0, 1), got 1.0"),
         (("--overwrite", "--resume"), "--overwrite and --resume cannot be given together"),
         (("--data-dir", "nowhere"), "nowhere: no such folder"),
         (("--model", "/nowhere"), "no tokenizer can be loaded from '/nowhere': no such directory"),
@@ -293,6 +293,38 @@ def one_line_error(result):
 def test_bad_training_arguments(encoder, data_dir, tmp_path, more, message):
     assert message in one_line_error(invoke(*train_arguments(encoder, data_dir, tmp_path / "out", *more)))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--fusion", "sum", "--fuse", "gate"), "--fuse needs the fusion aif, got sum"),
+        (("--fusion-layer", "none", "--gate-bias", 1), "--gate-bias needs the fusion aif, got last"),
+        (("--fusion", "lower", "--kernel-size", 3), "--kernel-size needs the fusion aif or residual, got lower"),
+        (("--layer-dropout", 0.1), "--layer-dropout needs the fusion scalar_mix, got aif"),
+        (("--fusion", "last"), "--fusion-layer must be none for --fusion last, got 1"),
+        (("--task", "xnli", "--label-subword", "last"), "--label-subword is for tagging, got the task xnli"),
+        (("--classifier-pooling", "mean"), "--classifier-pooling is for sentence pairs, got the task udpos"),
+        (("--states-cache", "cache"), "--states-cache needs --freeze-encoder"),
+        (("--states-dtype", "float16"), "--states-dtype needs --freeze-encoder"),
+    ],
+)
+def test_an_option_that_changes_nothing_is_refused(encoder, data_dir, tmp_path, more, message):
+    assert message in one_line_error(invoke(*train_arguments(encoder, data_dir, tmp_path / "out", *more)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_option_that_one_of_several_runs_reads_is_taken(encoder, data_dir, tmp_path):
+    """By a mode of a sweep, or a task that comes first; another mistake tells that it was."""
+    sweep = ("sweep", "--task", "udpos", "--model", encoder, "--data-dir", "nowhere", "--output-dir", tmp_path / "out")
+    modes = ("--kernel-size", 3, "--modes")
+    assert "nowhere: no such folder" in one_line_error(invoke(*sweep, *modes, "last,residual"))
+    line = one_line_error(invoke(*sweep, *modes, "last,lower"))
+    assert "--kernel-size needs the fusion aif or residual, got last, lower" in line
+    line = one_line_error(invoke(*sweep, "--modes", "last,scalar_mix", "--fusion-layers", "1"))
+    assert "--fusion-layers is for modes of lower layers, got last, scalar_mix" in line
+    stage = ("--intermediate", "xnli", "--classifier-pooling", "mean")
+    assert "nowhere: no such folder" in one_line_error(invoke(*sweep, *stage))
 
 
 @pytest.mark.parametrize(
@@ -461,7 +493,7 @@ def test_a_run_is_kept_until_all_input_is_checked(run, encoder, data_dir, tmp_pa
         (huge, (*frozen, tmp_path / "cache", "--states-dtype", "float16"), "cannot be kept as float16"),
         (encoder, ("--overwrite", "--max-length", 2), "max_length must leave room"),
         (tmp_path / "bart", ("--overwrite",), "of a family without a decoder, or of T5's, got one of 'bart'"),
-        (encoder, ("--overwrite", "--fusion", "last", "--gate-bias", "nan"), "gate_bias must be finite"),
+        (encoder, ("--overwrite", "--gate-bias", "nan"), "gate_bias must be finite"),
         (encoder, ("--overwrite", "--intermediate", f"udpos:{data_dir}", "--max-length", 2), "must leave room"),
     ):
         assert message in one_line_error(invoke(*train_arguments(model, data_dir, out, *more)))
