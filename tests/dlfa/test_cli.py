@@ -541,6 +541,24 @@ def test_what_fails_in_training_is_one_line(encoder, data_dir, tmp_path, monkeyp
     assert "No space left on device" in line
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes\nframe #0"),
+        MemoryError("Unable to allocate 9 GiB"),
+    ],
+)
+def test_a_lack_of_memory_is_one_line(encoder, data_dir, tmp_path, monkeypatch, error):
+    def no_room(*_, **__):
+        raise error
+
+    monkeypatch.setattr("dlfa.training.train.new_model", no_room)
+    result = invoke(*train_arguments(encoder, data_dir, tmp_path / "out"))
+    first = str(error).split("\n")[0]
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"dlfa: error: not enough memory: {first}\n")
+
+
 def test_resume_of_a_complete_run_says_so(run, encoder, data_dir):
     out, first = run
     result = invoke(*train_arguments(encoder, data_dir, out, "--label-subword", "last", "--resume"))
