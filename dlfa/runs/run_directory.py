@@ -116,7 +116,8 @@ class RunDirectory:
         """Raise ValueError if a file lies where one of `folders`, which are in this directory, is to be."""
         for folder in folders:
             if os.path.lexists(folder) and not folder.is_dir():
-                raise ValueError(f"--output-dir {self.path} needs {folder.name} to be a folder, and it is a file there")
+                name = folder.relative_to(self.path)
+                raise ValueError(f"--output-dir {self.path} needs {name} to be a folder, and it is a file there")
 
     def check_no_sweep(self) -> None:
         """Raise ValueError if the directory holds a sweep."""
