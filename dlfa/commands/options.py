@@ -62,14 +62,18 @@ def output_path(help: str) -> Any:
     """Return an option for a path to write to.
 
     An empty path, for example from an unset shell variable, is an error, because `Path` would interpret it as the
-    current directory.
+    current directory. So is one that is not UTF-8, to which safetensors cannot write.
     """
-    return typer.Option(help=help, parser=_not_empty, metavar="<path>")
+    return typer.Option(help=help, parser=_writable_path, metavar="<path>")
 
 
-def _not_empty(path: str | Path) -> Path:
+def _writable_path(path: str | Path) -> Path:
     if not str(path):
         raise typer.BadParameter("it must not be empty")
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise typer.BadParameter(f"it must be UTF-8, got {str(path)!r}") from None
     return Path(path)
 
 

@@ -287,6 +287,7 @@ def one_line_error(result):
         (("--overwrite", "--resume"), "--overwrite and --resume cannot be given together"),
         (("--data-dir", "nowhere"), "nowhere: no such folder"),
         (("--model", "/nowhere"), "no tokenizer can be loaded from '/nowhere': no such directory"),
+        (("--model", __file__), f"no tokenizer can be loaded from '{__file__}': it is a file, not a directory"),
         (("--output-dir", "/dev/null/x"), "--output-dir /dev/null/x cannot be made: Not a directory"),
     ],
 )
@@ -348,6 +349,14 @@ def test_an_empty_path_is_not_the_current_directory(run, encoder, data_dir, tmp_
     result = invoke(*given, "")
     assert result.exit_code == 2
     assert f"Invalid value for '{arguments[-1]}': it must not be empty" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--output-dir", "--states-cache"])
+def test_a_path_that_is_no_utf8_is_told_before_any_work(encoder, data_dir, tmp_path, option):
+    result = invoke(*train_arguments(encoder, data_dir, tmp_path / "out", option, os.fsdecode(b"\xff")))
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}': it must be UTF-8, got '\\udcff'" in result.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -596,6 +605,7 @@ def test_hub_failure_is_one_line(encoder, tmp_path):
         (("evaluate", "nowhere"), "model directory nowhere does not exist"),
         (("evaluate", "{run}", "--task", "panx"), "--task must be udpos"),
         (("evaluate", "{run}", "--languages", "xx"), "valid are de, en, fr"),
+        (("evaluate", "{text}"), "text is a file"),
         (("evaluate", "{encoder}"), "--task must be given"),
         (
             ("evaluate", "{encoder}", "--task", "udpos"),

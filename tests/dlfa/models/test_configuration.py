@@ -74,6 +74,7 @@ def test_fusion_and_layers(
         ({"fusion": "sum"}, "fusion_layer must be given for fusion='sum'"),
         ({"fusion": "lower", "fusion_layer": [1, 2]}, "fusion_layer must be one layer for fusion='lower'"),
         ({"fusion_layer": [1, 2], "feature_dim": 8}, "fusion_layer must be one layer or None where feature_dim"),
+        ({"fusion": "last", "feature_dim": 8}, "feature_dim must be None for fusion='last', .* got 8"),
         (
             {"fusion": "mean"},
             "fusion must be one of 'last', 'lower', 'sum', 'scalar_mix', 'residual', 'aif', got 'mean'",

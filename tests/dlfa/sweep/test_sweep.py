@@ -504,6 +504,9 @@ def test_command_prints_the_table_and_ends_with_one_for_failed_cells(base, tmp_p
     assert result.exit_code == 0, result.output
     assert "aif:select" in result.stdout
     assert " 1+0 " in result.stdout
+    alone = CliRunner().invoke(app, ["evaluate", str(tmp_path / "out")])
+    assert (alone.exit_code, alone.stdout) == (2, "")
+    assert "out holds a sweep; give one of its runs, which are in " in alone.stderr
     assert "1 of 1" in result.stdout
     bad = CliRunner().invoke(app, [*arguments[:-1], "--seeds", "x"])
     assert bad.exit_code == 2
