@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -15,6 +17,7 @@ from .commands.report import report
 from .commands.sweep import sweep
 from .commands.tasks import tasks
 from .commands.train import train
+from .terminal import one_line_errors
 
 app = typer.Typer(
     name="dlfa",
@@ -24,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (quickstart, tasks, train, evaluate, predict, ensemble, sweep, report, analyze):
-    app.command()(command)
+    app.command()(one_line_errors()(command))
 
 
 def _print_version(wanted: bool) -> None:
@@ -46,4 +49,10 @@ def options(
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a character that the terminal lacks costs no results
+            stream.reconfigure(errors="replace")
+    try:
+        app()
+    except OSError as error:  # of help or version; a command's own is told by it
+        sys.exit(f"dlfa: error: {error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 def one_line_errors() -> Iterator[None]:
     """End the command with one line on standard error and status 2 for invalid input or file errors.
 
-    NaN scores of a model end it with status 1. A closed pipe ends it silently, as usual for programs.
+    NaN scores of a model and a lack of memory end it with status 1. A closed pipe ends it silently, as usual for
+    programs.
     """
     try:
         yield
@@ -28,6 +30,10 @@ def one_line_errors() -> Iterator[None]:
         fail(str(error), status=1)
     except (ValueError, TypeError, OSError) as error:
         fail(" ".join(str(error).split()), status=2)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", str(error)):
+            raise
+        fail(f"not enough memory: {str(error).strip().partition(chr(10))[0]}", status=1)
     except Exception as error:
         if not _is_from_safetensors(error):
             raise

@@ -14,6 +14,7 @@ from .parameters import AIFWeights, weight_shapes
 ACTIVATIONS = ("relu", "gelu", "silu")
 FUSE_MODES = ("gate", "select")
 STATE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+LARGEST_INT = 2**31 - 1  # of sizes, as the kernels count in 32 bits
 MASK_DTYPES = (
     torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32, torch.int64
 )  # fmt: skip
@@ -26,19 +27,22 @@ def check_one_of(name: str, value: object, valid: tuple[str, ...]) -> None:
 
 
 def check_kernel_size(kernel_size: object) -> None:
-    """Raise TypeError or ValueError unless `kernel_size` is an odd positive int."""
+    """Raise TypeError or ValueError unless `kernel_size` is an odd positive int of 32 bits."""
     if isinstance(kernel_size, bool) or not isinstance(kernel_size, int):
         raise TypeError(f"kernel_size must be an int, got {kernel_size!r}")
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
+    check_positive_int("kernel_size", kernel_size)
 
 
 def check_positive_int(name: str, value: object) -> None:
-    """Raise TypeError or ValueError unless `value` is a positive int."""
+    """Raise TypeError or ValueError unless `value` is a positive int of 32 bits."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, got {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be positive, got {value}")
+    if value > LARGEST_INT:
+        raise ValueError(f"{name} must be at most {LARGEST_INT}, got {value}")
 
 
 def check_finite(name: str, value: object) -> None:

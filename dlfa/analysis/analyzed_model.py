@@ -14,6 +14,7 @@ from ..models.positions import check_length
 from ..models.pretrained import DLFAPreTrainedModel, no_encoder
 from ..models.tokenizer import load_tokenizer
 from ..processes import default_device
+from ..runs.run_directory import RunDirectory
 from ..tasks import Task, get_task
 from ..training.shared_inputs import load_encoder
 
@@ -93,9 +94,10 @@ def load_analyzed_model(
 def _is_run(path: Path) -> bool:
     """Return whether the directory contains a DLFA model, complete or not."""
     if not path.is_dir():
-        if path.is_absolute() or str(path).startswith("."):
-            raise ValueError(f"model directory {path} does not exist")
+        if path.exists() or path.is_absolute() or str(path).startswith("."):
+            raise ValueError(f"model directory {path} {'is a file' if path.exists() else 'does not exist'}")
         return False
+    RunDirectory(path).check_one_run()
     if (path / "run.json").exists():
         return True
     try:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..terminal import one_line_errors, print_table, quiet_libraries
+from ..terminal import print_table, quiet_libraries
 from .options import Languages, MaxLength, Quiet, ReplaceFiles, RunDataDir, output_path, split_list
 
 
@@ -40,44 +40,43 @@ def analyze(
 
     Probes every layer for labels and languages, and measures the gates and each layer's part of the output.
     """
-    with one_line_errors():
-        quiet_libraries()
-        from rich.console import Console
+    quiet_libraries()
+    from rich.console import Console
 
-        from ..analysis.analyzed_model import load_analyzed_model
-        from ..analysis.document import (
-            ANALYSIS,
-            FILES,
-            gate_table,
-            layer_table,
-            probe_text,
-            variance_table,
-            write_analysis,
-        )
-        from ..analysis.findings import analyze as analyze_model
-        from ..analysis.findings import load_probe_data
-        from ..runs.output_paths import check_document
+    from ..analysis.analyzed_model import load_analyzed_model
+    from ..analysis.document import (
+        ANALYSIS,
+        FILES,
+        gate_table,
+        layer_table,
+        probe_text,
+        variance_table,
+        write_analysis,
+    )
+    from ..analysis.findings import analyze as analyze_model
+    from ..analysis.findings import load_probe_data
+    from ..runs.output_paths import check_document
 
-        chosen = None if languages is None else split_list("languages", languages)
-        analyzed = load_analyzed_model(model, task, max_length=max_length, label_subword=label_subword)
-        data = load_probe_data(
-            analyzed, data_dir if data_dir is not None else analyzed.data_dir, chosen,
-            max_examples=max_examples or None, probe_examples=probe_examples or None,
-        )  # fmt: skip
-        if output is not None:
-            check_document(output, ANALYSIS, FILES, overwrite=overwrite)
-        with Console(stderr=True, quiet=quiet).status("analyze") as status:
-            findings = analyze_model(analyzed, data, lambda what: status.update(f"analyze {what}"))
-        written = None if output is None else write_analysis(output, findings)
-        title = f"{findings['model']}, {findings['task']}"
-        for table, caption in (
-            (layer_table(findings), probe_text(findings)),
-            (gate_table(findings), "the gate by language"),
-            (variance_table(findings), "what the gate varies with"),
-        ):
-            if table is not None:
-                print_table(table.rich(title, caption))
-        for note in findings["notes"]:
-            typer.echo(f"- {note}")
-        if written is not None:
-            typer.echo(f"written: {written}")
+    chosen = None if languages is None else split_list("languages", languages)
+    analyzed = load_analyzed_model(model, task, max_length=max_length, label_subword=label_subword)
+    data = load_probe_data(
+        analyzed, data_dir if data_dir is not None else analyzed.data_dir, chosen,
+        max_examples=max_examples or None, probe_examples=probe_examples or None,
+    )  # fmt: skip
+    if output is not None:
+        check_document(output, ANALYSIS, FILES, overwrite=overwrite)
+    with Console(stderr=True, quiet=quiet).status("analyze") as status:
+        findings = analyze_model(analyzed, data, lambda what: status.update(f"analyze {what}"))
+    written = None if output is None else write_analysis(output, findings)
+    title = f"{findings['model']}, {findings['task']}"
+    for table, caption in (
+        (layer_table(findings), probe_text(findings)),
+        (gate_table(findings), "the gate by language"),
+        (variance_table(findings), "what the gate varies with"),
+    ):
+        if table is not None:
+            print_table(table.rich(title, caption))
+    for note in findings["notes"]:
+        typer.echo(f"- {note}")
+    if written is not None:
+        typer.echo(f"written: {written}")

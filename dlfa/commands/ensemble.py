@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..runs.run_config import EVAL_BATCH_SIZE
-from ..terminal import one_line_errors, print_table, quiet_libraries
+from ..terminal import print_table, quiet_libraries
 from .options import EvalBatchSize, MaxEvalExamples, Quiet, RunDataDir, RunLanguages, Split, output_path, split_list
 
 
@@ -25,17 +25,16 @@ def ensemble(
     quiet: Quiet = False,
 ) -> None:
     """Combine several saved runs, and score them as one."""
-    with one_line_errors():
-        wanted = None if languages is None else split_list("languages", languages)
-        quiet_libraries()
-        from rich.console import Console
-        from rich.progress import Progress
+    wanted = None if languages is None else split_list("languages", languages)
+    quiet_libraries()
+    from rich.console import Console
+    from rich.progress import Progress
 
-        from ..evaluation.ensemble import EnsembleConfig, run_ensemble
-        from ..evaluation.tables import language_table
+    from ..evaluation.ensemble import EnsembleConfig, run_ensemble
+    from ..evaluation.tables import language_table
 
-        config = EnsembleConfig(tuple(runs), output_dir, data_dir, wanted, vote, split, max_eval_examples, batch_size)
-        with Progress(console=Console(stderr=True), disable=quiet, transient=True) as bar:
-            done = bar.add_task("evaluate", total=len(runs))
-            results = run_ensemble(config, overwrite=overwrite, on_run=lambda _: bar.advance(done))
+    config = EnsembleConfig(tuple(runs), output_dir, data_dir, wanted, vote, split, max_eval_examples, batch_size)
+    with Progress(console=Console(stderr=True), disable=quiet, transient=True) as bar:
+        done = bar.add_task("evaluate", total=len(runs))
+        results = run_ensemble(config, overwrite=overwrite, on_run=lambda _: bar.advance(done))
     print_table(language_table(results))

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from ..runs.run_config import EVAL_BATCH_SIZE
+from ..tasks import get_task
+
+# Which fusions, and which kinds of task, read a model option.
+_FUSIONS_WITH = {
+    "fuse": ("aif",),
+    "gate_bias": ("aif",),
+    "kernel_size": ("aif", "residual"),
+    "reduction": ("aif", "residual"),
+    "activation": ("aif", "residual"),
+    "layer_dropout": ("scalar_mix",),
+}
+_KIND_WITH = {"label_subword": ("token", "tagging"), "classifier_pooling": ("pair", "sentence pairs")}
 
 Languages = Annotated[
     str | None, typer.Option("--languages", help="Languages to test on, such as en,de,zh; default: all that have data.")
@@ -50,14 +62,18 @@ def output_path(help: str) -> Any:
     """Return an option for a path to write to.
 
     An empty path, for example from an unset shell variable, is an error, because `Path` would interpret it as the
-    current directory.
+    current directory. So is one that is not UTF-8, to which safetensors cannot write.
     """
-    return typer.Option(help=help, parser=_not_empty, metavar="<path>")
+    return typer.Option(help=help, parser=_writable_path, metavar="<path>")
 
 
-def _not_empty(path: str | Path) -> Path:
+def _writable_path(path: str | Path) -> Path:
     if not str(path):
         raise typer.BadParameter("it must not be empty")
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise typer.BadParameter(f"it must be UTF-8, got {str(path)!r}") from None
     return Path(path)
 
 
@@ -182,6 +198,30 @@ def run_fields(
     fields["lora_targets"] = None if lora_targets is None else split_list("lora-targets", lora_targets)
     fields["intermediate"] = tuple(intermediate or ())
     return fields
+
+
+def check_used(fields: dict[str, Any], fusions: Iterable[str]) -> None:
+    """Raise ValueError if an option among `fields`, those of `run_fields`, changes nothing.
+
+    Args:
+        fields: the options that were given.
+        fusions: the fusions of all runs; a sweep's options need to fit one of them only.
+    """
+    given, there = fields["model_options"], sorted(set(fusions))
+    for name, readers in _FUSIONS_WITH.items():
+        if name in given and not set(readers).intersection(there):
+            raise ValueError(f"{_option(name)} needs the fusion {' or '.join(readers)}, got {', '.join(there)}")
+    tasks = [get_task(stage.partition(":")[0]) for stage in (*fields["intermediate"], fields["task"])]
+    for name, (kind, words) in _KIND_WITH.items():
+        if name in given and all(task.kind != kind for task in tasks):
+            raise ValueError(f"{_option(name)} is for {words}, got the task {fields['task']}")
+    for name, default in (("states_cache", None), ("states_dtype", "float32")):
+        if fields[name] != default and not fields["freeze_encoder"]:
+            raise ValueError(f"{_option(name)} needs --freeze-encoder, whose hidden states it is about")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def split_list(option: str, text: str) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import typer
 
 from ..runs.run_config import EVAL_BATCH_SIZE
-from ..terminal import one_line_errors
 from .options import EvalBatchSize, MaxLength, output_path
 from .saved_runs import TaskName, load_saved_run
 
@@ -33,27 +32,26 @@ def predict(
     Output: token<TAB>tag lines (tagging), the input's columns with the predicted label as the last one (sentence
     pairs), or JSON from question id to answer (question answering).
     """
-    with one_line_errors():
-        from ..processes import check_alone
+    from ..processes import check_alone
 
-        check_alone("dlfa predict is one process")
-        run = load_saved_run(model_dir, task, max_length)
-        from ..data.lines import STANDARD_INPUT
-        from ..evaluation.prediction import predict as predict_examples
-        from ..evaluation.prediction import read_input
-        from ..files import atomic
-        from ..runs.output_paths import check_file
-        from ..tasks.layout import data_files
+    check_alone("dlfa predict is one process")
+    run = load_saved_run(model_dir, task, max_length)
+    from ..data.lines import STANDARD_INPUT
+    from ..evaluation.prediction import predict as predict_examples
+    from ..evaluation.prediction import read_input
+    from ..files import atomic
+    from ..runs.output_paths import check_file
+    from ..tasks.layout import data_files
 
-        source = STANDARD_INPUT if input_file == "-" else Path(input_file)
-        examples = read_input(run.task, source, input_format)
-        if output is not None:
-            # Gold labels are also token<TAB>tag lines, so the output could replace a data file.
-            known = [] if run.config is None else data_files(run.task, run.config.data_dir)
-            check_file(output, [source, *known])
-        text = predict_examples(run, examples, batch_size)
-        if output is not None:
-            atomic.write_text(output, text)
-        else:  # UTF-8 as in files, independent of the terminal's encoding
-            sys.stdout.buffer.write(text.encode("utf-8"))
-            sys.stdout.flush()
+    source = STANDARD_INPUT if input_file == "-" else Path(input_file)
+    examples = read_input(run.task, source, input_format)
+    if output is not None:
+        # Gold labels are also token<TAB>tag lines, so the output could replace a data file.
+        known = [] if run.config is None else data_files(run.task, run.config.data_dir)
+        check_file(output, [source, *known])
+    text = predict_examples(run, examples, batch_size)
+    if output is not None:
+        atomic.write_text(output, text)
+    else:  # UTF-8 as in files, independent of the terminal's encoding
+        sys.stdout.buffer.write(text.encode("utf-8"))
+        sys.stdout.flush()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..terminal import one_line_errors, quiet_libraries
+from ..terminal import quiet_libraries
 from .options import output_path
 
 
@@ -20,8 +20,7 @@ def quickstart(
 
     Makes up languages, trains a tiny encoder on them, and compares its last layer with DLFA.
     """
-    with one_line_errors():
-        quiet_libraries()
-        from ..quickstart import run
+    quiet_libraries()
+    from ..quickstart import run
 
-        run(output_dir, seed, overwrite=overwrite)
+    run(output_dir, seed, overwrite=overwrite)

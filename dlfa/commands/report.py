@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..terminal import one_line_errors, print_table
+from ..terminal import print_table
 from .options import ReplaceFiles, output_path, split_list
 
 
@@ -41,40 +41,37 @@ def report(
 
     By layer, language, family and script, with significance tests and the cost of training.
     """
-    with one_line_errors():
-        from ..report.comparison import compare as compare_runs
-        from ..report.document import REPORT, left_out, report_files, section_title, write_report
-        from ..report.findings import find
-        from ..report.runs import load_runs
-        from ..report.tables import choice_table, ensemble_table, summary_table
-        from ..runs.output_paths import check_document
+    from ..report.comparison import compare as compare_runs
+    from ..report.document import REPORT, left_out, report_files, section_title, write_report
+    from ..report.findings import find
+    from ..report.runs import load_runs
+    from ..report.tables import choice_table, ensemble_table, summary_table
+    from ..runs.output_paths import check_document
 
-        chosen = None if languages is None else split_list("languages", languages)
-        runs, ensembles, notes = load_runs(results, compare or ())
-        comparisons = compare_runs(runs, metric=metric, languages=chosen, baseline=baseline)
-        folders = _folders(data_dir or [], {item.task for item in comparisons})
-        if output is not None:  # check before the bootstrap, which takes minutes
-            check_document(output, REPORT, report_files(comparisons), overwrite=overwrite)
-        findings = [find(item, resamples=resamples, data_dir=folders.get(item.task)) for item in comparisons]
-        written = None if output is None else write_report(output, findings, runs, ensembles, notes)
-        for item in findings:
-            print_table(
-                summary_table(item).rich(section_title(item), "percent, mean ± deviation over seeds; 95 % intervals")
-            )
-            choices = choice_table(item)
-            if choices is not None:
-                print_table(choices.rich("choice of layer", "the oracle looks at the test data"))
-            for line in left_out(item):
-                typer.echo(f"- {line}")
-        several = ensemble_table(ensembles)
-        if several is not None:
-            print_table(
-                several.rich("ensembles", "percent; gain in points over the runs' mean and over the best of them")
-            )
-        for line in notes:
+    chosen = None if languages is None else split_list("languages", languages)
+    runs, ensembles, notes = load_runs(results, compare or ())
+    comparisons = compare_runs(runs, metric=metric, languages=chosen, baseline=baseline)
+    folders = _folders(data_dir or [], {item.task for item in comparisons})
+    if output is not None:  # check before the bootstrap, which takes minutes
+        check_document(output, REPORT, report_files(comparisons), overwrite=overwrite)
+    findings = [find(item, resamples=resamples, data_dir=folders.get(item.task)) for item in comparisons]
+    written = None if output is None else write_report(output, findings, runs, ensembles, notes)
+    for item in findings:
+        print_table(
+            summary_table(item).rich(section_title(item), "percent, mean ± deviation over seeds; 95 % intervals")
+        )
+        choices = choice_table(item)
+        if choices is not None:
+            print_table(choices.rich("choice of layer", "the oracle looks at the test data"))
+        for line in left_out(item):
             typer.echo(f"- {line}")
-        if written is not None:
-            typer.echo(f"written: {written}")
+    several = ensemble_table(ensembles)
+    if several is not None:
+        print_table(several.rich("ensembles", "percent; gain in points over the runs' mean and over the best of them"))
+    for line in notes:
+        typer.echo(f"- {line}")
+    if written is not None:
+        typer.echo(f"written: {written}")
 
 
 def _folders(given: list[str], tasks: set[str]) -> dict[str, Path]:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..terminal import fail, one_line_errors, print_table, quiet_libraries
-from .options import Quiet, output_path, run_fields, split_list, with_run_options
+from ..terminal import fail, print_table, quiet_libraries
+from .options import Quiet, check_used, output_path, run_fields, split_list, with_run_options
 
 
 @with_run_options
@@ -40,25 +40,27 @@ def sweep(
 
     The same command again continues an interrupted sweep.
     """
-    with one_line_errors():
-        fields = run_fields(**options)
-        layers = None if fusion_layers == "all" else _layers(fusion_layers)
-        numbers, names = _integers("seeds", seeds), split_list("modes", modes)
-        quiet_libraries()
-        from ..evaluation.tables import sweep_table
-        from ..runs.run_config import RunConfig
-        from ..sweep.cells import ProcessEndedError
-        from ..sweep.config import SweepConfig
-        from ..sweep.run import run_sweep
+    fields = run_fields(**options)
+    layers = None if fusion_layers == "all" else _layers(fusion_layers)
+    numbers, names = _integers("seeds", seeds), split_list("modes", modes)
+    check_used(fields, (name.partition(":")[0] for name in names))
+    if layers is not None and {*names} <= {"last", "scalar_mix"}:
+        raise ValueError(f"--fusion-layers is for modes of lower layers, got {', '.join(names)}")
+    quiet_libraries()
+    from ..evaluation.tables import sweep_table
+    from ..runs.run_config import RunConfig
+    from ..sweep.cells import ProcessEndedError
+    from ..sweep.config import SweepConfig
+    from ..sweep.run import run_sweep
 
-        base = RunConfig(output_dir=output_dir, **fields)
-        config = SweepConfig(base, output_dir, layers, numbers, names)
-        try:
-            result = run_sweep(config, keep_models=keep_models, processes=processes, progress=not quiet)
-        except KeyboardInterrupt:
-            fail("interrupted; the same command goes on with the sweep", status=130)
-        except ProcessEndedError as error:
-            fail(f"{error}; the same command goes on with the sweep", status=1)
+    base = RunConfig(output_dir=output_dir, **fields)
+    config = SweepConfig(base, output_dir, layers, numbers, names)
+    try:
+        result = run_sweep(config, keep_models=keep_models, processes=processes, progress=not quiet)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command goes on with the sweep", status=130)
+    except ProcessEndedError as error:
+        fail(f"{error}; the same command goes on with the sweep", status=1)
     print_table(sweep_table(result))
     failed = [cell["name"] for cell in result["cells"] if cell["state"] == "failed"]
     if failed:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..terminal import fail, is_first_process, one_line_errors, quiet_libraries
-from .options import Quiet, output_path, run_fields, with_run_options
+from ..terminal import fail, is_first_process, quiet_libraries
+from .options import Quiet, check_used, output_path, run_fields, with_run_options
 from .saved_runs import show_results
 
 
@@ -35,24 +35,27 @@ def train(
 
     Writes the model, results.json and predictions to --output-dir.
     """
-    with one_line_errors():
-        fields = run_fields(**options)
-        given = {"fusion": fusion, "fuse": fuse}
-        fields["model_options"] |= {"fusion_layer": _fusion_layer(fusion_layer, fusion)}
-        fields["model_options"] |= {name: value for name, value in given.items() if value is not None}
-        from ..runs.run_config import RunConfig
+    fields = run_fields(**options)
+    given = {"fusion": fusion, "fuse": fuse}
+    layer = _fusion_layer(fusion_layer, fusion)
+    fields["model_options"] |= {"fusion_layer": layer}
+    fields["model_options"] |= {name: value for name, value in given.items() if value is not None}
+    if fusion == "last" and layer is not None:
+        raise ValueError(f"--fusion-layer must be none for --fusion last, got {fusion_layer}")
+    check_used(fields, [fusion or ("last" if layer is None else "aif")])
+    from ..runs.run_config import RunConfig
 
-        config = RunConfig(output_dir=output_dir, seed=seed, **fields)
-        quiet_libraries()
-        from ..runs.run_directory import RunDirectory
-        from ..training.train import train as train_run
+    config = RunConfig(output_dir=output_dir, seed=seed, **fields)
+    quiet_libraries()
+    from ..runs.run_directory import RunDirectory
+    from ..training.train import train as train_run
 
-        complete = resume and RunDirectory(output_dir).results_file.exists()
-        try:
-            results = train_run(config, overwrite=overwrite, resume=resume, progress=not quiet)
-        except KeyboardInterrupt:
-            again = f"the same command with --resume goes on with the run in {output_dir}"
-            fail(f"interrupted; {again}", status=130)
+    complete = resume and RunDirectory(output_dir).results_file.exists()
+    try:
+        results = train_run(config, overwrite=overwrite, resume=resume, progress=not quiet)
+    except KeyboardInterrupt:
+        again = f"the same command with --resume goes on with the run in {output_dir}"
+        fail(f"interrupted; {again}", status=130)
     if complete and is_first_process():
         typer.echo(f"the run in {output_dir} is complete")
     show_results(results)

@@ -84,8 +84,9 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
             cannot run.
     """
     if not path.is_dir():
-        raise ValueError(f"model directory {path} does not exist")
+        raise ValueError(f"model directory {path} {'is a file' if path.exists() else 'does not exist'}")
     directory = RunDirectory(path)
+    directory.check_one_run()
     config = directory.read_config() if directory.run_file.exists() else None
     if config is not None and task_name is not None and task_name != config.task:
         raise ValueError(f"--task must be {config.task}, which the run in {path} was trained for, got {task_name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,16 @@ import numpy as np
 
 from ..files import atomic
 
-_ABANDONED = 24 * 3600.0  # seconds without a write after which a partial file counts as left by a killed process
+try:
+    import fcntl
+except ImportError:  # Windows: a partial file goes by its age alone
+    fcntl = None  # type: ignore[assignment]
+
+# Seconds without a write after which a partial file counts as left by a killed process: without its lock, so that one
+# is not taken between its making and its locking, and with it or where there are no locks.
+_UNLOCKED_ABANDONED = 60.0
+_ABANDONED = 24 * 3600.0
+_PARTIAL = re.compile(atomic.TEMPORARY + r"(last|layer-\d+)\.npy")
 
 
 class LayerWriter:
@@ -48,13 +58,13 @@ def write_layers(paths: Sequence[Path], shape: tuple[int, int], dtype: np.dtype)
         ValueError: fewer or more rows were appended.
     """
     paths[0].parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(paths[0].parent)
     partial = [atomic.temporary(path) for path in paths]
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     try:
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context(path.open("wb")) for path in partial]
             for file in files:
+                _lock(file)  # until it is closed, however the process ends
                 np.lib.format.write_array_header_1_0(file, header)
             starts = [file.tell() for file in files]
             yield LayerWriter(files, dtype)
@@ -80,8 +90,28 @@ def open_layer(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.ndarra
     return states if states.shape == shape and states.dtype == dtype else None
 
 
-def _remove_abandoned(folder: Path) -> None:
-    for path in folder.glob(".*-*.npy"):
+def remove_abandoned(folder: Path) -> None:
+    """Remove the partial files below `folder` that killed processes left; those of other processes at work stay."""
+    for path in folder.rglob(".*-*.npy"):
+        if not _PARTIAL.fullmatch(path.name):
+            continue
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _ABANDONED:
+            age = time.time() - path.stat().st_mtime
+            if age > _ABANDONED or (age > _UNLOCKED_ABANDONED and _is_unlocked(path)):
                 path.unlink()
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Lock an open file, and return whether that was possible: not if another process has it, or without locks."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_unlocked(path: Path) -> bool:
+    with path.open("r+b") as file:  # writable, which locks over NFS need
+        return _lock(file)

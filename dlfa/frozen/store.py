@@ -20,7 +20,7 @@ from ..processes import process_state
 from ..runs.run_config import EVAL_BATCH_SIZE, STATES_DTYPES
 from ..tasks import Feature
 from .fingerprints import encoder_fingerprint, sequences_fingerprint, weights_fingerprint
-from .layer_files import open_layer, write_layers
+from .layer_files import open_layer, remove_abandoned, write_layers
 
 LAST = -1  # index of the encoder's last_hidden_state among the layers
 
@@ -134,6 +134,7 @@ class StateStore:
         folder: Path,
         shape: tuple[int, int],
     ) -> None:
+        remove_abandoned(self.folder.parent)
         self._check_space(folder, len(layers) * shape[0] * shape[1] * self.dtype.itemsize)
         model, device = self.encoder.eval(), self.encoder.device
         lower = [layer for layer in layers if layer != LAST]

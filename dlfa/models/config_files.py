@@ -12,6 +12,15 @@ from transformers import AutoConfig, PreTrainedConfig
 MISFITS = (AttributeError, KeyError, StrictDataclassError)
 
 
+def check_no_file(source: str | os.PathLike[str]) -> None:
+    """Raise OSError if `source`, which should be a Hub id or a directory, is a file.
+
+    transformers takes a file for one of those that it looks for in a directory.
+    """
+    if os.path.isfile(source):
+        raise OSError("it is a file, not a directory")
+
+
 def load_config(source: str | os.PathLike[str], **options: Any) -> PreTrainedConfig:
     """Load the configuration of the model `source`.
 
@@ -21,8 +30,9 @@ def load_config(source: str | os.PathLike[str], **options: Any) -> PreTrainedCon
 
     Raises:
         ValueError: a field has an invalid type or form for the model's family, or the family is unknown.
-        OSError: there is no such configuration.
+        OSError: there is no such configuration, or `source` is a file.
     """
+    check_no_file(source)
     try:
         return AutoConfig.from_pretrained(source, **options)
     except MISFITS as error:

@@ -152,6 +152,10 @@ class DLFAConfig(PreTrainedConfig):
             self.fusion_layer = self._normalised(self.fusion_layer)
         if self.fusion == "last":
             self.fusion_layer = None
+            if self.feature_dim is not None:
+                raise ValueError(
+                    f"feature_dim must be None for fusion='last', which takes no second input, got {self.feature_dim}"
+                )
         if self.fusion == "lower" and isinstance(self.fusion_layer, list):
             raise ValueError(f"fusion_layer must be one layer for fusion='lower', got {self.fusion_layer}")
         if self.feature_dim is not None and isinstance(self.fusion_layer, list):

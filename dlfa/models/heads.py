@@ -15,7 +15,7 @@ from .configuration import DLFAConfig
 from .input_checks import check_classes, values_can_be_asserted
 from .outputs import DLFAQuestionAnsweringOutput, DLFASequenceClassifierOutput, DLFATokenClassifierOutput
 from .pretrained import DLFAPreTrainedModel, project
-from .words import check_word_index, mean_of_subwords, mean_of_tokens
+from .words import check_labelled_words, check_word_index, mean_of_subwords, mean_of_tokens
 
 # What encoders call the dropout before their own heads over sequences alone.
 _OF_SEQUENCES = ("cls_dropout", "seq_classif_dropout")
@@ -107,6 +107,8 @@ class DLFAForTokenClassification(DLFAPreTrainedModel):
             check_word_index(word_index, shape, None if labels is None else labels.shape[1])
         if labels is not None:
             check_classes(labels, self.num_labels)
+            if word_index is not None:
+                check_labelled_words(labels, word_index)
 
     def _head(
         self,

@@ -415,7 +415,10 @@ def _check_fields(config_kwargs: dict[str, Any]) -> None:
     own = {field.name for field in dataclasses.fields(DLFAConfig)} - {"encoder_config", "fusion_layer"}
     unknown = sorted(set(config_kwargs) - own)
     if unknown:
-        raise TypeError(f"unknown keyword {', '.join(map(repr, unknown))}; DLFAConfig has {', '.join(sorted(own))}")
+        raise TypeError(
+            f"unknown keyword {', '.join(map(repr, unknown))}; DLFAConfig has {', '.join(sorted(own))}; what "
+            "AutoModel.from_pretrained takes goes into encoder_kwargs"
+        )
 
 
 def _label_fields(id2label: Any, label2id: Any, num_labels: int | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..error_lines import first_line, why_not_found
-from .config_files import MISFITS, load_config
+from .config_files import MISFITS, check_no_file, load_config
 
 
 def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerBase:
@@ -15,6 +15,7 @@ def load_tokenizer(name: str, max_length: int) -> PreTrainedTokenizerBase:
         ValueError: there is no tokenizer, it is not a fast one, or it does not allow `max_length` tokens.
     """
     try:
+        check_no_file(name)
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"no tokenizer can be loaded from {name!r}: {why_not_found(name, error)}") from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
@@ -31,10 +32,13 @@ def load_whole(
 
     Raises:
         ValueError: parameters are missing from the weights, or their shapes differ from config.json.
-        OSError: there is no such model, its weights are damaged, its configuration holds a name that transformers does
-            not know, or a package that it needs is not installed.
+        OSError: there is no such model, its weights are damaged or may not be read, its configuration holds a name that
+            transformers does not know, or a package that it needs is not installed.
     """
     ignored = options.pop("ignore_mismatched_sizes", False)
+    for file in sorted(Path(source).glob("*.safetensors")):
+        if not os.access(file, os.R_OK):  # safetensors would call it missing
+            raise OSError(f"its weights cannot be read: no permission to read {file}")
     try:
         # Sizes are compared below: transformers' own error does not name the parameter.
         model, report = model_class.from_pretrained(

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from dlfa_kernels.checks import check_tensor, values_can_be_read
 
+from ..data.ignored_label import IGNORED
+
 
 def check_word_index(word_index: Tensor, shape: torch.Size, num_words: int | None) -> None:
     """Raise TypeError or ValueError unless `word_index` fits sequences of `shape` (B, T) and `num_words` words.
@@ -25,6 +27,26 @@ def check_word_index(word_index: Tensor, shape: torch.Size, num_words: int | Non
         raise ValueError(f"word_index must hold words numbered from 0, or -1 for no word, got {lowest}")
     if num_words is not None and highest >= num_words:
         raise ValueError(f"labels must have one column a word, {highest + 1} for this word_index, got {num_words}")
+
+
+def check_labelled_words(labels: Tensor, word_index: Tensor) -> None:
+    """Raise ValueError if one of `labels` (B, W), other than -100, is of a word that has no token in `word_index`.
+
+    Such a word is behind the last one of its sequence, or was cut off. The arguments are valid by themselves, see
+    `check_word_index`. Values are checked on the CPU, and on a GPU only under DLFA_VALIDATE=1.
+    """
+    if not (values_can_be_read(labels) and values_can_be_read(word_index)):
+        return
+    rows, words = labels.shape
+    has_token = torch.zeros(rows, words + 1, dtype=torch.bool, device=labels.device)
+    has_token.scatter_(1, torch.where(word_index < 0, words, word_index), True)
+    wrong = (labels != IGNORED) & ~has_token[:, :words]
+    if bool(wrong.any()):
+        row, word = wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"labels must be {IGNORED} for a word without a token in word_index, got {int(labels[row, word])} for word "
+            f"{word} of sequence {row}"
+        )
 
 
 def mean_of_subwords(states: Tensor, word_index: Tensor, num_words: int | None = None) -> Tensor:

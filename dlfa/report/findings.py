@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,6 +152,14 @@ class Findings:
         return [pair for pair in pairs if pair[0] in chosen or pair[0].mode not in modes]
 
 
+def _why_no_differences(variants: Sequence[Variant]) -> str:
+    if len(variants) == 1:
+        return f"there are runs of {variants[0].label} alone"
+    if all(variant == variant.with_fusion_last() for variant in variants):
+        return "there are runs of the last layer, the baseline, alone"
+    return "there is no run of the baseline"
+
+
 def find(comparison: Comparison, *, resamples: int, data_dir: Path | None = None) -> Findings:
     """Compute the findings of a comparison.
 
@@ -173,7 +181,7 @@ def find(comparison: Comparison, *, resamples: int, data_dir: Path | None = None
         except ValueError as error:
             notes.append(f"no bootstrap over sentences: {error}")
     if not comparison.pairs:
-        notes.append("no differences: there is no run of the baseline with this protocol and these seeds")
+        notes.append(f"no differences: {_why_no_differences(list(comparison.runs))} with this protocol and these seeds")
     effects = {}
     for variant, baseline in comparison.pairs:
         for group in groups:

@@ -21,6 +21,7 @@ STATES_DTYPES = ("float32", "float16")  # of hidden states kept on disk
 # Sequences a batch where nothing is trained: one number for all, as states depend in their last bits on the batch.
 EVAL_BATCH_SIZE = 64
 
+_LARGEST = 2**31 - 1  # of counts
 _PATHS = ("data_dir", "states_cache")
 _TUPLES = ("languages", "lora_targets", "intermediate")
 _COUNTS = (
@@ -134,6 +135,10 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be a positive number, got {value}")
+        for name in (*_COUNTS, "epochs", "warmup_steps"):
+            value = getattr(self, name)
+            if value is not None and value > _LARGEST:
+                raise ValueError(f"{name} must be at most {_LARGEST}, got {value}")
         for name in _COUNTS:
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -116,7 +116,8 @@ class RunDirectory:
         """Raise ValueError if a file lies where one of `folders`, which are in this directory, is to be."""
         for folder in folders:
             if os.path.lexists(folder) and not folder.is_dir():
-                raise ValueError(f"--output-dir {self.path} needs {folder.name} to be a folder, and it is a file there")
+                name = folder.relative_to(self.path)
+                raise ValueError(f"--output-dir {self.path} needs {name} to be a folder, and it is a file there")
 
     def check_no_sweep(self) -> None:
         """Raise ValueError if the directory holds a sweep."""
@@ -196,6 +197,15 @@ class RunDirectory:
         """
         run = self.read_run()
         atomic.write_json(self.run_file, run | {"files": sorted({*recorded_files(self.run_file), *names})})
+
+    def check_one_run(self) -> None:
+        """Raise ValueError if the directory holds an ensemble or a sweep, which have no model of their own."""
+        if self.run_file.exists():
+            return
+        if self.holds_ensemble():
+            raise ValueError(f"{self.path} holds an ensemble, which has no model of its own; give one of its runs")
+        if (self.path / SWEEP).exists():
+            raise ValueError(f"{self.path} holds a sweep; give one of its runs, which are in {self.path / 'cells'}")
 
     def check_for_ensemble(self, overwrite: bool) -> None:
         """Raise ValueError if an ensemble must not be written here."""

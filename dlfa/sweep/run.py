@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -62,6 +62,8 @@ def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, pro
     data_sha256 = data.sha256()
     record.check({"data_sha256": data_sha256})
     todo = [cell for cell in config.cells() if record.state_of(cell) != "done"]
+    if keep_models:
+        _check_models([cell for cell in config.cells() if cell not in todo], config)
     for cell in config.cells():
         if cell not in todo:  # it may have been killed after writing results and before removing checkpoints
             RunDirectory(config.run_config(cell).output_dir).remove_leftovers()
@@ -94,18 +96,30 @@ def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, pro
     return record.write()
 
 
+def _check_models(complete: Sequence[Cell], config: SweepConfig) -> None:
+    """Raise ValueError if one of the `complete` cells, which are not trained again, has no model."""
+    bare = [cell.name for cell in complete if not (config.run_config(cell).output_dir / "config.json").exists()]
+    if bare:
+        raise ValueError(
+            f"--keep-models: {len(bare)} complete runs in {config.output_dir / 'cells'} have no model, such as "
+            f"{bare[0]}; remove their folders to train them again, give a new directory, or leave it out"
+        )
+
+
 def _describer(bar: Progress, task: Any) -> Callable[[Cell], None]:
     return lambda cell: bar.update(task, description=cell.name)
 
 
 def _check_directory(config: SweepConfig) -> None:
-    """Raise an error if the directory contains anything else."""
+    """Raise an error if the directory contains anything else, or a file where a run's folder is to be."""
     path, now = config.output_dir / SWEEP, config.to_json()
     if path.exists():
         before = read_object(path, ("config", "cells"))["config"]
         if changed := differences(before, now):
             shown = "; ".join(f"{name}: {before.get(name)!r} there, {now.get(name)!r} now" for name in changed)
             raise ValueError(f"--output-dir {config.output_dir} holds a sweep of another configuration ({shown})")
+        folders = [config.run_config(cell).output_dir for cell in config.cells()]
+        RunDirectory(config.output_dir).check_folders(config.output_dir / "cells", *folders)
         return
     partial = RunDirectory(config.output_dir).partial_files()  # left by a sweep that was killed at its start
     if any(found.name != LOCK and found not in partial for found in config.output_dir.iterdir()):

@@ -46,17 +46,20 @@ def add_adapters(model: PreTrainedModel, rank: int, alpha: int | None, targets: 
 
     Args:
         model: the model; its fusion and head stay trainable.
-        rank: rank of the adapters.
+        rank: rank of the adapters, at most the encoder's hidden size.
         alpha: the adapters are scaled by alpha / rank; None uses twice the rank.
         targets: names of linear layers; None uses all of the encoder's.
 
     Raises:
-        ValueError: peft is not installed, no layer has a given name, or a named layer does not support adapters.
+        ValueError: peft is not installed, the rank is too high, no layer has a given name, or a named layer does not
+            support adapters.
     """
     try:
         import peft
     except ImportError as error:
         raise ValueError("lora_rank needs the package peft: pip install dlfa[lora]") from error
+    if rank > (width := model.config.hidden_size):  # the weights that are adapted have no higher rank themselves
+        raise ValueError(f"lora_rank must be at most {width}, the encoder's hidden size, got {rank}")
     encoder: Any = model.encoder
     for target in targets or ():
         if not any(f".{name}".endswith(f".{target}") for name, _ in encoder.named_modules()):

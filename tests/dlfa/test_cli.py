@@ -187,6 +187,30 @@ def test_output_that_cannot_be_written_is_one_line(run, tmp_path):
     assert (done.returncode, done.stderr) == (2, "dlfa: error: [Errno 28] No space left on device\n")
 
 
+@pytest.mark.parametrize(("command", "status"), [("tasks", 2), ("report", 2), ("--help", 1)])
+def test_a_table_that_cannot_be_written_is_one_line(run, command, status):
+    words = [command, str(run[0])] if command == "report" else [command]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "dlfa", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (status, "dlfa: error: [Errno 28] No space left on device\n")
+
+
+def test_a_terminal_that_lacks_a_character_costs_no_results(run):
+    done = subprocess.run(
+        [sys.executable, "-m", "dlfa", "report", str(run[0])],
+        capture_output=True, cwd=ROOT, check=False, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"mean ? deviation over seeds" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("closed", "command", "status", "said"),
     [
@@ -259,16 +283,49 @@ def one_line_error(result):
         (("--fusion", "mix"), "fusion must be one of"),
         (("--label-subword", "middle"), "label_subword must be one of 'first', 'last', 'mean'"),
         (("--epochs", "0"), "epochs must be a positive number, got 0.0"),
-        (("--layer-dropout", "1"), "layer_dropout must be in [0, 1), got 1.0"),
+        (("--fusion", "scalar_mix", "--layer-dropout", "1"), "layer_dropout must be in [0, 1), got 1.0"),
         (("--overwrite", "--resume"), "--overwrite and --resume cannot be given together"),
         (("--data-dir", "nowhere"), "nowhere: no such folder"),
         (("--model", "/nowhere"), "no tokenizer can be loaded from '/nowhere': no such directory"),
+        (("--model", __file__), f"no tokenizer can be loaded from '{__file__}': it is a file, not a directory"),
         (("--output-dir", "/dev/null/x"), "--output-dir /dev/null/x cannot be made: Not a directory"),
     ],
 )
 def test_bad_training_arguments(encoder, data_dir, tmp_path, more, message):
     assert message in one_line_error(invoke(*train_arguments(encoder, data_dir, tmp_path / "out", *more)))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--fusion", "sum", "--fuse", "gate"), "--fuse needs the fusion aif, got sum"),
+        (("--fusion-layer", "none", "--gate-bias", 1), "--gate-bias needs the fusion aif, got last"),
+        (("--fusion", "lower", "--kernel-size", 3), "--kernel-size needs the fusion aif or residual, got lower"),
+        (("--layer-dropout", 0.1), "--layer-dropout needs the fusion scalar_mix, got aif"),
+        (("--fusion", "last"), "--fusion-layer must be none for --fusion last, got 1"),
+        (("--task", "xnli", "--label-subword", "last"), "--label-subword is for tagging, got the task xnli"),
+        (("--classifier-pooling", "mean"), "--classifier-pooling is for sentence pairs, got the task udpos"),
+        (("--states-cache", "cache"), "--states-cache needs --freeze-encoder"),
+        (("--states-dtype", "float16"), "--states-dtype needs --freeze-encoder"),
+    ],
+)
+def test_an_option_that_changes_nothing_is_refused(encoder, data_dir, tmp_path, more, message):
+    assert message in one_line_error(invoke(*train_arguments(encoder, data_dir, tmp_path / "out", *more)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_option_that_one_of_several_runs_reads_is_taken(encoder, data_dir, tmp_path):
+    """By a mode of a sweep, or a task that comes first; another mistake tells that it was."""
+    sweep = ("sweep", "--task", "udpos", "--model", encoder, "--data-dir", "nowhere", "--output-dir", tmp_path / "out")
+    modes = ("--kernel-size", 3, "--modes")
+    assert "nowhere: no such folder" in one_line_error(invoke(*sweep, *modes, "last,residual"))
+    line = one_line_error(invoke(*sweep, *modes, "last,lower"))
+    assert "--kernel-size needs the fusion aif or residual, got last, lower" in line
+    line = one_line_error(invoke(*sweep, "--modes", "last,scalar_mix", "--fusion-layers", "1"))
+    assert "--fusion-layers is for modes of lower layers, got last, scalar_mix" in line
+    stage = ("--intermediate", "xnli", "--classifier-pooling", "mean")
+    assert "nowhere: no such folder" in one_line_error(invoke(*sweep, *stage))
 
 
 @pytest.mark.parametrize(
@@ -292,6 +349,14 @@ def test_an_empty_path_is_not_the_current_directory(run, encoder, data_dir, tmp_
     result = invoke(*given, "")
     assert result.exit_code == 2
     assert f"Invalid value for '{arguments[-1]}': it must not be empty" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--output-dir", "--states-cache"])
+def test_a_path_that_is_no_utf8_is_told_before_any_work(encoder, data_dir, tmp_path, option):
+    result = invoke(*train_arguments(encoder, data_dir, tmp_path / "out", option, os.fsdecode(b"\xff")))
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}': it must be UTF-8, got '\\udcff'" in result.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -437,7 +502,7 @@ def test_a_run_is_kept_until_all_input_is_checked(run, encoder, data_dir, tmp_pa
         (huge, (*frozen, tmp_path / "cache", "--states-dtype", "float16"), "cannot be kept as float16"),
         (encoder, ("--overwrite", "--max-length", 2), "max_length must leave room"),
         (tmp_path / "bart", ("--overwrite",), "of a family without a decoder, or of T5's, got one of 'bart'"),
-        (encoder, ("--overwrite", "--fusion", "last", "--gate-bias", "nan"), "gate_bias must be finite"),
+        (encoder, ("--overwrite", "--gate-bias", "nan"), "gate_bias must be finite"),
         (encoder, ("--overwrite", "--intermediate", f"udpos:{data_dir}", "--max-length", 2), "must leave room"),
     ):
         assert message in one_line_error(invoke(*train_arguments(model, data_dir, out, *more)))
@@ -485,6 +550,24 @@ def test_what_fails_in_training_is_one_line(encoder, data_dir, tmp_path, monkeyp
     assert "No space left on device" in line
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes\nframe #0"),
+        MemoryError("Unable to allocate 9 GiB"),
+    ],
+)
+def test_a_lack_of_memory_is_one_line(encoder, data_dir, tmp_path, monkeypatch, error):
+    def no_room(*_, **__):
+        raise error
+
+    monkeypatch.setattr("dlfa.training.train.new_model", no_room)
+    result = invoke(*train_arguments(encoder, data_dir, tmp_path / "out"))
+    first = str(error).split("\n")[0]
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"dlfa: error: not enough memory: {first}\n")
+
+
 def test_resume_of_a_complete_run_says_so(run, encoder, data_dir):
     out, first = run
     result = invoke(*train_arguments(encoder, data_dir, out, "--label-subword", "last", "--resume"))
@@ -522,6 +605,7 @@ def test_hub_failure_is_one_line(encoder, tmp_path):
         (("evaluate", "nowhere"), "model directory nowhere does not exist"),
         (("evaluate", "{run}", "--task", "panx"), "--task must be udpos"),
         (("evaluate", "{run}", "--languages", "xx"), "valid are de, en, fr"),
+        (("evaluate", "{text}"), "text is a file"),
         (("evaluate", "{encoder}"), "--task must be given"),
         (
             ("evaluate", "{encoder}", "--task", "udpos"),

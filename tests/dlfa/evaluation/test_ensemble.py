@@ -136,6 +136,10 @@ def test_command_averages_and_prints(runs, data_dir, tmp_path):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(results["languages"]) == {"de", "fr"}
     assert (tmp_path / "out" / "languages.png").exists()
+    for command in ("evaluate", "analyze"):
+        alone = CliRunner().invoke(app, [command, str(tmp_path / "out")])
+        assert (alone.exit_code, alone.stdout) == (2, "")
+        assert "holds an ensemble, which has no model of its own; give one of its runs" in alone.stderr
     again = CliRunner().invoke(app, [*arguments, "--quiet"])
     assert again.exit_code == 2
     assert "holds results; give --overwrite" in again.stderr

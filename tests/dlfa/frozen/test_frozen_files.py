@@ -18,7 +18,7 @@ from tiny_tasks import make_encoder, make_tokenizer
 from dlfa import DLFAModel
 from dlfa.frozen import StateStore
 from dlfa.frozen.fingerprints import encoder_fingerprint, sequences_fingerprint, weights_fingerprint
-from dlfa.frozen.layer_files import open_layer, write_layers
+from dlfa.frozen.layer_files import open_layer, remove_abandoned, write_layers
 from dlfa.tasks import Feature
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -85,8 +85,13 @@ def test_an_interrupted_pass_leaves_nothing(model, features, tmp_path, monkeypat
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_a_killed_writer_leaves_no_file_under_the_final_name(tmp_path):
-    """SIGKILL half-way: what is left bears a temporary name, and goes when it is a day old."""
+def aged(path, seconds):
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def test_a_killed_writer_leaves_no_file_under_the_final_name(model, features, tmp_path):
+    """SIGKILL half-way: what is left bears a temporary name, and goes when other states are written."""
     code = """
 import sys, time, numpy as np
 from pathlib import Path
@@ -96,22 +101,35 @@ with write_layers([Path(sys.argv[1]) / "layer-0.npy"], (1000, 4), np.dtype("floa
     print("half", flush=True)
     time.sleep(60)
 """
-    process = subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    folder = tmp_path / "encoder" / "sequences-float32"
+    process = subprocess.Popen([sys.executable, "-c", code, folder], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "half\n"
+    (left,) = folder.iterdir()
+    aged(left, 3600)
+    remove_abandoned(tmp_path)
+    assert left.exists()  # the other process is at work on it
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    assert open_layer(tmp_path / "layer-0.npy", (1000, 4), FLOAT) is None
-    (left,) = tmp_path.iterdir()
-    with write_layers([tmp_path / "layer-1.npy"], (1, 4), FLOAT) as writer:
-        writer.append([np.ones((1, 4), dtype=np.float32)])
-    assert left.exists()  # another process may be at work on it
-    old = time.time() - 2 * 24 * 3600
-    os.utime(left, (old, old))
-    with write_layers([tmp_path / "layer-1.npy"], (1, 4), FLOAT) as writer:
-        writer.append([np.ones((1, 4), dtype=np.float32)])
-    assert [path.name for path in tmp_path.iterdir()] == ["layer-1.npy"]
+    assert open_layer(folder / "layer-0.npy", (1000, 4), FLOAT) is None
+    aged(left, 0)
+    remove_abandoned(tmp_path)
+    assert left.exists()  # another process may be about to lock it
+    aged(left, 3600)
+    StateStore(model, make_tokenizer(), tmp_path).states(features, (1,))
+    assert not left.exists()
+
+
+@pytest.mark.parametrize(("hours", "stays"), [(1, True), (48, False)])
+def test_partial_files_go_by_their_age_where_there_are_no_locks(tmp_path, monkeypatch, hours, stays):
+    monkeypatch.setattr("dlfa.frozen.layer_files.fcntl", None)
+    left, other = tmp_path / ".0123456789abcdef-last.npy", tmp_path / ".my-own.npy"
+    for path in (left, other):
+        path.touch()
+        aged(path, hours * 3600)
+    remove_abandoned(tmp_path)
+    assert (left.exists(), other.exists()) == (stays, True)
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path):

@@ -74,6 +74,7 @@ def test_fusion_and_layers(
         ({"fusion": "sum"}, "fusion_layer must be given for fusion='sum'"),
         ({"fusion": "lower", "fusion_layer": [1, 2]}, "fusion_layer must be one layer for fusion='lower'"),
         ({"fusion_layer": [1, 2], "feature_dim": 8}, "fusion_layer must be one layer or None where feature_dim"),
+        ({"fusion": "last", "feature_dim": 8}, "feature_dim must be None for fusion='last', .* got 8"),
         (
             {"fusion": "mean"},
             "fusion must be one of 'last', 'lower', 'sum', 'scalar_mix', 'residual', 'aif', got 'mean'",
@@ -87,6 +88,8 @@ def test_fusion_and_layers(
         ({"num_labels": 0}, "num_labels must be positive, got 0"),
         ({"fusion": "last", "fusion_layer": 99}, r"fusion_layer must be in 0\.\..*got 99"),
         ({"reduction": 0}, "reduction must be positive, got 0"),
+        ({"kernel_size": 2**31 + 1}, "kernel_size must be at most 2147483647, got 2147483649"),
+        ({"squeeze_dim": 2**31}, "squeeze_dim must be at most 2147483647"),
         ({"squeeze_dim": -1}, "squeeze_dim must be positive, got -1"),
         ({"feature_dim": 0}, "feature_dim must be positive, got 0"),
         ({"gate_bias": math.nan}, "gate_bias must be finite in float32, got nan"),

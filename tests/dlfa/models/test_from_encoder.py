@@ -101,6 +101,11 @@ def test_from_encoder_keeps_the_weights_of_a_resized_encoder() -> None:
         ({"num_labels": -1}, ValueError, "num_labels must be at least 1, got -1"),
         ({"num_labels": "3"}, TypeError, "num_labels must be an int or None, got '3'"),
         ({"num_labels": True}, TypeError, "num_labels must be an int or None, got True"),
+        (
+            {"revision": "main"},
+            TypeError,
+            "unknown keyword 'revision'; .*from_pretrained takes goes into encoder_kwargs",
+        ),
         ({"fusion_layer": 1, "attn_implementation": "eager"}, ValueError, "a loaded encoder takes no attn_impl"),
     ],
 )

@@ -256,6 +256,11 @@ def test_words_are_classified_by_the_mean_of_their_subwords() -> None:
         ({"word_index": WORDS[:, :5]}, ValueError, r"word_index must have shape \(B, T\) = \(2, 7\), got \(2, 5\)"),
         ({"word_index": WORDS - 1}, ValueError, "word_index must hold words numbered from 0, or -1.*got -2"),
         ({"word_index": WORDS, "labels": torch.zeros(2, 2).long()}, ValueError, "one column a word, 3 .*got 2"),
+        (
+            {"word_index": WORDS, "labels": torch.tensor([[0, 1, 2], [0, 1, 2]])},
+            ValueError,
+            "labels must be -100 for a word without a token in word_index, got 2 for word 2 of sequence 1",
+        ),
         ({"word_index": WORDS, "labels": torch.zeros(3, 3).long()}, ValueError, r"labels must have shape \(B, W\)"),
         ({"labels": torch.zeros(2, 5).long()}, ValueError, r"labels must have shape \(B, T\) = \(2, 7\), got \(2, 5\)"),
     ],

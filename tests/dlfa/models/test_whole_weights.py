@@ -100,6 +100,13 @@ def test_weights_that_cannot_be_read_are_an_oserror(tmp_path: Path) -> None:
             load_whole(RobertaModel, tmp_path)
 
 
+def test_weights_that_may_not_be_read_are_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_encoder("bert").save_pretrained(tmp_path)
+    monkeypatch.setattr("os.access", lambda *_: False)  # as to anyone but root
+    with pytest.raises(OSError, match=r"its weights cannot be read: no permission to read .*model\.safetensors"):
+        load_whole(BertModel, tmp_path)
+
+
 def test_an_unknown_activation_is_named(tmp_path: Path) -> None:
     tiny_encoder("bert").save_pretrained(tmp_path)
     config = tmp_path / "config.json"

@@ -194,6 +194,17 @@ def test_another_baseline_and_other_languages(sweep):
     assert not any("bootstrap" in line for line in result.stdout.splitlines())
 
 
+def test_it_is_said_why_there_is_nothing_to_compare(sweep):
+    for runs, reason in (
+        (["last-1"], "there are runs of last alone"),
+        (["gate-1-1"], "there are runs of aif gate 1 alone"),
+        (["gate-1-1", "gate-2-1"], "there is no run of the baseline"),
+    ):
+        result = invoke(*(sweep / "runs" / run for run in runs))
+        assert result.exit_code == 0, result.output
+        assert f"- no differences: {reason} with this protocol and these seeds" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -134,6 +134,32 @@ def test_failed_cell_is_recorded_and_the_rest_goes_on(config, runs, monkeypatch)
     assert not (config.output_dir / "cells" / NAMES[1] / "error.txt").exists()
 
 
+def test_models_that_complete_runs_lack_are_not_promised(config):
+    small = dataclasses.replace(config, seeds=(1,), modes=("last", "sum"), fusion_layers=(1,))
+    run_sweep(small)
+    with pytest.raises(
+        ValueError, match=r"--keep-models: 2 complete runs in .*cells have no model, such as last-seed1"
+    ):
+        run_sweep(small, keep_models=True)
+    for cell in (small.output_dir / "cells").iterdir():
+        shutil.rmtree(cell)
+    for _ in range(2):
+        run_sweep(small, keep_models=True)
+    assert (small.output_dir / "cells" / "last-seed1" / "config.json").exists()
+
+
+def test_a_file_in_place_of_a_runs_folder_is_told_before_any_run(config, runs):
+    small = dataclasses.replace(config, seeds=(1,), modes=("last", "sum"), fusion_layers=(1,))
+    run_sweep(small)
+    runs.clear()
+    for name in ("sum-layer1-seed1", "last-seed1"):
+        shutil.rmtree(small.output_dir / "cells" / name)
+    (small.output_dir / "cells" / "sum-layer1-seed1").touch()
+    with pytest.raises(ValueError, match="needs cells/sum-layer1-seed1 to be a folder, and it is a file there"):
+        run_sweep(small)
+    assert not runs
+
+
 class DyingPool:
     """In place of a pool of processes: runs the first cell, is killed amid the second, and tells it as a pool does."""
 
@@ -478,6 +504,9 @@ def test_command_prints_the_table_and_ends_with_one_for_failed_cells(base, tmp_p
     assert result.exit_code == 0, result.output
     assert "aif:select" in result.stdout
     assert " 1+0 " in result.stdout
+    alone = CliRunner().invoke(app, ["evaluate", str(tmp_path / "out")])
+    assert (alone.exit_code, alone.stdout) == (2, "")
+    assert "out holds a sweep; give one of its runs, which are in " in alone.stderr
     assert "1 of 1" in result.stdout
     bad = CliRunner().invoke(app, [*arguments[:-1], "--seeds", "x"])
     assert bad.exit_code == 2

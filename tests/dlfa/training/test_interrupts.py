@@ -26,7 +26,7 @@ def options(tmp_path_factory):
     """Options of small runs; long enough to be met in the middle."""
     flags = {
         "task": "udpos", "model": make_encoder(tmp_path_factory.mktemp("encoder")),
-        "data-dir": make_udpos(tmp_path_factory.mktemp("udpos")), "states-cache": tmp_path_factory.mktemp("cache"),
+        "data-dir": make_udpos(tmp_path_factory.mktemp("udpos")),
         "learning-rate": 0.01, "epochs": 20, "batch-size": 4, "gradient-accumulation": 1, "max-length": 32,
         "save-steps": 20,
     }  # fmt: skip
@@ -74,7 +74,8 @@ def facts(run: Path) -> tuple[dict, float, int]:
     "more", [["--freeze-encoder"], ["--epochs", "10"], ["--epochs", "10", "--group-by-length"]], ids=" ".join
 )
 def test_run(options, tmp_path, more):
-    train = ["train", *options, *more, "--fusion-layer", 1, "--output-dir"]
+    cache = ["--states-cache", tmp_path / "cache"] if "--freeze-encoder" in more else []
+    train = ["train", *options, *more, *cache, "--fusion-layer", 1, "--output-dir"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     terminate_when(lambda: any(killed.glob("checkpoints/*/complete.json")), *train, killed)
     assert not (killed / "results.json").exists()
@@ -90,7 +91,8 @@ def test_run(options, tmp_path, more):
 
 
 def test_sweep(options, tmp_path):
-    sweep = ["sweep", *options, "--freeze-encoder", "--fusion-layers", "0,1", "--seeds", "1", "--output-dir"]
+    frozen = ["--freeze-encoder", "--states-cache", tmp_path / "cache"]
+    sweep = ["sweep", *options, *frozen, "--fusion-layers", "0,1", "--seeds", "1", "--output-dir"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     cells = killed / "cells"
     second = cells / "aif-gate-layer0-seed1"
@@ -111,18 +113,8 @@ def test_sweep(options, tmp_path):
 
 @pytest.mark.slow
 def test_sweep_of_two_processes(options, tmp_path):
-    sweep = [
-        "sweep",
-        *options,
-        "--freeze-encoder",
-        "--fusion-layers",
-        "0,1",
-        "--seeds",
-        "1",
-        "--processes",
-        "2",
-        "--output-dir",
-    ]
+    frozen = ["--freeze-encoder", "--states-cache", tmp_path / "cache", "--processes", "2"]
+    sweep = ["sweep", *options, *frozen, "--fusion-layers", "0,1", "--seeds", "1", "--output-dir"]
     killed = tmp_path / "killed"
     terminate_when(lambda: any(killed.glob("cells/*/checkpoints/*/complete.json")), *sweep, killed)
     assert "done" not in {cell["state"] for cell in json.loads((killed / "sweep.json").read_text())["cells"]}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_encoders import FAMILIES, LAYERS, batch, tiny_encoder
+from tiny_encoders import FAMILIES, LAYERS, WIDTH, batch, tiny_encoder
 from tiny_tasks import make_encoder, make_udpos
 
 import dlfa.training.train as training
@@ -100,6 +100,12 @@ def test_names_that_no_layer_has_are_refused():
             add_adapters(model_of("bert"), 2, None, targets)
     with pytest.raises(ValueError, match=r"lora_targets LayerNorm: Target module LayerNorm.* is not supported"):
         add_adapters(model_of("bert"), 2, None, ["LayerNorm"])
+
+
+def test_a_rank_above_that_of_the_weights_is_refused():
+    pytest.importorskip("peft")
+    with pytest.raises(ValueError, match=f"lora_rank must be at most {WIDTH}, the encoder's hidden size, got 1000"):
+        add_adapters(model_of("bert"), 1000, None, None)
 
 
 def test_lora_run_is_saved_as_a_plain_model_and_resumes(tmp_path, interrupt_at_checkpoint):
