@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from typing import Any, NamedTuple
@@ -18,6 +19,10 @@ from triton.runtime.errors import OutOfResources
 from .overrides import overrides
 
 logger = logging.getLogger(__name__)
+
+# Held while kernels are compiled and first launched. Another thread would find futures in Triton's cache in place of
+# compiled kernels, and kernels that are not yet loaded.
+_first_launches = threading.Lock()
 
 
 def specialization_of(value: Tensor | int | None) -> tuple[Any, ...] | None:
@@ -112,16 +117,24 @@ def run_in_order(launches: list[Launch], device: torch.device) -> list[Any]:
             recorded += launches
         return []
     keys = [launch.specialization_key(device) for launch in launches]
-    fresh = [
-        launch
-        for launch, key in zip(launches, keys, strict=True)
-        if launch.compiled is not None and key not in launch.compiled
-    ]
-    if len(fresh) > 1:
-        Context().run(_compile, fresh)  # Triton leaves its mode in the context, even after errors; this one ends here
-    made = []
-    for launch, key in zip(launches, keys, strict=True):
+
+    def fresh() -> list[Launch]:
+        return [
+            launch
+            for launch, key in zip(launches, keys, strict=True)
+            if launch.compiled is not None and key not in launch.compiled
+        ]
+
+    def run() -> list[Any]:
         if recorded is not None:
-            recorded.append(launch)
-        made.append(launch.run(key))
-    return made
+            recorded.extend(launches)
+        return [launch.run(key) for launch, key in zip(launches, keys, strict=True)]
+
+    if not fresh():
+        return run()
+    with _first_launches:
+        waiting = fresh()  # without what another thread compiled meanwhile
+        if len(waiting) > 1:
+            # Triton leaves its mode in the context, even after errors; this one ends here
+            Context().run(_compile, waiting)
+        return run()
