@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from triton import AsyncCompileMode, FutureKernel
 from triton.runtime.errors import OutOfResources
 
 from .overrides import overrides
@@ -85,7 +86,7 @@ class Launch(NamedTuple):
     def _compile_and_run(self) -> Any:
         """Launch through Triton, with fewer pipeline stages if the device lacks shared memory for all of them."""
         try:
-            return self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
+            made = self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
         except OutOfResources as error:
             # tiles under tuning or test must fail instead
             if self.num_stages == 1 or overrides().tiles is not None:
@@ -93,12 +94,12 @@ class Launch(NamedTuple):
             fewer = self.num_stages - 1
             logger.warning("%s: %s; launched with %d pipeline stages", self.kernel.__name__, error, fewer)
             return self._replace(num_stages=fewer)._compile_and_run()
+        # Triton still holds a future if the parallel compilation was interrupted, and later launches need the kernel.
+        return made.result() if isinstance(made, FutureKernel) else made
 
 
 def _compile(launches: list[Launch]) -> None:
     """Compile the launches for the current device, each in its own thread."""
-    from triton import AsyncCompileMode
-
     threads = ThreadPoolExecutor(min(len(launches), os.cpu_count() or 1))
     # A failed compilation is repeated at the launch, which raises its error.
     with threads, AsyncCompileMode(threads, ignore_errors=True):

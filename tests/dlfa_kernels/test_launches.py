@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
+from triton import FutureKernel
 from triton.backends.compiler import GPUTarget
 from triton.compiler import make_backend
 from triton.runtime.errors import OutOfResources
@@ -107,6 +108,21 @@ def test_threads_that_launch_at_once_compile_once(monkeypatch: pytest.MonkeyPatc
     kept = [next(iter(launch.compiled.values())) for launch in planned]
     assert all(isinstance(compiled, Compiler) for compiled in kept)
     assert all(result == kept for result in results)
+
+
+@launches_itself
+def test_a_kernel_is_kept_and_not_its_future() -> None:
+    """Of a first call that Ctrl-C interrupts while kernels compile, Triton keeps futures."""
+    future: Future[Compiler] = Future()
+    future.set_result(Compiler())
+
+    class Kernel:
+        def __getitem__(self, grid: tuple[int, ...]) -> Any:
+            return lambda **_: FutureKernel(lambda compiled: None, future)
+
+    launch = Launch(Kernel(), (1,), {}, {}, 4, 2, None, {})
+    for _ in range(2):
+        assert launch.run(()) is future.result()
 
 
 def arguments_kernel(x_ptr, y_ptr, stride, count):  # type: ignore[no-untyped-def]
