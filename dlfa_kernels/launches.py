@@ -101,7 +101,7 @@ class Launch(NamedTuple):
 def _compile(launches: list[Launch]) -> None:
     """Compile the launches for the current device, each in its own thread."""
     threads = ThreadPoolExecutor(min(len(launches), os.cpu_count() or 1))
-    # A failed compilation is repeated at the launch, which raises its error.
+    # The error of a failed compilation is raised by the launch, which Triton gives the future.
     with threads, AsyncCompileMode(threads, ignore_errors=True):
         for launch in launches:
             launch.kernel.warmup(grid=launch.grid, **launch.arguments, **launch.constants, **launch.options)
