@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
+import triton
 from triton import TritonError
 
 from . import environment
@@ -32,15 +33,15 @@ _tuning = threading.Lock()
 
 
 def bucket(embed_dim: int, squeeze_dim: int, dtype: torch.dtype, architecture: str, product_dtype: torch.dtype) -> str:
-    """Return the key of tuned tiles: E rounded up to a power of two, H, dtypes and architecture.
+    """Return the key of tuned tiles: E rounded up to a power of two, H, dtypes, architecture and Triton's version.
 
-    H is exact, because it decides whether a tile fits in registers and shared memory. `product_dtype` is in the key
-    only if it differs from the dtype of the states.
+    H and the version are exact, because they decide whether a tile fits in registers and shared memory. `product_dtype`
+    is in the key only if it differs from the dtype of the states.
     """
     name = str(dtype).removeprefix("torch.")
     if product_dtype != dtype:
         name += f" by {str(product_dtype).removeprefix('torch.')}"
-    return f"{architecture} {name} E{padded_side(embed_dim)} H{squeeze_dim}"
+    return f"{architecture} {name} E{padded_side(embed_dim)} H{squeeze_dim} triton {triton.__version__}"
 
 
 def neighbours(tile: Tile, stage: str) -> Iterator[Tile]:

@@ -113,18 +113,8 @@ def backward_stages(plan: LaunchPlan, saved: ForwardResult, result: BackwardResu
                 "bias_parts_ptr": bias_parts, "sums_ptr": sums, "counts_ptr": counts, "first_slot": slots.start,
             },
         )  # fmt: skip
-        rows, pooled = add_pooling(plan, group, sums, counts, reduce.block_t, context_gradient, tokens=None)
-        add_context(
-            plan,
-            group,
-            rows
-            | {
-                "tokens_ptr": saved.tokens, "hidden_ptr": saved.hidden, "hidden_gradient_ptr": hidden_gradient,
-                "context_ptr": pooled_gradient,
-            },
-            backward=True,
-            pooled=pooled,
-        )  # fmt: skip
+        rows = add_pooling(plan, group, sums, counts, reduce.block_t, context_gradient, tokens=None)
+        add_context(plan, group, rows, saved.tokens, saved.hidden, pooled_gradient, hidden_gradient)
         if plan.kernel_size > 1:
             slots = plan.slots(tap_grads.block_t, group)
             blocks = cdiv(plan.embed_dim, tap_grads.block_e) * cdiv(plan.squeeze_dim, tap_grads.block_h)

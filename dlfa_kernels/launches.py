@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from triton import AsyncCompileMode, FutureKernel
 from triton.runtime.errors import OutOfResources
 
 from .overrides import overrides
 
 logger = logging.getLogger(__name__)
+
+# Held while kernels are compiled and first launched. Another thread would find futures in Triton's cache in place of
+# compiled kernels, and kernels that are not yet loaded.
+_first_launches = threading.Lock()
 
 
 def specialization_of(value: Tensor | int | None) -> tuple[Any, ...] | None:
@@ -80,7 +86,7 @@ class Launch(NamedTuple):
     def _compile_and_run(self) -> Any:
         """Launch through Triton, with fewer pipeline stages if the device lacks shared memory for all of them."""
         try:
-            return self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
+            made = self.kernel[self.grid](**self.arguments, **self.constants, **self.options)
         except OutOfResources as error:
             # tiles under tuning or test must fail instead
             if self.num_stages == 1 or overrides().tiles is not None:
@@ -88,14 +94,14 @@ class Launch(NamedTuple):
             fewer = self.num_stages - 1
             logger.warning("%s: %s; launched with %d pipeline stages", self.kernel.__name__, error, fewer)
             return self._replace(num_stages=fewer)._compile_and_run()
+        # Triton still holds a future if the parallel compilation was interrupted, and later launches need the kernel.
+        return made.result() if isinstance(made, FutureKernel) else made
 
 
 def _compile(launches: list[Launch]) -> None:
     """Compile the launches for the current device, each in its own thread."""
-    from triton import AsyncCompileMode
-
     threads = ThreadPoolExecutor(min(len(launches), os.cpu_count() or 1))
-    # A failed compilation is repeated at the launch, which raises its error.
+    # The error of a failed compilation is raised by the launch, which Triton gives the future.
     with threads, AsyncCompileMode(threads, ignore_errors=True):
         for launch in launches:
             launch.kernel.warmup(grid=launch.grid, **launch.arguments, **launch.constants, **launch.options)
@@ -112,16 +118,24 @@ def run_in_order(launches: list[Launch], device: torch.device) -> list[Any]:
             recorded += launches
         return []
     keys = [launch.specialization_key(device) for launch in launches]
-    fresh = [
-        launch
-        for launch, key in zip(launches, keys, strict=True)
-        if launch.compiled is not None and key not in launch.compiled
-    ]
-    if len(fresh) > 1:
-        Context().run(_compile, fresh)  # Triton leaves its mode in the context, even after errors; this one ends here
-    made = []
-    for launch, key in zip(launches, keys, strict=True):
+
+    def fresh() -> list[Launch]:
+        return [
+            launch
+            for launch, key in zip(launches, keys, strict=True)
+            if launch.compiled is not None and key not in launch.compiled
+        ]
+
+    def run() -> list[Any]:
         if recorded is not None:
-            recorded.append(launch)
-        made.append(launch.run(key))
-    return made
+            recorded.extend(launches)
+        return [launch.run(key) for launch, key in zip(launches, keys, strict=True)]
+
+    if not fresh():
+        return run()
+    with _first_launches:
+        waiting = fresh()  # without what another thread compiled meanwhile
+        if len(waiting) > 1:
+            # Triton leaves its mode in the context, even after errors; this one ends here
+            Context().run(_compile, waiting)
+        return run()

@@ -165,8 +165,8 @@ def launch_stages(
         if overrides().recorded is not None or device.type == "meta":
             _launch(stages, inputs, Operands.of(inputs, product_dtype), settings, results)
             return
-        filled = [*chain.from_iterable(result.tensors for result in results)]
-        given, others = _pointers(inputs.tensors), _pointers(filled)
+        result_tensors = [*chain.from_iterable(result.tensors for result in results)]  # saved or to be filled
+        given, others = _pointers(inputs.tensors), _pointers(result_tensors)
         key = _key(stages, inputs, settings, given + others)
         replay = _replays.get(key)
         if replay is not None and replay.as_given:
@@ -180,7 +180,7 @@ def launch_stages(
         if tuning_waits(device):  # later calls of this kind must get the tuned tiles
             return
         if key in _replays:
-            _replays[key] = _replay_of(launches, compiled, [*operands, *filled], given == _pointers(operands))
+            _replays[key] = _replay_of(launches, compiled, [*operands, *result_tensors], given == _pointers(operands))
             return
         if len(_replays) >= MAX_CALLS:
             _replays.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -23,6 +23,20 @@ TILES_POOLED_BY_CONTEXT = 4
 WEIGHTS_OF_ONE_LAUNCH = 1 << 18
 
 
+class PooledRows(NamedTuple):
+    """The input of the context kernel, one row a sequence: in `pooled`, or in `sums`, which it then adds up."""
+
+    pooled: Tensor  # (B, E) float32; the context kernel fills it if it adds up sums
+    sums: Tensor | None = None  # (slots, E) float32, sums of each tile
+    counts: Tensor | None = None  # (slots,) int32, real tokens of each tile
+    tiles_per_sequence: int = 0  # 0: `pooled` is filled before
+
+    @property
+    def filled(self) -> bool:
+        """Whether `pooled` is filled before, so that `sums` and `counts` are not read."""
+        return self.tiles_per_sequence == 0
+
+
 def add_pooling(
     plan: LaunchPlan,
     group: Group,
@@ -31,7 +45,7 @@ def add_pooling(
     block_t: int,
     pooled: Tensor,
     tokens: Tensor | None,
-) -> tuple[dict[str, Any], bool]:
+) -> PooledRows:
     """Add the pooling of a group if its sequences are long or packed; otherwise the context kernel pools.
 
     Args:
@@ -42,56 +56,68 @@ def add_pooling(
         block_t: tokens of a tile.
         pooled: (B, E) float32, to be filled: with `tokens` the mean over a sequence's tokens, else their sum.
         tokens: (B,) int32, to be filled: real tokens of each sequence; or None.
-
-    Returns:
-        The context kernel's arguments for the pooled rows, and whether a launch added here fills these rows.
     """
     tiles_per_sequence = 0 if plan.packed else cdiv(plan.length, block_t)
-    early = plan.packed or tiles_per_sequence > TILES_POOLED_BY_CONTEXT
-    if early:
-        tiles_per_sequence = 0  # not read; a constant, because Triton specialises on its divisors
-        tile = plan.tiles.pool
-        plan.add(
-            pool_kernel,
-            (group.end - group.first, cdiv(plan.embed_dim, tile.block_e)),
-            tile,
-            {
-                "sums_ptr": sums, "counts_ptr": counts, "cu_seqlens_ptr": plan.operands.cu_seqlens,
-                "pooled_ptr": pooled, "tokens_ptr": tokens, "length": plan.length, "first": group.first,
-            },
-            MEAN=tokens is not None,
-            BLOCK_T=block_t,
-            BLOCK_TILES=tile.block_t,
-        )  # fmt: skip
-    rows = {"sums_ptr": sums, "counts_ptr": counts, "pooled_ptr": pooled, "tiles_per_sequence": tiles_per_sequence}
-    return rows, early
+    if 0 < tiles_per_sequence <= TILES_POOLED_BY_CONTEXT:
+        return PooledRows(pooled, sums, counts, tiles_per_sequence)
+    tile = plan.tiles.pool
+    plan.add(
+        pool_kernel,
+        (group.end - group.first, cdiv(plan.embed_dim, tile.block_e)),
+        tile,
+        {
+            "sums_ptr": sums, "counts_ptr": counts, "cu_seqlens_ptr": plan.operands.cu_seqlens,
+            "pooled_ptr": pooled, "tokens_ptr": tokens, "length": plan.length, "first": group.first,
+        },
+        MEAN=tokens is not None,
+        BLOCK_T=block_t,
+        BLOCK_TILES=tile.block_t,
+    )  # fmt: skip
+    return PooledRows(pooled, sums, counts)
 
 
-def add_context(plan: LaunchPlan, group: Group, arguments: dict[str, Any], *, backward: bool, pooled: bool) -> None:
-    """Add the global branch of a group, or its gradient, for pooled rows (`pooled`) or sums of tiles.
+def add_context(
+    plan: LaunchPlan,
+    group: Group,
+    rows: PooledRows,
+    tokens: Tensor,
+    hidden: Tensor,
+    context: Tensor | None,
+    hidden_gradient: Tensor | None = None,
+) -> None:
+    """Add the launches of the global branch of a group or, with `hidden_gradient`, of its gradient.
 
-    If `context_ptr` is None, the second product is omitted, because the gradient of p is not needed.
+    Args:
+        plan: receives the launches.
+        group: the sequences.
+        rows: p of each sequence, or dg.
+        tokens: (B,) int32, real tokens of each sequence; the forward fills it unless `rows` are filled.
+        hidden: (B, H) float32, the global squeeze before its activation; the forward fills it.
+        context: (B, E) float32, to be filled: g + b_le, or dp / |V_b|; None if dp is not needed, which saves the second
+            product.
+        hidden_gradient: (B, H) float32, the gradient of `hidden`, to be filled; None in the forward.
     """
     both = plan.tiles.context
     one = replace(both, chunks=1)  # for one product: one program per block of H, or weights loaded block by block
-    if arguments["context_ptr"] is None:
-        _add_products(plan, group, arguments, one, backward, pooled, squeeze=True)
+    outputs = {
+        "tokens_ptr": tokens, "hidden_ptr": hidden, "hidden_gradient_ptr": hidden_gradient, "context_ptr": context
+    }  # fmt: skip
+    if context is None:
+        _add_products(plan, group, rows, outputs, one, squeeze=True)
     elif plan.embed_dim * plan.squeeze_dim <= WEIGHTS_OF_ONE_LAUNCH:
-        added_up = 1 if pooled else arguments["tiles_per_sequence"]
-        both = context_that_fits(both, plan.embed_dim, plan.squeeze_dim, added_up)
-        _add_products(plan, group, arguments, both, backward, pooled, squeeze=True, expand=True)
+        both = context_that_fits(both, plan.embed_dim, plan.squeeze_dim, max(1, rows.tiles_per_sequence))
+        _add_products(plan, group, rows, outputs, both, squeeze=True, expand=True)
     else:
-        _add_products(plan, group, arguments, one, backward, pooled, squeeze=True)
-        _add_products(plan, group, arguments | {"tiles_per_sequence": 0}, one, backward, True, expand=True)
+        _add_products(plan, group, rows, outputs, one, squeeze=True)
+        _add_products(plan, group, rows._replace(tiles_per_sequence=0), outputs, one, expand=True)
 
 
 def _add_products(
     plan: LaunchPlan,
     group: Group,
-    arguments: dict[str, Any],
+    rows: PooledRows,
+    outputs: dict[str, Tensor | None],
     tile: Tile,
-    backward: bool,
-    pooled: bool,
     *,
     squeeze: bool = False,
     expand: bool = False,
@@ -103,8 +129,13 @@ def _add_products(
         context_kernel,
         (cdiv(group.end - group.first, tile.block_t), cdiv(*widths)),
         tile,
-        arguments
+        outputs
         | {
+            "pooled_ptr": rows.pooled,
+            "sums_ptr": rows.sums,
+            "counts_ptr": rows.counts,
+            # not read if the rows are filled; then 0 for all lengths, because Triton specialises on its divisors
+            "tiles_per_sequence": rows.tiles_per_sequence,
             "squeeze_weight_ptr": operands.global_squeeze_weight,
             "squeeze_bias_ptr": operands.global_squeeze_bias,
             "expand_weight_ptr": operands.global_expand_weight,
@@ -113,11 +144,11 @@ def _add_products(
             "first": group.first,
             "end": group.end,
         },
-        BACKWARD=backward,
+        BACKWARD=outputs["hidden_gradient_ptr"] is not None,
         SQUEEZE=squeeze,
         EXPAND=expand,
-        POOLED=pooled,
-        MAX_TILES_PER_SEQUENCE=1 if pooled else 1 << (arguments["tiles_per_sequence"] - 1).bit_length(),
+        POOLED=rows.filled,
+        MAX_TILES_PER_SEQUENCE=1 if rows.filled else 1 << (rows.tiles_per_sequence - 1).bit_length(),
         BLOCK_B=tile.block_t,
     )
 
@@ -135,18 +166,8 @@ def add_forward_context(
         block_t: tokens of a tile.
         result: of the forward pass.
     """
-    rows, pooled = add_pooling(plan, group, sums, counts, block_t, result.pooled, result.tokens)
-    add_context(
-        plan,
-        group,
-        rows
-        | {
-            "tokens_ptr": result.tokens, "hidden_ptr": result.hidden, "hidden_gradient_ptr": None,
-            "context_ptr": result.context,
-        },
-        backward=False,
-        pooled=pooled,
-    )  # fmt: skip
+    rows = add_pooling(plan, group, sums, counts, block_t, result.pooled, result.tokens)
+    add_context(plan, group, rows, result.tokens, result.hidden, result.context)
 
 
 def add_weight_grads(

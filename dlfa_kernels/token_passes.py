@@ -19,7 +19,7 @@ from .operands import Inputs, sequence_count
 from .results import BackwardResult, ForwardResult
 from .rounding import cdiv
 from .settings import Settings
-from .shared_stages import add_context, add_forward_context, add_weight_grads
+from .shared_stages import PooledRows, add_context, add_forward_context, add_weight_grads
 
 
 def empty_forward(inputs: Inputs, settings: Settings) -> ForwardResult:
@@ -98,17 +98,8 @@ def backward_stages(plan: LaunchPlan, saved: ForwardResult, result: BackwardResu
         },
         BLOCK_B=tile.block_t,
     )  # fmt: skip
-    add_context(
-        plan,
-        Group(0, plan.batch),
-        {
-            "pooled_ptr": context_gradient, "sums_ptr": None, "counts_ptr": None, "tiles_per_sequence": 0,
-            "tokens_ptr": saved.tokens, "hidden_ptr": saved.hidden, "hidden_gradient_ptr": hidden_gradient,
-            "context_ptr": pooled_gradient,
-        },
-        backward=True,
-        pooled=True,
-    )  # fmt: skip
+    group, dg = Group(0, plan.batch), PooledRows(context_gradient)
+    add_context(plan, group, dg, saved.tokens, saved.hidden, pooled_gradient, hidden_gradient)
     if plan.settings.needs_dx:
         branch = plan.empty(plan.batch, plan.kernel_size, plan.embed_dim)
         plan.add(

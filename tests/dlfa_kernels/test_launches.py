@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
@@ -13,13 +16,14 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
+from triton import FutureKernel
 from triton.backends.compiler import GPUTarget
 from triton.compiler import make_backend
 from triton.runtime.errors import OutOfResources
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
-from dlfa_kernels import FusedAIF, passes
-from dlfa_kernels.launches import Launch, specialization_of
+from dlfa_kernels import FusedAIF, launches, passes
+from dlfa_kernels.launches import Launch, run_in_order, specialization_of
 from dlfa_kernels.operands import Inputs, max_row_stride
 from dlfa_kernels.overrides import overrides, record_launches, using_l2_share, using_tiles
 from dlfa_kernels.settings import Settings
@@ -73,6 +77,52 @@ def test_compiled_once_for_each_kind_of_arguments() -> None:
         assert len(compiled) == count + 2
     run(MEMORY, 5, torch.device("cuda", 1))
     assert len(compiled) == 8
+
+
+@launches_itself
+def test_threads_that_launch_at_once_compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While kernels compile in parallel, Triton has futures in place of them for all threads."""
+    compiling, begin = threading.Event(), threading.Barrier(4)
+    compiled_times: list[int] = []
+
+    class Kernel:
+        def __getitem__(self, grid: tuple[int, ...]) -> Any:
+            return lambda **_: "future" if compiling.is_set() else Compiler()
+
+    def compile_slowly(fresh: list[Launch]) -> None:
+        compiling.set()
+        time.sleep(0.05)
+        compiling.clear()
+        compiled_times.append(len(fresh))
+
+    monkeypatch.setattr(launches, "_compile", compile_slowly)
+    planned = [Launch(Kernel(), (1,), {}, {}, 4, 2, None, {}) for _ in range(2)]
+
+    def run() -> list[Any]:
+        begin.wait()
+        return run_in_order(planned, torch.device("cpu"))
+
+    with ThreadPoolExecutor(4) as threads:
+        results = [thread.result() for thread in [threads.submit(run) for _ in range(4)]]
+    assert compiled_times == [2]
+    kept = [next(iter(launch.compiled.values())) for launch in planned]
+    assert all(isinstance(compiled, Compiler) for compiled in kept)
+    assert all(result == kept for result in results)
+
+
+@launches_itself
+def test_a_kernel_is_kept_and_not_its_future() -> None:
+    """Of a first call that Ctrl-C interrupts while kernels compile, Triton keeps futures."""
+    future: Future[Compiler] = Future()
+    future.set_result(Compiler())
+
+    class Kernel:
+        def __getitem__(self, grid: tuple[int, ...]) -> Any:
+            return lambda **_: FutureKernel(lambda compiled: None, future)
+
+    launch = Launch(Kernel(), (1,), {}, {}, 4, 2, None, {})
+    for _ in range(2):
+        assert launch.run(()) is future.result()
 
 
 def arguments_kernel(x_ptr, y_ptr, stride, count):  # type: ignore[no-untyped-def]
