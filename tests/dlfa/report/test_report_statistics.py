@@ -244,6 +244,13 @@ def two_runs(folder, data, last, aif):
     return comparison
 
 
+def test_a_fortieth_of_the_resamples_lies_on_either_side_of_an_interval(comparison, monkeypatch):
+    drawn = np.linspace(-0.25, 0.75, 1001)[None]
+    monkeypatch.setattr("dlfa.report.bootstrap._language_differences", lambda *_: drawn)
+    interval = paired_bootstrap(comparison, [language_group("de")], resamples=1001)[AIF, language_group("de")]
+    assert (interval.low, interval.high) == pytest.approx((-0.225, 0.725))
+
+
 def test_p_is_one_of_equal_runs_and_never_zero(tmp_path):
     gold = {language: sentences(("NOUN", "VERB"), 20, language) for language in ("en", "de")}
     right = {language: [example.tags for example in examples] for language, examples in gold.items()}
@@ -398,7 +405,8 @@ def test_cost_is_told_as_a_multiple_of_the_baselines(tmp_path):
     [
         (lambda run: (run / "predictions" / "test-de.tsv").unlink(), "cannot be read"),
         (lambda run: (run / "predictions" / "test-de.tsv").write_text("X\n\n"), "holds 1 predictions for 3"),
-        (lambda run: _rescore(run), "says 0.1234: predictions or data are not those that were scored"),
+        (lambda run: _rescore(run, 0.1234), "says 0.1234: predictions or data are not those that were scored"),
+        (lambda run: _rescore(run, 1.0), "says 1.0000: predictions or data are not those that were scored"),
         (lambda run: (run / "run.json").unlink(), "no run tells where its data are; give --data-dir"),
         (lambda run: _move(run), "the data folder nowhere is not there; give --data-dir"),
     ],
@@ -424,9 +432,9 @@ def test_without_predictions_or_data_a_note_says_why(tmp_path, spoil, message):
     assert findings.discoveries(AIF) == set()
 
 
-def _rescore(run):
+def _rescore(run, score):
     results = json.loads((run / "results.json").read_text())
-    results["languages"]["de"]["f1"] = 0.1234
+    results["languages"]["de"]["f1"] = score
     (run / "results.json").write_text(json.dumps(results))
 
 
