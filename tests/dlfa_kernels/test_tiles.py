@@ -57,6 +57,7 @@ def test_shipped_tiles_fit_every_size(architecture: str, dtype: torch.dtype) -> 
                     assert size & (size - 1) == 0, (stage, tile)
                 assert min(tile.block_t, tile.block_e, tile.block_h) >= 16
                 assert tile.held_h <= MAX_PART_H
+                assert (tile.chunks - 1) * tile.block_h < squeeze_dim, (stage, tile)  # no block is held for nothing
                 assert all(lowest <= getattr(tile, name) <= highest for name, (lowest, highest) in LIMITS.items())
             assert tiles.squeeze.held_h >= min(squeeze_dim, MAX_HELD_H - 64)
 
