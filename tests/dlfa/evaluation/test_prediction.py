@@ -73,6 +73,8 @@ def test_pairs_are_read_with_and_without_a_label(tmp_path):
     path = tmp_path / "input"
     path.write_text("a\tb\nc\td\tneutral\n")
     assert read_input(XNLI, path) == [LabelledText(("a", "b")), LabelledText(("c", "d"))]
+    path.write_text('"a ""b"""\tc\n')  # as in XTREME's files
+    assert read_input(XNLI, path) == [LabelledText(('a "b"', "c"))]
 
 
 def test_pair_model_end_to_end(encoder, tmp_path):
@@ -91,6 +93,7 @@ def test_pair_model_end_to_end(encoder, tmp_path):
     assert (results["metric"], results["average_zero_shot"]) == ("accuracy", 1.0)
     assert (tmp_path / "run/predictions/test-de.tsv").read_text().splitlines() == [row[2] for row in rows * 8]
     run = load_run(tmp_path / "run")
+    assert run.max_length == 32
     examples = [LabelledText(row[:2]) for row in rows]
     assert predict(run, examples) == "".join("\t".join(row) + "\n" for row in rows)
     for config, dtype in ((run.config, torch.float32), (dataclasses.replace(run.config, bf16=True), torch.bfloat16)):

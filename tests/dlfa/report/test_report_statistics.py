@@ -151,6 +151,7 @@ def test_a_metric_that_is_no_sum_is_refused():
     ("text", "message"),
     [
         ("NOUN\n\n", "holds 1 predictions for 2 examples"),
+        ("NOUN\n\nVERB\nNOUN\n\nVERB\n\n", "holds 3 predictions for 2 examples"),
         ("NOUN\n\nVERB\n\n", "example 2: 1 labels for 2"),
         ("NOUN\n\nVERB\nDOG\n\n", "example 2: 'DOG' is no label of udpos"),
     ],

@@ -62,6 +62,8 @@ def test_class_figures():
 def test_lengths_that_differ_are_refused(metric):
     with pytest.raises(ValueError, match="one tag for every word"):
         metric([["O", "O"]], [["O"]])
+    with pytest.raises(ValueError, match="one tag for every word"):
+        metric([["O"], ["O", "O"]], [["O", "O"], ["O"]])
     with pytest.raises(ValueError, match="at least one word"):
         metric([[]], [[]])
 
