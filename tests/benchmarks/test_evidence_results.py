@@ -79,6 +79,12 @@ def test_gains_over_last_and_best_single_layer():
     assert [item.label for item in table.best(table.comparison.runs, 2)] == ["lower 2", "aif select 2"]
 
 
+def test_the_last_layer_is_one_reference_though_it_is_the_best_single_one(monkeypatch):
+    monkeypatch.setitem(SCORES, "last", 0.7)
+    (table,) = gather(GROUP, (GROUP,), rows_of(GROUP)).comparables
+    assert [column for column in variant_table(table).columns if column.startswith("over ")] == ["over last"]
+
+
 def test_the_layer_is_chosen_on_development_data_beside_the_oracle():
     (table,) = gather(GROUP, (GROUP,), rows_of(GROUP)).comparables
     single, fused = (cells(choice_table(table), name) for name in ("single layer", "aif select"))

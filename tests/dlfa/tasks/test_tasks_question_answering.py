@@ -2,6 +2,7 @@
 
 import functools
 import json
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from dlfa.evaluation.evaluate import evaluate
 from dlfa.evaluation.saved_runs import load_run
 from dlfa.runs.run_config import RunConfig
 from dlfa.runs.run_directory import RunDirectory
-from dlfa.tasks import Encoding, get_task
+from dlfa.tasks import Encoding, Feature, get_task
 from dlfa.tasks.answer_metrics import answer_metrics, mlqa_tokens, squad_tokens
 from dlfa.tasks.layout import find_file, languages_on_disk
+from dlfa.tasks.question_answering import Span, _windows
 from dlfa.training.train import train
 
 XQUAD, MLQA, TYDIQA = get_task("xquad"), get_task("mlqa"), get_task("tydiqa")
@@ -70,7 +72,11 @@ def test_a_passage_that_just_fits_is_one_window(tokenizer, words, windows):
     assert len(XQUAD.encode([question], tokenizer, Encoding(24), training=True)) == windows
 
 
-@pytest.mark.parametrize(("tokens", "found"), [(30, True), (31, False)])
+def test_windows_of_one_token_go_on():
+    assert list(islice(_windows(5, 8, 1), 4)) == [(5, 6), (6, 7), (7, 8)]
+
+
+@pytest.mark.parametrize(("tokens", "found"), [(1, True), (30, True), (31, False)])
 def test_longest_answer_is_xtremes(tokenizer, tokens, found):
     question = Question("q", "who", "a " * 40, (("a", 0),))
     (feature,) = XQUAD.encode([question], tokenizer, Encoding(64), training=False)
@@ -81,6 +87,22 @@ def test_longest_answer_is_xtremes(tokenizer, tokens, found):
     whole = (characters[3][0], characters[3 + tokens - 1][1])
     assert ((best.start, best.stop) == whole) is found
     assert best.score == (18 if found else 9)
+
+
+def test_a_token_of_spaces_alone_is_no_answer():
+    logits = np.array([[0, 9, 1]], dtype=np.float32)
+    feature = Feature({}, 0, (0, [(0, 1), (2, 2), (3, 4)]))
+    best = XQUAD.feature_scores(feature, {"start_logits": logits, "end_logits": logits}, 0)[0]
+    assert (best.start, best.stop) == (2, 4)
+
+
+@pytest.mark.parametrize("unlikely", ["start_logits", "end_logits"])
+def test_starts_and_ends_considered_are_xtremes(unlikely):
+    logits = {name: np.zeros((1, 21), dtype=np.float32) for name in ("start_logits", "end_logits")}
+    logits[unlikely][0, 20] = -1  # 20 others are likelier
+    logits["end_logits" if unlikely == "start_logits" else "start_logits"][0, 20] = 9
+    feature = Feature({}, 0, (0, [(place, place + 1) for place in range(21)]))
+    assert (20, 21) not in [(span.start, span.stop) for span in XQUAD.feature_scores(feature, logits, 0)]
 
 
 def test_logits_that_are_no_numbers_decide_nothing_in_the_passage_alone(tokenizer):
@@ -145,6 +167,11 @@ def test_best_span_over_all_windows_is_the_answer(tokenizer, max_length):
     assert XQUAD.decide([QUESTION], joined) == [ANSWER]
     assert XQUAD.score([QUESTION], [ANSWER], "en") == {"f1": 1.0, "exact_match": 1.0}
     assert XQUAD.decide([QUESTION], [[]]) == [""]
+
+
+def test_a_span_of_two_windows_is_one_candidate():
+    spans, windows = [Span(2.0, 0, 3), Span(1.0, 0, 7)], [Feature({}, 0), Feature({}, 0)]
+    assert XQUAD.example_scores([QUESTION], windows, [spans, spans[1:]]) == [spans]
 
 
 def test_prediction_file_is_a_json_object():
