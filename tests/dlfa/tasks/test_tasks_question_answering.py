@@ -131,14 +131,16 @@ def test_misplaced_answer_is_found_and_a_missing_one_left_out_and_counted(tokeni
     places = [
         Question("near", "q", "ab cd ab", (("ab", 5),)),  # nearer to the second
         Question("gone", "q", "ab cd ab", (("xy", 0),)),
+        Question("empty", "q", "ab cd ab", (("", 1),)),
+        Question("blank", "q", "ab cd ab", ((" ", 2),)),
     ]
     features = XQUAD.encode(places, tokenizer, Encoding(32), training=True)
     assert [feature.example for feature in features] == [0]
     first, characters = features[0].target
     assert characters[features[0].inputs["start_positions"] - first] == (6, 7)
-    line = "left out of training: 1 of 2 questions, whose passage does not hold their answer"
+    line = "left out of training: 3 of 4 questions, whose passage does not hold their answer"
     assert caplog.messages == [line]
-    assert len(XQUAD.encode(places, tokenizer, Encoding(32), training=False)) == 2
+    assert len(XQUAD.encode(places, tokenizer, Encoding(32), training=False)) == 4
     XQUAD.encode(places[:1], tokenizer, Encoding(32), training=True)
     assert caplog.messages == [line]
 
