@@ -111,6 +111,14 @@ def save_with_tokenizer(model, encoder, path):
         (path / name).write_bytes((encoder / name).read_bytes())
 
 
+@pytest.mark.parametrize("labels", [UDPOS.labels[::-1], UDPOS.labels[:-1]], ids=["another order", "one too few"])
+def test_a_model_of_other_labels_is_refused(encoder, tmp_path, labels):
+    model = DLFAForTokenClassification.from_encoder(encoder, fusion_layer=1, id2label=dict(enumerate(labels)))
+    save_with_tokenizer(model, encoder, tmp_path / "model")
+    with pytest.raises(ValueError, match=f"has the labels {labels[0]}, .*, task udpos has {UDPOS.labels[0]}, "):
+        load_run(tmp_path / "model", "udpos", max_length=16)
+
+
 def test_questions_are_answered_as_json(encoder, tmp_path):
     file = {"data": [{"paragraphs": [{"context": "a b c", "qas": [{"id": "7", "question": "who"}]}]}]}
     path = tmp_path / "questions.json"

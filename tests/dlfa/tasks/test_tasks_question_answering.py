@@ -72,6 +72,13 @@ def test_a_passage_that_just_fits_is_one_window(tokenizer, words, windows):
     assert len(XQUAD.encode([question], tokenizer, Encoding(24), training=True)) == windows
 
 
+def test_an_answer_ends_where_the_next_token_begins(tokenizer):
+    (feature,) = XQUAD.encode([Question("q", "q", "abc", (("b", 1),))], tokenizer, Encoding(32), training=True)
+    first, characters = feature.target
+    assert characters == [(0, 1), (1, 2), (2, 3)]
+    assert (feature.inputs["start_positions"], feature.inputs["end_positions"]) == (first + 1, first + 1)
+
+
 def test_windows_of_one_token_go_on():
     assert list(islice(_windows(5, 8, 1), 4)) == [(5, 6), (6, 7), (7, 8)]
 
