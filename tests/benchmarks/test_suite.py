@@ -205,7 +205,10 @@ def test_modes_with_graphs_are_not_timed_without_one(tmp_path: Path, monkeypatch
         return lambda: (counters.update(cudagraph_skips=1), call())[1]
 
     monkeypatch.setattr(providers, "build", skipping)
-    for name, reasons in ((providers.COMPILE_GRAPHS, ["RuntimeError: torch.compile made no CUDA graph"]), ("eager", [])):
+    for name, reasons in (
+        (providers.COMPILE_GRAPHS, ["RuntimeError: torch.compile made no CUDA graph"]),
+        ("eager", []),
+    ):
         running = session(tmp_path)
         task = replace(TASK, providers=(name,), passes=("forward",))
         suite.run_tasks(running, [task], lambda *_: {"timing": Timing(2.0, 1.0, 3.0)})

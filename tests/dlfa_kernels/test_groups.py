@@ -16,7 +16,7 @@ from dlfa_kernels.device import l2_bytes
 from dlfa_kernels.groups import Group, sequence_groups
 from dlfa_kernels.launches import Launch
 from dlfa_kernels.operands import Inputs
-from dlfa_kernels.overrides import record_launches, using_l2_share, using_tiles
+from dlfa_kernels.overrides import overrides, record_launches, using_l2_share, using_tiles
 from dlfa_kernels.parameters import AIFWeights, weight_shapes
 from dlfa_kernels.settings import Settings
 from dlfa_kernels.tiles import choose_tiles
@@ -50,6 +50,12 @@ def test_one_group_without_a_share_or_where_the_batch_fits_in_l2() -> None:
 def test_a_share_out_of_bounds_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match=f"share must be from 0 to 1, got {share}"), using_l2_share(share):
         pass
+
+
+def test_no_share_leaves_the_one_outside_as_it_is() -> None:
+    with using_l2_share(0.5), using_l2_share(None):
+        assert overrides().l2_share == 0.5
+    assert overrides().l2_share is None
 
 
 @pytest.fixture

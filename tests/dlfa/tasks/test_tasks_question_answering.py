@@ -4,6 +4,7 @@ import functools
 import json
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -150,6 +151,13 @@ def test_misplaced_answer_is_found_and_a_missing_one_left_out_and_counted(tokeni
     assert len(XQUAD.encode(places, tokenizer, Encoding(32), training=False)) == 4
     XQUAD.encode(places[:1], tokenizer, Encoding(32), training=True)
     assert caplog.messages == [line]
+
+
+def test_one_process_of_several_tells_what_is_left_out(tokenizer, caplog, monkeypatch):
+    monkeypatch.setattr("dlfa.processes.process_state", lambda: SimpleNamespace(is_main_process=False))
+    places = [Question("gone", "q", "ab cd", (("xy", 0),)), Question("there", "q", "ab cd", (("ab", 0),))]
+    assert len(XQUAD.encode(places, tokenizer, Encoding(32), training=True)) == 1
+    assert not caplog.messages
 
 
 def test_no_room_beside_the_question_is_an_error(tokenizer):
