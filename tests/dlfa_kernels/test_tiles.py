@@ -568,6 +568,8 @@ def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: py
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert environment.tile_cache() == tmp_path / ".cache" / "dlfa" / "tiles.json"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")  # as if it were not set
+    assert environment.tile_cache() == tmp_path / ".cache" / "dlfa" / "tiles.json"
     monkeypatch.setattr("os.path.expanduser", lambda path: path)  # a container's user without a home
     assert environment.tile_cache().is_absolute()
 

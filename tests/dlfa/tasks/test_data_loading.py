@@ -108,7 +108,8 @@ def test_data_hash_tells_where_examples_belong():
     assert len(repr(one)) == len(repr(two))
     several = [
         TaskData([one, two]), TaskData([one], [two]), TaskData([], [one, two]), TaskData([one, two], [], {"de": []}),
-        TaskData([one, one]), *(TaskData([one], [], test) for test in ({"de": [two]}, {"fr": [two]}, {"de": [], "fr": [two]})),
+        TaskData([one, one]),
+        *(TaskData([one], [], test) for test in ({"de": [two]}, {"fr": [two]}, {"de": [], "fr": [two]})),
     ]  # fmt: skip
     assert len({data.sha256() for data in several}) == len(several)
 
