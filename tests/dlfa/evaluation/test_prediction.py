@@ -119,6 +119,16 @@ def test_a_model_of_other_labels_is_refused(encoder, tmp_path, labels):
         load_run(tmp_path / "model", "udpos", max_length=16)
 
 
+def test_labels_may_be_listed_in_any_order(encoder, tmp_path):
+    model = DLFAForTokenClassification.from_encoder(encoder, fusion_layer=1, id2label=dict(enumerate(UDPOS.labels)))
+    save_with_tokenizer(model, encoder, tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    config["id2label"] = dict(sorted(config["id2label"].items(), reverse=True))
+    path.write_text(json.dumps(config))
+    assert load_run(tmp_path / "model", "udpos", max_length=16).task is UDPOS
+
+
 def test_questions_are_answered_as_json(encoder, tmp_path):
     file = {"data": [{"paragraphs": [{"context": "a b c", "qas": [{"id": "7", "question": "who"}]}]}]}
     path = tmp_path / "questions.json"

@@ -56,6 +56,24 @@ def test_states_are_those_of_the_encoder(model, features, tmp_path):
     assert not batch[0, 1:].any()
 
 
+def test_states_are_without_dropout(model, features, tmp_path):
+    training = copy.deepcopy(model).train()
+    assert any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in training.modules())
+    several = [
+        StateStore(each, make_tokenizer(), tmp_path / str(number)).states(features, ()).padded(-1, [0, 1])
+        for number, each in enumerate((model, training))
+    ]
+    assert torch.equal(*several)
+
+
+def test_states_of_each_precision_have_files_of_their_own(model, features, tmp_path):
+    tokenizer = make_tokenizer()
+    for number, options in enumerate(({}, {"dtype": "float16"}, {"autocast": torch.bfloat16}), start=1):
+        for _ in range(2):
+            StateStore(model, tokenizer, tmp_path, **options).states(features, (1,))
+            assert len(list(tmp_path.rglob("layer-1.npy"))) == number
+
+
 def test_damaged_and_foreign_files_are_computed_again(model, features, tmp_path):
     tokenizer = make_tokenizer()
     expected = StateStore(model, tokenizer, tmp_path).states(features, (1,)).padded(1, [4]).clone()
