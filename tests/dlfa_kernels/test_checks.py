@@ -237,6 +237,12 @@ def test_weights_of_another_half_dtype_are_refused() -> None:
         fused_aif(**bad)
 
 
+def test_autocast_brings_no_float64_weights_to_other_states() -> None:
+    refused = pytest.raises(TypeError, match=r"parameters .*torch\.float32, got torch\.float64")
+    with torch.autocast("cpu", dtype=torch.bfloat16), refused:
+        fused_aif(**as_dtype(torch.float64, *AIFWeights._fields))
+
+
 def test_triton_refuses_float64() -> None:
     with pytest.raises(TypeError, match="float64"):
         fused_aif(**as_dtype(torch.float64, "last", "lower", *AIFWeights._fields), backend="triton")

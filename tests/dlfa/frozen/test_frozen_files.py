@@ -132,6 +132,16 @@ with write_layers([Path(sys.argv[1]) / "layer-0.npy"], (1000, 4), np.dtype("floa
     assert [path.name for path in tmp_path.iterdir()] == ["layer-1.npy"]
 
 
+def test_rows_are_on_the_disk_before_a_file_has_its_name(tmp_path, monkeypatch):
+    done = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *values, name=name, real=real: (done.append(name), real(*values)))
+    with write_layers([tmp_path / "layer-0.npy", tmp_path / "layer-1.npy"], (1, 4), FLOAT) as writer:
+        writer.append([np.ones((1, 4), dtype=np.float32)] * 2)
+    assert done == ["fsync", "fsync", "replace", "replace"]
+
+
 def test_two_writers_of_one_file_do_not_meet(tmp_path):
     """In one process, as those of two containers on one cache may have one process id."""
     rows, path = np.arange(4000, dtype=np.float32).reshape(1000, 4), tmp_path / "layer-0.npy"
