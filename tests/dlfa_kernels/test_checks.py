@@ -200,11 +200,13 @@ def test_good_input_passes(entry: str, good: Arguments) -> None:
         ({"kernel_size": 0}, ValueError, "kernel_size", "0", "odd"),
         ({"kernel_size": -1}, ValueError, "kernel_size", "-1", "positive"),
         ({"kernel_size": (3,)}, TypeError, "kernel_size", "(3,)", "int"),
+        ({"kernel_size": True}, TypeError, "kernel_size", "True", "int"),
         ({"fuse": "Gate"}, ValueError, "fuse", "'Gate'", "'gate', 'select'"),
         ({"activation": torch.relu}, ValueError, "activation", "relu", "'relu', 'gelu', 'silu'"),
         ({"backend": "cuda"}, ValueError, "backend", "'cuda'", "'auto', 'triton', 'eager'"),
         ({"gate_bias": "high"}, TypeError, "gate_bias", "'high'", "number"),
         ({"gate_bias": None}, TypeError, "gate_bias", "None", "number"),
+        ({"gate_bias": float("nan")}, ValueError, "gate_bias", "nan", "finite"),
         ({"dtype": torch.int64}, TypeError, "dtype", "torch.int64", "float"),
     ],
 )

@@ -82,8 +82,9 @@ def test_damaged_and_foreign_files_are_computed_again(model, features, tmp_path)
     for content in (whole[: len(whole) // 2], b"", b"no array at all", whole[:60]):
         path.write_bytes(content)
         assert torch.equal(StateStore(model, tokenizer, tmp_path).states(features, (1,)).padded(1, [4]), expected)
-    np.save(path, np.zeros((3, 32), dtype=np.float32))
-    assert torch.equal(StateStore(model, tokenizer, tmp_path).states(features, (1,)).padded(1, [4]), expected)
+    for foreign in (np.zeros((3, 32), dtype=np.float32), np.zeros((59, 32), dtype=np.float16)):
+        np.save(path, foreign)
+        assert torch.equal(StateStore(model, tokenizer, tmp_path).states(features, (1,)).padded(1, [4]), expected)
     assert path.read_bytes() == whole
 
 
