@@ -43,6 +43,7 @@ def test_one_group_without_a_share_or_where_the_batch_fits_in_l2() -> None:
     assert sequence_groups(4, l2 // 4, 0.25, CPU) == [Group(0, 4)]
     assert sequence_groups(3, 2 * l2, 0.5, CPU) == [Group(0, 1), Group(1, 2), Group(2, 3)]
     assert sequence_groups(3, 0, 0.5, CPU) == [Group(0, 3)]
+    assert sequence_groups(9, l2 // 4, 1.0, CPU) == [Group(0, 3), Group(3, 6), Group(6, 9)]  # not 4, 4 and 1
     assert choose_tiles(768, 192, torch.bfloat16).l2_share == 0
 
 

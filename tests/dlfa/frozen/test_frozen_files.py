@@ -157,12 +157,13 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["layer-0.npy"]
 
 
-def test_missing_rows_and_values_out_of_range_are_refused(tmp_path):
-    with (
-        pytest.raises(ValueError, match="32 bytes were given 16"),
-        write_layers([tmp_path / "a.npy"], (2, 4), FLOAT) as writer,
-    ):
-        writer.append([np.ones((1, 4), dtype=np.float32)])
+def test_rows_too_few_or_too_many_and_values_out_of_range_are_refused(tmp_path):
+    for rows, given in ((1, 16), (3, 48)):
+        with (
+            pytest.raises(ValueError, match=f"32 bytes were given {given}"),
+            write_layers([tmp_path / "a.npy"], (2, 4), FLOAT) as writer,
+        ):
+            writer.append([np.ones((rows, 4), dtype=np.float32)])
     with (
         pytest.raises(ValueError, match="up to 100000 cannot be kept as float16; keep them as float32"),
         write_layers([tmp_path / "a.npy"], (1, 4), np.dtype("float16")) as writer,
