@@ -603,7 +603,7 @@ NOT_TILES: list[Any] = [
     *(with_tile(**change) for change in (
         {"block_t": 63}, {"block_t": 0}, {"block_e": -64}, {"block_h": 2**20}, {"block_t": 64.0}, {"num_warps": True},
         {"num_warps": None}, {"extra": 1}, {"block_t": 256}, {"num_warps": 32}, {"num_stages": 9}, {"registers": 512},
-        {"chunks": 8, "block_h": 64}, {"slots": 3}, {"slots": 0},
+        {"num_warps": 6}, {"chunks": 8, "block_h": 64}, {"slots": 3}, {"slots": 0},
     )),
 ]  # fmt: skip
 CUT_OFF = [json.dumps(GOOD).encode()[:length] for length in (0, 1, 12, 30, -40)]
