@@ -67,8 +67,8 @@ class QuestionAnsweringTask(Task[Question]):
     ) -> list[Feature]:
         """Return one feature per window; `target` is (first passage token's position, passage tokens' characters).
 
-        In training, the label of a window without the answer is its first token. Questions whose answer does not occur
-        in their passage are left out, and their number is logged.
+        In training, the label of a window without the answer is its first token. Questions whose answer is blank, or
+        does not occur in their passage, are left out, and their number is logged.
         """
         spans = [_answer_span(example) if training else None for example in examples]
         usable = [index for index, span in enumerate(spans) if span is not None or not training]
@@ -184,11 +184,13 @@ def _shortened(tokenizer: PreTrainedTokenizerBase, questions: list[str]) -> list
 
 
 def _answer_span(example: Question) -> tuple[int, int] | None:
-    """Return the first answer's (start, end), of its nearest occurrence if misplaced; None if it does not occur."""
+    """Return the first answer's (start, end), of its nearest occurrence if misplaced; None if blank or not there."""
     text, start = example.answers[0]
+    if not text.strip():
+        return None
     if example.context[start : start + len(text)] != text:
         places = [place for place in range(len(example.context)) if example.context.startswith(text, place)]
-        if not places or not text:
+        if not places:
             return None
         start = min(places, key=lambda place: abs(place - start))
     return _without_spaces(example.context, start, start + len(text))

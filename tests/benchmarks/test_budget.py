@@ -56,9 +56,9 @@ def test_budget_learns_what_parts_take() -> None:
 def test_budget_goes_by_the_shortest_part(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("benchmarks.budget.time", SimpleNamespace(monotonic=lambda: now[0]))
-    budget = Budget(10)
-    for taken, fits in ((5, True), (2, True), (2.5, False)):  # 5, 3 and 0.5 left; the shortest takes 2
+    budget = Budget(15)
+    for taken, fits in ((5, True), (2, True), (5.5, True), (1.5, False)):  # 10, 8, 2.5 and 1 left
         with budget.spend("compile"):
             now[0] += taken
-        assert budget.remaining == 10 - now[0]
+        assert budget.remaining == 15 - now[0]
         assert budget.allows("compile", 0) is fits

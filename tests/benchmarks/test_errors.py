@@ -18,6 +18,7 @@ def test_differences_are_not_rounded_to_the_dtype_of_results() -> None:
     one, next_one = torch.tensor([256.0]).bfloat16(), torch.tensor([258.0]).bfloat16()
     assert relative_error(next_one, one) == 2 / 256
     assert relative_error(torch.tensor([257.0]), one) == 1 / 256
+    assert relative_error(torch.tensor([1 + 2**-40], dtype=torch.float64), torch.ones(1)) == 2**-40
 
 
 def test_a_result_of_another_shape_is_no_result() -> None:

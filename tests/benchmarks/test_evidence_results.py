@@ -12,7 +12,7 @@ from PIL import Image
 from benchmarks.evidence.document import FOLDER, write_document
 from benchmarks.evidence.group_evidence import gather
 from benchmarks.evidence.groups import Ensemble, Group, planned_runs, variant
-from benchmarks.evidence.overview import headline_table, layer_table
+from benchmarks.evidence.overview import headline_table, layer_table, overview_table
 from benchmarks.evidence.pictures import MOST_BYTES, shrink
 from benchmarks.evidence.plan import PLAN
 from benchmarks.evidence.rows import read_rows
@@ -76,6 +76,13 @@ def test_gains_over_last_and_best_single_layer():
     assert row[over_single + 2] == "< 0.001"
     gain = table.gain(Variant("last"), Variant("lower", (1,)))
     assert (gain.up, gain.of) == (0, 6)
+    assert [item.label for item in table.best(table.comparison.runs, 2)] == ["lower 2", "aif select 2"]
+
+
+def test_the_last_layer_is_one_reference_though_it_is_the_best_single_one(monkeypatch):
+    monkeypatch.setitem(SCORES, "last", 0.7)
+    (table,) = gather(GROUP, (GROUP,), rows_of(GROUP)).comparables
+    assert [column for column in variant_table(table).columns if column.startswith("over ")] == ["over last"]
 
 
 def test_the_layer_is_chosen_on_development_data_beside_the_oracle():
@@ -88,6 +95,16 @@ def test_the_layer_is_chosen_on_development_data_beside_the_oracle():
     against = cells(mode_table(table), "aif select 1")
     assert float(against["over scalar_mix"].split()[0]) == pytest.approx(1.0, abs=0.15)
     assert float(against["over lower 1"].split()[0]) == pytest.approx(2.0, abs=0.15)
+
+
+def test_without_a_development_score_of_every_layer_none_is_chosen():
+    rows = {name: row | ({"dev": ""} if row["variant"] == "lower 2" else {}) for name, row in rows_of(GROUP).items()}
+    (table,) = gather(GROUP, (GROUP,), rows).comparables
+    single = cells(choice_table(table), "single layer")
+    assert (single["layer chosen on dev"], single["oracle: best by test average"]) == ("no dev scores", "2")
+    rows = {name: row | ({"dev": ""} if row["fusion"] == "scalar_mix" else {}) for name, row in rows_of(GROUP).items()}
+    (row,) = overview_table([gather(GROUP, (GROUP,), rows)]).rows
+    assert row[-3:] == ("-", "-", "-")
 
 
 def test_which_layer_wins_by_development_data_and_by_test_data():

@@ -41,3 +41,15 @@ def test_fewest_tensors_moved(change: dict[str, object], forward: float, backwar
     case = replace(Case((9, 16, 32), 16), **change)  # type: ignore[arg-type]
     assert floors.tensors_moved(case, "forward") == pytest.approx(forward)
     assert floors.tensors_moved(case, "backward") == pytest.approx(backward)
+
+
+def test_operations_are_those_of_real_tokens_or_of_one_a_sequence() -> None:
+    case = replace(Case((9, 16, 32), 16), fill=0.5)
+    assert floors.operations(case, "forward") == 2 * sum(case.lengths) * 32 * 16 * 2
+    assert floors.operations(replace(case, token=0), "backward") == 2 * 2 * 9 * 32 * 16 * 2
+
+
+def test_floor_goes_by_the_rate_of_the_dtype() -> None:
+    case = replace(Case((9, 16, 32), 16), dtype="float32")
+    slow = Ceilings(4.0, {"bfloat16": 1e6, "float32": 1e-3})
+    assert floor_us(case, "forward", slow) == pytest.approx(floors.operations(case, "forward") / 1e9 * 1e6)

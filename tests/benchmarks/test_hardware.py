@@ -26,6 +26,16 @@ def test_ceilings_count_both_ways_of_a_copy_and_both_operations_of_a_product() -
     assert list(found.matmul_tflop_s.values()) == pytest.approx(rates)
 
 
+def test_products_of_a_floor_take_tf32_and_the_setting_stays() -> None:
+    settings = torch.backends.cuda.matmul
+    assert not settings.allow_tf32  # torch's default
+    taken: list[bool] = []
+    stopwatch = SimpleNamespace(device_time=lambda *_: taken.append(settings.allow_tf32) or summarise([1.0]))
+    measure_ceilings(torch.device("cpu"), stopwatch)  # type: ignore[arg-type]
+    assert taken[1:] == [True] * 3
+    assert not settings.allow_tf32
+
+
 def test_header_of_a_cpu() -> None:
     found = header(torch.device("cpu"), "command")
     assert found["gpu"] is None

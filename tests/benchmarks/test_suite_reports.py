@@ -112,6 +112,12 @@ def test_the_worst_size_counts(tmp_path: Path) -> None:
     assert found["token=0 forward over full forward"] == ("", "not measured")
 
 
+@pytest.mark.parametrize(("at_least", "missed"), [(False, 1.51), (True, 1.49)])
+def test_a_bound_that_is_reached_is_met(at_least: bool, missed: float) -> None:
+    assert targets.Target("target", 1.5, at_least, {"": 1.5}).verdict == "met"
+    assert targets.Target("target", 1.5, at_least, {"": missed}).verdict == "not met"
+
+
 def test_wrong_and_other_rows_do_not_count(tmp_path: Path) -> None:
     results = Results(dict(suite_results.HEADER))
     results.add(case_keys("aif", "forward", core_case((256, 128, 768)), "ours"), max_rel_error=0.5)

@@ -73,6 +73,9 @@ def test_device_time_is_that_of_the_call_alone(monkeypatch: pytest.MonkeyPatch) 
     assert flush.calls == 6 * (warm_up + samples)
     assert clock.stopwatch(flush, 10).device_time(clock.takes(1), clock.takes(9e6), 0.1)[0] == pytest.approx(1)
     assert flush.calls == 6 * (warm_up + samples) + 1 + timing_module.LEAST_SAMPLES
+    before, slow = flush.calls, clock.takes(5000)
+    assert clock.stopwatch(flush, 10).device_time(slow, clock.takes(9e6), 0.1)[0] == pytest.approx(5000)
+    assert flush.calls == before + timing_module.MOST_FLUSHES * (slow.calls - 4)  # bounded for a slow host
 
 
 def test_wall_time_is_of_one_call_of_many(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,8 @@ def test_accesses_outside_the_arguments_are_errors() -> None:
     source = torch.zeros(128)
     with pytest.raises(Exception, match="copy_kernel accesses memory outside its arguments"):
         run_copy(source[:64], torch.zeros(128), 128)
+    with pytest.raises(Exception, match="copy_kernel accesses memory outside its arguments"):
+        run_copy(source[:99], torch.zeros(128), 100)  # by one element
 
 
 def test_counting_leaves_the_interpreter_as_it_was() -> None:

@@ -200,11 +200,13 @@ def test_good_input_passes(entry: str, good: Arguments) -> None:
         ({"kernel_size": 0}, ValueError, "kernel_size", "0", "odd"),
         ({"kernel_size": -1}, ValueError, "kernel_size", "-1", "positive"),
         ({"kernel_size": (3,)}, TypeError, "kernel_size", "(3,)", "int"),
+        ({"kernel_size": True}, TypeError, "kernel_size", "True", "int"),
         ({"fuse": "Gate"}, ValueError, "fuse", "'Gate'", "'gate', 'select'"),
         ({"activation": torch.relu}, ValueError, "activation", "relu", "'relu', 'gelu', 'silu'"),
         ({"backend": "cuda"}, ValueError, "backend", "'cuda'", "'auto', 'triton', 'eager'"),
         ({"gate_bias": "high"}, TypeError, "gate_bias", "'high'", "number"),
         ({"gate_bias": None}, TypeError, "gate_bias", "None", "number"),
+        ({"gate_bias": float("nan")}, ValueError, "gate_bias", "nan", "finite"),
         ({"dtype": torch.int64}, TypeError, "dtype", "torch.int64", "float"),
     ],
 )
@@ -235,6 +237,12 @@ def test_weights_of_another_half_dtype_are_refused() -> None:
     bad |= {name: bad[name].bfloat16() for name in AIFWeights._fields}
     with pytest.raises(TypeError, match=r"parameters .*torch\.float16, got torch\.bfloat16"):
         fused_aif(**bad)
+
+
+def test_autocast_brings_no_float64_weights_to_other_states() -> None:
+    refused = pytest.raises(TypeError, match=r"parameters .*torch\.float32, got torch\.float64")
+    with torch.autocast("cpu", dtype=torch.bfloat16), refused:
+        fused_aif(**as_dtype(torch.float64, *AIFWeights._fields))
 
 
 def test_triton_refuses_float64() -> None:

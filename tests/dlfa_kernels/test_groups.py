@@ -16,7 +16,7 @@ from dlfa_kernels.device import l2_bytes
 from dlfa_kernels.groups import Group, sequence_groups
 from dlfa_kernels.launches import Launch
 from dlfa_kernels.operands import Inputs
-from dlfa_kernels.overrides import record_launches, using_l2_share, using_tiles
+from dlfa_kernels.overrides import overrides, record_launches, using_l2_share, using_tiles
 from dlfa_kernels.parameters import AIFWeights, weight_shapes
 from dlfa_kernels.settings import Settings
 from dlfa_kernels.tiles import choose_tiles
@@ -43,6 +43,7 @@ def test_one_group_without_a_share_or_where_the_batch_fits_in_l2() -> None:
     assert sequence_groups(4, l2 // 4, 0.25, CPU) == [Group(0, 4)]
     assert sequence_groups(3, 2 * l2, 0.5, CPU) == [Group(0, 1), Group(1, 2), Group(2, 3)]
     assert sequence_groups(3, 0, 0.5, CPU) == [Group(0, 3)]
+    assert sequence_groups(9, l2 // 4, 1.0, CPU) == [Group(0, 3), Group(3, 6), Group(6, 9)]  # not 4, 4 and 1
     assert choose_tiles(768, 192, torch.bfloat16).l2_share == 0
 
 
@@ -50,6 +51,12 @@ def test_one_group_without_a_share_or_where_the_batch_fits_in_l2() -> None:
 def test_a_share_out_of_bounds_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match=f"share must be from 0 to 1, got {share}"), using_l2_share(share):
         pass
+
+
+def test_no_share_leaves_the_one_outside_as_it_is() -> None:
+    with using_l2_share(0.5), using_l2_share(None):
+        assert overrides().l2_share == 0.5
+    assert overrides().l2_share is None
 
 
 @pytest.fixture

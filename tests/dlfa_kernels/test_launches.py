@@ -228,3 +228,10 @@ def test_what_a_block_changes_ends_with_an_error_too() -> None:
         with pytest.raises(RuntimeError, match="in the middle"), block:
             fail()
         assert overrides() == before != changed[-1]
+
+
+def test_options_fuse_multiply_and_add_and_bound_registers_where_there_is_a_bound() -> None:
+    launch = Launch(None, (1,), {}, {}, 8, 3)
+    options = {"num_warps": 8, "num_stages": 3, "enable_fp_fusion": True}
+    assert launch.options == options
+    assert launch._replace(maxnreg=128).options == options | {"maxnreg": 128}

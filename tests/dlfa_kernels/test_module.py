@@ -295,6 +295,18 @@ def test_older_gpus_take_the_eager_path(architecture: str, runs: bool, monkeypat
             backends.resolve_backend("triton", on_gpu)
 
 
+def test_what_the_kernels_cannot_take_is_eager_by_itself_and_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DLFA_BACKEND", raising=False)
+    wide = SimpleNamespace(is_cuda=True, dtype=torch.float64, device=torch.device("cuda", 0))
+    elsewhere = SimpleNamespace(is_cuda=False, dtype=torch.float32, device=torch.device("mps"))
+    for states in (wide, elsewhere):
+        assert backends.resolve_backend("auto", states) == "eager"
+    with pytest.raises(TypeError, match=r"got torch\.float64; use backend='eager'"):
+        backends.resolve_backend("triton", wide)
+    with pytest.raises(RuntimeError, match="needs CUDA or ROCm tensors, got mps; use backend='eager'"):
+        backends.resolve_backend("triton", elsewhere)
+
+
 def python(code: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
     """Run `code` in a fresh interpreter; a variable given as None is unset."""
     variables = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}

@@ -17,6 +17,7 @@ pytest.importorskip("triton", reason="triton is there on Linux only")
 from dlfa_kernels import launches, operands, passes, replays
 from dlfa_kernels.launches import Launch
 from dlfa_kernels.overrides import record_launches, using_l2_share
+from dlfa_kernels.replays import POINTER_ALIGNMENT
 from dlfa_kernels.results import BackwardResult, ForwardResult
 from dlfa_kernels.settings import Settings
 
@@ -62,7 +63,8 @@ def backward(case: Case, inputs: Inputs, saved: ForwardResult) -> BackwardResult
 def assert_same_launches(actual: list[Launched], expected: list[Launch]) -> dict[int, int]:
     """The pointers of `actual` by those of `expected`; fail where they do not correspond one to one, or buffers meet.
 
-    Pointers of operands are the same in both; results and buffers are each call's own.
+    Pointers of operands are the same in both; results and buffers are each call's own, as aligned as they were when the
+    code was compiled.
     """
     assert [name for name, _, _ in actual] == [launch.kernel.__name__ for launch in expected]
     found: dict[int, int] = {}
@@ -73,6 +75,7 @@ def assert_same_launches(actual: list[Launched], expected: list[Launch]) -> dict
         for value, want in zip(values, wanted, strict=True):
             if isinstance(want, Tensor):
                 assert found.setdefault(want.data_ptr(), value) == value
+                assert value % POINTER_ALIGNMENT == want.data_ptr() % POINTER_ALIGNMENT
                 sizes[value] = want.untyped_storage().nbytes()
             else:
                 assert value is want or (type(value) is type(want) and value == want)
@@ -223,6 +226,26 @@ def test_other_layouts_are_not_taken_for_it(layout: Callable[[Tensor], Tensor], 
     assert not launched
 
 
+@pytest.mark.parametrize(
+    ("case", "name", "change"),
+    [
+        (Case(), "mask", Tensor.long),
+        (Case(), "mask", transposed),
+        (Case(lengths=(0, 5, 7)), "cu_seqlens", lambda starts: starts.repeat_interleave(2)[::2]),
+    ],
+    ids=["dtype of the mask", "layout of the mask", "layout of cu_seqlens"],
+)
+def test_another_kind_of_mask_or_starts_is_not_taken_for_it(
+    case: Case, name: str, change: Callable[[Tensor], Tensor], launched: list[Launched]
+) -> None:
+    for _ in range(2):
+        forward(case, make_inputs(case))
+    other = make_inputs(case)
+    setattr(other, name, change(getattr(other, name)))
+    forward(case, other)
+    assert not launched
+
+
 @pytest.mark.parametrize("name", ["global_squeeze_weight", "local_expand_weight"])
 def test_copies_are_replayed_where_they_lie(name: str, launched: list[Launched]) -> None:
     case = Case()
@@ -238,7 +261,8 @@ def test_copies_are_replayed_where_they_lie(name: str, launched: list[Launched])
     with record_launches() as expected:
         forward(case, columns)
     given = getattr(columns.weights, name).data_ptr()
-    assert given not in assert_same_launches(launched, expected)
+    by_plain = assert_same_launches(launched, expected)
+    assert given not in by_plain.values()
 
 
 def test_aligned_copies_are_not_taken_for_weights_as_given(launched: list[Launched]) -> None:

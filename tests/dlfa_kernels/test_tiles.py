@@ -57,6 +57,7 @@ def test_shipped_tiles_fit_every_size(architecture: str, dtype: torch.dtype) -> 
                     assert size & (size - 1) == 0, (stage, tile)
                 assert min(tile.block_t, tile.block_e, tile.block_h) >= 16
                 assert tile.held_h <= MAX_PART_H
+                assert (tile.chunks - 1) * tile.block_h < squeeze_dim, (stage, tile)  # no block is held for nothing
                 assert all(lowest <= getattr(tile, name) <= highest for name, (lowest, highest) in LIMITS.items())
             assert tiles.squeeze.held_h >= min(squeeze_dim, MAX_HELD_H - 64)
 
@@ -569,6 +570,8 @@ def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: py
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert environment.tile_cache() == tmp_path / ".cache" / "dlfa" / "tiles.json"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")  # as if it were not set
+    assert environment.tile_cache() == tmp_path / ".cache" / "dlfa" / "tiles.json"
     monkeypatch.setattr("os.path.expanduser", lambda path: path)  # a container's user without a home
     assert environment.tile_cache().is_absolute()
 
@@ -602,7 +605,7 @@ NOT_TILES: list[Any] = [
     *(with_tile(**change) for change in (
         {"block_t": 63}, {"block_t": 0}, {"block_e": -64}, {"block_h": 2**20}, {"block_t": 64.0}, {"num_warps": True},
         {"num_warps": None}, {"extra": 1}, {"block_t": 256}, {"num_warps": 32}, {"num_stages": 9}, {"registers": 512},
-        {"chunks": 8, "block_h": 64}, {"slots": 3}, {"slots": 0},
+        {"num_warps": 6}, {"chunks": 8, "block_h": 64}, {"slots": 3}, {"slots": 0},
     )),
 ]  # fmt: skip
 CUT_OFF = [json.dumps(GOOD).encode()[:length] for length in (0, 1, 12, 30, -40)]

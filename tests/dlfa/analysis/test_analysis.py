@@ -153,6 +153,22 @@ def test_a_language_probe_finds_the_layer_that_tells():
         language_probe({"a": states["a"], "b": states["b"][:, :3]})
 
 
+def test_a_language_probe_weighs_languages_alike_and_tells_the_same_again():
+    alike = {"a": np.zeros((1, 45, 4), dtype=np.float32), "b": np.zeros((1, 5, 4), dtype=np.float32)}
+    assert language_probe(alike)["accuracy"] == [0.5]  # all are taken for the larger one's
+    noise = np.random.default_rng(0).normal(size=(2, 1, 30, 4)).astype(np.float32)
+    several = [language_probe(dict(zip("ab", noise, strict=True))) for _ in range(2)]
+    assert several[0] == several[1]
+
+
+def test_the_deviation_of_a_language_probe_is_that_of_a_sample(monkeypatch):
+    scores = {"test_accuracy": np.array([0.0, 1.0, 0.0, 1.0, 0.0]), "test_log_loss": np.full(5, -1.0)}
+    monkeypatch.setattr("sklearn.model_selection.cross_validate", lambda *_, **__: scores)
+    found = language_probe(dict.fromkeys("ab", np.zeros((1, 5, 4), dtype=np.float32)))
+    assert (found["accuracy"], found["log_loss"]) == ([0.4], [1.0])
+    assert found["deviation"] == pytest.approx([0.3**0.5])
+
+
 @pytest.mark.parametrize("label_subword", ["first", "last", "mean"])
 def test_units_are_the_words_states(encoder, tmp_path, monkeypatch, label_subword):
     """Batched and in windows, against one word after the other from transformers' own hidden states."""

@@ -43,6 +43,9 @@ def test_word_without_pieces_and_without_a_stand_in_is_an_error(tokenizer):
     bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, pad_token="[PAD]")
     with pytest.raises(DataError, match=r"maps the word '.u200b' to nothing"):
         word_pieces(bare, [["a", "\u200b"]])
+    backend = tokenizer.backend_tokenizer
+    masking = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", mask_token="[MASK]")
+    assert word_pieces(masking, [["\u200b"]]) == [[[masking.mask_token_id]]]
 
 
 def byte_level() -> PreTrainedTokenizerFast:

@@ -139,6 +139,7 @@ def test_malformed_text_line_is_named(tmp_path, content, line, needs):
         ('"""Quoted"" at the start"', '"Quoted" at the start'),
         ('"Quoted"', '"Quoted"'),  # csv would have doubled these: they are the text's own
         ('"One" and "two"', '"One" and "two"'),
+        ('"One" and ""two""', '"One" and ""two""'),
         ("plain", "plain"),
         ('""', '""'),
         ('"', '"'),

@@ -48,7 +48,7 @@ def test_mean_probability_and_votes_by_hand():
     assert together(members, vote=True)[0].argmax() == 0
     # A tie of votes goes to the higher mean probability.
     tie = [[log([0.6, 0.3, 0.1])], [log([0.05, 0.9, 0.05])]]
-    assert together(tie, vote=True)[0].argmax() == 1
+    assert together(tie, vote=True)[0] == pytest.approx(np.array([1 + 0.325 / 2, 1 + 0.6 / 2, 0.075 / 2]))
 
 
 def test_answers_are_chosen_by_the_sum_of_their_shares():
@@ -61,7 +61,9 @@ def test_answers_are_chosen_by_the_sum_of_their_shares():
     assert (best.start, best.stop) == (10, 12)
     share = 1 / (1 + np.exp(0.1))
     assert best.score == pytest.approx(2 * share / 3, rel=1e-6)
-    assert together(members, vote=True)[0][0].start in (0, 20)
+    voted = together(members, vote=True)[0][0]
+    assert voted.start in (0, 20)
+    assert voted.score == pytest.approx(1 + (1 - share) / 3 / 2, rel=1e-6)
 
 
 def test_votes_of_saved_runs_are_the_majority_of_their_predictions(runs, data_dir, tmp_path):
@@ -148,7 +150,7 @@ def test_command_averages_and_prints(runs, data_dir, tmp_path):
 
 def test_bad_ensembles_are_refused(runs, data_dir, tmp_path):
     with pytest.raises(ValueError, match="at least two runs, none of them twice"):
-        EnsembleConfig((runs[0], runs[0]), tmp_path / "out")
+        EnsembleConfig((runs[0], runs[0].parent / "." / ".." / runs[0].parent.name / runs[0].name), tmp_path / "out")
     with pytest.raises(ValueError, match="holds a run or a model"):
         run_ensemble(EnsembleConfig(tuple(runs), runs[0], data_dir))
     with pytest.raises(ValueError, match=r"has no run\.json"):

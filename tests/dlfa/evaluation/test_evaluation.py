@@ -61,6 +61,10 @@ def test_collator_pads_each_input_by_its_own_value():
     }
     assert all(values.dtype == torch.int64 for values in batch.values())
     assert collate([{"labels": 2}, {"labels": 0}])["labels"].tolist() == [2, 0]
+    tokenizer = make_tokenizer()
+    tokenizer._pad_token_type_id = 3  # as XLNet's
+    types = PaddingCollator(tokenizer)([{"token_type_ids": [0, 1]}, {"token_type_ids": [2]}])
+    assert types["token_type_ids"].tolist() == [[0, 1], [2, 3]]
 
 
 def test_features_are_made_once_for_training_and_once_without_labels(examples):

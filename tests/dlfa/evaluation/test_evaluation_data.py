@@ -49,6 +49,8 @@ def test_what_is_asked_for_comes_first(folder, tmp_path):
     assert counts(runs, folder, languages=["fr"], max_eval_examples=3) == {"fr": 3}
     assert counts(runs, folder, max_eval_examples=0) == {"de": 5, "en": 5, "fr": 5}
     assert counts(runs, folder, split="dev") == {"en": 2}
+    (folder / "dev-de.tsv").write_text("a\tNOUN\n\n")
+    assert counts(runs, folder, split="dev", languages=["de"]) == {"de": 1}
     assert counts([], folder) == {"de": 5, "en": 5, "fr": 5}
     with pytest.raises(ValueError, match=r"gone: no such folder, where the run in out had its data; give --data-dir"):
         counts(runs)

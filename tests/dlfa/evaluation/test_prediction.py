@@ -73,6 +73,8 @@ def test_pairs_are_read_with_and_without_a_label(tmp_path):
     path = tmp_path / "input"
     path.write_text("a\tb\nc\td\tneutral\n")
     assert read_input(XNLI, path) == [LabelledText(("a", "b")), LabelledText(("c", "d"))]
+    path.write_text('"a ""b"""\tc\n')  # as in XTREME's files
+    assert read_input(XNLI, path) == [LabelledText(('a "b"', "c"))]
 
 
 def test_pair_model_end_to_end(encoder, tmp_path):
@@ -91,6 +93,7 @@ def test_pair_model_end_to_end(encoder, tmp_path):
     assert (results["metric"], results["average_zero_shot"]) == ("accuracy", 1.0)
     assert (tmp_path / "run/predictions/test-de.tsv").read_text().splitlines() == [row[2] for row in rows * 8]
     run = load_run(tmp_path / "run")
+    assert run.max_length == 32
     examples = [LabelledText(row[:2]) for row in rows]
     assert predict(run, examples) == "".join("\t".join(row) + "\n" for row in rows)
     for config, dtype in ((run.config, torch.float32), (dataclasses.replace(run.config, bf16=True), torch.bfloat16)):
@@ -106,6 +109,24 @@ def save_with_tokenizer(model, encoder, path):
     model.save_pretrained(path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (path / name).write_bytes((encoder / name).read_bytes())
+
+
+@pytest.mark.parametrize("labels", [UDPOS.labels[::-1], UDPOS.labels[:-1]], ids=["another order", "one too few"])
+def test_a_model_of_other_labels_is_refused(encoder, tmp_path, labels):
+    model = DLFAForTokenClassification.from_encoder(encoder, fusion_layer=1, id2label=dict(enumerate(labels)))
+    save_with_tokenizer(model, encoder, tmp_path / "model")
+    with pytest.raises(ValueError, match=f"has the labels {labels[0]}, .*, task udpos has {UDPOS.labels[0]}, "):
+        load_run(tmp_path / "model", "udpos", max_length=16)
+
+
+def test_labels_may_be_listed_in_any_order(encoder, tmp_path):
+    model = DLFAForTokenClassification.from_encoder(encoder, fusion_layer=1, id2label=dict(enumerate(UDPOS.labels)))
+    save_with_tokenizer(model, encoder, tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    config["id2label"] = dict(sorted(config["id2label"].items(), reverse=True))
+    path.write_text(json.dumps(config))
+    assert load_run(tmp_path / "model", "udpos", max_length=16).task is UDPOS
 
 
 def test_questions_are_answered_as_json(encoder, tmp_path):

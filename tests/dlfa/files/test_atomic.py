@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import pytest
 
@@ -15,6 +16,16 @@ def test_no_number_that_is_none_is_written(tmp_path, bad):
     with pytest.raises(ValueError, match="not JSON compliant"):
         atomic.write_json(path, {"average": bad})
     assert json.loads(path.read_text()) == {"average": 0.5}
+
+
+def test_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *values, name=name, real=real: (done.append(name), real(*values)))
+    atomic.write_text(tmp_path / "file", "new")
+    assert done == ["fsync", "replace"]
+    assert (tmp_path / "file").read_text() == "new"
 
 
 def test_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):

@@ -56,6 +56,24 @@ def test_states_are_those_of_the_encoder(model, features, tmp_path):
     assert not batch[0, 1:].any()
 
 
+def test_states_are_without_dropout(model, features, tmp_path):
+    training = copy.deepcopy(model).train()
+    assert any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in training.modules())
+    several = [
+        StateStore(each, make_tokenizer(), tmp_path / str(number)).states(features, ()).padded(-1, [0, 1])
+        for number, each in enumerate((model, training))
+    ]
+    assert torch.equal(*several)
+
+
+def test_states_of_each_precision_have_files_of_their_own(model, features, tmp_path):
+    tokenizer = make_tokenizer()
+    for number, options in enumerate(({}, {"dtype": "float16"}, {"autocast": torch.bfloat16}), start=1):
+        for _ in range(2):
+            StateStore(model, tokenizer, tmp_path, **options).states(features, (1,))
+            assert len(list(tmp_path.rglob("layer-1.npy"))) == number
+
+
 def test_damaged_and_foreign_files_are_computed_again(model, features, tmp_path):
     tokenizer = make_tokenizer()
     expected = StateStore(model, tokenizer, tmp_path).states(features, (1,)).padded(1, [4]).clone()
@@ -64,8 +82,9 @@ def test_damaged_and_foreign_files_are_computed_again(model, features, tmp_path)
     for content in (whole[: len(whole) // 2], b"", b"no array at all", whole[:60]):
         path.write_bytes(content)
         assert torch.equal(StateStore(model, tokenizer, tmp_path).states(features, (1,)).padded(1, [4]), expected)
-    np.save(path, np.zeros((3, 32), dtype=np.float32))
-    assert torch.equal(StateStore(model, tokenizer, tmp_path).states(features, (1,)).padded(1, [4]), expected)
+    for foreign in (np.zeros((3, 32), dtype=np.float32), np.zeros((59, 32), dtype=np.float16)):
+        np.save(path, foreign)
+        assert torch.equal(StateStore(model, tokenizer, tmp_path).states(features, (1,)).padded(1, [4]), expected)
     assert path.read_bytes() == whole
 
 
@@ -132,6 +151,16 @@ def test_partial_files_go_by_their_age_where_there_are_no_locks(tmp_path, monkey
     assert (left.exists(), other.exists()) == (stays, True)
 
 
+def test_rows_are_on_the_disk_before_a_file_has_its_name(tmp_path, monkeypatch):
+    done = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *values, name=name, real=real: (done.append(name), real(*values)))
+    with write_layers([tmp_path / "layer-0.npy", tmp_path / "layer-1.npy"], (1, 4), FLOAT) as writer:
+        writer.append([np.ones((1, 4), dtype=np.float32)] * 2)
+    assert done == ["fsync", "fsync", "replace", "replace"]
+
+
 def test_two_writers_of_one_file_do_not_meet(tmp_path):
     """In one process, as those of two containers on one cache may have one process id."""
     rows, path = np.arange(4000, dtype=np.float32).reshape(1000, 4), tmp_path / "layer-0.npy"
@@ -146,12 +175,13 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["layer-0.npy"]
 
 
-def test_missing_rows_and_values_out_of_range_are_refused(tmp_path):
-    with (
-        pytest.raises(ValueError, match="32 bytes were given 16"),
-        write_layers([tmp_path / "a.npy"], (2, 4), FLOAT) as writer,
-    ):
-        writer.append([np.ones((1, 4), dtype=np.float32)])
+def test_rows_too_few_or_too_many_and_values_out_of_range_are_refused(tmp_path):
+    for rows, given in ((1, 16), (3, 48)):
+        with (
+            pytest.raises(ValueError, match=f"32 bytes were given {given}"),
+            write_layers([tmp_path / "a.npy"], (2, 4), FLOAT) as writer,
+        ):
+            writer.append([np.ones((rows, 4), dtype=np.float32)])
     with (
         pytest.raises(ValueError, match="up to 100000 cannot be kept as float16; keep them as float32"),
         write_layers([tmp_path / "a.npy"], (1, 4), np.dtype("float16")) as writer,

@@ -58,6 +58,7 @@ def test_from_encoder_takes_a_directory_an_encoder_or_a_model_with_a_head(tmp_pa
     inputs = batch()
     by_path = DLFAModel.from_encoder(str(tmp_path), fusion_layer=1)
     assert by_path.dtype == torch.float32
+    assert not any(module.training for module in by_path.modules())  # as from_pretrained leaves a model
     assert by_path.encoder.pooler is None
     for dtype in (torch.float16, "float16"):
         model = DLFAModel.from_encoder(tmp_path, fusion_layer=1, dtype=dtype)

@@ -106,6 +106,18 @@ def test_scalar_mix_is_gamma_times_the_softmax_weighted_sum() -> None:
         mix(last, [first])
 
 
+def test_scalar_mix_of_16_bits_is_float32_rounded_once() -> None:
+    mix, layers = ScalarMix(3), [layer.bfloat16() for layer in states(3)]
+    with torch.no_grad():
+        mix.scalars.copy_(torch.tensor([0.3, -0.2, 0.7]))
+        expected = mix(layers[2].float(), [layer.float() for layer in layers[:2]])
+        found = mix(layers[2], layers[:2])
+        half = mix.bfloat16()
+        rounded = torch.softmax(half.scalars.float(), dim=0)
+    assert torch.equal(found, expected.bfloat16())
+    assert torch.equal(half.weights(), rounded)
+
+
 def test_scalar_mix_normalises_each_layer_token_by_token() -> None:
     last, lower = states(2)
     mix = ScalarMix(2, layer_norm=True)

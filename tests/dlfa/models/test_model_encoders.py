@@ -21,9 +21,10 @@ from transformers import (
     XLNetConfig,
     XLNetModel,
 )
+from transformers.modeling_outputs import BaseModelOutput
 
 from dlfa import DLFAForTokenClassification, DLFAModel
-from dlfa.models.encoder_states import encoder_blocks
+from dlfa.models.encoder_states import encoder_blocks, keep_block_inputs, run_encoder
 
 EVERY = [*FAMILIES, *SPECIAL]
 
@@ -256,3 +257,26 @@ def test_hidden_states_and_attentions_are_returned_when_asked_for(family: str) -
     assert bare.hidden_states is None
     assert bare.attentions is None
     assert torch.equal(bare.last_hidden_state, output.last_hidden_state)
+
+
+def test_of_a_block_that_runs_again_the_encoder_itself_tells_the_input() -> None:
+    """Layers of two blocks each, over the same two: the first input of the second block is no layer."""
+
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+
+        def forward(self, states: torch.Tensor, output_hidden_states: bool = False, return_dict: bool = True):
+            layers = [states]
+            for _ in range(2):
+                for block in self.blocks:
+                    states = block(states)
+                layers.append(states)
+            return BaseModelOutput(states, tuple(layers) if output_hidden_states else None)
+
+    encoder, states = Shared(), torch.randn(2, 3, 4)
+    assert keep_block_inputs(encoder, 2)
+    for _ in range(2):  # known from the first run on
+        found = run_encoder(encoder, (1,), True, states=states)
+        assert torch.equal(found.lowers[0], encoder.blocks[1](encoder.blocks[0](states)))

@@ -77,8 +77,9 @@ def test_protocols_that_can_be_compared_have_their_own_tables(made):
 
 def test_the_protocol_of_most_variants_comes_first_and_has_the_notes(made):
     made("aif", 8, config={"epochs": 9})
-    for layer, epochs in ((None, 3), (6, 3), (None, 1), (4, 1), (6, 1)):
-        made("last" if layer is None else "aif", layer, config={"epochs": epochs})
+    for layer, epochs, seeds in ((None, 3, (1, 2)), (6, 3, (1, 2)), (None, 1, (1,)), (4, 1, (1,)), (6, 1, (1,))):
+        for seed in seeds:  # the one of fewer variants has more runs
+            made("last" if layer is None else "aif", layer, config={"epochs": epochs}, seed=seed)
     most, fewer = compare(made.load())
     assert (most.protocol["epochs"], labels(most)) == (1, ["last", "aif gate 4", "aif gate 6"])
     assert (fewer.protocol["epochs"], labels(fewer)) == (3, ["last", "aif gate 6"])
@@ -259,11 +260,14 @@ def test_any_variant_can_be_the_baseline(made):
     assert [(a.label, b.label) for a, b in comparison.pairs] == [("aif gate 6", "lower 6")]
 
 
-def test_tasks_and_models_stand_apart(made, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "value"), [("task", "panx"), ("model", "other"), ("split", "dev"), ("train_language", "de")]
+)
+def test_tasks_models_splits_and_languages_of_training_stand_apart(made, name, value):
     made("last")
     runs = made.load()
-    other = dataclasses.replace(runs[0], model="other")
-    assert [comparison.model for comparison in compare([*runs, other])] == ["tiny", "other"]
+    found = compare([*runs, dataclasses.replace(runs[0], **{name: value})])
+    assert [getattr(comparison, name) for comparison in found] == [getattr(runs[0], name), value]
 
 
 def test_names_that_are_nowhere_are_listed(made):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -36,6 +37,14 @@ def holder(tmp_path):
     yield process
     process.kill()
     process.wait()
+
+
+def test_the_first_process_of_several_holds_the_directory_for_all(tmp_path, monkeypatch):
+    with exclusive(tmp_path):
+        monkeypatch.setattr("dlfa.runs.directory_lock.process_state", lambda: SimpleNamespace(is_main_process=False))
+        with exclusive(tmp_path):
+            assert (tmp_path / LOCK).exists()
+        assert (tmp_path / LOCK).exists()
 
 
 @pytest.mark.parametrize("command", ["train", "sweep"])

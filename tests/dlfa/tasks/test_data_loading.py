@@ -105,8 +105,10 @@ def test_data_hash_tells_data_apart(tmp_path):
 
 def test_data_hash_tells_where_examples_belong():
     one, two = TaggedSentence(("a",), ("NOUN",)), TaggedSentence(("b",), ("VERB",))
+    assert len(repr(one)) == len(repr(two))
     several = [
         TaskData([one, two]), TaskData([one], [two]), TaskData([], [one, two]), TaskData([one, two], [], {"de": []}),
+        TaskData([one, one]),
         *(TaskData([one], [], test) for test in ({"de": [two]}, {"fr": [two]}, {"de": [], "fr": [two]})),
     ]  # fmt: skip
     assert len({data.sha256() for data in several}) == len(several)

@@ -52,6 +52,12 @@ def test_no_entity_anywhere_is_zero_not_nan():
     assert span_metrics([["O", "O"]], [["O", "O"]]) == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "accuracy": 1.0}
 
 
+def test_nothing_is_warned_of(recwarn):
+    span_f1(GOLD, GUESS)
+    span_metrics([["O", "O"]], [["O", "O"]])
+    assert not recwarn
+
+
 def test_class_figures():
     scores = class_metrics(["a", "a", "b", "c"], ["a", "b", "b", "c"])
     assert scores["accuracy"] == 0.75
@@ -62,6 +68,8 @@ def test_class_figures():
 def test_lengths_that_differ_are_refused(metric):
     with pytest.raises(ValueError, match="one tag for every word"):
         metric([["O", "O"]], [["O"]])
+    with pytest.raises(ValueError, match="one tag for every word"):
+        metric([["O"], ["O", "O"]], [["O", "O"], ["O"]])
     with pytest.raises(ValueError, match="at least one word"):
         metric([[]], [[]])
 

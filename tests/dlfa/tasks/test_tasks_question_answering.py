@@ -2,7 +2,9 @@
 
 import functools
 import json
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +17,10 @@ from dlfa.evaluation.evaluate import evaluate
 from dlfa.evaluation.saved_runs import load_run
 from dlfa.runs.run_config import RunConfig
 from dlfa.runs.run_directory import RunDirectory
-from dlfa.tasks import Encoding, get_task
+from dlfa.tasks import Encoding, Feature, get_task
 from dlfa.tasks.answer_metrics import answer_metrics, mlqa_tokens, squad_tokens
 from dlfa.tasks.layout import find_file, languages_on_disk
+from dlfa.tasks.question_answering import Span, _windows
 from dlfa.training.train import train
 
 XQUAD, MLQA, TYDIQA = get_task("xquad"), get_task("mlqa"), get_task("tydiqa")
@@ -70,7 +73,18 @@ def test_a_passage_that_just_fits_is_one_window(tokenizer, words, windows):
     assert len(XQUAD.encode([question], tokenizer, Encoding(24), training=True)) == windows
 
 
-@pytest.mark.parametrize(("tokens", "found"), [(30, True), (31, False)])
+def test_an_answer_ends_where_the_next_token_begins(tokenizer):
+    (feature,) = XQUAD.encode([Question("q", "q", "abc", (("b", 1),))], tokenizer, Encoding(32), training=True)
+    first, characters = feature.target
+    assert characters == [(0, 1), (1, 2), (2, 3)]
+    assert (feature.inputs["start_positions"], feature.inputs["end_positions"]) == (first + 1, first + 1)
+
+
+def test_windows_of_one_token_go_on():
+    assert list(islice(_windows(5, 8, 1), 4)) == [(5, 6), (6, 7), (7, 8)]
+
+
+@pytest.mark.parametrize(("tokens", "found"), [(1, True), (30, True), (31, False)])
 def test_longest_answer_is_xtremes(tokenizer, tokens, found):
     question = Question("q", "who", "a " * 40, (("a", 0),))
     (feature,) = XQUAD.encode([question], tokenizer, Encoding(64), training=False)
@@ -81,6 +95,25 @@ def test_longest_answer_is_xtremes(tokenizer, tokens, found):
     whole = (characters[3][0], characters[3 + tokens - 1][1])
     assert ((best.start, best.stop) == whole) is found
     assert best.score == (18 if found else 9)
+
+
+def test_a_token_of_spaces_alone_is_no_answer():
+    logits = np.array([[0, 9, 1]], dtype=np.float32)
+    feature = Feature({}, 0, (0, [(0, 1), (2, 2), (3, 4)]))
+    best = XQUAD.feature_scores(feature, {"start_logits": logits, "end_logits": logits}, 0)[0]
+    assert (best.start, best.stop) == (2, 4)
+
+
+@pytest.mark.parametrize("unlikely", ["start_logits", "end_logits"])
+def test_starts_and_ends_considered_are_xtremes(unlikely):
+    logits = {name: np.zeros((1, 21), dtype=np.float32) for name in ("start_logits", "end_logits")}
+    # 20 others are likelier, but the other side is likeliest here, where nothing else begins or ends
+    other, place = ("end_logits", 0) if unlikely == "start_logits" else ("start_logits", 20)
+    logits[unlikely][0, place], logits[other][0, place] = -1, 9
+    feature = Feature({}, 0, (0, [(place, place + 1) for place in range(21)]))
+    spans = XQUAD.feature_scores(feature, logits, 0)
+    assert (place, place + 1) not in [(span.start, span.stop) for span in spans]
+    assert len(spans) == 20
 
 
 def test_logits_that_are_no_numbers_decide_nothing_in_the_passage_alone(tokenizer):
@@ -109,16 +142,25 @@ def test_misplaced_answer_is_found_and_a_missing_one_left_out_and_counted(tokeni
     places = [
         Question("near", "q", "ab cd ab", (("ab", 5),)),  # nearer to the second
         Question("gone", "q", "ab cd ab", (("xy", 0),)),
+        Question("empty", "q", "ab cd ab", (("", 1),)),
+        Question("blank", "q", "ab cd ab", ((" ", 2),)),
     ]
     features = XQUAD.encode(places, tokenizer, Encoding(32), training=True)
     assert [feature.example for feature in features] == [0]
     first, characters = features[0].target
     assert characters[features[0].inputs["start_positions"] - first] == (6, 7)
-    line = "left out of training: 1 of 2 questions, whose passage does not hold their answer"
+    line = "left out of training: 3 of 4 questions, whose passage does not hold their answer"
     assert caplog.messages == [line]
-    assert len(XQUAD.encode(places, tokenizer, Encoding(32), training=False)) == 2
+    assert len(XQUAD.encode(places, tokenizer, Encoding(32), training=False)) == 4
     XQUAD.encode(places[:1], tokenizer, Encoding(32), training=True)
     assert caplog.messages == [line]
+
+
+def test_one_process_of_several_tells_what_is_left_out(tokenizer, caplog, monkeypatch):
+    monkeypatch.setattr("dlfa.processes.process_state", lambda: SimpleNamespace(is_main_process=False))
+    places = [Question("gone", "q", "ab cd", (("xy", 0),)), Question("there", "q", "ab cd", (("ab", 0),))]
+    assert len(XQUAD.encode(places, tokenizer, Encoding(32), training=True)) == 1
+    assert not caplog.messages
 
 
 def test_no_room_beside_the_question_is_an_error(tokenizer):
@@ -147,6 +189,11 @@ def test_best_span_over_all_windows_is_the_answer(tokenizer, max_length):
     assert XQUAD.decide([QUESTION], [[]]) == [""]
 
 
+def test_a_span_of_two_windows_is_one_candidate():
+    spans, windows = [Span(2.0, 0, 3), Span(1.0, 0, 7)], [Feature({}, 0), Feature({}, 0)]
+    assert XQUAD.example_scores([QUESTION], windows, [spans, spans[1:]]) == [spans]
+
+
 def test_prediction_file_is_a_json_object():
     assert json.loads(XQUAD.prediction_text([QUESTION], ["år"])) == {"q1": "år"}
 
@@ -171,6 +218,7 @@ def test_squad_scores_by_hand():
     ("language", "text", "words"),
     [
         ("en", "The “Big” Apple", ["big", "apple"]),
+        ("en", "$5 + 5", ["5", "5"]),  # symbols of ASCII, which Unicode does not count as punctuation
         ("de", "die Stadt des Lichts", ["stadt", "lichts"]),
         ("es", "¿Los unos o el otro?", ["o", "otro"]),
         ("zh", "北京 2008年，奥运", ["北", "京", "2008", "年", "奥", "运"]),  # noqa: RUF001
@@ -225,7 +273,7 @@ def test_native_file_names_are_found(tmp_path, task, files):
     for name in files.values():
         squad_file(tmp_path / name, [QUESTION])
     language = "ru" if task is TYDIQA else "de"
-    squad_file(tmp_path / "MLQA_V1" / "test" / "test-context-de-question-es.json", [QUESTION])
+    squad_file(tmp_path / "MLQA_V1" / "test" / "test-context-es-question-de.json", [QUESTION])
     assert find_file(task, tmp_path, "train", "en") == tmp_path / files["train"]
     assert find_file(task, tmp_path, "test", language) == tmp_path / files["test"]
     assert languages_on_disk(task, tmp_path, "test") == [language]

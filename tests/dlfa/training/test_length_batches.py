@@ -31,6 +31,22 @@ def test_batches_hold_like_lengths_in_random_order():
     assert len(LENGTHS) > POOL * size  # more than one pool was cut
 
 
+def test_whole_batches_come_last_by_turns():
+    sampler, last = LengthGroupedSampler(range(16), 4, seed=1), set()
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        last.add(frozenset(batches(sampler, 4)[-1]))
+    assert len(last) == 4
+
+
+def test_epochs_have_batches_of_other_sequences():
+    sampler, found = LengthGroupedSampler(range(2 * POOL * 2), 2, seed=1), []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        found.append({frozenset(batch) for batch in batches(sampler, 2)})
+    assert len(found[0] & found[1]) < POOL
+
+
 def test_the_order_depends_on_seed_and_epoch_alone():
     sampler, again = LengthGroupedSampler(LENGTHS, 8, 1), LengthGroupedSampler(LENGTHS, 8, 1)
     first = list(sampler)

@@ -40,6 +40,16 @@ def test_frozen_layers_are_the_embeddings_and_the_lowest_blocks(family):
     assert states.last.requires_grad
 
 
+@pytest.mark.parametrize("count", [0, LAYERS])
+def test_no_block_or_every_block_may_be_frozen(count):
+    model = model_of("bert")
+    freeze_layers(model, count)
+    blocks = encoder_blocks(model.encoder, LAYERS)
+    assert all(p.requires_grad == (count == 0) for block in blocks for p in block.parameters())
+    assert not model.encoder.get_input_embeddings().weight.requires_grad
+    assert all(p.requires_grad for name, p in model.named_parameters() if not name.startswith("encoder."))
+
+
 def test_more_layers_than_the_encoder_has_are_refused():
     with pytest.raises(ValueError, match=r"freeze_layers must be in 0\.\.3 .* got 4"):
         freeze_layers(model_of("bert"), 4)
