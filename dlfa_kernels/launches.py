@@ -127,9 +127,12 @@ def run_in_order(launches: list[Launch], device: torch.device) -> list[Any]:
         ]
 
     def run() -> list[Any]:
-        if recorded is not None:
-            recorded.extend(launches)
-        return [launch.run(key) for launch, key in zip(launches, keys, strict=True)]
+        made = []
+        for launch, key in zip(launches, keys, strict=True):
+            if recorded is not None:
+                recorded.append(launch)  # one by one: the last is the one that runs
+            made.append(launch.run(key))
+        return made
 
     if not fresh():
         return run()
