@@ -274,7 +274,7 @@ def test_the_committed_pages_are_those_of_the_plan():
 @pytest.mark.slow
 def test_the_committed_documents_are_those_of_the_committed_runs(tmp_path):
     (tmp_path / FOLDER).mkdir(parents=True)
-    for name in ("README.md", FOLDER / "findings.md"):
+    for name in ("README.md", FOLDER / "findings.md", FOLDER / "branches.csv"):
         shutil.copy(ROOT / name, tmp_path / name)
     write_document(tmp_path, PLAN, read_rows(ROOT / FOLDER / "runs.csv"))
     pages = [path.relative_to(tmp_path) for path in (tmp_path / "docs/evidence").iterdir()]
