@@ -28,14 +28,19 @@ from aif_cases import (
 from torch import Tensor
 
 from benchmarks.errors import LIMITS
-from dlfa_kernels import FusedAIF, fused_aif, operands, passes
+from dlfa_kernels import FusedAIF, full_passes, fused_aif, operands, passes
 from dlfa_kernels.backends import INTERPRETED
 from dlfa_kernels.checks import MASK_DTYPES
 from dlfa_kernels.device import device_architecture
+from dlfa_kernels.launch_plan import LaunchPlan
+from dlfa_kernels.launches import run_in_order
 from dlfa_kernels.operands import max_row_stride
 from dlfa_kernels.overrides import record_launches
+from dlfa_kernels.parameters import AIFWeights
 from dlfa_kernels.replays import Replay
+from dlfa_kernels.results import empty_backward
 from dlfa_kernels.settings import Settings
+from dlfa_kernels.shared_stages import add_weight_grads
 from dlfa_kernels.tiles import choose_tiles
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
@@ -317,6 +322,42 @@ def test_the_context_of_large_weights_takes_a_launch_for_each_product(
         counts.append(sum(launch.kernel.__name__ == "context_kernel" for launch in launches))
     assert counts == [2, 3 if case.frozen else 4]  # of frozen states' backward the first product alone is needed
     assert_equal_to_rounding(results[1], results[0])
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_more_parts_than_are_read_at_once_are_all_added_up(kernel_size: int, device: torch.device) -> None:
+    """So many sequences, tiles and programs make the parts of a large batch, of which this is the last launch alone."""
+    if device.type == "cpu" and not INTERPRETED:
+        pytest.skip("compiled code is executed for the launches of passes alone")
+    batch, splits, bias_rows = 2 * choose_tiles(24, 16, torch.float32).weight_grads.block_t + 1, 9, 130
+    case = Case(batch=batch, length=1, mask="none", kernel_size=kernel_size)
+    made, settings = make_inputs(case, device), Settings(case.fuse, case.activation, case.dtype)
+    inputs = operands.Inputs(made.last, made.lower, made.dz, None, None, made.weights)
+    plan = LaunchPlan(inputs, operands.Operands.of(inputs, case.dtype), settings)
+    result = empty_backward(inputs, settings)
+    saved = full_passes.empty_forward(inputs, settings)
+    pooled, hidden, context_gradient, hidden_gradient = (
+        torch.randn(batch, width, device=device) for width in (24, 16, 24, 16)
+    )
+    saved = saved._replace(pooled=pooled, hidden=hidden)
+    expand_parts = torch.randn(splits, 16, 24, device=device)
+    squeeze_parts = torch.randn(splits, kernel_size, 16, 24, device=device)
+    bias_parts = torch.randn(bias_rows, 16, device=device)
+    add_weight_grads(plan, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
+    run_in_order(plan.launches, device)
+    bias = context_gradient.sum(0)
+    expected = AIFWeights(
+        local_squeeze_weight=squeeze_parts.sum(0).permute(1, 2, 0),
+        local_squeeze_bias=bias_parts.sum(0),
+        local_expand_weight=expand_parts.sum(0).T[..., None],
+        local_expand_bias=bias,
+        global_squeeze_weight=hidden_gradient.T @ pooled,
+        global_squeeze_bias=hidden_gradient.sum(0),
+        global_expand_weight=context_gradient.T @ torch.nn.functional.gelu(hidden),
+        global_expand_bias=bias,
+    )
+    for actual, wanted in zip(result.weights, expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
