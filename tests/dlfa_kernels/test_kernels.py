@@ -513,10 +513,38 @@ def test_what_padding_holds_never_matters(fuse: str, kernel_size: int, token: in
     expected = run(triton_aif, inputs, **case.options)
     for states in (inputs.last, inputs.lower, inputs.dz):
         states[~inputs.mask] = math.nan
+    if token is not None:
+        inputs.dz_token[~inputs.mask[:, token]] = math.nan  # of a token that is not there
     actual = run(triton_aif, inputs, **case.options)
     assert_equal_bits(actual, expected)
     for name in ("last", "lower", *(["z"] if token is None else [])):
         assert actual[name][~inputs.mask].eq(0).all(), name
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_what_is_saved_of_padding_is_zero(activation: str, device: torch.device) -> None:
+    case = Case(batch=3, length=TILE_T + 6, embed_dim=8, mask="empty", activation=activation)
+    made = make_inputs(case, device)
+    inputs = operands.Inputs(made.last, made.lower, None, made.mask, None, made.weights)
+    saved = passes.forward(inputs, Settings(case.fuse, activation, case.dtype))
+    rows = saved.squeezed.view(case.batch, case.length, case.squeeze_dim)
+    assert rows[~made.mask].eq(0).all()
+    assert rows[made.mask].ne(0).any()
+
+
+@pytest.mark.parametrize("token", [None, 1])
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu"])
+def test_nan_of_a_real_token_reaches_all_that_it_does_in_the_definition(
+    activation: str, token: int | None, device: torch.device
+) -> None:
+    case = Case(length=5, mask="none", activation=activation, token=token)
+    inputs = make_inputs(case, device)
+    inputs.last[0, 3, 0] = math.nan
+    actual, expected = run(triton_aif, inputs, **case.options), exact(inputs, case)
+    assert expected["z"][0].isnan().all()
+    assert torch.equal(actual["z"].isnan(), expected["z"].isnan())
+    for name, value in expected.items():  # a product with a slope of 0 is NaN here and may be 0 there
+        assert actual[name][value.isnan()].isnan().all(), name
 
 
 @pytest.mark.parametrize("token", [None, 0])
