@@ -27,7 +27,7 @@ from aif_cases import (
 )
 from torch import Tensor
 
-from benchmarks.errors import LIMITS
+from benchmarks.errors import LIMITS, relative_error
 from dlfa_kernels import FusedAIF, full_passes, fused_aif, operands, passes
 from dlfa_kernels.backends import INTERPRETED
 from dlfa_kernels.checks import MASK_DTYPES
@@ -358,6 +358,21 @@ def test_more_parts_than_are_read_at_once_are_all_added_up(kernel_size: int, dev
     )
     for actual, wanted in zip(result.weights, expected, strict=True):
         torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_the_global_branch_keeps_16_bits_of_its_rows(dtype: torch.dtype, device: torch.device) -> None:
+    """Its float32 rows are multiplied as sums of two bfloat16 numbers; one alone would keep 8 bits."""
+    case = Case(batch=3, dtype=dtype, weight_dtype=dtype)
+    made = make_inputs(case, device)
+    inputs = operands.Inputs(made.last, made.lower, None, made.mask, None, made.weights)
+    saved = passes.forward(inputs, Settings(case.fuse, case.activation, dtype))
+    weights = made.double().weights
+    hidden = saved.pooled.double() @ weights.global_squeeze_weight.T + weights.global_squeeze_bias
+    context = torch.nn.functional.gelu(saved.hidden.double()) @ weights.global_expand_weight.T
+    context += weights.global_expand_bias + weights.local_expand_bias
+    assert relative_error(saved.hidden, hidden) < 2**-16
+    assert relative_error(saved.context, context) < 2**-16
 
 
 @pytest.mark.slow
