@@ -308,6 +308,30 @@ def test_tiles_that_calls_would_not_take_are_not_timed(
         trials.measure(two, "squeeze")
 
 
+def test_trials_leave_other_threads_and_random_numbers_alone(
+    trials: tile_trials.Trials, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, seen = passes.forward, []
+
+    def watched(*arguments: Any) -> Any:
+        assert overrides().tiles is not None
+        other = threading.Thread(target=lambda: seen.append(overrides().tiles))
+        other.start()
+        other.join()
+        return forward(*arguments)
+
+    def random_state() -> torch.Tensor:
+        return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+    monkeypatch.setattr(tile_trials, "_milliseconds", lambda run: 1.0)
+    monkeypatch.setattr(passes, "forward", watched)
+    before = random_state()
+    trials.measure(TILES, "reduce")
+    trials.run_forms(TILES)
+    assert seen == [None] * 3
+    assert torch.equal(random_state(), before)
+
+
 def test_one_wrong_tile_of_many_is_wrong() -> None:
     generator = torch.Generator().manual_seed(0)
     expected = torch.randn(200, 128, 96, generator=generator)
@@ -494,6 +518,75 @@ def test_float32_states_under_autocast_have_tuned_tiles_of_their_own(
         assert chosen == replace(shipped, l2_share=0.25)
     assert tried == [(768, 192, torch.float32, products) for products in (torch.bfloat16, torch.float16, torch.float32)]
     assert len(read_tiles(tuning)) == 3
+
+
+def test_tiles_that_are_kept_are_read_and_not_tuned_again(tuning: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = replace(choose_tiles(768, 192, torch.bfloat16, "sm_90"), l2_share=0.5)
+    add_tiles(tuning, bucket(768, 192, torch.bfloat16, "sm_90", torch.bfloat16), kept)
+    monkeypatch.setattr(autotune, "Trials", lambda *sizes: pytest.fail("tuned again"))
+    assert tiles_for(768, 192, torch.bfloat16, torch.device("cuda"), torch.bfloat16) == kept
+
+
+def test_tuning_takes_the_time_it_is_given_and_keeps_what_runs_in_every_form(
+    tuning: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+
+    def tune_in(default: Tiles, measure: Any, seconds: float) -> Tiles:
+        given.append(seconds)
+        return replace(default, l2_share=0.25)
+
+    monkeypatch.setenv("DLFA_AUTOTUNE_SECONDS", "7")
+    monkeypatch.setattr(autotune, "Trials", lambda *sizes: SimpleNamespace(measure=None))
+    monkeypatch.setattr(autotune, "tune", tune_in)
+    monkeypatch.setattr(
+        autotune, "_fit_for_every_form", lambda tuned, default, trials: replace(default, l2_share=2 * tuned.l2_share)
+    )
+    chosen = tiles_for(768, 192, torch.bfloat16, torch.device("cuda"), torch.bfloat16)
+    assert chosen == replace(choose_tiles(768, 192, torch.bfloat16, "sm_90"), l2_share=0.5)
+    assert list(read_tiles(tuning).values()) == [chosen]
+    assert given == [7.0]
+
+
+def test_threads_do_not_tune_at_the_same_time(tuning: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+    both = threading.Event()
+
+    def tune_in(default: Tiles, measure: Any, seconds: float) -> Tiles:
+        begun.append(1)
+        if len(begun) > 1:
+            both.set()
+        both.wait(0.2)
+        return default
+
+    monkeypatch.setattr(autotune, "Trials", lambda *sizes: SimpleNamespace(measure=None))
+    monkeypatch.setattr(autotune, "tune", tune_in)
+    monkeypatch.setattr(autotune, "_fit_for_every_form", lambda tuned, default, trials: tuned)
+    sizes = (768, 192, torch.bfloat16, torch.device("cuda"), torch.bfloat16)
+    threads = [threading.Thread(target=tiles_for, args=sizes) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not both.is_set()
+    assert len(begun) == 1
+
+
+@pytest.mark.parametrize("token", [None, 1])
+def test_the_token_form_is_never_tuned(
+    token: int | None, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def tiles_asked_for(*sizes: Any) -> Tiles:
+        asked.append(sizes)
+        return tiles_for(*sizes)
+
+    monkeypatch.setattr("dlfa_kernels.launch_plan.tiles_for", tiles_asked_for)
+    case = Case(batch=1, length=3, embed_dim=8, squeeze_dim=8, mask="none", token=token)
+    with record_launches():  # nothing is replayed inside
+        run(fused_aif, make_inputs(case, device), **case.options, backend="triton")
+    assert bool(asked) == (token is None)
 
 
 def test_nothing_is_tuned_while_a_graph_is_captured(
