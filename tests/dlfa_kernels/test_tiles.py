@@ -36,6 +36,7 @@ from dlfa_kernels.tiles import (
     Tile,
     Tiles,
     choose_tiles,
+    context_that_fits,
     tiles_for_batch,
     tiles_for_form,
     with_fewer_tokens,
@@ -152,6 +153,19 @@ def test_parts_of_a_wide_squeeze_are_of_equal_size() -> None:
             assert tile.held_h < squeeze_dim  # what is held as a whole has no parts
             assert -(-squeeze_dim // tile.held_h) == expected
             assert squeeze_dim > (expected - 1) * tile.held_h
+
+
+def test_the_context_takes_less_shared_memory_where_its_operands_would_not_fit() -> None:
+    wide = choose_tiles(768, 256, torch.bfloat16, "sm_90").context
+    assert wide.block_e == 128
+    for tiles_per_sequence, block_e in ((1, 128), (2, 128), (3, 64), (4, 64)):
+        assert context_that_fits(wide, 768, 256, tiles_per_sequence) == replace(wide, block_e=block_e)
+    narrow = choose_tiles(768, 192, torch.bfloat16, "sm_90").context
+    assert context_that_fits(narrow, 768, 192, 4) == narrow
+    for embed_dim, squeeze_dim, stages in ((64, 256, 3), (64, 257, 2), (128, 257, 3)):
+        parts = choose_tiles(embed_dim, squeeze_dim, torch.bfloat16, "sm_90").context
+        assert parts.num_stages == 3
+        assert context_that_fits(parts, embed_dim, squeeze_dim, 1).num_stages == stages
 
 
 def test_fewer_tokens_halve_the_programs_of_two_warpgroups_alone() -> None:
@@ -302,8 +316,9 @@ def test_tiles_that_calls_would_not_take_are_not_timed(
 ) -> None:
     monkeypatch.setattr(tile_trials, "_milliseconds", lambda run: 1.0)
     tiles = choose_tiles(24, 16, torch.float32)
-    assert trials.measure(tiles, "squeeze") == 1.0
     two = replace(tiles, squeeze=replace(tiles.squeeze, slots=2))  # so few tokens have programs of one
+    assert trials.measure(two, "squeeze") == 1.0  # where the search starts is timed as calls take it
+    assert trials.measure(tiles, "squeeze") == 1.0
     with pytest.raises(RuntimeError, match="calls take"):
         trials.measure(two, "squeeze")
 
@@ -484,6 +499,22 @@ def test_tuned_tiles_run_in_every_form(
     four = {stage for stage in STAGES if getattr(tuned, stage).num_stages == 4}
     assert four == (set() if len(bad) > 1 else set(STAGES) - set(bad))
     assert ("select", False) in forms
+
+
+def test_forms_on_trial_take_more_registers_or_memory_than_the_one_that_is_timed(
+    trials: tile_trials.Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backward, forms = passes.backward, []
+
+    def noted(inputs: Any, settings: Any, saved: Any) -> Any:
+        tiles, kernel_size = overrides().tiles, inputs.weights.local_squeeze_weight.shape[-1]
+        masked, slots = inputs.mask is not None, tiles.squeeze.slots if tiles else None
+        forms.append((settings.fuse, settings.activation, masked, inputs.packed, kernel_size, slots))
+        return backward(inputs, settings, saved)
+
+    monkeypatch.setattr(passes, "backward", noted)
+    trials.run_forms(replace(TILES, squeeze=replace(TILES.squeeze, slots=2)))
+    assert forms == [("select", "gelu", True, False, 1, 2), ("select", "silu", False, True, 3, 1)]
 
 
 @pytest.fixture
