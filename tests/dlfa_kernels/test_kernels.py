@@ -27,15 +27,20 @@ from aif_cases import (
 )
 from torch import Tensor
 
-from benchmarks.errors import LIMITS
-from dlfa_kernels import FusedAIF, fused_aif, operands, passes
+from benchmarks.errors import LIMITS, relative_error
+from dlfa_kernels import FusedAIF, full_passes, fused_aif, operands, passes
 from dlfa_kernels.backends import INTERPRETED
 from dlfa_kernels.checks import MASK_DTYPES
 from dlfa_kernels.device import device_architecture
+from dlfa_kernels.launch_plan import LaunchPlan
+from dlfa_kernels.launches import run_in_order
 from dlfa_kernels.operands import max_row_stride
 from dlfa_kernels.overrides import record_launches
+from dlfa_kernels.parameters import AIFWeights
 from dlfa_kernels.replays import Replay
+from dlfa_kernels.results import empty_backward
 from dlfa_kernels.settings import Settings
+from dlfa_kernels.shared_stages import add_weight_grads
 from dlfa_kernels.tiles import choose_tiles
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
@@ -319,6 +324,57 @@ def test_the_context_of_large_weights_takes_a_launch_for_each_product(
     assert_equal_to_rounding(results[1], results[0])
 
 
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_more_parts_than_are_read_at_once_are_all_added_up(kernel_size: int, device: torch.device) -> None:
+    """So many sequences, tiles and programs make the parts of a large batch, of which this is the last launch alone."""
+    if device.type == "cpu" and not INTERPRETED:
+        pytest.skip("compiled code is executed for the launches of passes alone")
+    batch, splits, bias_rows = 2 * choose_tiles(24, 16, torch.float32).weight_grads.block_t + 1, 9, 130
+    case = Case(batch=batch, length=1, mask="none", kernel_size=kernel_size)
+    made, settings = make_inputs(case, device), Settings(case.fuse, case.activation, case.dtype)
+    inputs = operands.Inputs(made.last, made.lower, made.dz, None, None, made.weights)
+    plan = LaunchPlan(inputs, operands.Operands.of(inputs, case.dtype), settings)
+    result = empty_backward(inputs, settings)
+    saved = full_passes.empty_forward(inputs, settings)
+    pooled, hidden, context_gradient, hidden_gradient = (
+        torch.randn(batch, width, device=device) for width in (24, 16, 24, 16)
+    )
+    saved = saved._replace(pooled=pooled, hidden=hidden)
+    expand_parts = torch.randn(splits, 16, 24, device=device)
+    squeeze_parts = torch.randn(splits, kernel_size, 16, 24, device=device)
+    bias_parts = torch.randn(bias_rows, 16, device=device)
+    add_weight_grads(plan, saved, expand_parts, squeeze_parts, bias_parts, context_gradient, hidden_gradient, result)
+    run_in_order(plan.launches, device)
+    bias = context_gradient.sum(0)
+    expected = AIFWeights(
+        local_squeeze_weight=squeeze_parts.sum(0).permute(1, 2, 0),
+        local_squeeze_bias=bias_parts.sum(0),
+        local_expand_weight=expand_parts.sum(0).T[..., None],
+        local_expand_bias=bias,
+        global_squeeze_weight=hidden_gradient.T @ pooled,
+        global_squeeze_bias=hidden_gradient.sum(0),
+        global_expand_weight=context_gradient.T @ torch.nn.functional.gelu(hidden),
+        global_expand_bias=bias,
+    )
+    for actual, wanted in zip(result.weights, expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_the_global_branch_keeps_16_bits_of_its_rows(dtype: torch.dtype, device: torch.device) -> None:
+    """Its float32 rows are multiplied as sums of two bfloat16 numbers; one alone would keep 8 bits."""
+    case = Case(batch=3, dtype=dtype, weight_dtype=dtype)
+    made = make_inputs(case, device)
+    inputs = operands.Inputs(made.last, made.lower, None, made.mask, None, made.weights)
+    saved = passes.forward(inputs, Settings(case.fuse, case.activation, dtype))
+    weights = made.double().weights
+    hidden = saved.pooled.double() @ weights.global_squeeze_weight.T + weights.global_squeeze_bias
+    context = torch.nn.functional.gelu(saved.hidden.double()) @ weights.global_expand_weight.T
+    context += weights.global_expand_bias + weights.local_expand_bias
+    assert relative_error(saved.hidden, hidden) < 2**-16
+    assert relative_error(saved.context, context) < 2**-16
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", WIDE, ids=str)
 def test_the_widest(case: Case, device: torch.device, record_property: Record) -> None:
@@ -472,10 +528,38 @@ def test_what_padding_holds_never_matters(fuse: str, kernel_size: int, token: in
     expected = run(triton_aif, inputs, **case.options)
     for states in (inputs.last, inputs.lower, inputs.dz):
         states[~inputs.mask] = math.nan
+    if token is not None:
+        inputs.dz_token[~inputs.mask[:, token]] = math.nan  # of a token that is not there
     actual = run(triton_aif, inputs, **case.options)
     assert_equal_bits(actual, expected)
     for name in ("last", "lower", *(["z"] if token is None else [])):
         assert actual[name][~inputs.mask].eq(0).all(), name
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_what_is_saved_of_padding_is_zero(activation: str, device: torch.device) -> None:
+    case = Case(batch=3, length=TILE_T + 6, embed_dim=8, mask="empty", activation=activation)
+    made = make_inputs(case, device)
+    inputs = operands.Inputs(made.last, made.lower, None, made.mask, None, made.weights)
+    saved = passes.forward(inputs, Settings(case.fuse, activation, case.dtype))
+    rows = saved.squeezed.view(case.batch, case.length, case.squeeze_dim)
+    assert rows[~made.mask].eq(0).all()
+    assert rows[made.mask].ne(0).any()
+
+
+@pytest.mark.parametrize("token", [None, 1])
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu"])
+def test_nan_of_a_real_token_reaches_all_that_it_does_in_the_definition(
+    activation: str, token: int | None, device: torch.device
+) -> None:
+    case = Case(length=5, mask="none", activation=activation, token=token)
+    inputs = make_inputs(case, device)
+    inputs.last[0, 3, 0] = math.nan
+    actual, expected = run(triton_aif, inputs, **case.options), exact(inputs, case)
+    assert expected["z"][0].isnan().all()
+    assert torch.equal(actual["z"].isnan(), expected["z"].isnan())
+    for name, value in expected.items():  # a product with a slope of 0 is NaN here and may be 0 there
+        assert actual[name][value.isnan()].isnan().all(), name
 
 
 @pytest.mark.parametrize("token", [None, 0])

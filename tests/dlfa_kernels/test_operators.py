@@ -13,6 +13,7 @@ import torch
 from aif_cases import GRADIENTS, Case, Inputs, make_inputs, run
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
@@ -392,6 +393,29 @@ def test_gradient_checkpointing(token: int | None, backend: str, use_reentrant: 
         assert torch.equal(plain, checkpointed)
 
 
+class NoGradient(torch.autograd.Function):
+    """The identity, whose input gets no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor) -> Tensor:
+        return states.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> None:
+        return None
+
+
+@pytest.mark.parametrize("token", [None, 1])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_without_a_gradient_of_z_there_is_none_of_anything(
+    backend: str, token: int | None, device: torch.device
+) -> None:
+    aif, last, lower, inputs = module_and_inputs(backend, device)
+    z = aif(last, lower, inputs.mask, token=token)
+    gradients = torch.autograd.grad(NoGradient.apply(z).sum(), [last, lower, *aif.parameters()], allow_unused=True)
+    assert gradients == (None,) * 10
+
+
 @pytest.mark.parametrize("token", [None, 1])
 def test_double_backward_is_refused(token: int | None, device: torch.device) -> None:
     aif, last, lower, inputs = module_and_inputs("triton", device)
@@ -409,6 +433,8 @@ def test_forward_mode_is_refused(token: int | None, device: torch.device) -> Non
     with pytest.raises(NotImplementedError, match=r"no forward-mode derivative.*backend='eager'"):
         torch.func.jvp(lambda states: aif(last, states, inputs.mask, token=token), (lower,), (tangent,))
     torch.func.jvp(lambda states: states + aif(last, lower, inputs.mask).mean(), (lower,), (tangent,))
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        aif(last, forward_ad.make_dual(lower, tangent), inputs.mask, token=token)
     aif.backend = "eager"
     slope = torch.func.jvp(lambda states: aif(last, states, inputs.mask, token=token), (lower,), (tangent,))[1]
     leaf, dz = lower.clone().requires_grad_(), inputs.dz if token is None else inputs.dz_token
@@ -710,6 +736,18 @@ def test_the_device_of_the_tensors_counts() -> None:
     eager.backend = "eager"
     expected = eager(last.cpu(), lower.cpu(), inputs.mask.cpu())
     assert relative_error(z.cpu(), expected) <= LIMITS[z.dtype][0]
+
+
+def test_an_operator_that_was_compiled_elsewhere_stops_where_kernels_do_not_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs = make_inputs(Case(batch=1, length=3, embed_dim=8, squeeze_dim=8))
+    states = (inputs.last, inputs.lower, *inputs.weights, inputs.mask, None)
+    monkeypatch.setattr("dlfa_kernels.backends.TAKES_CPU_TENSORS", False)  # as without Triton's interpreter
+    with pytest.raises(RuntimeError, match="needs CUDA or ROCm tensors, got a CPU tensor"):
+        torch.ops.dlfa.aif(*states, "gate", "gelu", torch.float32)
+    with pytest.raises(RuntimeError, match="needs CUDA or ROCm tensors, got a CPU tensor"):
+        torch.ops.dlfa.aif_token(*states, 1, "gate", "gelu")
 
 
 @pytest.mark.parametrize("values", [[0, 9, 5], [1, 3, 5], [0, 3, 6], [0, 3, 4]])

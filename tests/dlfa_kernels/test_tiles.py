@@ -36,6 +36,7 @@ from dlfa_kernels.tiles import (
     Tile,
     Tiles,
     choose_tiles,
+    context_that_fits,
     tiles_for_batch,
     tiles_for_form,
     with_fewer_tokens,
@@ -78,7 +79,8 @@ def test_an_unknown_architecture_is_logged(caplog: pytest.LogCaptureFixture) -> 
         {"input_grads": {"block_t": 128, "block_e": 64}, "tap_grads": {"block_t": 32}, "expand": {"block_e": 128}},
         {"squeeze": {"block_t": 32, "slots": 2}, "expand": {"block_t": 64}},
         {"context": {"block_t": 32, "block_h": 16}, "weight_grads": {"block_t": 32, "block_h": 16}},
-        {"pool": {"block_e": 16}},
+        # sequences of more tiles than a program of `pool` adds up at once
+        {"pool": {"block_t": 2, "block_e": 16}, "squeeze": {"block_t": 16}, "reduce": {"block_t": 16}},
     ],
     ids=str,
 )
@@ -151,6 +153,19 @@ def test_parts_of_a_wide_squeeze_are_of_equal_size() -> None:
             assert tile.held_h < squeeze_dim  # what is held as a whole has no parts
             assert -(-squeeze_dim // tile.held_h) == expected
             assert squeeze_dim > (expected - 1) * tile.held_h
+
+
+def test_the_context_takes_less_shared_memory_where_its_operands_would_not_fit() -> None:
+    wide = choose_tiles(768, 256, torch.bfloat16, "sm_90").context
+    assert wide.block_e == 128
+    for tiles_per_sequence, block_e in ((1, 128), (2, 128), (3, 64), (4, 64)):
+        assert context_that_fits(wide, 768, 256, tiles_per_sequence) == replace(wide, block_e=block_e)
+    narrow = choose_tiles(768, 192, torch.bfloat16, "sm_90").context
+    assert context_that_fits(narrow, 768, 192, 4) == narrow
+    for embed_dim, squeeze_dim, stages in ((64, 256, 3), (64, 257, 2), (128, 257, 3)):
+        parts = choose_tiles(embed_dim, squeeze_dim, torch.bfloat16, "sm_90").context
+        assert parts.num_stages == 3
+        assert context_that_fits(parts, embed_dim, squeeze_dim, 1).num_stages == stages
 
 
 def test_fewer_tokens_halve_the_programs_of_two_warpgroups_alone() -> None:
@@ -301,10 +316,35 @@ def test_tiles_that_calls_would_not_take_are_not_timed(
 ) -> None:
     monkeypatch.setattr(tile_trials, "_milliseconds", lambda run: 1.0)
     tiles = choose_tiles(24, 16, torch.float32)
-    assert trials.measure(tiles, "squeeze") == 1.0
     two = replace(tiles, squeeze=replace(tiles.squeeze, slots=2))  # so few tokens have programs of one
+    assert trials.measure(two, "squeeze") == 1.0  # where the search starts is timed as calls take it
+    assert trials.measure(tiles, "squeeze") == 1.0
     with pytest.raises(RuntimeError, match="calls take"):
         trials.measure(two, "squeeze")
+
+
+def test_trials_leave_other_threads_and_random_numbers_alone(
+    trials: tile_trials.Trials, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, seen = passes.forward, []
+
+    def watched(*arguments: Any) -> Any:
+        assert overrides().tiles is not None
+        other = threading.Thread(target=lambda: seen.append(overrides().tiles))
+        other.start()
+        other.join()
+        return forward(*arguments)
+
+    def random_state() -> torch.Tensor:
+        return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+    monkeypatch.setattr(tile_trials, "_milliseconds", lambda run: 1.0)
+    monkeypatch.setattr(passes, "forward", watched)
+    before = random_state()
+    trials.measure(TILES, "reduce")
+    trials.run_forms(TILES)
+    assert seen == [None] * 3
+    assert torch.equal(random_state(), before)
 
 
 def test_one_wrong_tile_of_many_is_wrong() -> None:
@@ -461,6 +501,22 @@ def test_tuned_tiles_run_in_every_form(
     assert ("select", False) in forms
 
 
+def test_forms_on_trial_take_more_registers_or_memory_than_the_one_that_is_timed(
+    trials: tile_trials.Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backward, forms = passes.backward, []
+
+    def noted(inputs: Any, settings: Any, saved: Any) -> Any:
+        tiles, kernel_size = overrides().tiles, inputs.weights.local_squeeze_weight.shape[-1]
+        masked, slots = inputs.mask is not None, tiles.squeeze.slots if tiles else None
+        forms.append((settings.fuse, settings.activation, masked, inputs.packed, kernel_size, slots))
+        return backward(inputs, settings, saved)
+
+    monkeypatch.setattr(passes, "backward", noted)
+    trials.run_forms(replace(TILES, squeeze=replace(TILES.squeeze, slots=2)))
+    assert forms == [("select", "gelu", True, False, 1, 2), ("select", "silu", False, True, 3, 1)]
+
+
 @pytest.fixture
 def tuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """DLFA_AUTOTUNE=1 as on a GPU, nothing tuned yet; the file of tuned tiles."""
@@ -493,6 +549,75 @@ def test_float32_states_under_autocast_have_tuned_tiles_of_their_own(
         assert chosen == replace(shipped, l2_share=0.25)
     assert tried == [(768, 192, torch.float32, products) for products in (torch.bfloat16, torch.float16, torch.float32)]
     assert len(read_tiles(tuning)) == 3
+
+
+def test_tiles_that_are_kept_are_read_and_not_tuned_again(tuning: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = replace(choose_tiles(768, 192, torch.bfloat16, "sm_90"), l2_share=0.5)
+    add_tiles(tuning, bucket(768, 192, torch.bfloat16, "sm_90", torch.bfloat16), kept)
+    monkeypatch.setattr(autotune, "Trials", lambda *sizes: pytest.fail("tuned again"))
+    assert tiles_for(768, 192, torch.bfloat16, torch.device("cuda"), torch.bfloat16) == kept
+
+
+def test_tuning_takes_the_time_it_is_given_and_keeps_what_runs_in_every_form(
+    tuning: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+
+    def tune_in(default: Tiles, measure: Any, seconds: float) -> Tiles:
+        given.append(seconds)
+        return replace(default, l2_share=0.25)
+
+    monkeypatch.setenv("DLFA_AUTOTUNE_SECONDS", "7")
+    monkeypatch.setattr(autotune, "Trials", lambda *sizes: SimpleNamespace(measure=None))
+    monkeypatch.setattr(autotune, "tune", tune_in)
+    monkeypatch.setattr(
+        autotune, "_fit_for_every_form", lambda tuned, default, trials: replace(default, l2_share=2 * tuned.l2_share)
+    )
+    chosen = tiles_for(768, 192, torch.bfloat16, torch.device("cuda"), torch.bfloat16)
+    assert chosen == replace(choose_tiles(768, 192, torch.bfloat16, "sm_90"), l2_share=0.5)
+    assert list(read_tiles(tuning).values()) == [chosen]
+    assert given == [7.0]
+
+
+def test_threads_do_not_tune_at_the_same_time(tuning: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+    both = threading.Event()
+
+    def tune_in(default: Tiles, measure: Any, seconds: float) -> Tiles:
+        begun.append(1)
+        if len(begun) > 1:
+            both.set()
+        both.wait(0.2)
+        return default
+
+    monkeypatch.setattr(autotune, "Trials", lambda *sizes: SimpleNamespace(measure=None))
+    monkeypatch.setattr(autotune, "tune", tune_in)
+    monkeypatch.setattr(autotune, "_fit_for_every_form", lambda tuned, default, trials: tuned)
+    sizes = (768, 192, torch.bfloat16, torch.device("cuda"), torch.bfloat16)
+    threads = [threading.Thread(target=tiles_for, args=sizes) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not both.is_set()
+    assert len(begun) == 1
+
+
+@pytest.mark.parametrize("token", [None, 1])
+def test_the_token_form_is_never_tuned(
+    token: int | None, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def tiles_asked_for(*sizes: Any) -> Tiles:
+        asked.append(sizes)
+        return tiles_for(*sizes)
+
+    monkeypatch.setattr("dlfa_kernels.launch_plan.tiles_for", tiles_asked_for)
+    case = Case(batch=1, length=3, embed_dim=8, squeeze_dim=8, mask="none", token=token)
+    with record_launches():  # nothing is replayed inside
+        run(fused_aif, make_inputs(case, device), **case.options, backend="triton")
+    assert bool(asked) == (token is None)
 
 
 def test_nothing_is_tuned_while_a_graph_is_captured(
