@@ -9,11 +9,9 @@ altered modules exist only here: they answer a question, and no task needs them.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,6 @@ import typer
 from rich.progress import track
 from torch import Tensor, nn
 
-from dlfa.files import atomic
 from dlfa.files.json_files import read_object
 from dlfa.models import fusion
 from dlfa.models.residual import ResidualBranches
@@ -39,6 +36,7 @@ from dlfa_kernels import FusedAIF
 from ..hardware import ROOT, source_commit
 from .groups import Group, Layers, Places, PlannedRun, variant
 from .plan import NER_FROZEN, NLI_FROZEN, NLI_FROZEN_MEAN, PAIR, POS_FROZEN
+from .rows import Row, read_csv, write_csv
 from .shared_inputs import SharedInputsCache
 
 FILE = ROOT / "benchmarks/results/evidence/branches.csv"
@@ -145,7 +143,7 @@ def planned(places: Places) -> list[tuple[str, Group, RunConfig]]:
     return runs
 
 
-def make_rows(places: Places) -> list[dict[str, str]]:
+def make_rows(places: Places) -> list[Row]:
     """Make the missing runs, and return the rows of all.
 
     Raises:
@@ -167,21 +165,11 @@ def make_rows(places: Places) -> list[dict[str, str]]:
     return rows
 
 
-def write_rows(path: Path, rows: Sequence[dict[str, str]]) -> None:
-    """Write branches.csv."""
-    content = io.StringIO()
-    writer = csv.DictWriter(content, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    atomic.write_text(path, content.getvalue())
-
-
 def branches_table(path: Path) -> Table | None:
     """Return one row an altered module, one column a task: the zero-shot mean over the seeds, in percent."""
-    if not path.exists():
+    rows = read_csv(path, COLUMNS)
+    if not rows:
         return None
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
     table = []
     for name, altered in ALTERED.items():
         cells = [altered.title]
@@ -212,7 +200,7 @@ def main(
             rows = make_rows(places)
         except RuntimeError as error:
             fail(str(error), status=1)
-        write_rows(FILE, rows)
+        write_csv(FILE, COLUMNS, rows)
     typer.echo(f"written: {FILE}")
 
 

@@ -225,20 +225,30 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         ValueError: a column is missing.
     """
+    return read_csv(path, COLUMNS)
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> list[Row]:
+    """Return the rows of a CSV file with at least these columns; see `read_rows`."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
-            raise ValueError(f"{path}: needed the columns {', '.join(COLUMNS)}; {', '.join(missing)} are missing")
+        if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
+            raise ValueError(f"{path}: needed the columns {', '.join(columns)}; {', '.join(missing)} are missing")
         return [{name: value or "" for name, value in row.items()} for row in reader]
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write the CSV file, replacing it as a whole."""
     scores = sorted({name for row in rows for name in row if name not in COLUMNS}, key=_score_order)
+    write_csv(path, [*COLUMNS, *scores], rows)
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """Write rows with these columns, replacing the file as a whole."""
     content = io.StringIO()
-    writer = csv.DictWriter(content, [*COLUMNS, *scores], restval="", lineterminator="\n")
+    writer = csv.DictWriter(content, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     atomic.write_text(path, content.getvalue())

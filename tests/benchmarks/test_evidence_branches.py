@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from benchmarks.evidence import branches
-from benchmarks.evidence.branches import ALTERED, COLUMNS, branches_table, write_rows
+from benchmarks.evidence.branches import ALTERED, COLUMNS, branches_table
+from benchmarks.evidence.rows import write_csv
 from dlfa.models.configuration import DLFAConfig
 from dlfa.models.fusion import build_fusion
 from dlfa.models.residual import ResidualBranches
@@ -75,7 +76,7 @@ def test_the_table_has_the_means_over_seeds(tmp_path):
         dict(zip(COLUMNS, (name, "pos-frozen", seed, "accuracy", "0.9", score, "2.0", "abc"), strict=True))
         for name, seed, score in (("both", "1", "0.70"), ("both", "2", "0.72"), ("global", "1", "0.5"))
     ]
-    write_rows(tmp_path / "branches.csv", rows)
+    write_csv(tmp_path / "branches.csv", COLUMNS, rows)
     table = branches_table(tmp_path / "branches.csv")
     assert table.columns[-1] == "POS, accuracy"
     assert [row[1:] for row in table.rows[:3]] == [("-", "-", "-", "71.0"), ("-", "-", "-", "50.0"), ("-",) * 4]
