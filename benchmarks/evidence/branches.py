@@ -33,7 +33,7 @@ from dlfa.terminal import fail, one_line_errors, quiet_libraries
 from dlfa.training.recorded_runs import failure_reason, run_recorded
 from dlfa_kernels import FusedAIF
 
-from ..hardware import ROOT, source_commit
+from ..hardware import ROOT
 from .groups import Group, Layers, Places, PlannedRun, variant
 from .plan import NER_FROZEN, NLI_FROZEN, NLI_FROZEN_MEAN, PAIR, POS_FROZEN
 from .rows import Row, read_csv, write_csv
@@ -149,17 +149,17 @@ def make_rows(places: Places) -> list[Row]:
     Raises:
         RuntimeError: a run failed; the message has its directory and the reason.
     """
-    runs, commit, rows = planned(places), source_commit(), []
+    runs, rows = planned(places), []
     shared = SharedInputsCache([config for *_, config in runs])
     for name, group, config in track(runs, "runs"):
         with ALTERED[name].in_place():
             if not run_recorded(config, lambda config=config: shared.of(config), keep_model=False):  # type: ignore[misc]
                 raise RuntimeError(f"the run in {config.output_dir} failed: {failure_reason(config.output_dir)}")
-        results = read_object(RunDirectory(config.output_dir).results_file, ("averages", "train"))
-        metric = group.metric or results["metric"]
+        results = read_object(RunDirectory(config.output_dir).results_file, ("averages", "environment", "train"))
+        metric, environment = group.metric or results["metric"], results["environment"]
         values = (
             name, group.name, config.seed, metric, results["train"]["best_dev"],
-            results["averages"][metric]["zero_shot"], torch.__version__, commit,
+            results["averages"][metric]["zero_shot"], environment["torch"], environment["commit"],
         )  # fmt: skip
         rows.append(dict(zip(COLUMNS, map(str, values), strict=True)))
     return rows

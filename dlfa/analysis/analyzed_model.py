@@ -7,6 +7,8 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from dlfa_kernels.checks import check_one_of
+
 from ..evaluation.saved_runs import load_run
 from ..models.config_files import load_config
 from ..models.configuration import LABEL_SUBWORDS
@@ -59,17 +61,18 @@ def load_analyzed_model(
         model: directory or Hub id.
         task: required if the directory does not record it.
         max_length: None uses the run's, else the task's preset.
-        label_subword: None uses the run's, or "mean" for a plain encoder.
+        label_subword: for tagging; None uses the run's, or "mean" for a plain encoder.
 
     Raises:
-        ValueError: there is no model, the task is missing or differs from the run's, an option has an invalid value,
-            or the model takes an external second input.
+        ValueError: there is no model, the task is missing or differs from the run's, an option has an invalid value
+            or does not fit the task, or the model takes an external second input.
     """
-    if label_subword is not None and label_subword not in LABEL_SUBWORDS:
-        raise ValueError(f"label_subword must be one of {', '.join(LABEL_SUBWORDS)}, got {label_subword!r}")
+    if label_subword is not None:
+        check_one_of("label_subword", label_subword, LABEL_SUBWORDS)
     path = Path(model)
     if _is_run(path):
         run = load_run(path, task, max_length)
+        _check_tagging(run.task, label_subword)
         config = run.model.config
         if not isinstance(run.model, DLFAPreTrainedModel) or config.feature_dim is not None:
             raise ValueError(f"the model in {model} must be a DLFA model over layers of its encoder (no feature_dim)")
@@ -82,6 +85,7 @@ def load_analyzed_model(
             raise ValueError(f"there is no directory {model}; for an encoder of the Hub, --task must be given")
         raise ValueError(f"--task must be given: {model} is a plain encoder, which has none")
     chosen = get_task(task)
+    _check_tagging(chosen, label_subword)
     length = max_length or chosen.preset.max_length
     tokenizer = load_tokenizer(model, length)
     encoder = load_encoder(model)
@@ -91,14 +95,20 @@ def load_analyzed_model(
     return AnalyzedModel(name, chosen, encoder.eval(), tokenizer, length, label_subword or "mean")
 
 
+def _check_tagging(task: Task, label_subword: str | None) -> None:
+    if label_subword is not None and task.kind != "token":
+        raise ValueError(f"label_subword is for tagging, got the task {task.name}")
+
+
 def _is_run(path: Path) -> bool:
     """Return whether the directory contains a DLFA model, complete or not."""
+    directory = RunDirectory(path)
     if not path.is_dir():
         if path.exists() or path.is_absolute() or str(path).startswith("."):
-            raise ValueError(f"model directory {path} {'is a file' if path.exists() else 'does not exist'}")
-        return False
-    RunDirectory(path).check_one_run()
-    if (path / "run.json").exists():
+            directory.check_there()
+        return False  # a Hub id
+    directory.check_one_run()
+    if directory.run_file.exists():
         return True
     try:
         return load_config(path).model_type == "dlfa"

@@ -27,7 +27,7 @@ def analyze(
     label_subword: Annotated[
         str | None,
         typer.Option(
-            help="Sub-words that stand for a word; default: as in the run, for an encoder mean.",
+            help="Tagging: sub-words that stand for a word; default: as in the run, for an encoder mean.",
             metavar="<first|last|mean>",
         ),
     ] = None,

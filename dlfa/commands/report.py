@@ -34,7 +34,9 @@ def report(
             help="Compare runs that differ in this field of their configuration, such as learning_rate. Repeatable."
         ),
     ] = None,
-    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples over sentences; 0: no bootstrap.")] = 2000,
+    resamples: Annotated[
+        int, typer.Option(min=0, max=1_000_000, help="Bootstrap resamples over sentences; 0: no bootstrap.")
+    ] = 2000,
     overwrite: ReplaceFiles = False,
 ) -> None:
     """Compare runs in tables and plots.

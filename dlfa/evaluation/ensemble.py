@@ -225,9 +225,8 @@ def _names(runs: Sequence[Path]) -> str:
 
 def _config_of(path: Path) -> RunConfig:
     """The configuration of a run, read without loading its model."""
-    if not path.is_dir():
-        raise ValueError(f"run {path} {'is a file' if path.exists() else 'does not exist'}")
     directory = RunDirectory(path)
+    directory.check_there()
     if not directory.run_file.exists():
         raise ValueError(f"{path} has no run.json, so it is no run of dlfa train")
     if not (path / "config.json").exists():

@@ -30,10 +30,12 @@ def read_input(task: Task, path: Path, input_format: str = "auto") -> list[Examp
     Raises:
         DataError: a line cannot be read (the message has file and line), the file has no example, or with "auto" it is
             neither text nor tokens.
-        ValueError: an unknown format.
+        ValueError: an unknown format, or one for a task that is not tagging.
     """
     if input_format not in FORMATS:
         raise ValueError(f"input format must be one of {', '.join(FORMATS)}, got {input_format!r}")
+    if input_format != "auto" and task.kind != "token":
+        raise ValueError(f"--input-format is for tagging, got the task {task.name}")
     if task.kind == "qa":
         return list(read_squad_file(path, need_answers=False))
     examples: list[Example]

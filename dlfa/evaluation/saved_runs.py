@@ -83,9 +83,8 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
             run's; the labels are not the task's; the encoder has too few positions for the length; or the backend
             cannot run.
     """
-    if not path.is_dir():
-        raise ValueError(f"model directory {path} {'is a file' if path.exists() else 'does not exist'}")
     directory = RunDirectory(path)
+    directory.check_there()
     directory.check_one_run()
     config = directory.read_config() if directory.run_file.exists() else None
     if config is not None and task_name is not None and task_name != config.task:

@@ -107,6 +107,11 @@ class RunDirectory:
                     "directory"
                 )
 
+    def check_there(self) -> None:
+        """Raise ValueError unless the path is a directory; for directories to read from."""
+        if not self.path.is_dir():
+            raise ValueError(f"model directory {self.path} {'is a file' if self.path.exists() else 'does not exist'}")
+
     def check_is_no_file(self) -> None:
         """Raise ValueError if the path is a file."""
         if self.path.exists() and not self.path.is_dir():

@@ -47,8 +47,8 @@ def test_float32_states_are_multiplied_in_the_dtype_of_autocast(
     with record_launches() as launches:
         results = run(autocast_aif(dtype), inputs, **case.options)
     assert {result.dtype for result in results.values()} == {torch.float32}
-    squeezed = [item.arguments["squeezed_ptr"] for item in launches if "squeezed_ptr" in item.arguments]
-    assert {tensor.dtype for tensor in squeezed} == {dtype}
+    for name in ("squeezed_ptr", "weight_ptr"):  # both are read by the forward and by the backward
+        assert {item.arguments[name].dtype for item in launches if name in item.arguments} == {dtype}
     errors = relative_errors(results, exact(inputs, case))
     forward_limit, gradient_limit = LIMITS[dtype]  # those of states in the dtype of autocast
     assert errors.pop("z") <= forward_limit

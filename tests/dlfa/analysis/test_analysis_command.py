@@ -157,8 +157,9 @@ def test_too_few_sentences_leave_the_language_probe_out(encoder, data_dir):
         (["{encoder}", "--task", "udpos", "--data-dir", "{data}", "--languages", "xx"], "language 'xx' is not in"),
         (
             ["{encoder}", "--task", "udpos", "--data-dir", "{data}", "--label-subword", "middle"],
-            "label_subword must be one of first, last, mean, got 'middle'",
+            "label_subword must be one of 'first', 'last', 'mean', got 'middle'",
         ),
+        (["{encoder}", "--task", "xnli", "--label-subword", "last"], "label_subword is for tagging, got the task xnli"),
         (["{data}", "--task", "udpos", "--data-dir", "{data}"], "no encoder can be loaded from"),
         (["runs/nowhere"], "there is no directory runs/nowhere; for an encoder of the Hub, --task must be given"),
         (["/nowhere", "--task", "udpos", "--data-dir", "{data}"], "model directory /nowhere does not exist"),

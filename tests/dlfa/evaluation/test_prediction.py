@@ -67,6 +67,8 @@ def test_unreadable_input_is_named(tmp_path):
         read_input(UDPOS, path)
     with pytest.raises(ValueError, match="input format must be one of auto, text, tokens, got 'csv'"):
         read_input(UDPOS, path, "csv")
+    with pytest.raises(ValueError, match="--input-format is for tagging, got the task xnli"):
+        read_input(XNLI, path, "tokens")
 
 
 def test_pairs_are_read_with_and_without_a_label(tmp_path):
