@@ -113,8 +113,10 @@ def backward_stages(plan: LaunchPlan, saved: ForwardResult, result: BackwardResu
                 "bias_parts_ptr": bias_parts, "sums_ptr": sums, "counts_ptr": counts, "first_slot": slots.start,
             },
         )  # fmt: skip
-        rows = add_pooling(plan, group, sums, counts, reduce.block_t, context_gradient, tokens=None)
-        add_context(plan, group, rows, saved.tokens, saved.hidden, pooled_gradient, hidden_gradient)
+        rows = add_pooling(plan, group, sums, counts, reduce.block_t, output=context_gradient, tokens=None)
+        add_context(
+            plan, group, rows, saved.tokens, saved.hidden, output=pooled_gradient, hidden_gradient=hidden_gradient
+        )
         if plan.kernel_size > 1:
             slots = plan.slots(tap_grads.block_t, group)
             blocks = cdiv(plan.embed_dim, tap_grads.block_e) * cdiv(plan.squeeze_dim, tap_grads.block_h)

@@ -66,14 +66,18 @@ _FULL = _Form(
     ("str fuse", "str activation"),
     ("ScalarType product_dtype",),
     lambda last, fuse, activation, product_dtype: Settings(fuse, activation, product_dtype),
-    lambda last, saved, fuse, activation, needs_dx: Settings(fuse, activation, saved.squeezed.dtype, None, needs_dx),
+    lambda last, saved, fuse, activation, needs_dx: Settings(
+        fuse, activation, product_dtype=saved.squeezed.dtype, needs_dx=needs_dx
+    ),
 )
 _TOKEN = _Form(
     "aif_token",
     ("SymInt token", "str fuse", "str activation"),
     (),
     lambda last, token, fuse, activation: Settings(fuse, activation, last.dtype, token),
-    lambda last, saved, token, fuse, activation, needs_dx: Settings(fuse, activation, last.dtype, token, needs_dx),
+    lambda last, saved, token, fuse, activation, needs_dx: Settings(
+        fuse, activation, last.dtype, token, needs_dx=needs_dx
+    ),
 )
 
 
@@ -100,12 +104,12 @@ def _forward(form: _Form, *arguments: Any) -> tuple[Tensor, ...]:
     # raises if the kernels cannot run: the caller may have been compiled or made for another device
     if inputs.last.device.type == "cpu" or not runs_kernels(inputs.last.device):
         resolve_backend("triton", inputs.last)
-    return tuple(passes.forward(inputs, settings))
+    return passes.forward(inputs, settings).tensors
 
 
 def _forward_fake(form: _Form, *arguments: Any) -> tuple[Tensor, ...]:
     inputs, settings = _of_forward(form, arguments)
-    return tuple(passes.input_form(settings).empty_forward(inputs, settings))
+    return passes.input_form(settings).empty_forward(inputs, settings).tensors
 
 
 def _backward(form: _Form, *arguments: Any) -> tuple[Tensor, ...]:
@@ -178,6 +182,7 @@ class FusedAIFFunction(torch.autograd.Function):
         saved += others
         ctx.form = form
         ctx.settings = inputs[len(_INPUTS) :][: len(form.settings)]
+        *_, ctx.fuse, _activation = ctx.settings
         # Tensors made under torch.inference_mode, for example by a frozen encoder, cannot be saved themselves.
         given = [
             value.clone() if value is not None and value.is_inference() else value for value in inputs[: len(_INPUTS)]
@@ -191,18 +196,19 @@ class FusedAIFFunction(torch.autograd.Function):
     def backward(ctx: Any, dz: Tensor | None) -> tuple[Tensor | None, ...]:
         if dz is None:
             return (None,) * len(ctx.needs_input_grad)
-        needs_dx = any(ctx.needs_input_grad[3:5])  # last and lower, after form, run and saved
+        _form, _run, _saved, *of_inputs = ctx.needs_input_grad
+        needs_dx = any(of_inputs[: _INPUTS.index("Tensor? lower") + 1])
         values = (dz, *ctx.saved_tensors)  # read once: activation checkpointing recomputes at each access
         # With create_graph=True the operator's own autograd refuses a second derivative.
         direct = not torch.is_grad_enabled() and _can_skip_dispatcher(values)
         run = partial(_backward, ctx.form) if direct else ctx.form.backward
         dx, dy, *weights = run(*values, *ctx.settings, needs_dx)
-        fuse, lower = ctx.settings[-2], values[2]
+        _dz, _last, lower, *_ = values
         if not needs_dx:
             dx = dy = None
         elif lower is None:
             dy = None
-        elif fuse == "gate":
+        elif ctx.fuse == "gate":
             dy = dx
         gradients = (None, None, None, dx, dy, *weights)
         return gradients + (None,) * (len(ctx.needs_input_grad) - len(gradients))

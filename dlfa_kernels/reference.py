@@ -1,8 +1,8 @@
 """The definition of AIF (attention information fusion) in plain differentiable torch.
 
-Every other implementation in this package is tested against `aif_reference`; the mathematics are stated only here. AIF
-applies SENet's squeeze and expand, with a global and a local branch as in MS-CAM (arXiv 2009.14082), to two layers of
-one encoder (arXiv 2205.08497).
+Every other implementation in this package is tested against `aif_reference`; README repeats its equations. AIF applies
+SENet's squeeze and expand, with a global and a local branch as in MS-CAM (arXiv 2009.14082), to two layers of one
+encoder (arXiv 2205.08497).
 
 Padded, packed and `token=` input have one form here: rows of E channels. Each row belongs to a sequence and is real or
 padding.
@@ -23,6 +23,50 @@ from .parameters import AIFWeights
 
 _BLOCK = 128  # packed rows that are added up one by one
 _PHI: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
+
+
+class _PaddedRows:
+    """The rows of padded states (B, T, E).
+
+    Rounding errors grow with the number of values that are added up one by one: `sum`, also as the backward of
+    `expand`, adds in pairs.
+    """
+
+    def __init__(self, last: Tensor) -> None:
+        self.batch, self.length, _ = last.shape
+        sequences = torch.arange(self.batch, device=last.device)
+        self.start = sequences * self.length  # first row of each sequence, (B,)
+        self.sequence = sequences.repeat_interleave(self.length)  # of each row, (rows,)
+
+    def sum_by_sequence(self, values: Tensor) -> Tensor:
+        """Map (rows, C) to (B, C)."""
+        return values.reshape(self.batch, self.length, values.shape[1]).sum(1)
+
+    def at_every_row(self, values: Tensor) -> Tensor:
+        """Map (B, C) to (rows, C)."""
+        return values[:, None].expand(-1, self.length, -1).reshape(self.batch * self.length, values.shape[1])
+
+
+class _PackedRows:
+    """The rows of packed states (N, E). They are added up in blocks first, for the reason given above."""
+
+    def __init__(self, last: Tensor, cu_seqlens: Tensor) -> None:
+        rows, device = last.shape[0], last.device
+        position = torch.arange(rows, device=device)
+        self.batch, self.start = cu_seqlens.shape[0] - 1, cu_seqlens[:-1].long()
+        self.sequence = torch.searchsorted(cu_seqlens[1:].contiguous(), position, right=True)
+        self.block = position // _BLOCK + self.sequence  # no block has rows of two sequences
+        blocks = torch.zeros(rows // _BLOCK + self.batch, dtype=torch.long, device=device)
+        self.block_sequence = blocks.scatter(0, self.block, self.sequence)
+
+    def sum_by_sequence(self, values: Tensor) -> Tensor:
+        """Map (rows, C) to (B, C)."""
+        sums = values.new_zeros(self.block_sequence.shape[0], values.shape[1]).index_add(0, self.block, values)
+        return values.new_zeros(self.batch, values.shape[1]).index_add(0, self.block_sequence, sums)
+
+    def at_every_row(self, values: Tensor) -> Tensor:
+        """Map (B, C) to (rows, C)."""
+        return values.index_select(0, self.block_sequence).index_select(0, self.block)
 
 
 class Terms(NamedTuple):
@@ -60,35 +104,9 @@ def aif_terms(
         w_ls, b_ls, w_le, b_le, w_gs, b_gs, w_ge, b_ge = (weight.to(dtype) for weight in weights)
 
         rows = last.shape[0] if cu_seqlens is not None else last.shape[0] * last.shape[1]
-        position = torch.arange(rows, device=device)
+        layout = _PaddedRows(last) if cu_seqlens is None else _PackedRows(last, cu_seqlens)
+        position, sequence = torch.arange(rows, device=device), layout.sequence
         real = torch.ones(rows, dtype=torch.bool, device=device) if mask is None else mask.reshape(-1) != 0
-        # Rounding errors grow with the number of values that are added up one by one. `sum`, also as the backward of
-        # `expand`, adds in pairs; packed rows are added up in blocks first.
-        if cu_seqlens is None:
-            batch, length, _ = last.shape
-            start = torch.arange(batch, device=device) * length
-            sequence = torch.arange(batch, device=device).repeat_interleave(length)
-
-            def sum_by_sequence(values: Tensor) -> Tensor:
-                return values.reshape(batch, length, values.shape[1]).sum(1)
-
-            def at_every_row(values: Tensor) -> Tensor:
-                return values[:, None].expand(batch, length, values.shape[1]).reshape(rows, values.shape[1])
-
-        else:
-            batch, start = cu_seqlens.shape[0] - 1, cu_seqlens[:-1].long()
-            sequence = torch.searchsorted(cu_seqlens[1:].contiguous(), position, right=True)
-            block = position // _BLOCK + sequence  # no block has rows of two sequences
-            blocks = rows // _BLOCK + batch
-            block_sequence = torch.zeros(blocks, dtype=torch.long, device=device).scatter(0, block, sequence)
-
-            def sum_by_sequence(values: Tensor) -> Tensor:
-                sums = torch.zeros(blocks, values.shape[1], dtype=dtype, device=device).index_add(0, block, values)
-                by_sequence = torch.zeros(batch, values.shape[1], dtype=dtype, device=device)
-                return by_sequence.index_add(0, block_sequence, sums)
-
-            def at_every_row(values: Tensor) -> Tensor:
-                return values.index_select(0, block_sequence).index_select(0, block)
 
         # w; padding may hold anything, NaN included, so it is replaced and never multiplied by zero
         def at_real(states: Tensor) -> Tensor:
@@ -103,18 +121,19 @@ def aif_terms(
             w = at_real((x if y is None else x + y).reshape(rows, embed_dim))
 
         # p and g
-        pooled = sum_by_sequence(w) / sum_by_sequence(real.to(dtype)[:, None]).clamp(min=1)
+        pooled = layout.sum_by_sequence(w) / layout.sum_by_sequence(real.to(dtype)[:, None]).clamp(min=1)
         g = F.linear(phi(F.linear(pooled, w_gs, b_gs)), w_ge, b_ge)
 
         # the rows asked for: all, or one a sequence
         chosen, owner, wanted, shape = position, sequence, real, last.shape
         if token is not None:
-            owner, shape = torch.arange(batch, device=device), torch.Size((batch, embed_dim))
+            owner = torch.arange(layout.batch, device=device)
+            shape = torch.Size((layout.batch, embed_dim))
             # a row of no sequence stands for what is behind the last one: there may be no rows at all
             w, real, sequence = F.pad(w, (0, 0, 0, 1)), F.pad(real, (0, 1)), F.pad(sequence, (0, 1), value=-1)
             if fuse == "select" and y is not None:
                 x, y = F.pad(x, (0, 0, 0, 1)), F.pad(y, (0, 0, 0, 1))
-            chosen = (start + token).clamp(max=rows)
+            chosen = (layout.start + token).clamp(max=rows)
             wanted = real[chosen] & (sequence[chosen] == owner)
 
         def take(values: Tensor, index: Tensor) -> Tensor:
@@ -135,7 +154,7 @@ def aif_terms(
                 squeezed = squeezed + F.linear(torch.where((seen_sequence == owner)[:, None], seen, 0), w_ls[:, :, tap])
         local = F.linear(phi(squeezed), w_le[:, :, 0], b_le)
         if token is None:
-            g = at_every_row(g)
+            g = layout.at_every_row(g)
 
         return Terms(
             x=None if fuse == "gate" or y is None else take(x, chosen),

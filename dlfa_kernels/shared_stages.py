@@ -43,7 +43,7 @@ def add_pooling(
     sums: Tensor,
     counts: Tensor,
     block_t: int,
-    pooled: Tensor,
+    output: Tensor,
     tokens: Tensor | None,
 ) -> PooledRows:
     """Add the pooling of a group if its sequences are long or packed; otherwise the context kernel pools.
@@ -54,12 +54,12 @@ def add_pooling(
         sums: (slots, E) float32, the sums of each tile.
         counts: (slots,) int32, real tokens of each tile.
         block_t: tokens of a tile.
-        pooled: (B, E) float32, to be filled: with `tokens` the mean over a sequence's tokens, else their sum.
+        output: (B, E) float32, to be filled: with `tokens` the mean over a sequence's tokens, p; else their sum, dg.
         tokens: (B,) int32, to be filled: real tokens of each sequence; or None.
     """
     tiles_per_sequence = 0 if plan.packed else cdiv(plan.length, block_t)
     if 0 < tiles_per_sequence <= TILES_POOLED_BY_CONTEXT:
-        return PooledRows(pooled, sums, counts, tiles_per_sequence)
+        return PooledRows(output, sums, counts, tiles_per_sequence)
     tile = plan.tiles.pool
     plan.add(
         pool_kernel,
@@ -67,13 +67,13 @@ def add_pooling(
         tile,
         {
             "sums_ptr": sums, "counts_ptr": counts, "cu_seqlens_ptr": plan.operands.cu_seqlens,
-            "pooled_ptr": pooled, "tokens_ptr": tokens, "length": plan.length, "first": group.first,
+            "pooled_ptr": output, "tokens_ptr": tokens, "length": plan.length, "first": group.first,
         },
         MEAN=tokens is not None,
         BLOCK_T=block_t,
         BLOCK_TILES=tile.block_t,
     )  # fmt: skip
-    return PooledRows(pooled, sums, counts)
+    return PooledRows(output, sums, counts)
 
 
 def add_context(
@@ -82,7 +82,7 @@ def add_context(
     rows: PooledRows,
     tokens: Tensor,
     hidden: Tensor,
-    context: Tensor | None,
+    output: Tensor | None,
     hidden_gradient: Tensor | None = None,
 ) -> None:
     """Add the launches of the global branch of a group or, with `hidden_gradient`, of its gradient.
@@ -93,16 +93,16 @@ def add_context(
         rows: p of each sequence, or dg.
         tokens: (B,) int32, real tokens of each sequence; the forward fills it unless `rows` are filled.
         hidden: (B, H) float32, the global squeeze before its activation; the forward fills it.
-        context: (B, E) float32, to be filled: g + b_le, or dp / |V_b|; None if dp is not needed, which saves the second
+        output: (B, E) float32, to be filled: g + b_le, or dp / |V_b|; None if dp is not needed, which saves the second
             product.
         hidden_gradient: (B, H) float32, the gradient of `hidden`, to be filled; None in the forward.
     """
     both = plan.tiles.context
     one = replace(both, chunks=1)  # for one product: one program per block of H, or weights loaded block by block
     outputs = {
-        "tokens_ptr": tokens, "hidden_ptr": hidden, "hidden_gradient_ptr": hidden_gradient, "context_ptr": context
+        "tokens_ptr": tokens, "hidden_ptr": hidden, "hidden_gradient_ptr": hidden_gradient, "context_ptr": output
     }  # fmt: skip
-    if context is None:
+    if output is None:
         _add_products(plan, group, rows, outputs, one, squeeze=True)
     elif plan.embed_dim * plan.squeeze_dim <= WEIGHTS_OF_ONE_LAUNCH:
         both = context_that_fits(both, plan.embed_dim, plan.squeeze_dim, max(1, rows.tiles_per_sequence))

@@ -99,7 +99,7 @@ def backward_stages(plan: LaunchPlan, saved: ForwardResult, result: BackwardResu
         BLOCK_B=tile.block_t,
     )  # fmt: skip
     group, dg = Group(0, plan.batch), PooledRows(context_gradient)
-    add_context(plan, group, dg, saved.tokens, saved.hidden, pooled_gradient, hidden_gradient)
+    add_context(plan, group, dg, saved.tokens, saved.hidden, output=pooled_gradient, hidden_gradient=hidden_gradient)
     if plan.settings.needs_dx:
         branch = plan.empty(plan.batch, plan.kernel_size, plan.embed_dim)
         plan.add(

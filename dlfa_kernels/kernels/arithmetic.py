@@ -104,6 +104,7 @@ def activate(a, ACTIVATION: tl.constexpr):
     elif ACTIVATION == "gelu":
         return 0.5 * a * (1 + tl.math.erf(a * 0.7071067811865476))
     else:
+        tl.static_assert(ACTIVATION == "silu")
         return a * tl.sigmoid(a)
 
 
@@ -115,5 +116,6 @@ def activation_slope(a, ACTIVATION: tl.constexpr):
     elif ACTIVATION == "gelu":
         return 0.5 * (1 + tl.math.erf(a * 0.7071067811865476)) + a * tl.exp(-0.5 * a * a) * 0.3989422804014327
     else:
+        tl.static_assert(ACTIVATION == "silu")
         sigmoid = tl.sigmoid(a)
         return sigmoid * (1 + a * (1 - sigmoid))

@@ -102,6 +102,48 @@ def load_u_chunks(
 
 
 @triton.jit
+def load_squeeze_weight(
+    weight_ptr,
+    tap,
+    h,
+    inside_h,
+    e,
+    SQUEEZE_DIM: tl.constexpr,
+    EMBED_DIM: tl.constexpr,
+    dtype: tl.constexpr,
+    TARGET: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+):
+    """Load a (BLOCK_H, BLOCK_E) block of W_ls[:, :, tap] from its (k, H, E) form."""
+    inside = inside_h[:, None] & inside_dim(e, EMBED_DIM, BLOCK_E)[None, :]
+    tap_ptr = weight_ptr + tl.full((), tap, dtype=tl.int64) * (SQUEEZE_DIM * EMBED_DIM)
+    weight = tl.load(tap_ptr + (h[:, None] * EMBED_DIM + e[None, :]), mask=inside, other=0.0)
+    return round_to(weight, dtype, TARGET)
+
+
+@triton.jit
+def load_squeeze_weights(
+    weight_ptr,
+    e,
+    SQUEEZE_DIM: tl.constexpr,
+    EMBED_DIM: tl.constexpr,
+    dtype: tl.constexpr,
+    TARGET: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    CHUNKS: tl.constexpr,
+):
+    """Load W_ls^T of kernel size 1, a tuple of (BLOCK_E, BLOCK_H) blocks; CHUNKS BLOCK_H channels cover all of H."""
+    chunks = ()
+    for chunk in tl.static_range(CHUNKS):
+        h, inside_h = chunk_channels(0, chunk, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+        inside = inside_dim(e, EMBED_DIM, BLOCK_E)[:, None] & inside_h[None, :]
+        weight = tl.load(weight_ptr + h[None, :] * EMBED_DIM + e[:, None], mask=inside, other=0.0)
+        chunks = chunks + (round_to(weight, dtype, TARGET),)
+    return chunks
+
+
+@triton.jit
 def load_expand_weight(
     weight_ptr,
     h,
@@ -142,7 +184,7 @@ def load_expand_weights(
 
 
 @triton.jit
-def local_expand(
+def read_expand(
     tile_ptr,
     t,
     real,

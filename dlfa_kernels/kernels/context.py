@@ -115,9 +115,9 @@ def context_kernel(
             for block_e in range(0, EMBED_DIM, in_block):
                 e = block_e + tl.arange(0, in_block)
                 inside_e = inside_dim(e, EMBED_DIM, in_block)
-                row_offsets = row_sequences[:, None] * EMBED_DIM + e[None, :]
+                pooled_offsets = row_sequences[:, None] * EMBED_DIM + e[None, :]
                 if POOLED:
-                    p = tl.load(pooled_ptr + row_offsets, mask=row_present[:, None] & inside_e[None, :], other=0.0)
+                    p = tl.load(pooled_ptr + pooled_offsets, mask=row_present[:, None] & inside_e[None, :], other=0.0)
                 else:
                     p = tl.zeros((copies * BLOCK_B, in_block), dtype=tl.float32)
                     for tile in tl.static_range(MAX_TILES_PER_SEQUENCE):
@@ -128,7 +128,7 @@ def context_kernel(
                     if first_program:
                         if first_h == 0:
                             stored = (row_present & (row < BLOCK_B))[:, None] & inside_e[None, :]
-                            tl.store(pooled_ptr + row_offsets, p, mask=stored)
+                            tl.store(pooled_ptr + pooled_offsets, p, mask=stored)
                 if ROW_PARTS > 0:
                     upper = round_to(p, tl.bfloat16, TARGET).to(tl.float32)
                     p = round_to(tl.where(row[:, None] < BLOCK_B, upper, p - upper), tl.bfloat16, TARGET)

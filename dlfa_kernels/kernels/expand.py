@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .arithmetic import round_to
-from .chunks import held_expand, load_expand_weights, load_u_chunks, local_expand, transposed
+from .chunks import held_expand, load_expand_weights, load_u_chunks, read_expand, transposed
 from .gate import sigmoid
 from .rows import (
     STRIDES,
@@ -94,7 +94,7 @@ def expand_kernel(
                 )
                 local = held_expand(u, transposed(weights, CHUNKS), TARGET, BLOCK_T, BLOCK_E, CHUNKS)
             else:
-                local = local_expand(
+                local = read_expand(
                     squeezed_tile, t, real, weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION, TARGET, BLOCK_T, BLOCK_E,
                     BLOCK_H,
                 )  # fmt: skip

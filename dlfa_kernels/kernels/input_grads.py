@@ -8,9 +8,11 @@ from .chunks import (
     chunk_channels,
     held_expand,
     load_expand_weights,
+    load_squeeze_weight,
+    load_squeeze_weights,
     load_squeezed,
     load_squeezed_chunks,
-    local_expand,
+    read_expand,
     transposed,
     zero_chunks,
 )
@@ -25,7 +27,6 @@ from .rows import (
     store_zeros,
     tile_pointer,
 )
-from .squeeze import load_squeeze_weight, load_squeeze_weights
 
 
 @triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot", "end_slot"])
@@ -220,7 +221,7 @@ def input_grads_kernel(
                 if held:
                     local = held_expand(u, expand_weights, TARGET, BLOCK_T, BLOCK_E, CHUNKS)
                 else:
-                    local = local_expand(
+                    local = read_expand(
                         u_tile, t, real, expand_weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, "none", TARGET, BLOCK_T, BLOCK_E,
                         BLOCK_H,
                     )  # fmt: skip

@@ -10,7 +10,7 @@ from .chunks import (
     load_expand_weights,
     load_squeezed,
     load_u_chunks,
-    local_expand,
+    read_expand,
     transposed,
     zero_chunks,
 )
@@ -99,7 +99,7 @@ def reduce_kernel(
             if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
                 local = held_expand(u, transposed(weights, CHUNKS), TARGET, BLOCK_T, BLOCK_E, CHUNKS)
             else:
-                local = local_expand(
+                local = read_expand(
                     squeezed_tile, t, real, weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION, TARGET, BLOCK_T, BLOCK_E,
                     BLOCK_H,
                 )  # fmt: skip

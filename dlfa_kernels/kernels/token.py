@@ -8,7 +8,15 @@ import triton
 import triton.language as tl
 
 from .arithmetic import activate, activation_slope, dot, round_to
-from .chunks import chunk_channels, held_expand, load_expand_weight, load_expand_weights, transposed, zero_chunks
+from .chunks import (
+    chunk_channels,
+    held_expand,
+    load_expand_weight,
+    load_expand_weights,
+    load_squeeze_weight,
+    transposed,
+    zero_chunks,
+)
 from .gate import gate_gradient, sigmoid
 from .rows import (
     STRIDES,
@@ -21,7 +29,6 @@ from .rows import (
     sequence_rows,
     tile_rows,
 )
-from .squeeze import load_squeeze_weight
 
 
 @triton.jit(do_not_specialize=STRIDES + ["batch", "length"])
@@ -161,10 +168,10 @@ def token_expand_kernel(
                     mask_ptr, cu_seqlens_ptr, sequences, token, tap - (KERNEL_SIZE - 1) // 2, batch, length, HAS_MASK,
                     PACKED,
                 )  # fmt: skip
-            x_rows = state_offsets(sequences, neighbours, first_rows, x_batch_stride, x_row_stride, PACKED, ALIGN)
-            y_rows = state_offsets(sequences, neighbours, first_rows, y_batch_stride, y_row_stride, PACKED, ALIGN)
+            x_offsets = state_offsets(sequences, neighbours, first_rows, x_batch_stride, x_row_stride, PACKED, ALIGN)
+            y_offsets = state_offsets(sequences, neighbours, first_rows, y_batch_stride, y_row_stride, PACKED, ALIGN)
             w = load_integrated(
-                x_ptr, y_ptr, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
+                x_ptr, y_ptr, x_offsets[:, None] + e[None, :], y_offsets[:, None] + e[None, :],
                 seen[:, None] & inside_dim(e, EMBED_DIM, BLOCK_E)[None, :], HAS_LOWER,
             )  # fmt: skip
             w = round_to(w, state_dtype, TARGET)
@@ -195,11 +202,11 @@ def token_expand_kernel(
     out_offsets = sequences[:, None] * EMBED_DIM + out_e[None, :]
     m = sigmoid(local + load_float32(context_ptr, out_offsets, present[:, None] & inside_e), TARGET)
     inside = wanted[:, None] & inside_e
-    x_rows = state_offsets(sequences, positions, first_rows, x_batch_stride, x_row_stride, PACKED, ALIGN)
-    z = m * load_float32(x_ptr, x_rows[:, None] + out_e[None, :], inside)
+    x_offsets = state_offsets(sequences, positions, first_rows, x_batch_stride, x_row_stride, PACKED, ALIGN)
+    z = m * load_float32(x_ptr, x_offsets[:, None] + out_e[None, :], inside)
     if HAS_LOWER:
-        y_rows = state_offsets(sequences, positions, first_rows, y_batch_stride, y_row_stride, PACKED, ALIGN)
-        y = load_float32(y_ptr, y_rows[:, None] + out_e[None, :], inside)
+        y_offsets = state_offsets(sequences, positions, first_rows, y_batch_stride, y_row_stride, PACKED, ALIGN)
+        y = load_float32(y_ptr, y_offsets[:, None] + out_e[None, :], inside)
         if SELECT:
             z += (1 - m) * y
         else:
@@ -277,8 +284,8 @@ def token_reduce_kernel(
     first_rows, positions, wanted = token_positions(
         mask_ptr, cu_seqlens_ptr, sequences, token, 0, batch, length, HAS_MASK, PACKED
     )
-    x_rows = state_offsets(sequences, positions, first_rows, x_batch_stride, x_row_stride, PACKED, ALIGN)
-    y_rows = state_offsets(sequences, positions, first_rows, y_batch_stride, y_row_stride, PACKED, ALIGN)
+    x_offsets = state_offsets(sequences, positions, first_rows, x_batch_stride, x_row_stride, PACKED, ALIGN)
+    y_offsets = state_offsets(sequences, positions, first_rows, y_batch_stride, y_row_stride, PACKED, ALIGN)
     held: tl.constexpr = SQUEEZE_DIM <= CHUNKS * BLOCK_H
     if held:
         u = ()
@@ -313,10 +320,10 @@ def token_reduce_kernel(
         inside = wanted[:, None] & (e < EMBED_DIM)[None, :]
         m = sigmoid(local + load_float32(context_ptr, out_offsets, out_inside), TARGET)
         dz = load_float32(dz_ptr, sequences[:, None] * aligned(dz_batch_stride, ALIGN) + e[None, :], inside)
-        x = load_float32(x_ptr, x_rows[:, None] + e[None, :], inside)
+        x = load_float32(x_ptr, x_offsets[:, None] + e[None, :], inside)
         gated = x
         if HAS_LOWER:
-            y = load_float32(y_ptr, y_rows[:, None] + e[None, :], inside)
+            y = load_float32(y_ptr, y_offsets[:, None] + e[None, :], inside)
             gated = x - y if SELECT else x + y
         ds = gate_gradient(dz, m, gated)
         if tl.program_id(1) == 0:
@@ -489,10 +496,10 @@ def token_parts_kernel(
         first_rows, neighbours, seen = token_positions(
             mask_ptr, cu_seqlens_ptr, sequences, token, tap - (KERNEL_SIZE - 1) // 2, batch, length, HAS_MASK, PACKED
         )
-        x_rows = state_offsets(sequences, neighbours, first_rows, x_batch_stride, x_row_stride, PACKED, ALIGN)
-        y_rows = state_offsets(sequences, neighbours, first_rows, y_batch_stride, y_row_stride, PACKED, ALIGN)
+        x_offsets = state_offsets(sequences, neighbours, first_rows, x_batch_stride, x_row_stride, PACKED, ALIGN)
+        y_offsets = state_offsets(sequences, neighbours, first_rows, y_batch_stride, y_row_stride, PACKED, ALIGN)
         w = load_integrated(
-            x_ptr, y_ptr, x_rows[:, None] + e[None, :], y_rows[:, None] + e[None, :],
+            x_ptr, y_ptr, x_offsets[:, None] + e[None, :], y_offsets[:, None] + e[None, :],
             seen[:, None] & inside_e[None, :], HAS_LOWER,
         )  # fmt: skip
         squeeze = dot(tl.trans(da), w, squeeze, TARGET)

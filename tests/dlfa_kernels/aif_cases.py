@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from benchmarks import errors
 from dlfa_kernels import aif_reference
 from dlfa_kernels.backends import INTERPRETED
+from dlfa_kernels.checks import ACTIVATIONS
 from dlfa_kernels.parameters import AIFWeights, weight_shapes
 
 PHI = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu}
@@ -238,7 +239,7 @@ def relu_undecided(inputs: Inputs, case: Case) -> dict[str, float]:
     return relative_errors(*moved)
 
 
-class PlainAIF(nn.Module):
+class AIFBySequence(nn.Module):
     """AIF of torch's own layers, one sequence at a time: the definition said a second way, and what eager code does."""
 
     def __init__(self, embed_dim: int, squeeze_dim: int, kernel_size: int, fuse: str, activation: str) -> None:
@@ -289,11 +290,11 @@ def plain_aif(
     fuse: str = "gate",
     activation: str = "relu",
 ) -> Tensor:
-    """`PlainAIF` with given weights, called like `fused_aif`; computes in the dtype of `last`."""
+    """`AIFBySequence` with given weights, called like `fused_aif`; computes in the dtype of `last`."""
     *weights, mask = rest
     squeeze_dim, embed_dim, kernel_size = weights[0].shape
     with torch.device("meta"):
-        module = PlainAIF(embed_dim, squeeze_dim, kernel_size, fuse, activation)
+        module = AIFBySequence(embed_dim, squeeze_dim, kernel_size, fuse, activation)
     state = dict(zip(state_names(), (weight.to(last.dtype) for weight in weights), strict=True))
     return torch.func.functional_call(module, state, (last, lower, mask, cu_seqlens, token), strict=True)
 
@@ -327,7 +328,7 @@ def random_case(seed: int) -> Case:
         squeeze_dim=draw.choice((8, 16, 17, 24, 32, 33, 48, 64)),
         kernel_size=draw.choice((1, 1, 3, 5, 7)),
         fuse=draw.choice(("gate", "select")) if lower else "gate",
-        activation=draw.choice(("relu", "gelu", "silu")),
+        activation=draw.choice(ACTIVATIONS),
         lower=lower,
         dtype=dtype,
         weight_dtype=draw.choice((torch.float32, dtype)),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dlfa_kernels import FusedAIF, aif_reference, environment, fused_aif
+from dlfa_kernels.checks import ACTIVATIONS
 from dlfa_kernels.overrides import record_launches
 from dlfa_kernels.parameters import AIFWeights
 
@@ -18,6 +19,7 @@ B, T, E, H, K = 2, 5, 24, 16, 3
 ROWS = [0, 2, 5]  # cu_seqlens of the packed form
 
 Arguments = dict[str, Any]
+ACTIVATIONS_NAMED = ", ".join(map(repr, ACTIVATIONS))
 
 
 def weights(dtype: torch.dtype = torch.float32) -> AIFWeights:
@@ -123,7 +125,7 @@ STATES: list[tuple[str, Arguments, type[Exception], str, str, str]] = [
     ("tensor token", arguments(token=torch.tensor(1)), TypeError, "token", "tensor(1)", "int"),
     ("unknown fuse", arguments(fuse="add"), ValueError, "fuse", "'add'", "'gate', 'select'"),
     ("no fuse", arguments(fuse=None), ValueError, "fuse", "None", "'gate', 'select'"),
-    ("unknown activation", arguments(activation="tanh"), ValueError, "activation", "'tanh'", "'relu', 'gelu', 'silu'"),
+    ("unknown activation", arguments(activation="no-such"), ValueError, "activation", "'no-such'", ACTIVATIONS_NAMED),
     ("float64 under float32 states", as_dtype(torch.float64, *AIFWeights._fields), TypeError,
      "parameters", "torch.float64", "torch.float32"),
     ("half under float32 states", as_dtype(torch.float16, *AIFWeights._fields), TypeError,
@@ -202,7 +204,7 @@ def test_good_input_passes(entry: str, good: Arguments) -> None:
         ({"kernel_size": (3,)}, TypeError, "kernel_size", "(3,)", "int"),
         ({"kernel_size": True}, TypeError, "kernel_size", "True", "int"),
         ({"fuse": "Gate"}, ValueError, "fuse", "'Gate'", "'gate', 'select'"),
-        ({"activation": torch.relu}, ValueError, "activation", "relu", "'relu', 'gelu', 'silu'"),
+        ({"activation": torch.relu}, ValueError, "activation", "relu", ACTIVATIONS_NAMED),
         ({"backend": "cuda"}, ValueError, "backend", "'cuda'", "'auto', 'triton', 'eager'"),
         ({"gate_bias": "high"}, TypeError, "gate_bias", "'high'", "number"),
         ({"gate_bias": None}, TypeError, "gate_bias", "None", "number"),

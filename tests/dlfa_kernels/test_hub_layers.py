@@ -50,7 +50,7 @@ def test_the_layer_is_a_forward_and_two_flags() -> None:
 def test_the_layer_refuses_an_activation_module_by_name() -> None:
     model = dlfa_kernels.FusedAIF(16)
     model.activation = nn.ReLU()
-    with pytest.raises(ValueError, match=r"activation must be one of 'relu', 'gelu', 'silu', got ReLU\(\)"):
+    with pytest.raises(ValueError, match=r"activation must be one of 'relu', .*, got ReLU\(\)"):
         dlfa_kernels.layers.FusedAIF.forward(model, torch.ones(1, 2, 16))
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from aif_cases import Case, PlainAIF, exact, make_inputs, plain_aif, relative_errors, run, state_names
+from aif_cases import AIFBySequence, Case, exact, make_inputs, plain_aif, relative_errors, run, state_names
 from torch import Tensor
 
 from dlfa_kernels import FusedAIF, aif_reference
-from dlfa_kernels.checks import MASK_DTYPES
+from dlfa_kernels.checks import ACTIVATIONS, MASK_DTYPES
 
 PADDED = Case(batch=4, length=7, embed_dim=12, squeeze_dim=5, mask="empty")
 PACKED = Case(lengths=(0, 3, 1, 0, 6, 0), embed_dim=12, squeeze_dim=5)
@@ -33,7 +33,7 @@ def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor], limit: f
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
 @pytest.mark.parametrize("form", [PADDED, PACKED], ids=["padded", "packed"])
 def test_definition_equals_torch_layers(form: Case, kernel_size: int, token: int | None) -> None:
-    for case, activation in itertools.product(modes(form), ("relu", "gelu", "silu")):
+    for case, activation in itertools.product(modes(form), ACTIVATIONS):
         case = case.but(kernel_size=kernel_size, activation=activation, token=token)
         inputs = make_inputs(case).double()
         assert_same(run(aif_reference, inputs, **case.options), run(plain_aif, inputs, **case.options))
@@ -41,7 +41,7 @@ def test_definition_equals_torch_layers(form: Case, kernel_size: int, token: int
 
 def test_state_dict_is_that_of_torch_layers() -> None:
     aif = FusedAIF(12, squeeze_dim=5, kernel_size=3, dtype=torch.float64)
-    plain = PlainAIF(12, 5, 3, "gate", "relu").double()
+    plain = AIFBySequence(12, 5, 3, "gate", "relu").double()
     assert list(plain.state_dict()) == list(aif.state_dict()) == state_names()
     plain.load_state_dict(aif.state_dict())
     last = torch.randn(2, 6, 12, dtype=torch.float64)

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from dlfa_kernels.backends import INTERPRETED
-from dlfa_kernels.kernels.squeeze import load_squeeze_weight
+from dlfa_kernels.kernels.chunks import load_squeeze_weight
 
 EMBED_DIM, SQUEEZE_DIM, KERNEL_SIZE = 12288, 3072, 59  # the widest layer, and enough taps
 BLOCK = 16
