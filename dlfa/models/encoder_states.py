@@ -10,7 +10,6 @@ still keep other layers until it returns, as DeBERTa keeps all of them.
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,9 +19,10 @@ from transformers.modeling_outputs import BaseModelOutput
 
 # Encoders whose states come through (T, B, E), which the shape does not tell where B is T.
 _TOKENS_FIRST = {"xlnet"}
-# Encoders that call their blocks' `forward` themselves, as SqueezeBERT does, which no hook sees; that run a block
-# twice, as some of ALBERT's do; or whose blocks see states in another form than the encoder returns.
-_past_hooks: weakref.WeakSet[PreTrainedModel] = weakref.WeakSet()
+# An attribute of encoders whose layers the hooks cannot read: those that call their blocks' `forward` themselves, as
+# SqueezeBERT does, which no hook sees; that run a block twice, as some of ALBERT's do; whose blocks were exchanged
+# after they got their hooks; or whose blocks see states in another form than the encoder returns.
+_PAST_HOOKS = "_dlfa_past_hooks"
 _running = threading.local()  # one run a thread: nn.DataParallel's replicas share their hooks
 
 
@@ -34,23 +34,30 @@ class EncoderStates(NamedTuple):
     outputs: BaseModelOutput  # everything that the encoder returned
 
 
-class _KeepInput:
-    """Forward pre-hook of block `layer`: keeps the block's input where the present run asks for it.
+class _Run(NamedTuple):
+    """What the hooks note of a run: inputs of the blocks asked for, and the numbers of all blocks as they ran."""
 
-    Of a block that runs again no input is kept, as it is not told which of them is the layer's.
-    """
+    inputs: dict[int, Tensor | None]
+    order: list[int]
+
+    def in_order(self) -> bool:
+        """Whether the blocks ran once each, in the order of their numbers, so that these are those of the layers."""
+        return self.order == list(range(len(self.order)))
+
+
+class _KeepInput:
+    """Forward pre-hook of block `layer`: keeps the block's input where the present run asks for it."""
 
     def __init__(self, layer: int) -> None:
         self.layer = layer
 
     def __call__(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        kept = getattr(_running, "kept", None)
-        if kept is None or self.layer not in kept:
+        run = getattr(_running, "run", None)
+        if run is None:
             return
-        if kept[self.layer] is None:
-            kept[self.layer] = args[0] if args else kwargs["hidden_states"]
-        else:
-            del kept[self.layer]
+        run.order.append(self.layer)
+        if self.layer in run.inputs:
+            run.inputs[self.layer] = args[0] if args else kwargs["hidden_states"]
 
 
 def encoder_blocks(encoder: nn.Module, num_layers: int) -> nn.ModuleList | None:
@@ -77,7 +84,10 @@ def keep_block_inputs(encoder: nn.Module, num_layers: int) -> bool:
     if blocks is None:
         return False
     for layer, block in enumerate(blocks):
-        if not any(isinstance(hook, _KeepInput) for hook in block._forward_pre_hooks.values()):
+        hooks = [hook for hook in block._forward_pre_hooks.values() if isinstance(hook, _KeepInput)]
+        if hooks:
+            hooks[0].layer = layer  # blocks before it may have been removed since
+        else:
             block.register_forward_pre_hook(_KeepInput(layer), with_kwargs=True)
     return True
 
@@ -94,19 +104,19 @@ def run_encoder(encoder: PreTrainedModel, layers: Sequence[int], hooked: bool, *
     Raises:
         ValueError: a layer does not have the shape of the last one, as in encoders that pool tokens.
     """
-    if not hooked or encoder in _past_hooks:
+    if not hooked or getattr(encoder, _PAST_HOOKS, False):
         return _from_output_hidden_states(encoder, layers, inputs)
-    kept: dict[int, Tensor | None] = dict.fromkeys(layers)
-    outer, _running.kept = getattr(_running, "kept", None), kept
+    run = _Run(dict.fromkeys(layers), [])
+    outer, _running.run = getattr(_running, "run", None), run
     try:
         outputs = encoder(**inputs, return_dict=True)
     finally:
-        _running.kept = outer
+        _running.run = outer
     last = outputs.last_hidden_state
-    if not all(_fits(kept.get(layer), last) for layer in layers):
-        _past_hooks.add(encoder)
+    if layers and not (run.in_order() and all(_fits(run.inputs[layer], last) for layer in layers)):
+        setattr(encoder, _PAST_HOOKS, True)
         return _from_output_hidden_states(encoder, layers, inputs)
-    return EncoderStates(last, tuple(_fitting(layer, kept[layer], last) for layer in layers), outputs)
+    return EncoderStates(last, tuple(_fitting(layer, run.inputs[layer], last) for layer in layers), outputs)
 
 
 def _from_output_hidden_states(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 
 import torch
@@ -78,6 +78,40 @@ def check_vocabulary(input_ids: Tensor, encoder: PreTrainedModel) -> None:
     rows = getattr(embedding_table(encoder), "num_embeddings", None)
     if rows is not None:
         _check_rows("input_ids", input_ids, rows, "vocabulary")
+
+
+def check_embeds(inputs_embeds: Tensor, encoder: PreTrainedModel) -> None:
+    """Raise ValueError unless `inputs_embeds` (B, T, E) are as wide as the embedding table of `encoder`, if it has one.
+
+    That is not the hidden size everywhere: ALBERT's table is narrower.
+    """
+    width = getattr(embedding_table(encoder), "embedding_dim", None)
+    if width is not None and inputs_embeds.shape[2] != width:
+        raise ValueError(f"inputs_embeds must have shape (B, T, {width}), got {tuple(inputs_embeds.shape)}")
+
+
+def check_one_sequence_a_row(encoder_arguments: Mapping[str, object], attention_mask: Tensor | None) -> None:
+    """Raise ValueError for padding-free batches, several sequences in a row, as `DataCollatorWithFlattening` makes.
+
+    An encoder that knows them keeps them apart, but fusion and head would take the row for one sequence.
+
+    Args:
+        encoder_arguments: may hold "cu_seq_lens_q", or "position_ids" (B, T), which are 0 again where a sequence
+            starts. Values are read on the CPU, and on a GPU only under DLFA_VALIDATE=1.
+        attention_mask: (B, T), bool or integer 0/1, or None; positions of padding may be anything.
+    """
+    positions = encoder_arguments.get("position_ids")
+    several = encoder_arguments.get("cu_seq_lens_q") is not None
+    if isinstance(positions, Tensor) and positions.dim() == 2 and values_can_be_read(positions):
+        starts = positions[:, 1:] == 0
+        if attention_mask is not None and attention_mask.shape == positions.shape:
+            real = attention_mask != 0
+            starts = starts & real[:, 1:] & real[:, :-1]
+        several = several or bool(starts.any())
+    if several:
+        raise ValueError(
+            "a row must hold one sequence, got cu_seq_lens_q or position_ids that are 0 again within a row"
+        )
 
 
 def check_token_types(token_type_ids: Tensor, shape: torch.Size, encoder: PreTrainedModel) -> None:

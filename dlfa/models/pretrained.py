@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from transformers import (
+    CONFIG_MAPPING,
     MODEL_FOR_TEXT_ENCODING_MAPPING,
     MODEL_MAPPING,
     AutoModel,
@@ -21,15 +22,24 @@ from transformers import (
 from transformers.utils import ModelOutput
 from transformers.utils.generic import TransformersKwargs
 
+from dlfa_kernels.autocast import autocast_dtype
 from dlfa_kernels.branches import AIFBranches
-from dlfa_kernels.checks import check_lower, check_mask, check_tensor
+from dlfa_kernels.checks import STATE_DTYPES, check_lower, check_mask, check_tensor
 
 from ..error_lines import why_not_found
 from .config_files import load_config
 from .configuration import DLFAConfig, check_family, has_decoder
 from .encoder_states import EncoderStates, keep_block_inputs, run_encoder
 from .fusion import ScalarMix, build_fusion
-from .input_checks import check_keywords, check_positions, check_token_types, check_tokens, check_vocabulary
+from .input_checks import (
+    check_embeds,
+    check_keywords,
+    check_one_sequence_a_row,
+    check_positions,
+    check_token_types,
+    check_tokens,
+    check_vocabulary,
+)
 from .positions import longest_sequence
 from .whole_weights import load_whole
 
@@ -62,7 +72,6 @@ class DLFAPreTrainedModel(PreTrainedModel):
     config: DLFAConfig
     base_model_prefix = "encoder"
     main_input_name = "input_ids"
-    supports_gradient_checkpointing = True
     # The encoder's own class decides again when it is built, and raises where it lacks an implementation.
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -80,6 +89,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
             encoder = auto.from_config(encoder_config, **pooler)
         self.encoder = encoder
         self.fusion = build_fusion(config)
+        self._built = (config.fusion, config.num_lower_inputs)
         projected = config.feature_dim is not None and config.feature_dim != config.hidden_size
         self.feature_projection = nn.Linear(config.feature_dim or 0, config.hidden_size) if projected else None
         self._encoder_arguments = frozenset(inspect.signature(type(encoder).forward).parameters)
@@ -87,6 +97,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
         self._keywords = self._encoder_arguments | frozenset(own) | frozenset(TransformersKwargs.__annotations__)
         self._longest = longest_sequence(encoder)
         self._hooked = keep_block_inputs(encoder, config.num_hidden_layers)
+        self.supports_gradient_checkpointing = encoder.supports_gradient_checkpointing
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
         # A module of custom code without parameters of its own counts as loaded, and its initialisation is skipped.
@@ -212,6 +223,9 @@ class DLFAPreTrainedModel(PreTrainedModel):
         """`encoder_states` of sequences whose `shape` (B, T), and names of arguments, are checked."""
         if input_ids is not None:
             check_vocabulary(input_ids, self.encoder)
+        if inputs_embeds is not None:
+            check_embeds(inputs_embeds, self.encoder)
+        check_one_sequence_a_row(kwargs, attention_mask)
         # torch.compile and torch.export would take the limit that is compared with for one on their own shapes.
         counted = kwargs.get("position_ids") is None and not torch.compiler.is_compiling()
         if counted and self._longest is not None and shape[1] > self._longest:
@@ -219,6 +233,8 @@ class DLFAPreTrainedModel(PreTrainedModel):
         depth = self.config.num_hidden_layers
         wanted = self.config.lower_layers if layers is None else tuple(layers)
         for layer in wanted:
+            if isinstance(layer, bool) or not isinstance(layer, int):
+                raise TypeError(f"layers must be of int, got {layer!r}")
             if not 0 <= layer < depth:
                 raise ValueError(f"layers must be in 0..{depth - 1}, got {layer}")
         if token_type_ids is not None:
@@ -350,6 +366,12 @@ class DLFAPreTrainedModel(PreTrainedModel):
         self, last: Tensor, lowers: Sequence[Tensor], external_features: Tensor | None
     ) -> tuple[Tensor, ...]:
         """The fusion's second inputs: the encoder's layers, or the external one in their place."""
+        built, now = self._built, (self.config.fusion, self.config.num_lower_inputs)
+        if now != built:
+            raise ValueError(
+                f"config must keep the fusion and the number of lower inputs that the model was built with, "
+                f"{built[0]!r} and {built[1]}, got {now[0]!r} and {now[1]}"
+            )
         if external_features is None:
             if len(lowers) != self.config.num_lower_inputs:
                 raise ValueError(f"lowers must hold {self.config.num_lower_inputs} layers, got {len(lowers)}")
@@ -372,8 +394,10 @@ def no_encoder(name: str, error: Exception) -> ValueError:
 
 def project(layer: nn.Linear, states: Tensor) -> Tensor:
     """Apply `layer` to states (..., E) whose dtype may differ, such as states stored in half precision."""
-    if not torch.is_autocast_enabled(states.device.type):
-        states = states.to(layer.weight.dtype)
+    # Quantized layers, whose weights are integers or none at all, take states as they are.
+    dtype = getattr(layer.weight, "dtype", None)
+    if dtype in STATE_DTYPES and autocast_dtype(states.device.type) is None:
+        states = states.to(dtype)
     return layer(states)
 
 
@@ -385,10 +409,20 @@ def _auto_class(config: PreTrainedConfig) -> type[AutoModel | AutoModelForTextEn
 def _encoder_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     """The class that `_auto_class` builds for `config`."""
     mapping = MODEL_FOR_TEXT_ENCODING_MAPPING if has_decoder(config) else MODEL_MAPPING
-    if type(config) not in mapping:
-        raise ValueError(f"the encoder must be one that AutoModel can build, got {config.model_type!r}")
+    # A saved model has the name of the encoder's type alone, by which transformers finds no code from the Hub.
+    named = config.model_type in CONFIG_MAPPING and CONFIG_MAPPING[config.model_type] is type(config)
+    if not named or type(config) not in mapping:
+        raise ValueError(
+            f"the encoder must be one that AutoModel can build without remote code, got {config.model_type!r}; its "
+            "classes can be registered with AutoConfig and AutoModel"
+        )
     chosen: Any = mapping[type(config)]
-    return chosen[0] if isinstance(chosen, (list, tuple)) else chosen
+    encoder_class: type[PreTrainedModel] = chosen[0] if isinstance(chosen, (list, tuple)) else chosen
+    if encoder_class.main_input_name != "input_ids":
+        raise ValueError(
+            f"the encoder must read input_ids, a {encoder_class.__name__} reads {encoder_class.main_input_name}"
+        )
+    return encoder_class
 
 
 def _without_pooler(encoder_class: type[PreTrainedModel]) -> dict[str, bool]:
@@ -404,7 +438,8 @@ def _bare(model: PreTrainedModel) -> PreTrainedModel:
     encoder = model.base_model
     needed = _encoder_class(model.config)
     if not isinstance(encoder, needed):
-        raise ValueError(f"encoder must be a {needed.__name__} or a model on top of one, got {type(model).__name__}")
+        got = type(model).__name__ if encoder is model else f"{type(model).__name__} on top of {type(encoder).__name__}"
+        raise ValueError(f"encoder must be a {needed.__name__} or a model on top of one, got {got}")
     if _without_pooler(needed) and getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # type: ignore[assignment]
     return encoder

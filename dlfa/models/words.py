@@ -68,6 +68,7 @@ def mean_of_subwords(states: Tensor, word_index: Tensor, num_words: int | None =
     # A product with 0/1 memberships adds in a fixed order, where a scatter would use atomics on a GPU. As 0 * NaN is
     # NaN, it would spread one in the states of padding over every word.
     words = torch.arange(num_words, device=states.device)[:, None]
+    word_index = word_index.to(states.device)  # a model may be spread over devices
     membership = (word_index[:, None, :] == words).to(wide)
     in_words = torch.where((word_index >= 0)[..., None], states.to(wide), 0.0)
     with torch.autocast(states.device.type, enabled=False):
@@ -80,6 +81,6 @@ def mean_of_tokens(states: Tensor, mask: Tensor | None) -> Tensor:
     wide = states.to(torch.promote_types(states.dtype, torch.float32))
     if mask is None:
         return wide.mean(dim=1).to(states.dtype)
-    real = (mask != 0).unsqueeze(-1)
+    real = (mask.to(states.device) != 0).unsqueeze(-1)
     total = torch.where(real, wide, 0.0).sum(dim=1)
     return (total / real.sum(dim=1).clamp(min=1)).to(states.dtype)

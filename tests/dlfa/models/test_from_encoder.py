@@ -1,12 +1,13 @@
 """Models built over an encoder, filled from a directory, and loaded with other fields."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_encoders import LAYERS, WIDTH, batch, tiny_config, tiny_encoder
 from tiny_models import build
-from transformers import AutoModel, BartConfig, BartModel, BertForMaskedLM
+from transformers import AutoModel, BartConfig, BartModel, BertForMaskedLM, ViTConfig, ViTModel
 
 from dlfa import DLFAConfig, DLFAForSequenceClassification, DLFAForTokenClassification, DLFAModel
 
@@ -145,6 +146,33 @@ def test_from_encoder_refuses_what_it_could_not_rebuild(tmp_path: Path) -> None:
             DLFAModel.from_encoder(given, fusion_layer=1)
     with pytest.raises(ValueError, match="got a DLFAForTokenClassification; use its `encoder`"):
         DLFAModel.from_encoder(build(), fusion_layer=1)
+
+
+def test_an_encoder_of_remote_code_is_refused(tmp_path: Path) -> None:
+    """It could be built, and saved, but the saved model would name its type alone."""
+    tiny_encoder("bert").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    code = {"AutoConfig": "configuration_own.OwnConfig", "AutoModel": "modeling_own.OwnModel"}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "own-bert", "auto_map": code}))
+    (tmp_path / "configuration_own.py").write_text(
+        "from transformers import BertConfig\n\n\nclass OwnConfig(BertConfig):\n    model_type = 'own-bert'\n"
+    )
+    (tmp_path / "modeling_own.py").write_text(
+        "from transformers import BertModel\n\nfrom .configuration_own import OwnConfig\n\n\n"
+        "class OwnModel(BertModel):\n    config_class = OwnConfig\n"
+    )
+    trusted = {"trust_remote_code": True}
+    for _ in range(2):  # AutoModel knows the class from the first time on
+        with pytest.raises(ValueError, match="AutoModel can build without remote code, got 'own-bert'"):
+            DLFAModel.from_encoder(tmp_path, 1, encoder_kwargs=trusted)
+        with pytest.raises(ValueError, match="AutoModel can build without remote code, got 'own-bert'"):
+            DLFAModel.from_encoder(AutoModel.from_pretrained(tmp_path, **trusted), 1)
+
+
+def test_an_encoder_of_something_else_than_text_is_refused() -> None:
+    config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32)
+    with pytest.raises(ValueError, match="the encoder must read input_ids, a ViTModel reads pixel_values"):
+        DLFAModel.from_encoder(ViTModel(config))
 
 
 def test_labels_by_name(tmp_path: Path) -> None:

@@ -110,9 +110,29 @@ def test_a_table_that_has_grown_takes_longer_sequences() -> None:
 @pytest.mark.parametrize("family", ["modernbert", "bert"])
 def test_positions_that_are_rotary_or_given_set_no_limit(family: str) -> None:
     ids = torch.full((1, 70), 5)
-    given = {"position_ids": torch.arange(70)[None] % 64, "token_type_ids": torch.zeros_like(ids)}
+    given = {"position_ids": torch.arange(70)[None].clamp(max=63), "token_type_ids": torch.zeros_like(ids)}
     model = build(DLFAForTokenClassification, family)
     assert model(ids, **(given if family == "bert" else {})).logits.shape[1] == 70
+
+
+def test_several_sequences_in_a_row_are_refused() -> None:
+    model = build(DLFAForTokenClassification)
+    ids = torch.full((1, 7), 5)
+    several = torch.tensor([[0, 1, 2, 0, 1, 0, 0]])
+    for given in ({"position_ids": several}, {"cu_seq_lens_q": torch.tensor([0, 3, 5, 6, 7], dtype=torch.int32)}):
+        with pytest.raises(ValueError, match="a row must hold one sequence"):
+            model(ids, **given)
+    # positions of padding are anybody's
+    mask = torch.tensor([[0, 0, 1, 1, 1, 0, 0]])
+    assert model(ids, mask, position_ids=torch.tensor([[0, 0, 0, 1, 2, 0, 0]])).logits.isfinite().all()
+
+
+@pytest.mark.parametrize(("family", "width"), [("bert", 32), ("albert", 16)])
+def test_embeddings_of_another_width_are_named(family: str, width: int) -> None:
+    model = build(DLFAForTokenClassification, family)
+    assert model(inputs_embeds=torch.randn(1, 3, width)).logits.isfinite().all()
+    with pytest.raises(ValueError, match=rf"inputs_embeds must have shape \(B, T, {width}\), got \(1, 3, 33\)"):
+        model(inputs_embeds=torch.randn(1, 3, 33))
 
 
 @pytest.mark.parametrize("head", HEADS)

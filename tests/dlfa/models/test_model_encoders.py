@@ -259,6 +259,22 @@ def test_hidden_states_and_attentions_are_returned_when_asked_for(family: str) -
     assert torch.equal(bare.last_hidden_state, output.last_hidden_state)
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_layers_are_counted_anew_where_blocks_are_removed(again: bool) -> None:
+    encoder = tiny_encoder("bert")
+    model = DLFAModel.from_encoder(encoder, fusion_layer=1)
+    encoder.encoder.layer = encoder.encoder.layer[1:]
+    encoder.config.num_hidden_layers = LAYERS - 1
+    if again:
+        model = DLFAModel.from_encoder(encoder, fusion_layer=1)
+    layers = range(LAYERS - 1)
+    with torch.no_grad():
+        expected = encoder(**batch(), output_hidden_states=True).hidden_states
+        for _ in range(2):  # known from the first run on
+            states = model.encoder_states(**batch(), layers=layers)
+            assert all(torch.equal(states.lowers[layer], expected[layer]) for layer in layers)
+
+
 def test_of_a_block_that_runs_again_the_encoder_itself_tells_the_input() -> None:
     """Layers of two blocks each, over the same two: the first input of the second block is no layer."""
 

@@ -9,6 +9,7 @@ import torch
 from tiny_encoders import batch, tiny_encoder
 from tiny_models import HEADS, build
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import nn
 from transformers import (
     DataCollatorForTokenClassification,
     PreTrainedTokenizerFast,
@@ -142,6 +143,38 @@ def test_gradient_checkpointing_through_the_trainer(tmp_path: Path) -> None:
     trainer, model = train(tmp_path, max_steps=2, gradient_checkpointing=True)
     trainer.train()
     assert model.encoder.encoder.layer[0].gradient_checkpointing
+
+
+@pytest.mark.parametrize(("family", "supported"), [("bert", True), ("albert", False)])
+def test_gradient_checkpointing_is_refused_where_the_encoder_has_none(family: str, supported: bool) -> None:
+    model = build(DLFAForTokenClassification, family)
+    assert model.supports_gradient_checkpointing is supported
+    if not supported:
+        with pytest.raises(ValueError, match=r"does not support (gradient|activation) checkpointing"):
+            model.gradient_checkpointing_enable()
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
+def test_a_quantized_classifier_takes_the_states_as_they_are() -> None:
+    model = build(DLFAForTokenClassification)
+    expected = model(**batch()).logits
+    classifier = nn.Sequential(model.classifier)
+    model.classifier = torch.ao.quantization.quantize_dynamic(classifier, {nn.Linear}, dtype=torch.qint8)[0]
+    logits = model(**batch()).logits
+    assert 0 < (logits - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_the_fusion_is_fixed_once_a_model_is_built() -> None:
+    for name, value in (("fusion", "sum"), ("fusion_layer", [0, 1])):
+        model = build(DLFAForTokenClassification)
+        setattr(model.config, name, value)
+        with pytest.raises(ValueError, match=r"config must keep the fusion .* built with, 'aif' and 1, got"):
+            model(**batch())
+    model = build(DLFAForTokenClassification, fusion_layer=1, fusion="lower")
+    model.config.fusion_layer = 2
+    assert torch.equal(
+        model(**batch()).logits, model.classifier(model.encoder(**batch(), output_hidden_states=True).hidden_states[2])
+    )
 
 
 def test_low_rank_adapters() -> None:
