@@ -1,11 +1,11 @@
-"""Run every suite, one after another, each in its own process; then print the table of targets.
+"""Run the suites that targets need, one after another, each in its own process; then print the table of targets.
 
     python -m benchmarks.all [--out DIR] [--device cuda|cpu] [--budget-seconds S]
 
-The time limit is 8 minutes on one GPU: a suite that needs less than its share leaves the rest to later suites, one that
+The time limit is 8 minutes on one GPU. A suite that needs less than its share leaves the rest to later suites, one that
 needs more skips its last rows, and one that hangs is killed in time for the table. Each starts with the rows that the
-table needs; `schedule`, which it does not need, is not run. `aif`, which can use any amount of time, comes last and
-gets the time that is left. Exit status: 1 if that of a suite was not 0.
+table needs. Of all suites `schedule` alone, which it does not need, is not run. `aif`, which can use any amount of
+time, comes last and gets the time that is left. Exit status: 1 if that of a suite was not 0.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -57,8 +58,13 @@ class Case:
 
     def __str__(self) -> str:
         form = " packed" if self.packed else "" if self.token is None else f" token={self.token}"
-        size = "x".join(map(str, self.shape))
+        size = shape_name(self.shape)
         return f"{size} H={self.squeeze_dim} {self.fuse} k={self.kernel_size} {self.dtype} fill={self.fill:g}{form}"
+
+
+def shape_name(shape: Sequence[int]) -> str:
+    """Return a shape in print, such as 32x128x768."""
+    return "x".join(map(str, shape))
 
 
 def shapes(device: torch.device) -> tuple[Shape, ...]:

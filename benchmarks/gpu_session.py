@@ -1,4 +1,4 @@
-"""Run everything that needs a GPU, in two commands with time limits that keep partial results, for borrowed machines.
+"""Test and measure the kernels on a GPU, in two commands with time limits that keep partial results, for borrowed ones.
 
     python -m benchmarks.gpu_session --part checks|suites --out DIR [--budget-seconds S]
 

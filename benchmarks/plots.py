@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlfa.files.figures import new_figure, write_png
 
-from .cases import Case
+from .cases import Case, shape_name
 from .floors import operations, tensors_moved
 from .results import Results
 
@@ -34,7 +34,7 @@ class Bars:
 
 def size(row: dict[str, Any]) -> str:
     """Return the shape of a row, such as 32x128x768."""
-    return "x".join(map(str, row["shape"]))
+    return shape_name(row["shape"])
 
 
 def pass_and_size(row: dict[str, Any]) -> str:

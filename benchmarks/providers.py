@@ -17,9 +17,10 @@ OURS = "ours"
 OURS_EAGER = "ours-eager-backend"
 # The kernels as `benchmarks.schedule` launches them: by groups of a share of L2, or with other tiles of one stage.
 L2_SHARES = {f"{OURS}-one-group": 0.0, f"{OURS}-l2-25": 0.25, f"{OURS}-l2-50": 0.5, f"{OURS}-l2-75": 0.75}
-ONE_SLOT, WAITING_REDUCE, WAITING_INPUT_GRADS = OTHER_TILES = (
-    f"{OURS}-one-slot", f"{OURS}-waiting-reduce", f"{OURS}-waiting-input-grads"
-)  # fmt: skip
+ONE_SLOT = f"{OURS}-one-slot"
+WAITING_REDUCE = f"{OURS}-waiting-reduce"
+WAITING_INPUT_GRADS = f"{OURS}-waiting-input-grads"
+OTHER_TILES = (ONE_SLOT, WAITING_REDUCE, WAITING_INPUT_GRADS)
 SCHEDULES = (*OTHER_TILES, *L2_SHARES)
 EAGER = "eager"
 # A training step without AIF.

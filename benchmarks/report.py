@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ import typer
 from dlfa.files.atomic import write_text
 from dlfa.terminal import one_line_errors
 
-from . import aif, launch, memory, padding, plots, providers, schedule, step, token
+from . import plots, providers
 from .cases import SHAPES, core_case
 from .floors import PASSES
 from .hardware import ROOT
@@ -28,7 +29,6 @@ from .results import Results, load_folder, rows_of
 from .targets import load_traffic, targets
 
 RESULTS = ROOT / "benchmarks" / "results"
-SUITES = {suite.SUITE.name: suite.SUITE for suite in (aif, launch, memory, padding, schedule, step, token)}
 NOTHING = (
     "Not measured yet on any GPU. `python -m benchmarks.all` measures speed and memory against eager PyTorch and\n"
     "`torch.compile` on the GPU it finds, within 8 minutes; `python -m benchmarks.report --write` then fills in this\n"
@@ -139,7 +139,7 @@ def command(
         if draw:
             for folder in sorted(path for path in results.glob("*") if path.is_dir()):
                 for name, loaded in load_folder(folder).items():
-                    plots.draw(name, SUITES[name].bars, loaded, folder)
+                    plots.draw(name, import_module(f"benchmarks.{name}").SUITE.bars, loaded, folder)
         text = section(results, readme)
         if write:
             document = readme.read_text(encoding="utf-8")

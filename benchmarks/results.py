@@ -30,7 +30,7 @@ MEASURED_KEYS = (
     "launches",
 )  # fmt: skip
 ROW_KEYS = CASE_KEYS + MEASURED_KEYS
-# Each writes a file of its name.
+# Each is a module of this package, with a `SUITE`, and writes a file of its name.
 SUITES = ("memory", "step", "padding", "token", "schedule", "launch", "aif")
 
 

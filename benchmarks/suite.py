@@ -103,7 +103,7 @@ class Session:
             self.results.skip(key, reason)
         if not keys:
             return
-        where = "x".join(map(str, keys[0]["shape"]))
+        where = plots.size(keys[0])
         self.console.print(f"no time for {keys[0]['provider']} at {where}: {reason}", markup=False, highlight=False)
 
     @contextmanager
@@ -362,7 +362,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
     error = "" if row["max_rel_error"] is None else f"{row['max_rel_error']:.1e}"
     return [
-        row["pass"], "x".join(map(str, row["shape"])), str(row["squeeze_dim"]), str(row["kernel_size"]), row["fuse"],
+        row["pass"], plots.size(row), str(row["squeeze_dim"]), str(row["kernel_size"]), row["fuse"],
         row["dtype"], f"{row['fill']:g}", row["provider"], number(row["median_us"]), number(row["p20_us"]),
         number(row["p80_us"]), number(row["floor_us"]), number(row["of_floor"], 2), error,
         number(row["saved_bytes"], 2, 1e6), number(row["peak_extra_bytes"], 2, 1e6),

@@ -20,7 +20,7 @@ import typer
 from dlfa.terminal import one_line_errors
 
 from . import providers
-from .cases import BASE_SHAPE, SHAPES, SMALL_SHAPE, Case, Shape, core_case
+from .cases import BASE_SHAPE, SHAPES, SMALL_SHAPE, Case, Shape, core_case, shape_name
 from .memory import saved_tensors
 from .output import print_table
 from .plots import size
@@ -97,7 +97,7 @@ def targets(results: dict[str, Results], traffic: list[dict[str, Any]] | None) -
 
     def over_floor(pass_: str) -> dict[str, float]:
         rows = {shape: _find(aif, core_case(shape), pass_, ours) for shape in large}
-        return {_name(shape): row["of_floor"] for shape, row in rows.items() if row}
+        return {shape_name(shape): row["of_floor"] for shape, row in rows.items() if row}
 
     def against(
         rows: Rows, shapes: Iterable[Shape], pass_: str, own: str, other: Callable[[str], bool]
@@ -107,7 +107,7 @@ def targets(results: dict[str, Results], traffic: list[dict[str, Any]] | None) -
             mine = _find(rows, core_case(shape), pass_, own)
             theirs = [row["median_us"] for row in rows_of(rows, core_case(shape), pass_) if other(row["provider"])]
             if mine and theirs:
-                ratios[_name(shape)] = min(theirs) / mine["median_us"]
+                ratios[shape_name(shape)] = min(theirs) / mine["median_us"]
         return ratios
 
     def against_compiled(
@@ -127,18 +127,18 @@ def targets(results: dict[str, Results], traffic: list[dict[str, Any]] | None) -
         against_compiled("both passes against best torch.compile", 1.5, aif, large, "both", ours, compiled),
         Target("both passes against eager", 3.0, True, against(aif, large, "both", ours, _eager), count),
         against_compiled(
-            f"{_name(SMALL_SHAPE)}, CUDA graph, both passes against best torch.compile with graphs", 1.3,
+            f"{shape_name(SMALL_SHAPE)}, CUDA graph, both passes against best torch.compile with graphs", 1.3,
             launch, small, "both", captured, _compiled_with_graphs,
         ),
         Target(
-            f"{_name(SMALL_SHAPE)}, wall clock, no graph, against eager", 2.5, True,
+            f"{shape_name(SMALL_SHAPE)}, wall clock, no graph, against eager", 2.5, True,
             against(launch, small, "both", ours, _eager),
         ),
         against_compiled(
-            f"{_name(SMALL_SHAPE)}, wall clock, no graph, against torch.compile", 1.0,
+            f"{shape_name(SMALL_SHAPE)}, wall clock, no graph, against torch.compile", 1.0,
             launch, small, "both", ours, _compiled_without_graphs,
         ),
-        Target(f"DRAM traffic of forward at {_name(BASE_SHAPE)}, tensors", 3.4, False, _forward_traffic(traffic)),
+        Target(f"DRAM traffic of forward at {shape_name(BASE_SHAPE)}, tensors", 3.4, False, _forward_traffic(traffic)),
         Target("saved for backward beyond inputs and output, tensors", 0.3, False, _saved(results), len(SHAPES)),
         Target("training step of BERT-base, fused AIF over plain head", 1.02, False, _step(results)),
         Target("30 % real tokens against 100 %, both passes", 2.0, True, _padding(padding, ours), 3),
@@ -163,10 +163,6 @@ def _compiled_without_graphs(provider: str) -> bool:
     return _compiled(provider) and not _compiled_with_graphs(provider)
 
 
-def _name(shape: Shape) -> str:
-    return "x".join(map(str, shape))
-
-
 def _rows(results: dict[str, Results], suite: str) -> Rows:
     return [row for row in results[suite].rows if row["median_us"] is not None] if suite in results else []
 
@@ -178,7 +174,7 @@ def _find(rows: Rows, case: Case, pass_: str, provider: str) -> dict[str, Any] |
 def _saved(results: dict[str, Results]) -> dict[str, float]:
     rows = results["memory"].rows if "memory" in results else []
     found = {shape: _find(rows, core_case(shape), "both", providers.OURS) for shape in SHAPES}
-    values = {_name(shape): saved_tensors(row) for shape, row in found.items() if row}
+    values = {shape_name(shape): saved_tensors(row) for shape, row in found.items() if row}
     return {shape: value for shape, value in values.items() if value is not None}
 
 

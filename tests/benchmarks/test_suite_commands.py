@@ -93,6 +93,12 @@ def test_suite_on_a_cpu(suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert all(name in table for name in providers)
 
 
+def test_every_suite_is_run_and_read() -> None:
+    assert {*all_suites.WEIGHTS, "schedule"} == set(SUITES) == PASSES.keys()
+    for name in SUITES:
+        assert importlib.import_module(f"benchmarks.{name}").SUITE.name == name
+
+
 def test_saved_memory_of_plain_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run("memory", monkeypatch, "--device", "cpu", "--out", str(tmp_path), "--provider", "eager")
     (row,) = [
