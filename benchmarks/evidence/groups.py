@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from dlfa.commands.options import split_list
-from dlfa.models.configuration import FUSIONS, DLFAConfig
+from dlfa.models.configuration import DLFAConfig
+from dlfa.models.fusion_names import FUSIONS, WITHOUT_LAYER
 from dlfa.runs.run_config import RunConfig
 from dlfa.tasks import get_task
 from dlfa_kernels.checks import FUSE_MODES
@@ -73,7 +74,7 @@ def variant(mode: str, *layers: Layers, seeds: Iterable[int] | None = None, **op
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
     if mode == "last" and layers:
         raise ValueError(f"mode 'last' takes no layers, got {layers}")
-    if not layers and mode not in ("last", "scalar_mix"):
+    if not layers and mode not in WITHOUT_LAYER:
         raise ValueError(f"mode {mode!r} needs at least one layer")
     _check_options(f"variant {mode}", options)
     return Variant(mode, layers or (None,), None if seeds is None else tuple(seeds), options)

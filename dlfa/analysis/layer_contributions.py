@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from dlfa_kernels import FusedAIF
 
-from ..models.fusion import AIFSequence, Fusion, LayerSum, LowerLayer, ResidualSequence, ScalarMix
+from ..models.fusion import AIFSequence, Fusion, LastLayer, LayerSum, LowerLayer, ResidualSequence, ScalarMix
 
 LAST = "last"
 BRANCHES = "branches"
@@ -49,6 +49,9 @@ def fusion_parts(
         lowers: the lower inputs in the order of fusion, (B, T, E) each.
         names: names of the lower inputs.
         mask: (B, T), true at real tokens.
+
+    Raises:
+        TypeError: a fusion of which it is not known how it is a sum.
     """
     one = last.new_ones(1, dtype=last.dtype).float()
     states = {LAST: last, **dict(zip(names, lowers, strict=True))}
@@ -66,7 +69,9 @@ def fusion_parts(
         states[BRANCHES] = fusion(last, lowers, mask).float() - sum(state.float() for state in states.values())
     if isinstance(fusion, (LayerSum, ResidualSequence)):
         return FusionParts(dict.fromkeys(states, one), states)
-    return FusionParts({LAST: one}, {LAST: last})
+    if isinstance(fusion, LastLayer):
+        return FusionParts({LAST: one}, {LAST: last})
+    raise TypeError(f"fusion must be of a known kind, got a {type(fusion).__name__}")
 
 
 def _aif_parts(fusion: AIFSequence, states: dict[str, Tensor], mask: Tensor | None) -> FusionParts:

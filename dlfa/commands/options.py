@@ -10,18 +10,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ..models.fusion_names import READERS
 from ..runs.run_config import EVAL_BATCH_SIZE
 from ..tasks import get_task
 
-# Which fusions, and which kinds of task, read a model option.
-_FUSIONS_WITH = {
-    "fuse": ("aif",),
-    "gate_bias": ("aif",),
-    "kernel_size": ("aif", "residual"),
-    "reduction": ("aif", "residual"),
-    "activation": ("aif", "residual"),
-    "layer_dropout": ("scalar_mix",),
-}
+# Which kind of task reads a model option.
 _KIND_WITH = {"label_subword": ("token", "tagging"), "classifier_pooling": ("pair", "sentence pairs")}
 
 Languages = Annotated[
@@ -90,6 +83,9 @@ def run_fields(
         int | None,
         typer.Option(help="AIF, residual: the squeeze width is the hidden size / reduction, at least 16; default: 4."),
     ] = None,
+    squeeze_dim: Annotated[
+        int | None, typer.Option(help="AIF, residual: the squeeze width itself, in place of --reduction.")
+    ] = None,
     gate_bias: Annotated[float | None, typer.Option(help="AIF: initial bias of the gate; default: 0.")] = None,
     activation: Annotated[
         str | None,
@@ -98,6 +94,9 @@ def run_fields(
     layer_dropout: Annotated[
         float | None, typer.Option(help="Scalar mix: probability of leaving a layer out during training; default: 0.")
     ] = None,
+    scalar_mix_layer_norm: Annotated[
+        bool, typer.Option("--scalar-mix-layer-norm", help="Scalar mix: normalise every layer before mixing.")
+    ] = False,
     label_subword: Annotated[
         str | None,
         typer.Option(help="Tagging: sub-words that stand for a word; default: first.", metavar="<first|last|mean>"),
@@ -142,23 +141,23 @@ def run_fields(
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(
-            help="Peak learning rate; default: XTREME's for the task, 1e-3 with a frozen encoder, 2e-4 with LoRA."
-        ),
+        typer.Option(help="Peak learning rate; default: the task's, 1e-3 with a frozen encoder, 2e-4 with LoRA."),
     ] = None,
     head_learning_rate: Annotated[
         float | None,
         typer.Option(help="Peak learning rate of the new parameters (fusion and head); default: --learning-rate."),
     ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Epochs; default: XTREME's for the task.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Sequences per batch and process; default: XTREME's.")] = None,
-    gradient_accumulation: Annotated[
-        int | None, typer.Option(help="Batches per optimiser step; default: XTREME's.")
+    epochs: Annotated[float | None, typer.Option(help="Epochs; default: the task's.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Sequences per batch and process; default: the task's.")
     ] = None,
-    max_length: Annotated[int | None, typer.Option(help="Most tokens in a sequence; default: XTREME's.")] = None,
+    gradient_accumulation: Annotated[
+        int | None, typer.Option(help="Batches per optimiser step; default: the task's.")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(help="Most tokens in a sequence; default: the task's.")] = None,
     weight_decay: Annotated[float, typer.Option(help="Weight decay; not applied to biases and norms.")] = 0.0,
     warmup_steps: Annotated[
-        int | None, typer.Option(help="Warm-up steps; default: XTREME's (0 except for question answering).")
+        int | None, typer.Option(help="Warm-up steps; default: the task's (0 except for question answering).")
     ] = None,
     max_train_examples: Annotated[int | None, typer.Option(help="Train on a fixed random subset of this size.")] = None,
     max_eval_examples: Annotated[
@@ -186,13 +185,17 @@ def run_fields(
     """Return the options as fields of RunConfig.
 
     Raises:
-        ValueError: a list has no entries.
+        ValueError: a list has no entries, or two options contradict each other.
     """
     fields = dict(locals())
+    if squeeze_dim is not None and reduction is not None:
+        raise ValueError(f"--reduction and --squeeze-dim cannot be given together, got {reduction} and {squeeze_dim}")
     names = (
-        "kernel_size", "reduction", "gate_bias", "activation", "layer_dropout", "label_subword", "classifier_pooling",
+        "kernel_size", "reduction", "squeeze_dim", "gate_bias", "activation", "layer_dropout", "scalar_mix_layer_norm",
+        "label_subword", "classifier_pooling",
     )  # fmt: skip
     options = {name: fields.pop(name) for name in names}
+    options["scalar_mix_layer_norm"] = scalar_mix_layer_norm or None
     fields["model_options"] = {name: value for name, value in options.items() if value is not None}
     fields["languages"] = None if languages is None else split_list("languages", languages)
     fields["lora_targets"] = None if lora_targets is None else split_list("lora-targets", lora_targets)
@@ -208,7 +211,7 @@ def check_used(fields: dict[str, Any], fusions: Iterable[str]) -> None:
         fusions: the fusions of all runs; a sweep's options need to fit one of them only.
     """
     given, there = fields["model_options"], sorted(set(fusions))
-    for name, readers in _FUSIONS_WITH.items():
+    for name, readers in READERS.items():
         if name in given and not set(readers).intersection(there):
             raise ValueError(f"{_option(name)} needs the fusion {' or '.join(readers)}, got {', '.join(there)}")
     tasks = [get_task(stage.partition(":")[0]) for stage in (*fields["intermediate"], fields["task"])]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..models.fusion_names import FUSIONS, WITHOUT_LAYER
 from ..terminal import fail, print_table, quiet_libraries
 from .options import Quiet, check_used, output_path, run_fields, split_list, with_run_options
 
@@ -22,7 +23,7 @@ def sweep(
     modes: Annotated[
         str,
         typer.Option(
-            help="Fusions: last, lower, sum, scalar_mix, residual, aif:gate, aif:select; last and scalar_mix do not "
+            help=f"Fusions: {', '.join(FUSIONS[:-1])}, aif:gate, aif:select; {' and '.join(WITHOUT_LAYER)} do not "
             "depend on the layer and run once per seed."
         ),
     ] = "last,aif:gate",
@@ -44,7 +45,7 @@ def sweep(
     layers = None if fusion_layers == "all" else _layers(fusion_layers)
     numbers, names = _integers("seeds", seeds), split_list("modes", modes)
     check_used(fields, (name.partition(":")[0] for name in names))
-    if layers is not None and {*names} <= {"last", "scalar_mix"}:
+    if layers is not None and {*names} <= {*WITHOUT_LAYER}:
         raise ValueError(f"--fusion-layers is for modes of lower layers, got {', '.join(names)}")
     quiet_libraries()
     from ..evaluation.tables import sweep_table

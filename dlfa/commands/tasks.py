@@ -8,7 +8,7 @@ from ..terminal import print_table
 def tasks() -> None:
     """List tasks and their defaults.
 
-    Languages, metric, source of the data and XTREME's hyper-parameters.
+    Languages, metric, source of the data and default hyper-parameters.
     """
     from ..evaluation.tables import task_table
     from ..tasks import TASKS

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..models.fusion_names import FUSIONS, WITHOUT_LAYER
 from ..terminal import fail, is_first_process, quiet_libraries
 from .options import Quiet, check_used, output_path, run_fields, with_run_options
 from .saved_runs import show_results
@@ -20,9 +21,7 @@ def train(
         str | None,
         typer.Option(help="Lower layer to fuse, 0 (embeddings) to L-1; several as 6,4; none: last-layer baseline."),
     ] = None,
-    fusion: Annotated[
-        str | None, typer.Option(help="Fusion; default: aif.", metavar="<last|lower|sum|scalar_mix|residual|aif>")
-    ] = None,
+    fusion: Annotated[str | None, typer.Option(help="Fusion; default: aif.", metavar=f"<{'|'.join(FUSIONS)}>")] = None,
     fuse: Annotated[
         str | None, typer.Option(help="AIF: how the gate is applied; default: gate.", metavar="<gate|select>")
     ] = None,
@@ -64,7 +63,7 @@ def train(
 def _fusion_layer(text: str | None, fusion: str | None) -> int | list[int] | None:
     """Parse --fusion-layer into None, one layer or several."""
     if text is None:
-        if fusion in ("last", "scalar_mix"):
+        if fusion in WITHOUT_LAYER:
             return None
         raise ValueError("--fusion-layer must be given: 0 to L-1 for an encoder of L layers, or none for the baseline")
     if text.lower() == "none":

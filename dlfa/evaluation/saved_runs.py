@@ -8,13 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import dlfa  # noqa: F401  (makes model_type "dlfa" known to the Auto classes)
 
@@ -22,6 +17,7 @@ from ..data.examples import Example
 from ..error_lines import first_line
 from ..files.json_files import read_object
 from ..models.config_files import load_config
+from ..models.configuration import AUTO_CLASSES
 from ..models.positions import check_length
 from ..models.tokenizer import load_tokenizer
 from ..models.whole_weights import load_whole
@@ -32,12 +28,6 @@ from ..tasks import Encoding, Task, get_task
 from ..tasks.model_inputs import ModelInputs
 from .evaluate import example_scores
 from .results import backend_of, recorded_config
-
-_AUTO = {
-    "token": AutoModelForTokenClassification,
-    "pair": AutoModelForSequenceClassification,
-    "qa": AutoModelForQuestionAnswering,
-}
 
 
 @dataclass(frozen=True)
@@ -103,7 +93,7 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
     length = max_length or (config.max_length if config is not None else None) or task.preset.max_length
     tokenizer = load_tokenizer(str(path), length)
     try:
-        model = load_whole(_AUTO[task.kind], path, config=load_config(path))
+        model = load_whole(getattr(transformers, AUTO_CLASSES[task.model_class]), path, config=load_config(path))
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"the model in {path} cannot be loaded for task {task.name}: {first_line(error)}") from error
     _check_labels(task, model, path)

@@ -69,14 +69,14 @@ def sweep_table(sweep: Mapping[str, Any]) -> Table:
 
 
 def task_table(tasks: Iterable[Task]) -> Table:
-    """Return a table with one row per task: languages, metric, source, XTREME's hyper-parameters."""
+    """Return a table with one row per task: languages, metric, source, default hyper-parameters."""
     from rich.table import Table
 
     table = Table(show_lines=True)
     table.add_column("task")
     table.add_column("what")
     table.add_column("languages", min_width=24)
-    table.add_column("Hub data set, XTREME's settings")
+    table.add_column("Hub data set, settings")
     for task in tasks:
         preset = task.preset
         hub = ", ".join(dict.fromkeys(source.path for source in task.hub.values())) or "none: --data-dir only"

@@ -23,24 +23,24 @@ from dlfa_kernels.checks import (
 )
 
 from ..files import atomic
-from .fusion_names import FUSIONS
+from .fusion_names import FUSIONS, WITHOUT_LAYER
 
 LABEL_SUBWORDS = ("first", "last", "mean")
 CLASSIFIER_POOLINGS = ("first", "mean")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 _LOADER = "modeling_dlfa"
-_AUTO_CLASSES = {
-    "AutoConfig": "DLFAConfig",
-    "AutoModel": "DLFAModel",
-    "AutoModelForQuestionAnswering": "DLFAForQuestionAnswering",
-    "AutoModelForSequenceClassification": "DLFAForSequenceClassification",
-    "AutoModelForTokenClassification": "DLFAForTokenClassification",
+AUTO_CLASSES = {  # of transformers, by class of this package
+    "DLFAConfig": "AutoConfig",
+    "DLFAModel": "AutoModel",
+    "DLFAForQuestionAnswering": "AutoModelForQuestionAnswering",
+    "DLFAForSequenceClassification": "AutoModelForSequenceClassification",
+    "DLFAForTokenClassification": "AutoModelForTokenClassification",
 }
 _LOADER_CODE = f"""# The code of this model is the package dlfa. After `import dlfa`, this file is not needed.
 import dlfa
 
-{"".join(f"{name} = dlfa.{name}{chr(10)}" for name in sorted(_AUTO_CLASSES.values()))}"""
+{"".join(f"{name} = dlfa.{name}{chr(10)}" for name in sorted(AUTO_CLASSES))}"""
 
 
 @strict
@@ -136,7 +136,7 @@ class DLFAConfig(PreTrainedConfig):
         second_input = self.fusion_layer is not None or self.feature_dim is not None
         if self.fusion is None:
             self.fusion = "aif" if second_input else "last"
-        if not second_input and self.fusion not in ("last", "scalar_mix"):
+        if not second_input and self.fusion not in WITHOUT_LAYER:
             raise ValueError(
                 f"fusion_layer must be given for fusion={self.fusion!r} (0..{self.num_hidden_layers - 1}, or a "
                 "feature_dim for an external second input), got None; the plain last layer is fusion='last'"
@@ -169,7 +169,7 @@ class DLFAConfig(PreTrainedConfig):
         `auto_map` in `config.json` names that file, so `AutoModel*.from_pretrained(..., trust_remote_code=True)` finds
         the models if this package is installed, and names the missing package if it is not.
         """
-        self.auto_map = {name: f"{_LOADER}.{model}" for name, model in _AUTO_CLASSES.items()}
+        self.auto_map = {auto: f"{_LOADER}.{own}" for own, auto in AUTO_CLASSES.items()}
         atomic.write_text(Path(save_directory) / f"{_LOADER}.py", _LOADER_CODE)
         super().save_pretrained(os.fspath(save_directory), push_to_hub=push_to_hub, **kwargs)
 

@@ -6,7 +6,7 @@ a token position. It returns (B, T, E), or (B, E) with `token`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -198,14 +198,16 @@ class AIFSequence(FusionSequence):
 
 def build_fusion(config: DLFAConfig) -> Fusion:
     """Build the fusion that `config` describes."""
-    if config.fusion == "lower":
-        return LowerLayer()
-    if config.fusion == "sum":
-        return LayerSum()
-    if config.fusion == "scalar_mix":
-        return ScalarMix(config.num_lower_inputs + 1, config.layer_dropout, config.scalar_mix_layer_norm)
-    if config.fusion == "residual":
-        return ResidualSequence(config)
-    if config.fusion == "aif":
-        return AIFSequence(config)
-    return LastLayer()
+    return _BUILDERS[str(config.fusion)](config)
+
+
+_BUILDERS: dict[str, Callable[[DLFAConfig], Fusion]] = {
+    "last": lambda _: LastLayer(),
+    "lower": lambda _: LowerLayer(),
+    "sum": lambda _: LayerSum(),
+    "scalar_mix": lambda config: ScalarMix(
+        config.num_lower_inputs + 1, config.layer_dropout, config.scalar_mix_layer_norm
+    ),
+    "residual": ResidualSequence,
+    "aif": AIFSequence,
+}

@@ -9,12 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..models.fusion_names import FUSIONS
+from ..models.fusion_names import FUSIONS, READERS
 
 # Options that do not affect how a fusion works, or that a variant has as its own attributes.
 _UNUSED = {"label_subword", "classifier_pooling", "classifier_dropout", "aif_backend", "fusion", "fusion_layer", "fuse"}
-_MIX = {"layer_dropout", "scalar_mix_layer_norm"}
-_GATE = {"gate_bias"}
 
 
 @dataclass(frozen=True)
@@ -85,12 +83,8 @@ class Variant:
 
 
 def _has_option(fusion: str, name: str) -> bool:
-    """Return whether a fusion uses a model's option; AIF uses all except those of the scalar mix."""
-    if name in _UNUSED:
-        return False
-    if name in _MIX:
-        return fusion == "scalar_mix"
-    return fusion == "aif" or (fusion == "residual" and name not in _GATE)
+    """Return whether a fusion uses a model's option."""
+    return name not in _UNUSED and fusion in READERS.get(name, FUSIONS)
 
 
 def _frozen(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -20,7 +20,10 @@ E = TypeVar("E", bound=Example)  # the examples of a kind of task
 
 @dataclass(frozen=True)
 class Preset:
-    """XTREME's hyper-parameters of a task. All tasks use AdamW with eps 1e-8, linear decay and clipping at 1.0."""
+    """The hyper-parameters of a task: XTREME's for XTREME's tasks.
+
+    All tasks use AdamW with eps 1e-8, linear decay and clipping at 1.0.
+    """
 
     learning_rate: float = 2e-5
     batch_size: int = 8
@@ -81,7 +84,7 @@ class Task(ABC, Generic[E]):
         languages: languages of the test sets, for XTREME's tasks in XTREME's order.
         labels: labels in the order of the model's classes; empty for question answering.
         metric: the main metric, one of the keys that `score` returns.
-        preset: XTREME's hyper-parameters.
+        preset: the default hyper-parameters.
         hub: sources by split ("train", "dev", "test"); a split without a source needs files.
         train_language: language of the training and development data.
         file_patterns: file names of each split below --data-dir, tried in order, with `{split}` and `{lang}`.

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..files import atomic
-from ..models.configuration import DLFAConfig
+from ..models.configuration import AUTO_CLASSES, DLFAConfig
 
 _PIPELINES = {
     "DLFAForTokenClassification": "token-classification",
@@ -61,9 +61,13 @@ def describe_fusion(config: DLFAConfig) -> str:
     if config.fusion in ("last", "lower"):
         return f"{layers[0] if config.fusion == 'lower' else 'the last layer'} alone"
     *first, final = ["the last layer", *layers]
-    how = {"scalar_mix": "a learnt scalar mix", "aif": f"AIF ({config.fuse})"}.get(str(config.fusion), "the sum")
-    beside = ", with AIF's branches added and no gate" if config.fusion == "residual" else ""
-    return f"{how} of {', '.join(first)} and {final}{beside}"
+    of = f"of {', '.join(first)} and {final}"
+    return {
+        "sum": f"the sum {of}",
+        "scalar_mix": f"a learnt scalar mix {of}",
+        "residual": f"the sum {of}, with AIF's branches added and no gate",
+        "aif": f"AIF ({config.fuse}) {of}",
+    }[str(config.fusion)]
 
 
 def _metadata(folder: Path, config: DLFAConfig, head: str, results: Mapping[str, Any]) -> ModelCardData:
@@ -103,7 +107,7 @@ def _description(folder: Path, config: DLFAConfig, head: str) -> str:
     if head == "DLFAForTokenClassification":
         piece = {"first": "first sub-word", "last": "last sub-word", "mean": "sub-words' mean"}[config.label_subword]
         lines.append(f"A word's label is read at its {piece}.")
-    auto = head.replace("DLFA", "AutoModel").replace("AutoModelModel", "AutoModel")
+    auto = AUTO_CLASSES.get(head, "AutoModel")
     lines.append(
         "```python\n"
         "import dlfa  # the package that holds the model's code\n"

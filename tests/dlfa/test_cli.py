@@ -15,6 +15,7 @@ from transformers import BartConfig, BartModel
 from typer.testing import CliRunner
 
 from dlfa.cli import app
+from dlfa.commands.options import run_fields
 from dlfa.commands.saved_runs import show_results
 from dlfa_kernels import __version__
 
@@ -285,6 +286,10 @@ def one_line_error(result):
         (("--epochs", "0"), "epochs must be a positive number, got 0.0"),
         (("--fusion", "scalar_mix", "--layer-dropout", "1"), "layer_dropout must be in [0, 1), got 1.0"),
         (("--overwrite", "--resume"), "--overwrite and --resume cannot be given together"),
+        (
+            ("--reduction", "4", "--squeeze-dim", "16"),
+            "--reduction and --squeeze-dim cannot be given together, got 4 and 16",
+        ),
         (("--data-dir", "nowhere"), "nowhere: no such folder"),
         (("--model", "/nowhere"), "no tokenizer can be loaded from '/nowhere': no such directory"),
         (("--model", __file__), f"no tokenizer can be loaded from '{__file__}': it is a file, not a directory"),
@@ -303,6 +308,8 @@ def test_bad_training_arguments(encoder, data_dir, tmp_path, more, message):
         (("--fusion-layer", "none", "--gate-bias", 1), "--gate-bias needs the fusion aif, got last"),
         (("--fusion", "lower", "--kernel-size", 3), "--kernel-size needs the fusion aif or residual, got lower"),
         (("--layer-dropout", 0.1), "--layer-dropout needs the fusion scalar_mix, got aif"),
+        (("--scalar-mix-layer-norm",), "--scalar-mix-layer-norm needs the fusion scalar_mix, got aif"),
+        (("--fusion", "sum", "--squeeze-dim", 16), "--squeeze-dim needs the fusion aif or residual, got sum"),
         (("--fusion", "last"), "--fusion-layer must be none for --fusion last, got 1"),
         (("--task", "xnli", "--label-subword", "last"), "--label-subword is for tagging, got the task xnli"),
         (("--classifier-pooling", "mean"), "--classifier-pooling is for sentence pairs, got the task udpos"),
@@ -313,6 +320,12 @@ def test_bad_training_arguments(encoder, data_dir, tmp_path, more, message):
 def test_an_option_that_changes_nothing_is_refused(encoder, data_dir, tmp_path, more, message):
     assert message in one_line_error(invoke(*train_arguments(encoder, data_dir, tmp_path / "out", *more)))
     assert not (tmp_path / "out").exists()
+
+
+def test_options_of_the_model_reach_its_configuration():
+    fields = run_fields(task="udpos", model="encoder", squeeze_dim=16, scalar_mix_layer_norm=True)
+    assert fields["model_options"] == {"squeeze_dim": 16, "scalar_mix_layer_norm": True}
+    assert run_fields(task="udpos", model="encoder")["model_options"] == {}
 
 
 def test_an_option_that_one_of_several_runs_reads_is_taken(encoder, data_dir, tmp_path):

@@ -15,10 +15,11 @@ from dlfa.analysis.layer_contributions import fusion_parts
 from dlfa.analysis.probes import language_probe, score_label_probes, train_label_probes
 from dlfa.analysis.states import LanguageStates, language_states
 from dlfa.data.examples import LabelledText, TaggedSentence
+from dlfa.models.fusion_names import FUSIONS
 from dlfa.tasks import TASKS, Encoding
 from dlfa.tasks.loading import read_split
 
-FUSIONS = [
+EVERY_FUSION = [
     {"fusion": "last", "fusion_layer": None},
     {"fusion": "lower", "fusion_layer": 1},
     {"fusion": "sum", "fusion_layer": [0, 2]},
@@ -30,6 +31,7 @@ FUSIONS = [
     {"fusion": "aif", "fusion_layer": [2, 0], "fuse": "gate"},
     {"fusion": "aif", "fusion_layer": [2, 1, 0], "fuse": "select"},
 ]
+assert {options["fusion"] for options in EVERY_FUSION} == set(FUSIONS)
 
 
 def model(**options):
@@ -40,7 +42,7 @@ def model(**options):
     return made
 
 
-@pytest.mark.parametrize("options", FUSIONS, ids=lambda options: " ".join(map(str, options.values())))
+@pytest.mark.parametrize("options", EVERY_FUSION, ids=lambda options: " ".join(map(str, options.values())))
 def test_parts_add_up_to_the_fusions_output(options):
     made, inputs = model(**options), batch((7, 4, 1))
     with torch.inference_mode():

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from dlfa.cli import app
 from dlfa.files import atomic
+from dlfa.models.fusion_names import WITHOUT_LAYER
 from dlfa.runs.run_config import RunConfig
 from dlfa.sweep import cells as sweep_cells
 from dlfa.sweep import run as sweep_run
@@ -416,7 +417,7 @@ def test_directory_of_something_else_is_refused(config):
     [
         (
             {"modes": ("aif",)},
-            "modes must be of last, lower, sum, scalar_mix, residual, aif:gate, aif:select, got 'aif'",
+            f"modes must be of {', '.join(MODES)}, got 'aif'",
         ),
         ({"seeds": (1, 1)}, "seeds must name at least one, and none twice"),
         ({"fusion_layers": (2,)}, r"fusion_layer must be in 0\.\.1"),
@@ -453,7 +454,8 @@ def test_an_encoder_without_layers_of_its_own_is_refused(config, tmp_path):
 
 def test_modes_without_a_layer_run_once_a_seed(config):
     every = dataclasses.replace(config, modes=MODES, fusion_layers=None).resolved()
-    assert len(every.cells()) == 2 * (2 + 5 * 2)
+    seeds, layers = 2, 2
+    assert len(every.cells()) == seeds * (len(WITHOUT_LAYER) + layers * (len(MODES) - len(WITHOUT_LAYER)))
     assert Cell("scalar_mix", None, 2) in every.cells()
 
 
