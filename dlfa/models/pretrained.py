@@ -68,7 +68,7 @@ class DLFAPreTrainedModel(PreTrainedModel):
     Subclasses define `_check_arguments` and `_head`, which handle their labels.
     """
 
-    config_class = DLFAConfig
+    config_class: type[DLFAConfig] = DLFAConfig
     config: DLFAConfig
     base_model_prefix = "encoder"
     main_input_name = "input_ids"
@@ -153,20 +153,20 @@ class DLFAPreTrainedModel(PreTrainedModel):
                 raise ValueError(f"encoder_kwargs must not hold {name!r}: {instead}")
         if "attn_implementation" in config_kwargs:
             options["attn_implementation"] = config_kwargs.pop("attn_implementation")
-        _check_fields(config_kwargs)
+        _check_fields(cls.config_class, config_kwargs)
         id2label, label2id = (config_kwargs.pop(name, None) for name in ("id2label", "label2id"))
         config_kwargs |= _label_fields(id2label, label2id, num_labels)
         if isinstance(encoder, PreTrainedModel):
             if options:
                 raise ValueError(f"a loaded encoder takes no {', '.join(sorted(options))}; load it with them")
             loaded = _bare(encoder)
-            config = DLFAConfig(encoder_config=loaded.config, fusion_layer=fusion_layer, **config_kwargs)
+            config = cls.config_class(encoder_config=loaded.config, fusion_layer=fusion_layer, **config_kwargs)
         else:
             of_config = {name: value for name, value in options.items() if name != "attn_implementation"}
             encoder_config = load_config(encoder, **of_config)
             # Where it is given a configuration, AutoModel takes fields of it for arguments of the model's class.
             options = {name: value for name, value in options.items() if not hasattr(encoder_config, name)}
-            config = DLFAConfig(encoder_config=encoder_config, fusion_layer=fusion_layer, **config_kwargs)
+            config = cls.config_class(encoder_config=encoder_config, fusion_layer=fusion_layer, **config_kwargs)
             pooler = _without_pooler(_encoder_class(encoder_config))
             auto = _auto_class(encoder_config)
             loaded = load_whole(
@@ -445,14 +445,14 @@ def _bare(model: PreTrainedModel) -> PreTrainedModel:
     return encoder
 
 
-def _check_fields(config_kwargs: dict[str, Any]) -> None:
-    """Raise TypeError unless every keyword is a field of DLFAConfig."""
-    own = {field.name for field in dataclasses.fields(DLFAConfig)} - {"encoder_config", "fusion_layer"}
+def _check_fields(config_class: type[DLFAConfig], config_kwargs: dict[str, Any]) -> None:
+    """Raise TypeError unless every keyword is a field of `config_class`."""
+    own = {field.name for field in dataclasses.fields(config_class)} - {"encoder_config", "fusion_layer"}
     unknown = sorted(set(config_kwargs) - own)
     if unknown:
         raise TypeError(
-            f"unknown keyword {', '.join(map(repr, unknown))}; DLFAConfig has {', '.join(sorted(own))}; what "
-            "AutoModel.from_pretrained takes goes into encoder_kwargs"
+            f"unknown keyword {', '.join(map(repr, unknown))}; {config_class.__name__} has {', '.join(sorted(own))}; "
+            "what AutoModel.from_pretrained takes goes into encoder_kwargs"
         )
 
 

@@ -71,5 +71,6 @@ class ResidualBranches(AIFBranches):
         """
         weights = self.weights
         check_inputs(last, lower, weights, mask, None, token, "gate", self.activation)
+        # "gate": of the terms only w and the logits are used, which are alike in both modes
         terms = aif_terms(last, lower, weights, mask, None, token, "gate", self.activation)
         return terms.shaped(terms.w + terms.logits)

@@ -148,6 +148,23 @@ def test_from_encoder_refuses_what_it_could_not_rebuild(tmp_path: Path) -> None:
         DLFAModel.from_encoder(build(), fusion_layer=1)
 
 
+class OwnConfig(DLFAConfig):
+    own: int = 0
+
+
+class OwnModel(DLFAForTokenClassification):
+    config_class = OwnConfig
+
+
+def test_a_subclass_builds_its_own_configuration(tmp_path: Path) -> None:
+    model = OwnModel.from_encoder(tiny_encoder("bert"), 1, 5, own=3)
+    assert (type(model.config), model.config.own) == (OwnConfig, 3)
+    model.save_pretrained(tmp_path)
+    assert OwnModel.from_pretrained(tmp_path).config.own == 3
+    with pytest.raises(TypeError, match=r"unknown keyword 'other'; OwnConfig has .*own"):
+        OwnModel.from_encoder(tiny_encoder("bert"), 1, other=3)
+
+
 def test_an_encoder_of_remote_code_is_refused(tmp_path: Path) -> None:
     """It could be built, and saved, but the saved model would name its type alone."""
     tiny_encoder("bert").save_pretrained(tmp_path)
