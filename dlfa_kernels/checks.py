@@ -68,7 +68,8 @@ def check_tensor(name: str, value: object) -> None:
 
 def _check_device(name: str, tensor: Tensor, last: Tensor) -> None:
     if tensor.device != last.device:
-        raise ValueError(f"{name} must be on the device of last, {last.device}, got {tensor.device}")
+        why = ", without values: offloaded, or not loaded yet" if tensor.is_meta else ""
+        raise ValueError(f"{name} must be on the device of last, {last.device}, got {tensor.device}{why}")
 
 
 def _check_states(last: Tensor, lower: Tensor | None, packed: bool) -> None:
