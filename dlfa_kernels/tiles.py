@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 MAX_BLOCK_T = 128
 # The largest H that one program holds whole: two float32 blocks of 64 x 256 fill half of the registers.
 MAX_HELD_H = 256
-# On warpgroups, the largest part of a split H in the squeeze and reduce stages: one part fewer saves a pass over the
-# states, and in reduce one recomputation of the gate, which outweighs a few spilled registers.
+# On warpgroups, the largest part of a split H in the squeeze and reduce stages. Wider than MAX_HELD_H: each part reads
+# the states again, and in reduce computes the gate again, which costs more than the few registers that 320 spill.
 MAX_PART_H = 320
 
 # Sequences of at most this many tokens on average, real or not, leave half of a tile of 128 tokens empty.

@@ -67,7 +67,8 @@ def squeeze_kernel(
         first_h = tl.program_id(1) * (CHUNKS * BLOCK_H)
     t = tl.arange(0, BLOCK_T)
     product_dtype: tl.constexpr = squeezed_ptr.dtype.element_ty
-    # One of each a slot. `place` is not unpacked here: the loop below would carry names that it reassigns.
+    # One of each a slot. `place` stays a tuple here: names such as `real`, which the loop below assigns too, would
+    # become values that the loop carries from step to step.
     places, a = (), ()
     count = 0
     for index in tl.static_range(SLOTS):
