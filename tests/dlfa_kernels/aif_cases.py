@@ -319,8 +319,8 @@ def random_case(seed: int) -> Case:
         draw.shuffle(lengths := [*lengths, draw.randint(1, 70)])
         size = {"lengths": tuple(lengths)}
     token = draw.choice((0, 0, 1, 3, 40)) if draw.random() < 0.2 else None
-    if token is not None and "length" in size:
-        token = min(token, size["length"] - 1)
+    if token is not None:
+        token = min(token, size["length"] - 1 if "length" in size else sum(size["lengths"]) - 1)
     return Case(
         **size,
         token=token,
