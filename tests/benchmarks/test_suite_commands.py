@@ -15,6 +15,7 @@ import torch
 
 pytest.importorskip("triton", reason="triton is there on Linux only")
 
+import benchmarks
 from benchmarks import all as all_suites
 from benchmarks import gpu_session, hardware, ncu, precompile, sanitize
 from benchmarks import suite as suite_module
@@ -94,7 +95,10 @@ def test_suite_on_a_cpu(suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_every_suite_is_run_and_read() -> None:
-    assert {*all_suites.WEIGHTS, "schedule"} == set(SUITES) == PASSES.keys()
+    modules = (hardware.ROOT / "benchmarks").glob("*.py")
+    made = {path.stem for path in modules if "\nSUITE = " in path.read_text(encoding="utf-8")}
+    assert {*all_suites.WEIGHTS, "schedule"} == made == set(SUITES) == PASSES.keys()
+    assert made <= set(re.findall(r"\w+", benchmarks.__doc__ or ""))
     for name in SUITES:
         assert importlib.import_module(f"benchmarks.{name}").SUITE.name == name
 
