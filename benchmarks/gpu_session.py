@@ -1,4 +1,4 @@
-"""Test and measure the kernels on a GPU, in two commands with time limits that keep partial results, for borrowed ones.
+"""Test and measure the kernels on a borrowed GPU, by two commands with time limits that keep partial results.
 
     python -m benchmarks.gpu_session --part checks|suites --out DIR [--budget-seconds S]
 

@@ -13,12 +13,12 @@ from dataclasses import replace
 from typing import Any
 
 from . import providers
-from .cases import core_case
+from .cases import BASE_SHAPE, core_case
 from .plots import Bars, size
 from .suite import Session, Suite, Task, device_time, main, run_tasks
 
 FILLS = (1.0, 0.3, 0.6)
-SIZES = ((64, 512, 768), (256, 128, 768), (128, 512, 1024))
+SIZES = ((64, 512, 768), BASE_SHAPE, (128, 512, 1024))
 PASSES = ("forward", "both")
 
 

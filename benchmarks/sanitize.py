@@ -135,7 +135,7 @@ def command_line(tool: str) -> list[str]:
     """
     ours = [sys.executable, "-u", "-m", "benchmarks.sanitize", "--call"]
     if tool == NO_TOOL:
-        return [*ours, str(min(MOST_PROCESSES, os.cpu_count() or 1))]
+        return [*ours, str(min(MOST_PROCESSES, len(os.sched_getaffinity(0))))]
     # Failed driver calls are not errors of the kernels: torch and Triton query features that it may not have.
     options = ["--report-api-errors", "no"] if tool == "memcheck" else []
     return [cuda_tool("compute-sanitizer"), "--tool", tool, "--print-limit", "20", *options, *ours, "1"]

@@ -21,12 +21,12 @@ from dlfa_kernels.overrides import using_l2_share, using_tiles
 from dlfa_kernels.tiles import Tiles, choose_tiles, tiles_for_batch, with_one_slot
 
 from . import aif, providers
-from .cases import DTYPES, Case, core_case
+from .cases import BASE_SHAPE, DTYPES, Case, core_case
 from .floors import PASSES
 from .plots import Bars, pass_and_size
 from .suite import Session, Suite, Task, main, run_tasks
 
-SIZES = ((256, 128, 768), (128, 512, 1024), (16, 4096, 1024))
+SIZES = (BASE_SHAPE, (128, 512, 1024), (16, 4096, 1024))
 
 
 def shipped_tiles(case: Case, device: torch.device) -> Tiles:
