@@ -61,6 +61,7 @@ def assert_near_exact(inputs: Inputs, case: Case, record: Record | None = None) 
     """Fail where z or a gradient is farther from the definition in float64 than `LIMITS` allow, or a row than twice."""
     expected = exact(inputs, case)
     actual = run(triton_aif, inputs, **case.options)
+    assert actual["z"].dtype == inputs.last.dtype
     errors = relative_errors(actual, expected)
     forward_limit, gradient_limit = LIMITS[case.dtype]
     limits = {name: forward_limit if name == "z" else gradient_limit for name in errors}
