@@ -203,14 +203,15 @@ def token_expand_kernel(
     m = sigmoid(local + load_float32(context_ptr, out_offsets, present[:, None] & inside_e), TARGET)
     inside = wanted[:, None] & inside_e
     x_offsets = state_offsets(sequences, positions, first_rows, x_batch_stride, x_row_stride, PACKED, ALIGN)
-    z = m * load_float32(x_ptr, x_offsets[:, None] + out_e[None, :], inside)
+    x = load_float32(x_ptr, x_offsets[:, None] + out_e[None, :], inside)
+    z = m * x
     if HAS_LOWER:
         y_offsets = state_offsets(sequences, positions, first_rows, y_batch_stride, y_row_stride, PACKED, ALIGN)
         y = load_float32(y_ptr, y_offsets[:, None] + out_e[None, :], inside)
         if SELECT:
             z += (1 - m) * y
         else:
-            z += m * y
+            z = m * (x + y)  # not a sum of products: x and y may nearly cancel
     z = tl.where(inside, z, 0.0)
     tl.store(z_ptr + out_offsets, round_to(z, state_dtype, TARGET), mask=present[:, None] & inside_e)
 

@@ -29,7 +29,7 @@ from aif_cases import (
 from torch import Tensor
 
 from benchmarks.errors import LIMITS, relative_error
-from dlfa_kernels import FusedAIF, full_passes, fused_aif, operands, passes
+from dlfa_kernels import FusedAIF, aif_reference, full_passes, fused_aif, operands, passes
 from dlfa_kernels.backends import INTERPRETED
 from dlfa_kernels.checks import ACTIVATIONS, MASK_DTYPES
 from dlfa_kernels.device import device_architecture
@@ -256,6 +256,18 @@ def test_select_keeps_a_state_that_is_small_beside_the_other(token: int | None, 
         last, lower = torch.full((1, 2, 24), 0.1, device=device), torch.full((1, 2, 24), -3000.7, device=device)
         z = aif(last, lower, token=token)
     torch.testing.assert_close(z, torch.full_like(z, 0.1), rtol=1e-6, atol=0.0)
+
+
+@pytest.mark.parametrize("token", [None, 0])
+def test_gate_keeps_a_sum_that_is_small_beside_its_terms(token: int | None, device: torch.device) -> None:
+    last = 3000 + torch.randn(4, 2, 24, generator=torch.Generator().manual_seed(0))
+    lower = 0.1 * torch.randn(4, 2, 24, generator=torch.Generator().manual_seed(1)) - last
+    aif = FusedAIF(24, backend="triton", device=device)
+    with torch.no_grad():
+        z = aif(last.to(device), lower.to(device), token=token)
+        weights = [weight.double().cpu() for weight in aif.weights]
+        expected = aif_reference(last.double(), lower.double(), *weights, token=token)
+    assert relative_error(z.cpu(), expected) <= 1e-6
 
 
 @pytest.mark.parametrize("case", FROZEN, ids=str)
