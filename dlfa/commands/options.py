@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..models.fusion_names import READERS
-from ..runs.run_config import EVAL_BATCH_SIZE
+from ..runs.run_config import EVAL_BATCH_SIZE, STATES_DTYPES
 from ..tasks import get_task
 
 # Which kind of task reads a model option.
@@ -119,7 +119,9 @@ def run_fields(
     ] = None,
     states_dtype: Annotated[
         str,
-        typer.Option(help="Dtype of cached hidden states; float16 takes half the space.", metavar="<float32|float16>"),
+        typer.Option(
+            help="Dtype of cached hidden states; float16 takes half the space.", metavar=f"<{'|'.join(STATES_DTYPES)}>"
+        ),
     ] = "float32",
     freeze_layers: Annotated[
         int | None, typer.Option(help="Freeze the embeddings and the encoder's first N blocks.")

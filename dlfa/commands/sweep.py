@@ -23,8 +23,8 @@ def sweep(
     modes: Annotated[
         str,
         typer.Option(
-            help=f"Fusions: {', '.join(FUSIONS[:-1])}, aif:gate, aif:select; {' and '.join(WITHOUT_LAYER)} do not "
-            "depend on the layer and run once per seed."
+            help=f"Fusions: {', '.join(each for each in FUSIONS if each != 'aif')}, aif:gate, aif:select; "
+            f"{' and '.join(WITHOUT_LAYER)} do not depend on the layer and run once per seed."
         ),
     ] = "last,aif:gate",
     keep_models: Annotated[bool, typer.Option("--keep-models", help="Save the model of every run.")] = False,

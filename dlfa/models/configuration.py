@@ -23,7 +23,7 @@ from dlfa_kernels.checks import (
 )
 
 from ..files import atomic
-from .fusion_names import FUSIONS, WITHOUT_LAYER
+from .fusion_names import FUSIONS, OF_ONE_LAYER, WITHOUT_LAYER
 
 LABEL_SUBWORDS = ("first", "last", "mean")
 CLASSIFIER_POOLINGS = ("first", "mean")
@@ -156,8 +156,8 @@ class DLFAConfig(PreTrainedConfig):
                 raise ValueError(
                     f"feature_dim must be None for fusion='last', which takes no second input, got {self.feature_dim}"
                 )
-        if self.fusion == "lower" and isinstance(self.fusion_layer, list):
-            raise ValueError(f"fusion_layer must be one layer for fusion='lower', got {self.fusion_layer}")
+        if self.fusion in OF_ONE_LAYER and isinstance(self.fusion_layer, list):
+            raise ValueError(f"fusion_layer must be one layer for fusion={self.fusion!r}, got {self.fusion_layer}")
         if self.feature_dim is not None and isinstance(self.fusion_layer, list):
             raise ValueError(
                 f"fusion_layer must be one layer or None where feature_dim is given, got {self.fusion_layer}"

@@ -3,6 +3,7 @@
 FUSIONS = ("last", "lower", "sum", "scalar_mix", "residual", "aif")
 # They need no lower layer: "last" reads none, "scalar_mix" reads all if none is named.
 WITHOUT_LAYER = ("last", "scalar_mix")
+OF_ONE_LAYER = ("lower",)  # they do not take several
 # The fusions that read an option of DLFAConfig; options of the head, for example, are not listed.
 READERS = {
     "fuse": ("aif",),

@@ -11,12 +11,11 @@ from dlfa_kernels.checks import FUSE_MODES
 
 from ..models.config_files import load_config
 from ..models.configuration import DLFAConfig
-from ..models.fusion_names import FUSIONS, WITHOUT_LAYER
+from ..models.fusion_names import FUSIONS, OF_ONE_LAYER, WITHOUT_LAYER
 from ..models.pretrained import no_encoder
 from ..runs.run_config import RunConfig
 
 MODES = (*(fusion for fusion in FUSIONS if fusion != "aif"), *(f"aif:{fuse}" for fuse in FUSE_MODES))
-_OF_ONE_LAYER = ("lower",)
 
 Layers = int | tuple[int, ...]  # fused with the last layer: one lower layer, or several in turn
 
@@ -120,7 +119,7 @@ class SweepConfig:
         if mode in WITHOUT_LAYER:
             return (None,)
         layers = self.fusion_layers or ()
-        return tuple(item for item in layers if mode not in _OF_ONE_LAYER or isinstance(item, int))
+        return tuple(item for item in layers if mode not in OF_ONE_LAYER or isinstance(item, int))
 
     def run_config(self, cell: Cell) -> RunConfig:
         """Return the configuration of a cell's run."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file, save_file
 from tiny_tasks import make_udpos, sentences
 from transformers import BartConfig, BartModel
@@ -17,7 +18,12 @@ from typer.testing import CliRunner
 from dlfa.cli import app
 from dlfa.commands.options import run_fields
 from dlfa.commands.saved_runs import show_results
+from dlfa.models.configuration import CLASSIFIER_POOLINGS, LABEL_SUBWORDS
+from dlfa.models.fusion_names import FUSIONS
+from dlfa.runs.run_config import STATES_DTYPES
+from dlfa.sweep.config import MODES
 from dlfa_kernels import __version__
+from dlfa_kernels.checks import ACTIVATIONS, FUSE_MODES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -258,6 +264,20 @@ def test_help_comes_without_heavy_imports():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_help_names_every_choice():
+    """Also of the constants that stand beside torch or transformers, which the help does not import."""
+    commands = typer.main.get_command(app).commands
+    options = {option.name: option for name in ("train", "sweep") for option in commands[name].params}
+    choices = {
+        "fusion": FUSIONS, "fuse": FUSE_MODES, "activation": ACTIVATIONS, "label_subword": LABEL_SUBWORDS,
+        "classifier_pooling": CLASSIFIER_POOLINGS, "states_dtype": STATES_DTYPES,
+    }  # fmt: skip
+    assert {name: options[name].metavar for name in choices} == {
+        name: f"<{'|'.join(values)}>" for name, values in choices.items()
+    }
+    assert options["modes"].help.startswith(f"Fusions: {', '.join(MODES)}; ")
 
 
 # Mistakes: status 2 and one line.
