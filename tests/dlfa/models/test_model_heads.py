@@ -21,16 +21,18 @@ from dlfa import (
     DLFAModel,
 )
 from dlfa.models import heads
+from dlfa.models.fusion_names import FUSIONS
 
 ALL_MODES = [
-    {"fusion_layer": None},
+    {"fusion_layer": None, "fusion": "last"},
     {"fusion_layer": 1, "fusion": "lower"},
     {"fusion_layer": [0, 2], "fusion": "sum"},
     {"fusion_layer": None, "fusion": "scalar_mix", "layer_dropout": 0.1},
     {"fusion_layer": [2, 0], "fusion": "residual", "kernel_size": 3},
-    {"fusion_layer": -2, "fuse": "gate"},
-    {"fusion_layer": [2, 0], "fuse": "select", "kernel_size": 3},
+    {"fusion_layer": -2, "fusion": "aif", "fuse": "gate"},
+    {"fusion_layer": [2, 0], "fusion": "aif", "fuse": "select", "kernel_size": 3},
 ]
+assert {mode["fusion"] for mode in ALL_MODES} == set(FUSIONS)
 
 
 def task_labels(head: type, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -346,7 +348,7 @@ def test_integer_labels_of_several_problems_are_named() -> None:
         model(**batch(), labels=torch.zeros(2, 3).long())
 
 
-@pytest.mark.parametrize("fusion", ["lower", "sum", "scalar_mix", "residual", "aif"])
+@pytest.mark.parametrize("fusion", [each for each in FUSIONS if each != "last"])
 def test_kept_layers_that_do_not_fit_are_named_whatever_fuses_them(fusion: str) -> None:
     model, last = build(fusion=fusion), torch.randn(2, 7, WIDTH)
     with pytest.raises(ValueError, match=r"lowers\[0\] must have the shape of last, \(2, 7, 32\), got \(1, 7, 32\)"):

@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard
 from tiny_encoders import tiny_encoder
 
 from dlfa import DLFAConfig, DLFAForSequenceClassification, DLFAForTokenClassification
+from dlfa.models.fusion_names import FUSIONS
 from dlfa.training.model_card import describe_fusion, write_model_card
 
 RESULTS = {
@@ -65,20 +66,22 @@ def test_card_of_a_pair_model_on_an_encoder_in_a_folder(tmp_path: Path) -> None:
     assert "the last layer alone" in card.text
 
 
-@pytest.mark.parametrize(
-    ("fields", "phrase"),
-    [
-        ({"fusion_layer": 3, "fusion": "lower"}, "layer 3 alone"),
-        ({"fusion_layer": [3, 1, 0], "fusion": "sum"}, "the sum of the last layer, layer 3, layer 1 and layer 0"),
-        ({"fusion_layer": [3, 1]}, "AIF (gate) of the last layer, layer 3 and layer 1"),
-        ({"feature_dim": 48}, "AIF (gate) of the last layer and external features of 48 channels"),
-        (
-            {"fusion_layer": 3, "fusion": "residual"},
-            "the sum of the last layer and layer 3, with AIF's branches added and no gate",
-        ),
-        ({"fusion_layer": [0], "fusion": "scalar_mix"}, "a learnt scalar mix of the last layer and layer 0"),
-    ],
-)
+PHRASES = [
+    ({"fusion": "last"}, "the last layer alone"),
+    ({"fusion": "lower", "fusion_layer": 3}, "layer 3 alone"),
+    ({"fusion": "sum", "fusion_layer": [3, 1, 0]}, "the sum of the last layer, layer 3, layer 1 and layer 0"),
+    ({"fusion": "aif", "fusion_layer": [3, 1]}, "AIF (gate) of the last layer, layer 3 and layer 1"),
+    ({"fusion": "aif", "feature_dim": 48}, "AIF (gate) of the last layer and external features of 48 channels"),
+    (
+        {"fusion": "residual", "fusion_layer": 3},
+        "the sum of the last layer and layer 3, with AIF's branches added and no gate",
+    ),
+    ({"fusion": "scalar_mix", "fusion_layer": [0]}, "a learnt scalar mix of the last layer and layer 0"),
+]
+assert {fields["fusion"] for fields, _ in PHRASES} == set(FUSIONS)
+
+
+@pytest.mark.parametrize(("fields", "phrase"), PHRASES)
 def test_fusion_in_words(fields: dict, phrase: str) -> None:
     assert describe_fusion(DLFAConfig(**fields)) == phrase
 

@@ -355,7 +355,7 @@ def no_training(monkeypatch):
     ("changes", "message"),
     [
         ({"model_options": {"fusion_layer": 2}}, r"fusion_layer must be in 0..1 .*got 2"),
-        ({"model_options": {"fusion_layer": 1, "fuse": "mix"}}, "fuse must be one of 'gate', 'select', got 'mix'"),
+        ({"model_options": {"fusion_layer": 1, "fuse": "no-such"}}, "fuse must be one of"),
         ({"model_options": {"fusion_layer": 1, "kernel_size": 2}}, "kernel_size must be odd"),
         ({"model": "no/such-encoder"}, "no tokenizer can be loaded from 'no/such-encoder'"),
         ({"max_length": 129}, "max_length must be at most 128"),
