@@ -66,7 +66,7 @@ def load_run(path: Path, task_name: str | None = None, max_length: int | None = 
         path: an output directory of `dlfa train`, or any directory from which transformers can load a model with the
             right head and labels.
         task_name: the task; needed only if `path` holds no run.json.
-        max_length: tokens per sequence; None uses the run's, else XTREME's.
+        max_length: tokens per sequence; None uses the run's, else the task's.
 
     Raises:
         ValueError: the model is missing, damaged or incomplete; run.json is invalid; the task is unknown or not the
