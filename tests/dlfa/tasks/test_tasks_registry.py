@@ -1,5 +1,7 @@
 """The registry: XTREME's conventions, task by task."""
 
+from pathlib import Path
+
 import pytest
 
 from dlfa.tasks import TASKS, get_task
@@ -35,6 +37,12 @@ def test_udpos_has_the_17_universal_tags():
 
 def test_names_match_and_train_language_is_english():
     assert all(task.name == name and task.train_language == "en" for name, task in TASKS.items())
+
+
+def test_the_guide_names_every_task():
+    guide = (Path(__file__).resolve().parents[3] / "docs" / "workbench.md").read_text(encoding="utf-8")
+    table = [line for line in guide.partition("| task | languages |")[2].splitlines() if line.startswith("| `")]
+    assert {name.strip(" `") for line in table for name in line.split("|")[1].split(",")} >= set(TASKS)
 
 
 def test_unknown_task_lists_the_known():
