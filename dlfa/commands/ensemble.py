@@ -27,14 +27,8 @@ def ensemble(
     """Combine several saved runs, and score them as one."""
     wanted = None if languages is None else split_list("languages", languages)
     quiet_libraries()
-    from rich.console import Console
-    from rich.progress import Progress
-
     from ..evaluation.ensemble import EnsembleConfig, run_ensemble
     from ..evaluation.tables import language_table
 
     config = EnsembleConfig(tuple(runs), output_dir, data_dir, wanted, vote, split, max_eval_examples, batch_size)
-    with Progress(console=Console(stderr=True), disable=quiet, transient=True) as bar:
-        done = bar.add_task("evaluate", total=len(runs))
-        results = run_ensemble(config, overwrite=overwrite, on_run=lambda _: bar.advance(done))
-    print_table(language_table(results))
+    print_table(language_table(run_ensemble(config, overwrite=overwrite, progress=not quiet)))

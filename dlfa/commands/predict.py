@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..runs.run_config import EVAL_BATCH_SIZE
-from .options import EvalBatchSize, MaxLength, output_path
+from .options import EvalBatchSize, MaxLength, Quiet, output_path
 from .saved_runs import TaskName, load_saved_run
 
 
@@ -26,6 +27,7 @@ def predict(
     task: TaskName = None,
     max_length: MaxLength = None,
     batch_size: EvalBatchSize = EVAL_BATCH_SIZE,
+    quiet: Quiet = False,
 ) -> None:
     """Label new text with a saved model.
 
@@ -49,9 +51,13 @@ def predict(
         # Gold labels are also token<TAB>tag lines, so the output could replace a data file.
         known = [] if run.config is None else data_files(run.task, run.config.data_dir)
         check_file(output, [source, *known])
-    text = predict_examples(run, examples, batch_size)
-    if output is not None:
-        atomic.write_text(output, text)
-    else:  # UTF-8 as in files, independent of the terminal's encoding
-        sys.stdout.buffer.write(text.encode("utf-8"))
-        sys.stdout.flush()
+    # A bar amid the output of the same terminal would be unreadable.
+    progress = not quiet and (output is not None or not sys.stdout.isatty())
+    with contextlib.closing(predict_examples(run, examples, batch_size, progress=progress)) as texts:
+        parts = (text.encode("utf-8") for text in texts)
+        if output is not None:
+            atomic.write_parts(output, parts)
+            return
+        for part in parts:  # UTF-8 as in files, independent of the terminal's encoding
+            sys.stdout.buffer.write(part)
+            sys.stdout.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..runs.run_directory import RunDirectory
 from ..tasks import Task
 from ..tasks.question_answering import Span
 from .charts import bar_chart
-from .evaluate import score_language
+from .evaluate import evaluate, score_language
 from .evaluation_data import evaluation_data
 from .prediction_files import prediction_name, write_predictions
 from .results import scores, summary
@@ -71,9 +71,7 @@ class EnsembleConfig:
             raise ValueError(f"max_eval_examples must not be negative, got {self.max_eval_examples}")
 
 
-def run_ensemble(
-    config: EnsembleConfig, *, overwrite: bool = False, on_run: Callable[[Path], None] | None = None
-) -> dict[str, Any]:
+def run_ensemble(config: EnsembleConfig, *, overwrite: bool = False, progress: bool = False) -> dict[str, Any]:
     """Evaluate an ensemble and write results.json, predictions and the chart to its `output_dir`.
 
     Only one model at a time is in memory.
@@ -81,7 +79,7 @@ def run_ensemble(
     Args:
         config: the ensemble.
         overwrite: replace the results of an ensemble in `output_dir`.
-        on_run: called after the evaluation of each run.
+        progress: show a bar for each run on standard error.
 
     Returns:
         The content of results.json: like a run's, with `ensemble` instead of the fields about training.
@@ -92,10 +90,10 @@ def run_ensemble(
     """
     check_alone("an ensemble is evaluated by one process")
     with exclusive(config.output_dir):
-        return _run_held(config, overwrite, on_run)
+        return _run_held(config, overwrite, progress)
 
 
-def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], None] | None) -> dict[str, Any]:
+def _run_held(config: EnsembleConfig, overwrite: bool, progress: bool) -> dict[str, Any]:
     """`run_ensemble`, in a directory that no other process works in."""
     directory = RunDirectory(config.output_dir)
     directory.check_for_ensemble(overwrite)
@@ -112,12 +110,10 @@ def _run_held(config: EnsembleConfig, overwrite: bool, on_run: Callable[[Path], 
     results_of: list[dict[str, Any]] = []
     scores_of: dict[str, list[list[Any]]] = {language: [] for language in data}
     for path, trained, fields in zip(config.runs, configs, recorded, strict=True):
-        found, result = _member(path, trained, task, data, config, fields)
+        found, result = _member(path, trained, task, data, config, fields, progress)
         results_of.append(result)
         for language, several in scores_of.items():
             several.append(found[language])
-        if on_run is not None:
-            on_run(path)
     evaluations = {
         language: score_language(task, language, data[language], together(several, config.vote))
         for language, several in scores_of.items()
@@ -157,16 +153,18 @@ def _member(
     data: Mapping[str, list[Example]],
     config: EnsembleConfig,
     recorded: Mapping[str, Any],
+    progress: bool,
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """One run's scores by language and what its results.json would hold; its model is gone afterwards."""
     run = load_run(path)
-    found = {language: run.scores(examples, config.batch_size) for language, examples in data.items()}
-    evaluations = {language: score_language(task, language, data[language], each) for language, each in found.items()}
+    evaluations = evaluate(
+        run.model, run.inputs(), data, batch_size=config.batch_size, autocast=run.autocast, progress=progress
+    )
     result = summary(
         task, run.model, trained.model, evaluations, seed=trained.seed, split=config.split, autocast=run.autocast,
         **recorded,
     )  # fmt: skip
-    return found, result
+    return {language: each.scores for language, each in evaluations.items()}, result
 
 
 def together(several: Sequence[Sequence[Any]], vote: bool) -> list[Any]:

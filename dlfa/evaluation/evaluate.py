@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from rich.console import Console
-from rich.progress import Progress
 from transformers import PreTrainedModel
 
 from ..data.batching import by_length
 from ..data.examples import Example
 from ..processes import process_state
+from ..progress import progress_bar
 from ..runs.run_config import EVAL_BATCH_SIZE
 from ..tasks import Task
 from ..tasks.model_inputs import ModelInputs
@@ -42,6 +41,7 @@ def example_scores(
     *,
     batch_size: int = EVAL_BATCH_SIZE,
     autocast: torch.dtype | None = None,
+    on_batch: Callable[[int, int], object] | None = None,
 ) -> list[Any]:
     """Run `model` on `examples` without gradients, in batches of similar length, and return each example's scores.
 
@@ -54,6 +54,7 @@ def example_scores(
         examples: the examples to score. The task splits or truncates those that are too long.
         batch_size: sequences per batch.
         autocast: bfloat16 or float16 for autocast; None runs in the model's dtype.
+        on_batch: called after each batch with the number of batches that this process has done, and of all it will do.
 
     Returns:
         One entry per example: (words, labels) or (labels,) float32 log probabilities, or the best answer spans.
@@ -72,7 +73,8 @@ def example_scores(
     model.eval()
     try:
         with torch.inference_mode(), casting:
-            for batch in batches[state.process_index :: state.num_processes]:
+            share = batches[state.process_index :: state.num_processes]
+            for number, batch in enumerate(share, start=1):
                 outputs = model(**{name: values.to(device) for name, values in make_batch(batch).items()})
                 arrays = {
                     name: value.float().cpu().numpy()
@@ -80,6 +82,8 @@ def example_scores(
                     if name.endswith("logits") and value is not None
                 }
                 done += [(index, task.feature_scores(features[index], arrays, row)) for row, index in enumerate(batch)]
+                if on_batch is not None:
+                    on_batch(number, len(share))
     finally:
         model.train(was_training)
     if state.num_processes > 1:
@@ -119,13 +123,19 @@ def evaluate(
         FloatingPointError: see `example_scores` and `score_language`.
     """
     results = {}
-    with Progress(console=Console(stderr=True), disable=not (progress and process_state().is_main_process)) as bar:
-        todo = bar.add_task("evaluate", total=len(data))
+    with progress_bar(shown=progress) as bar:
+        todo = bar.add_task("evaluate", total=sum(map(len, data.values())))
+        before = 0
         for language, examples in data.items():
             bar.update(todo, description=f"evaluate {language}")
-            scores = example_scores(model, inputs, examples, batch_size=batch_size, autocast=autocast)
+
+            def show(done: int, of: int, before: int = before, size: int = len(examples)) -> None:
+                bar.update(todo, completed=before + size * done / of)
+
+            scores = example_scores(model, inputs, examples, batch_size=batch_size, autocast=autocast, on_batch=show)
             results[language] = score_language(inputs.task, language, list(examples), scores)
-            bar.advance(todo)
+            before += len(examples)
+        bar.update(todo, completed=before)
     return results
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from ..data.examples import DataError, Example, LabelledText, TaggedSentence
 from ..data.lines import columns, example_lines, numbered_lines
 from ..data.squad_files import read_squad_file
 from ..data.text_files import unquoted
+from ..progress import progress_bar
 from ..runs.run_config import EVAL_BATCH_SIZE
 from ..tasks import PairTask, Task
 from .saved_runs import SavedRun
 
 FORMATS = ("auto", "text", "tokens")
+
+# Examples labelled at a time. Those of a batch are of similar length, for which some hundred batches suffice, while the
+# scores of a million sentences take gigabytes.
+BLOCK = 10_000
 
 
 def read_input(task: Task, path: Path, input_format: str = "auto") -> list[Example]:
@@ -91,22 +96,45 @@ def _told_format(path: Path, lines: Sequence[tuple[int, str]]) -> str:
     return "tokens" if tabs or (blank_between and not several) else "text"
 
 
-def predict(run: SavedRun, examples: Sequence[Example], batch_size: int = EVAL_BATCH_SIZE) -> str:
-    """Predict and return the output text.
+def predict(
+    run: SavedRun, examples: Sequence[Example], batch_size: int = EVAL_BATCH_SIZE, *, progress: bool = False
+) -> Generator[str, None, None]:
+    """Predict block by block, and yield the output text of each.
 
-    Returns:
+    Args:
+        run: the model.
+        examples: the examples.
+        batch_size: sequences per batch.
+        progress: show a bar on standard error.
+
+    Yields:
         Tagging: `token<TAB>tag` lines with a blank line after each sentence. Classification: the input's columns
-        followed by the label. Question answering: a JSON object of answers by question id.
+        followed by the label. Question answering: a JSON object of answers by question id, at the end.
+
+    Raises:
+        FloatingPointError: see `dlfa.evaluation.evaluate.example_scores`.
     """
     task = run.task
-    predictions = task.decide(examples, run.scores(examples, batch_size))
+    answers: list[str] = []
+    with progress_bar(shown=progress, transient=True) as bar:
+        todo = bar.add_task("predict", total=len(examples))
+        for start in range(0, len(examples), BLOCK):
+            block = examples[start : start + BLOCK]
+
+            def show(done: int, of: int, start: int = start, size: int = len(block)) -> None:
+                bar.update(todo, completed=start + size * done / of)
+
+            predictions = task.decide(block, run.scores(block, batch_size, show))
+            if task.kind == "qa":
+                answers += predictions
+            else:
+                yield "".join(map(_with_labels, block, predictions))
     if task.kind == "qa":
-        return task.prediction_text(examples, predictions)
-    blocks = []
-    for example, prediction in zip(examples, predictions, strict=True):
-        if isinstance(example, TaggedSentence):
-            pairs = zip(example.words, prediction, strict=True)
-            blocks.append("".join(f"{word}\t{tag}\n" for word, tag in pairs) + "\n")
-        elif isinstance(example, LabelledText):
-            blocks.append("\t".join((*example.texts, prediction)) + "\n")
-    return "".join(blocks)
+        yield task.prediction_text(examples, answers)
+
+
+def _with_labels(example: Example, prediction: str | tuple[str, ...]) -> str:
+    """Return the lines of one example, each word or pair of texts with its label as the last column."""
+    if isinstance(example, TaggedSentence):
+        return "".join(f"{word}\t{tag}\n" for word, tag in zip(example.words, prediction, strict=True)) + "\n"
+    return "\t".join((*example.texts, prediction)) + "\n"  # type: ignore[union-attr, arg-type]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,17 @@ class SavedRun:
         encoding = Encoding(self.max_length, getattr(self.model.config, "label_subword", "first"))
         return ModelInputs(self.task, self.tokenizer, encoding)
 
-    def scores(self, examples: Sequence[Example], batch_size: int) -> list[Any]:
+    def scores(
+        self, examples: Sequence[Example], batch_size: int, on_batch: Callable[[int, int], object] | None = None
+    ) -> list[Any]:
         """Return the `example_scores` of examples, encoded and run as in the run's own evaluation.
 
         Raises:
             FloatingPointError: see `example_scores`.
         """
-        return example_scores(self.model, self.inputs(), examples, batch_size=batch_size, autocast=self.autocast)
+        return example_scores(
+            self.model, self.inputs(), examples, batch_size=batch_size, autocast=self.autocast, on_batch=on_batch
+        )
 
 
 def load_run(path: Path, task_name: str | None = None, max_length: int | None = None) -> SavedRun:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,20 @@ def temporary(path: Path) -> Path:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` atomically, through a temporary file next to it."""
+    """Write `content` to `path` with `write_parts`."""
+    write_parts(path, (content,))
+
+
+def write_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """Write `parts`, one after the other, to `path` atomically, through a temporary file next to it.
+
+    An error that `parts` raises leaves `path` unchanged.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = temporary(path)
     try:
         with partial.open("wb") as file:
-            file.write(content)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)

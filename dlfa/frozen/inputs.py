@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from rich.progress import DownloadColumn, Progress
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..data.batching import PaddingCollator
 from ..data.examples import Example
+from ..progress import progress_bar
 from ..tasks import Encoding, Feature, Task
 from ..tasks.model_inputs import Batches, ModelInputs
 from .store import LAST, StateStore
@@ -28,11 +30,27 @@ class StateInputs(ModelInputs):
         super().__init__(task, tokenizer, encoding)
         self.store = store
 
-    def compute(self, examples: Iterable[tuple[Sequence[Example], bool]], layers: Sequence[int]) -> None:
-        """Compute and store the states of lists of examples, given with "is for training", in one pass per list."""
-        for part, training in examples:
-            if part:
-                self.store.states(self.features(part, training=training), layers)
+    def compute(
+        self, examples: Iterable[tuple[Sequence[Example], bool]], layers: Sequence[int], *, progress: bool = False
+    ) -> None:
+        """Compute and store the states of lists of examples, given with "is for training", in one pass per list.
+
+        Args:
+            examples: the lists.
+            layers: numbers of the lower layers.
+            progress: show a bar on standard error.
+
+        Raises:
+            ValueError, OSError: the states of all lists together do not fit on the disk; see also `StateStore.states`.
+        """
+        lists = [self.features(part, training=training) for part, training in examples]
+        lists = [features for features in lists if features]
+        missing = self.store.missing_bytes(lists, layers)
+        self.store.check_space(missing)
+        with progress_bar(*Progress.get_default_columns(), DownloadColumn(), shown=progress and missing > 0) as bar:
+            todo = bar.add_task("hidden states", total=missing)
+            for features in lists:
+                self.store.states(features, layers, on_stored=lambda count: bar.advance(todo, count))
 
     def batches(self, features: Sequence[Feature], config: PreTrainedConfig) -> Batches:
         """Return batches with `last`, `lower_0`, `lower_1`, ... (B, T, E) float32 instead of the token ids."""

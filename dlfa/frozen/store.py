@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from transformers import PreTrainedTokenizerBase
 
 from ..data.batching import PaddingCollator, by_length
@@ -61,7 +59,6 @@ class StateStore:
         batch_size: sequences per encoder batch. With an evaluation's batch size and float32, cached states reproduce
             that evaluation's results bit for bit.
         autocast: bfloat16 or float16 for autocast; None runs in the encoder's own dtype.
-        progress: show a bar on standard error.
 
     Raises:
         ValueError: an unknown dtype.
@@ -76,7 +73,6 @@ class StateStore:
         dtype: str = "float32",
         batch_size: int = EVAL_BATCH_SIZE,
         autocast: torch.dtype | None = None,
-        progress: bool = False,
     ) -> None:
         if dtype not in STATES_DTYPES:
             raise ValueError(f"states_dtype must be one of {', '.join(STATES_DTYPES)}, got {dtype!r}")
@@ -84,17 +80,38 @@ class StateStore:
         self.dtype = np.dtype(dtype)
         self.batch_size = batch_size
         self.autocast = autocast
-        self.progress = progress
         self.weights_sha256 = weights_fingerprint(encoder.encoder)  # also recorded in results.json
         self.folder = folder / encoder_fingerprint(encoder.encoder, self.weights_sha256, autocast)[:20]
         self._collate = PaddingCollator(tokenizer)
         # Keep the features with their states: the key is their id(), which must not be reused.
         self._opened: dict[int, tuple[Sequence[Feature], SequenceStates, Path]] = {}
 
-    def states(self, features: Sequence[Feature], layers: Sequence[int]) -> SequenceStates:
+    def missing_bytes(self, lists: Iterable[Sequence[Feature]], layers: Sequence[int]) -> int:
+        """Return the size of those states of `lists`, of the last layer and the lower `layers`, not yet on disk."""
+        sizes: dict[Path, int] = {}  # by file: lists of the same sequences share theirs
+        for features in lists:
+            _, states, folder = self._open(features)
+            shape = self._shape(states)
+            for layer in {LAST, *layers}.difference(states.layers):
+                if open_layer(_file(folder, layer), shape, self.dtype) is None:
+                    sizes[_file(folder, layer)] = shape[0] * shape[1] * self.dtype.itemsize
+        return sum(sizes.values())
+
+    def states(
+        self,
+        features: Sequence[Feature],
+        layers: Sequence[int],
+        *,
+        on_stored: Callable[[int], object] | None = None,
+    ) -> SequenceStates:
         """Return the states of the last layer and the lower `layers`, computing those that are not on disk.
 
         With several processes, one per machine computes.
+
+        Args:
+            features: the sequences.
+            layers: numbers of lower layers.
+            on_stored: called with a number of bytes whenever that many more have been written.
 
         Raises:
             ValueError: `dtype` cannot represent the states, the folder cannot be created, or the disk is full.
@@ -103,18 +120,40 @@ class StateStore:
         features_, states, folder = self._open(features)
         missing = [layer for layer in dict.fromkeys((LAST, *layers)) if layer not in states.layers]
         if missing:
-            shape = (int(states.lengths.sum()), self.encoder.config.hidden_size)
+            shape = self._shape(states)
             with process_state().local_main_process_first():
                 found = {layer: open_layer(_file(folder, layer), shape, self.dtype) for layer in missing}
                 absent = [layer for layer, rows in found.items() if rows is None]
                 if absent:
-                    self._compute(features_, states, absent, folder, shape)
+                    self._compute(features_, states, absent, folder, on_stored)
                     found |= {layer: open_layer(_file(folder, layer), shape, self.dtype) for layer in absent}
             for layer, rows in found.items():
                 if rows is None:
                     raise OSError(f"{_file(folder, layer)} was written and cannot be read")
                 states.layers[layer] = rows
         return states
+
+    def check_space(self, needed: int) -> None:
+        """Check that the folder of the states can be made, and that `needed` bytes are free on its disk.
+
+        Raises:
+            ValueError: it cannot be made, or there is less.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"the hidden states cannot be kept in {self.folder}: {error.strerror}; choose another --states-cache"
+            ) from error
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise ValueError(
+                f"the hidden states need {needed / 1e9:.1f} GB in {self.folder.parent}, where {free / 1e9:.1f} GB are "
+                "free; choose another --states-cache, or --states-dtype float16"
+            )
+
+    def _shape(self, states: SequenceStates) -> tuple[int, int]:
+        return int(states.lengths.sum()), self.encoder.config.hidden_size
 
     def _open(self, features: Sequence[Feature]) -> tuple[Sequence[Feature], SequenceStates, Path]:
         if id(features) not in self._opened:
@@ -132,22 +171,21 @@ class StateStore:
         states: SequenceStates,
         layers: Sequence[int],
         folder: Path,
-        shape: tuple[int, int],
+        on_stored: Callable[[int], object] | None,
     ) -> None:
         remove_abandoned(self.folder.parent)
-        self._check_space(folder, len(layers) * shape[0] * shape[1] * self.dtype.itemsize)
+        shape = self._shape(states)
+        bytes_per_token = len(layers) * shape[1] * self.dtype.itemsize
+        self.check_space(shape[0] * bytes_per_token)
         model, device = self.encoder.eval(), self.encoder.device
         lower = [layer for layer in layers if layer != LAST]
         batches = by_length(states.lengths.tolist(), self.batch_size)
         casting = torch.autocast(device.type, self.autocast) if self.autocast else contextlib.nullcontext()
-        console = Console(stderr=True)
         with (
             torch.inference_mode(),
             casting,
             write_layers([_file(folder, layer) for layer in layers], shape, self.dtype) as writer,
-            Progress(console=console, disable=not self.progress) as bar,
         ):
-            todo = bar.add_task("hidden states", total=shape[0])
             for batch in batches:
                 names = ("input_ids", "attention_mask", "token_type_ids")
                 inputs = [{n: features[i].inputs[n] for n in names if n in features[i].inputs} for i in batch]
@@ -156,21 +194,8 @@ class StateStore:
                 real = tensors["attention_mask"].bool()
                 by_layer = dict(zip((*lower, LAST), (*found.lowers, found.last), strict=True))
                 writer.append([by_layer[layer][real].float().cpu().numpy() for layer in layers])
-                bar.advance(todo, int(real.sum()))
-
-    def _check_space(self, folder: Path, needed: int) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(
-                f"the hidden states cannot be kept in {folder}: {error.strerror}; choose another --states-cache"
-            ) from error
-        free = shutil.disk_usage(folder).free
-        if needed > free:
-            raise ValueError(
-                f"the hidden states need {needed / 1e9:.1f} GB in {self.folder.parent}, where {free / 1e9:.1f} GB are "
-                "free; choose another --states-cache, or --states-dtype float16"
-            )
+                if on_stored is not None:
+                    on_stored(int(real.sum()) * bytes_per_token)
 
 
 def _file(folder: Path, layer: int) -> Path:

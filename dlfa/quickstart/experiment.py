@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..files import atomic
+from ..progress import progress_bar
 from ..runs.output_paths import make_folder
 from ..runs.run_directory import RunDirectory, remove_if_empty
 from .comparison import DLFA, LAST, METRIC, TASK, FineTuning, compare, fine_tune, most_frequent_tag
@@ -106,7 +107,7 @@ def _measure(output_dir: Path, seed: int, settings: Settings) -> dict[str, Any]:
     """Write corpus, encoder and runs to `output_dir`, and return the measurements for results.json."""
     data, encoder, runs = (output_dir / name for name in FOLDERS)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+    with progress_bar(*columns, TimeRemainingColumn(), shown=True) as progress:
         clock = _Clock()
         making = progress.add_task("corpus", total=len(LANGUAGES))
         corpus = Corpus(seed, settings.corpus)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -36,7 +37,7 @@ def default_processes(config: SweepConfig, runs: int) -> int:
 def run_cells(
     config: SweepConfig,
     cells: Sequence[Cell],
-    shared: SharedInputs,
+    shared: SharedInputs | None,
     keep_models: bool,
     processes: int,
     started: Callable[[Cell], None],
@@ -48,15 +49,15 @@ def run_cells(
     Args:
         config: the sweep.
         cells: the cells to run.
-        shared: the shared inputs, for `processes` = 1; with more, each process reads them once itself.
+        shared: the inputs of the cells; None if `processes` is more than 1, as each process reads them once itself.
         keep_models: save each cell's model.
         processes: number of cells to run at a time.
-        started: called with each cell when it starts, only for `processes` = 1.
+        started: called with each cell when it starts.
 
     Raises:
         ProcessEndedError: a process was killed, for example when memory ran out; the running cells can be resumed.
     """
-    if processes == 1:
+    if shared is not None:
         for cell in cells:
             started(cell)
             _run_cell(config, cell, shared, keep_models)
@@ -70,15 +71,17 @@ def run_cells(
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(processes, context, initializer=_start_worker, initargs=shares)
     try:
-        running: dict[Future[None], Cell] = {
-            pool.submit(_run_in_worker, config, cell, keep_models): cell for cell in cells
-        }
-        while running:
+        waiting, running = deque(cells), dict[Future[None], Cell]()
+        while waiting or running:
+            while waiting and len(running) < processes:
+                cell = waiting.popleft()
+                running[pool.submit(_run_in_worker, config, cell, keep_models)] = cell
+                started(cell)
             over, _ = wait(running, return_when=FIRST_COMPLETED)
             broken: BrokenProcessPool | None = None
             for future in over:
                 cell, error = running.pop(future), future.exception()
-                if isinstance(error, BrokenProcessPool):  # also set for runs that never started
+                if isinstance(error, BrokenProcessPool):
                     broken = error
                     continue
                 if error is not None:
@@ -89,7 +92,7 @@ def run_cells(
     except BrokenProcessPool as error:
         raise ProcessEndedError("a process of the sweep was killed, or ran out of memory") from error
     except BaseException:
-        # Otherwise the workers would finish the cells in their queue.
+        # Otherwise the workers would finish their cells.
         for worker in set(multiprocessing.active_children()) - others:
             worker.terminate()
         raise

@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..files.json_files import read_object
 from ..frozen.fingerprints import weights_fingerprint
 from ..processes import check_alone
+from ..progress import progress_bar
 from ..runs.directory_lock import LOCK, exclusive
 from ..runs.run_config import differences
 from ..runs.run_directory import SWEEP, RunDirectory
+from ..tasks.loading import TaskData
 from ..training.intermediate import IntermediateRun
-from ..training.shared_inputs import check_token_ids, compute_states, load_data, load_encoder, load_shared_inputs
+from ..training.shared_inputs import (
+    SharedInputs,
+    check_token_ids,
+    compute_states,
+    load_data,
+    load_encoder,
+    load_shared_inputs,
+)
 from .cells import ProcessEndedError, default_processes, run_cells
 from .config import Cell, SweepConfig
 from .record import SweepRecord
@@ -59,8 +67,7 @@ def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, pro
     record = SweepRecord(config)
     base = config.base.with_presets()
     data = load_data(base)
-    data_sha256 = data.sha256()
-    record.check({"data_sha256": data_sha256})
+    record.check({"data_sha256": data.sha256()})
     todo = [cell for cell in config.cells() if record.state_of(cell) != "done"]
     if keep_models:
         _check_models([cell for cell in config.cells() if cell not in todo], config)
@@ -68,32 +75,40 @@ def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, pro
         if cell not in todo:  # it may have been killed after writing results and before removing checkpoints
             RunDirectory(config.run_config(cell).output_dir).remove_leftovers()
     if todo:
-        # Read and check all data before the directory is claimed for this configuration.
-        intermediate_run = IntermediateRun.of(config.base)
-        shared = load_shared_inputs(base, data)
-        encoder = (shared.encoder or load_encoder(base.model)).encoder
-        stages = [] if intermediate_run is None else intermediate_run.check(encoder)
-        if shared.encoder is not None:  # otherwise each run checks its own data before training
-            check_token_ids(shared, encoder)
-        sha256 = shared.encoder_sha256 or weights_fingerprint(encoder)
-        record.claim({"data_sha256": data_sha256, "encoder_sha256": sha256, "intermediate_data_sha256": stages})
-        record.write()
-        compute_states(shared, ({**config.base.model_options, **cell.model_options} for cell in todo))
+        shared: SharedInputs | None = _checked_inputs(config, data, record, todo, progress)
         count = min(processes or default_processes(config, len(todo)), len(todo))
-        console = Console(stderr=True)
+        if count > 1:  # each process reads its own
+            del data
+            shared = None
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=console, disable=not progress) as bar:
+        with progress_bar(*columns, shown=progress) as bar:
             done = bar.add_task("sweep", total=len(config.cells()), completed=len(config.cells()) - len(todo))
             try:
                 for cell in run_cells(config, todo, shared, keep_models, count, _describer(bar, done)):
                     record.write()
                     bar.advance(done)
                     if record.state_of(cell) == "failed":
-                        console.print(f"{cell.name} failed: {record.reason(cell)}", markup=False, highlight=False)
+                        bar.console.print(f"{cell.name} failed: {record.reason(cell)}", markup=False, highlight=False)
             except ProcessEndedError:
                 record.write()
                 raise
     return record.write()
+
+
+def _checked_inputs(
+    config: SweepConfig, data: TaskData, record: SweepRecord, todo: Sequence[Cell], progress: bool
+) -> SharedInputs:
+    """Read and check all inputs of the runs, claim the directory for this configuration, then compute the states."""
+    base, intermediate_run = config.base.with_presets(), IntermediateRun.of(config.base)
+    shared = load_shared_inputs(base, data)
+    encoder = (shared.encoder or load_encoder(base.model)).encoder
+    stages = [] if intermediate_run is None else intermediate_run.check(encoder, progress=progress)
+    check_token_ids(shared, encoder, progress=progress)
+    sha256 = shared.encoder_sha256 or weights_fingerprint(encoder)
+    record.claim({"data_sha256": data.sha256(), "encoder_sha256": sha256, "intermediate_data_sha256": stages})
+    record.write()
+    compute_states(shared, ({**base.model_options, **cell.model_options} for cell in todo), progress=progress)
+    return shared
 
 
 def _check_models(complete: Sequence[Cell], config: SweepConfig) -> None:

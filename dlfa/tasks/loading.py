@@ -25,6 +25,11 @@ class TaskData:
     dev: list[Example] = field(default_factory=list)
     test: dict[str, list[Example]] = field(default_factory=dict)
 
+    @property
+    def parts(self) -> list[tuple[list[Example], bool]]:
+        """Every list of examples, with whether it is for training."""
+        return [(self.train, True), (self.dev, False), *((examples, False) for examples in self.test.values())]
+
     def sha256(self) -> str:
         """Return a hexadecimal SHA-256 of splits, languages and examples, to compare the data of two runs."""
         parts = {"train": self.train, "dev": self.dev, **{f"test-{code}": part for code, part in self.test.items()}}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,6 @@ from .base import Encoding, Feature, Task, decides
 if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerBase
-
-_log = logging.getLogger(__name__)
 
 # The values of XTREME's scripts; all but the last two in tokens.
 WINDOW_STEP = 128
@@ -65,17 +62,18 @@ class QuestionAnsweringTask(Task[Question]):
     def encode(
         self, examples: Sequence[Question], tokenizer: PreTrainedTokenizerBase, encoding: Encoding, *, training: bool
     ) -> list[Feature]:
-        """Return one feature per window; `target` is (first passage token's position, passage tokens' characters).
+        """Return one feature per window; `target` is the first passage token's position, and the tokens' characters.
 
-        In training, the label of a window without the answer is its first token. Questions whose answer is blank, or
-        does not occur in their passage, are left out, and their number is logged.
+        The latter are (passage tokens, 2) int32, where each token begins and ends in the passage. In training, the
+        label of a window without the answer is its first token. Questions whose answer is blank, or does not occur in
+        their passage, have no feature.
         """
+        import numpy as np
+
         spans = [_answer_span(example) if training else None for example in examples]
         usable = [index for index, span in enumerate(spans) if span is not None or not training]
         if not usable:
             return []
-        if len(usable) < len(examples):
-            _log_left_out(len(examples) - len(usable), len(examples))
         questions = _shortened(tokenizer, [examples[index].question.lstrip() for index in usable])
         passages = [examples[index].context for index in usable]
         encoded = tokenizer(questions, passages, return_offsets_mapping=True, verbose=False)
@@ -96,12 +94,13 @@ class QuestionAnsweringTask(Task[Question]):
                     places = _token_span(characters, answer)
                     begin, end = (0, 0) if places is None else (first + places[0], first + places[1])
                     inputs |= {"start_positions": begin, "end_positions": end}
-                features.append(Feature(inputs, index, (first, characters)))
+                positions = np.array(characters, dtype=np.int32).reshape(-1, 2)
+                features.append(Feature(inputs, index, (first, positions)))
         return features
 
     def feature_scores(self, feature: Feature, outputs: Mapping[str, np.ndarray], row: int) -> list[Span] | None:
         """Return the best spans of one window, best first."""
-        first, characters = feature.target
+        first, characters = feature.target[0], feature.target[1].tolist()
         starts = outputs["start_logits"][row][first : first + len(characters)]
         ends = outputs["end_logits"][row][first : first + len(characters)]
         if not (decides(starts) and decides(ends)):
@@ -140,14 +139,6 @@ class QuestionAnsweringTask(Task[Question]):
         """Return a JSON object of answers by question id."""
         answers = {example.id: answer for example, answer in zip(examples, predictions, strict=True)}
         return json.dumps(answers, ensure_ascii=False, indent=1) + "\n"
-
-
-def _log_left_out(count: int, total: int) -> None:
-    """Log, on the first process only, how many training questions cannot be trained on."""
-    from ..processes import process_state  # slow to import, and the command line imports tasks first
-
-    if process_state().is_main_process:
-        _log.warning(f"left out of training: {count} of {total} questions, whose passage does not hold their answer")
 
 
 def _without_spaces(context: str, begin: int, end: int) -> tuple[int, int]:

@@ -44,11 +44,12 @@ class IntermediateRun:
             )
         )
 
-    def check(self, encoder: PreTrainedModel) -> list[str]:
+    def check(self, encoder: PreTrainedModel, *, progress: bool = False) -> list[str]:
         """Check the directory of this run, and read and encode the data of its task and of those before it.
 
         Args:
             encoder: the encoder that all of them start from.
+            progress: show bars on standard error.
 
         Returns:
             The hash of each task's data, in order.
@@ -59,10 +60,10 @@ class IntermediateRun:
         """
         RunDirectory(self.config.output_dir).check(self.config.model, overwrite=False, resume=True)
         before = IntermediateRun.of(self.config)
-        earlier = [] if before is None else before.check(encoder)
+        earlier = [] if before is None else before.check(encoder, progress=progress)
         config = self.config.with_presets()
         data = load_data(config)
-        encode_all(config, load_shared_inputs(config, data), encoder)
+        encode_all(config, load_shared_inputs(config, data), encoder, progress=progress)
         return [*earlier, data.sha256()]
 
     def train(self, *, progress: bool = False) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from ..models.modeling import DLFAModel
 from ..models.pretrained import no_encoder
 from ..models.tokenizer import load_tokenizer
 from ..processes import default_device
+from ..progress import progress_bar
 from ..runs.run_config import CompleteRunConfig, RunConfig
 from ..tasks import Encoding, Feature
 from ..tasks.loading import TaskData, load_task_data
@@ -47,13 +48,12 @@ def load_data(config: RunConfig) -> TaskData:
     )
 
 
-def load_shared_inputs(config: CompleteRunConfig, data: TaskData, *, progress: bool = False) -> SharedInputs:
-    """Load the inputs that runs on `data` share: the tokenizer and, if the encoder is frozen, it and its states.
+def load_shared_inputs(config: CompleteRunConfig, data: TaskData) -> SharedInputs:
+    """Load what runs on `data` share: the tokenizer and, if the encoder is frozen, it and the store of its states.
 
     Args:
         config: one of the runs.
         data: the data of the runs.
-        progress: show a bar while hidden states are computed.
 
     Raises:
         ValueError: the tokenizer or encoder cannot be loaded, or the tokenizer does not allow `max_length` tokens.
@@ -70,7 +70,6 @@ def load_shared_inputs(config: CompleteRunConfig, data: TaskData, *, progress: b
         dtype=config.states_dtype,
         batch_size=config.eval_batch_size,
         autocast=config.autocast,
-        progress=progress,
     )
     inputs = StateInputs(config.task_object, tokenizer, encoding, store)
     return SharedInputs(data, inputs, encoder, store.weights_sha256)
@@ -88,12 +87,13 @@ def load_encoder(name: str) -> DLFAModel:
         raise no_encoder(name, error) from error
 
 
-def compute_states(shared: SharedInputs, several: Iterable[Mapping[str, Any]]) -> None:
+def compute_states(shared: SharedInputs, several: Iterable[Mapping[str, Any]], *, progress: bool = False) -> None:
     """Compute a frozen encoder's states in one pass, for all layers that any of the runs needs.
 
     Args:
         shared: the inputs of the runs; if their encoder is not frozen, nothing is computed.
         several: the model options of each run.
+        progress: show a bar on standard error.
 
     Raises:
         ValueError, OSError: the states cannot be stored in the chosen precision or directory.
@@ -104,23 +104,30 @@ def compute_states(shared: SharedInputs, several: Iterable[Mapping[str, Any]]) -
     layers = {
         layer for options in several for layer in DLFAConfig(encoder_config=encoder_config, **options).lower_layers
     }
-    data = shared.data
-    parts = [(data.train, True), (data.dev, False), *((examples, False) for examples in data.test.values())]
-    shared.inputs.compute(parts, sorted(layers))
+    shared.inputs.compute(shared.data.parts, sorted(layers), progress=progress)
 
 
-def check_token_ids(shared: SharedInputs, encoder: PreTrainedModel) -> None:
+def check_token_ids(shared: SharedInputs, encoder: PreTrainedModel, *, progress: bool = False) -> None:
     """Encode all data, and check their token ids against the embedding table of `encoder`, if it has a single one.
 
     Without this check, an invalid id would only fail when the encoder reaches it, possibly after all training, and on a
     GPU with an assertion that ends the process.
 
+    Args:
+        shared: the inputs of the runs.
+        encoder: the encoder that will read them.
+        progress: show a bar on standard error while the data are encoded.
+
     Raises:
         ValueError: a token id has no row in the table, or `max_length` is too small for some example.
     """
-    data, inputs, tokenizer = shared.data, shared.inputs, shared.inputs.tokenizer
-    parts = [inputs.features(data.train, training=True)]
-    parts += [inputs.features(examples, training=False) for examples in (data.dev, *data.test.values())]
+    inputs, tokenizer = shared.inputs, shared.inputs.tokenizer
+    with progress_bar(shown=progress, transient=True) as bar:
+        todo = bar.add_task("tokenize", total=sum(len(examples) for examples, _ in shared.data.parts))
+        parts = [
+            inputs.features(examples, training=training, on_encoded=lambda count: bar.advance(todo, count))
+            for examples, training in shared.data.parts
+        ]
     rows = getattr(embedding_table(encoder), "num_embeddings", None)
     if rows is None:
         return
@@ -133,26 +140,28 @@ def check_token_ids(shared: SharedInputs, encoder: PreTrainedModel) -> None:
         )
 
 
-def encode_all(config: RunConfig, shared: SharedInputs, encoder: PreTrainedModel) -> list[Feature]:
+def encode_all(
+    config: RunConfig, shared: SharedInputs, encoder: PreTrainedModel, *, progress: bool = False
+) -> list[Feature]:
     """Encode all data of a run, compute a frozen encoder's states, and return the features of the training data.
 
     Args:
         config: the run.
         shared: its inputs.
         encoder: the encoder that will read them, frozen or not.
+        progress: show bars on standard error.
 
     Raises:
         ValueError: `max_length` is too small for some example, no example can be trained on, or a token id is not in
             the encoder's embedding table.
         OSError: the states cannot be stored.
     """
-    data, inputs = shared.data, shared.inputs
-    features = inputs.features(data.train, training=True)
+    check_token_ids(shared, encoder, progress=progress)
+    features = shared.inputs.features(shared.data.train, training=True)
     if not features:
         raise ValueError(
             f"{config.data_dir or 'the Hub'}: none of the training data of {config.task} can be trained on; a question "
             "needs an answer that its passage holds"
         )
-    check_token_ids(shared, encoder)
-    compute_states(shared, [config.model_options])
+    compute_states(shared, [config.model_options], progress=progress)
     return features

@@ -129,7 +129,7 @@ def prepare(
             if process_state().is_main_process:
                 directory.remove_leftovers()
             return None
-    shared = shared or load_shared_inputs(config, data, progress=progress)
+    shared = shared or load_shared_inputs(config, data)
     set_seed(config.seed)
     model = new_model(config, shared.encoder)
     backend_of(model, default_device(), config.autocast)  # raises where AIF could not run
@@ -139,8 +139,8 @@ def prepare(
     limit_training(model, config)
     encoder = cast(PreTrainedModel, model.encoder)
     if intermediate_run is not None:
-        intermediate_run.check(encoder)
-    features = encode_all(config, shared, encoder)
+        intermediate_run.check(encoder, progress=progress)
+    features = encode_all(config, shared, encoder, progress=progress)
     files = recorded_files(directory.run_file) if resumed else []
     run_text = atomic.json_text({**run, "encoder_sha256": encoder_sha256, "files": files})
     process_state().wait_for_everyone()  # no process may look at the directory after one has claimed it

@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from ..evaluation.evaluate import evaluate
+from ..evaluation.evaluate import example_scores, score_language
 from ..frozen import StatesHead
 from ..processes import process_state
 from ..runs.checkpoints import checkpoints_in, complete_facts, mark_complete, remove_checkpoint, step_of
@@ -136,18 +136,25 @@ class TaskTrainer(Trainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Return the task's metrics on the development data."""
-        prepared, language = self.prepared, self.prepared.task.train_language
-        result = evaluate(
+        prepared, task, examples = self.prepared, self.prepared.task, self.prepared.shared.data.dev
+        scores = example_scores(
             self.trained_module,
             prepared.shared.inputs,
-            {language: prepared.shared.data.dev},
+            examples,
             batch_size=prepared.config.eval_batch_size,
             autocast=prepared.config.autocast,
-        )[language]
+            on_batch=self._show_batch,
+        )
+        result = score_language(task, task.train_language, examples, scores)
         metrics = {f"eval_{name}": value for name, value in result.metrics.items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _show_batch(self, _: int, of: int) -> None:
+        """Advance the bar that transformers shows during an evaluation by its own loop."""
+        self.callback_handler.eval_dataloader = range(of)
+        self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
 
 
 def parameter_groups(model: torch.nn.Module, config: CompleteRunConfig, decayed: set[str]) -> list[dict[str, Any]]:

@@ -10,12 +10,12 @@ from transformers import AutoTokenizer
 
 from dlfa import DLFAForSequenceClassification, DLFAForTokenClassification
 from dlfa.data.batching import PaddingCollator, by_length
-from dlfa.data.examples import LabelledText, TaggedSentence
+from dlfa.data.examples import LabelledText, Question, TaggedSentence
 from dlfa.evaluation.evaluate import evaluate, example_scores, model_for, score_language
 from dlfa.tasks import Encoding, get_task
 from dlfa.tasks.model_inputs import ModelInputs
 
-UDPOS, XNLI = get_task("udpos"), get_task("xnli")
+UDPOS, XNLI, XQUAD = get_task("udpos"), get_task("xnli"), get_task("xquad")
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,44 @@ def test_features_are_made_once_for_training_and_once_without_labels(examples):
     assert inputs.features(examples, training=True) is training
     assert inputs.features(examples, training=False) is plain
     assert inputs.features(list(examples), training=False) is not plain
+
+
+@pytest.mark.parametrize(
+    ("task", "found"),
+    [
+        (UDPOS, [TaggedSentence(("a", "b" * number), ("NOUN", "VERB")) for number in range(1, 6)]),
+        (XNLI, [LabelledText(("a", "b" * number), "neutral") for number in range(1, 6)]),
+        (XQUAD, [Question(str(number), "who", "a " * 9 * number, (("a", 0),)) for number in range(1, 6)]),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_examples_are_encoded_in_blocks_to_the_same_features(monkeypatch, task, found):
+    """In calls of the tokenizer of some examples each: its encodings of all of them at once take gigabytes."""
+
+    def encoded(block):
+        monkeypatch.setattr("dlfa.tasks.model_inputs.BLOCK", block)
+        counts = []
+        inputs = inputs_of(make_tokenizer(), task, max_length=16)
+        features = inputs.features(found, training=True, on_encoded=counts.append)
+        assert inputs.features(found, training=True, on_encoded=counts.append) is features
+        return counts, [(feature.inputs, feature.example) for feature in features]
+
+    counts, features = encoded(2)
+    assert counts == [2, 2, 1]
+    assert features == encoded(5)[1]
+    assert [example for _, example in features] == sorted(example for _, example in features)
+    assert {example for _, example in features} == set(range(5))
+
+
+def test_batches_are_told_as_they_are_done(encoder, tokenizer, examples, capsys):
+    model, inputs, told = tagger(encoder), inputs_of(tokenizer), []
+    example_scores(model, inputs, examples[:5], batch_size=2, on_batch=lambda *numbers: told.append(numbers))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    evaluate(model, inputs, {"en": examples[:5], "de": examples[5:6]}, progress=True)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "evaluate de" in said.err
+    assert "100%" in said.err
 
 
 def test_batches_hold_neighbours_in_length():

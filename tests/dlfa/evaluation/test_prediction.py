@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dlfa import DLFAForQuestionAnswering, DLFAForTokenClassification
-from dlfa.data.examples import DataError, LabelledText, TaggedSentence
+from dlfa.data.examples import DataError, LabelledText, Question, TaggedSentence
 from dlfa.data.token_files import read_token_file
 from dlfa.evaluation.prediction import predict, read_input
 from dlfa.evaluation.saved_runs import load_run
@@ -97,11 +97,11 @@ def test_pair_model_end_to_end(encoder, tmp_path):
     run = load_run(tmp_path / "run")
     assert run.max_length == 32
     examples = [LabelledText(row[:2]) for row in rows]
-    assert predict(run, examples) == "".join("\t".join(row) + "\n" for row in rows)
+    assert "".join(predict(run, examples)) == "".join("\t".join(row) + "\n" for row in rows)
     for config, dtype in ((run.config, torch.float32), (dataclasses.replace(run.config, bf16=True), torch.bfloat16)):
         seen = []
         hook = run.model.classifier.register_forward_hook(lambda *call, seen=seen: seen.append(call[2].dtype))
-        predict(dataclasses.replace(run, config=config), examples)
+        list(predict(dataclasses.replace(run, config=config), examples))
         hook.remove()
         assert set(seen) == {dtype}
 
@@ -138,7 +138,7 @@ def test_questions_are_answered_as_json(encoder, tmp_path):
     model = DLFAForQuestionAnswering.from_encoder(encoder, fusion_layer=1)
     save_with_tokenizer(model, encoder, tmp_path / "model")
     run = load_run(tmp_path / "model", "xquad", max_length=32)
-    answer = json.loads(predict(run, read_input(XQUAD, path)))
+    answer = json.loads("".join(predict(run, read_input(XQUAD, path))))
     assert list(answer) == ["7"]
     assert answer["7"] in {"a", "b", "c", "a b", "b c", "a b c"}
     assert run.config is None
@@ -152,7 +152,7 @@ def test_tags_come_word_by_word(encoder, tmp_path):
     run = load_run(tmp_path / "model", "udpos", max_length=16)
     long = TaggedSentence(tuple("word" for _ in range(30)))
     spaces = TaggedSentence(("\u00a0", "a", "\u3000", "\u0085", "\u2028", "\x1c", "\x0c", "b\u00a0c", "\u200b"))
-    (tmp_path / "predicted").write_bytes(predict(run, [spaces, long, spaces]).encode())
+    (tmp_path / "predicted").write_text("".join(predict(run, [spaces, long, spaces])), encoding="utf-8", newline="")
     for input_format in ("auto", "tokens"):
         assert words(read_input(UDPOS, tmp_path / "predicted", input_format)) == [
             spaces.words,
@@ -161,9 +161,35 @@ def test_tags_come_word_by_word(encoder, tmp_path):
         ]
     tagged = read_token_file(tmp_path / "predicted", UDPOS.labels)
     assert words(tagged) == [spaces.words, long.words, spaces.words]
-    assert predict(run, tagged).encode() == (tmp_path / "predicted").read_bytes()
-    text = predict(run, [long, TaggedSentence(("\u200b",))])
+    assert "".join(predict(run, tagged)).encode() == (tmp_path / "predicted").read_bytes()
+    text = "".join(predict(run, [long, TaggedSentence(("\u200b",))]))
     first, second = text.strip("\n").split("\n\n")
     assert [line.split("\t")[0] for line in first.split("\n")] == list(long.words)
     assert all(line.split("\t")[1] in UDPOS.labels for line in first.split("\n"))
     assert second.split("\t")[0] == "\u200b"
+
+
+def test_examples_are_labelled_block_by_block(encoder, tmp_path, monkeypatch, capsys):
+    """With a bar that goes by batches, and of questions with one JSON object for all."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes standard error for a terminal
+    tagger = DLFAForTokenClassification.from_encoder(encoder, fusion_layer=1, id2label=dict(enumerate(UDPOS.labels)))
+    save_with_tokenizer(tagger, encoder, tmp_path / "tagger")
+    run = load_run(tmp_path / "tagger", "udpos", max_length=16)
+    sentences = [TaggedSentence(tuple("abcdefg"[:length])) for length in (3, 1, 7, 2, 5)]
+    whole = "".join(predict(run, sentences))
+    reader = DLFAForQuestionAnswering.from_encoder(encoder, fusion_layer=1)
+    save_with_tokenizer(reader, encoder, tmp_path / "reader")
+    answering = load_run(tmp_path / "reader", "xquad", max_length=32)
+    questions = [Question(str(number), "who", "a b c", ()) for number in range(3)]
+    answers = "".join(predict(answering, questions))
+    capsys.readouterr()
+    monkeypatch.setattr("dlfa.evaluation.prediction.BLOCK", 2)
+    blocks = list(predict(run, sentences, batch_size=1, progress=True))
+    assert [block.count("\n\n") for block in blocks] == [2, 2, 1]
+    assert "".join(blocks) == whole
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "predict" in said.err
+    assert "100%" in said.err
+    assert list(predict(answering, questions)) == [answers]
+    assert list(json.loads(answers)) == ["0", "1", "2"]

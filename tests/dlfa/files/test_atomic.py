@@ -40,3 +40,18 @@ def test_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         atomic.write_text(path, "new")
     assert path.read_text() == "old"
     assert [item.name for item in path.parent.iterdir()] == ["file"]
+
+
+def test_an_error_amid_the_parts_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "file"
+    atomic.write_parts(path, iter([b"old", b"er"]))
+    assert path.read_bytes() == b"older"
+
+    def parts():
+        yield b"new"
+        raise FloatingPointError("NaN")
+
+    with pytest.raises(FloatingPointError):
+        atomic.write_parts(path, parts())
+    assert path.read_bytes() == b"older"
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]

@@ -16,13 +16,15 @@ import transformers
 from tiny_tasks import make_encoder, make_tokenizer
 
 from dlfa import DLFAModel
-from dlfa.frozen import StateStore
+from dlfa.data.examples import TaggedSentence
+from dlfa.frozen import StateInputs, StateStore
 from dlfa.frozen.fingerprints import encoder_fingerprint, sequences_fingerprint, weights_fingerprint
 from dlfa.frozen.layer_files import open_layer, remove_abandoned, write_layers
-from dlfa.tasks import Feature
+from dlfa.tasks import Encoding, Feature, get_task
 
 ROOT = Path(__file__).resolve().parents[3]
 FLOAT = np.dtype("float32")
+UDPOS = get_task("udpos")
 
 
 @pytest.fixture(scope="module")
@@ -231,3 +233,36 @@ def test_no_room_on_the_disk_is_told_before_anything_is_computed(model, features
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))
     with pytest.raises(ValueError, match=r"need .* GB .* choose another --states-cache"):
         StateStore(model, make_tokenizer(), tmp_path).states(features, (1,))
+
+
+def test_no_room_for_all_lists_together_is_told_before_anything_is_computed(model, tmp_path, monkeypatch):
+    short, long = ([TaggedSentence(("a",) * words)] for words in (3, 8))
+    inputs = StateInputs(
+        UDPOS, make_tokenizer(), Encoding(16), StateStore(model, make_tokenizer(), tmp_path, dtype="float16")
+    )
+    tokens = sum(len(inputs.features(part, training=False)[0].inputs["input_ids"]) for part in (short, long))
+    needed = 3 * tokens * 32 * 2  # layers x tokens x width x bytes
+    parts = [(short, False), (long, False)]
+    free = needed - 1
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(needed, needed - free, free))
+    with pytest.raises(ValueError, match=r"need .* GB .* choose another --states-cache"):
+        inputs.compute(parts, (0, 1))
+    assert not list(tmp_path.rglob("*.npy"))
+    free = needed
+    inputs.compute(parts, (0, 1))
+    assert sum(path.stat().st_size - 128 for path in tmp_path.rglob("*.npy")) == needed
+    free = 0
+    inputs.compute(parts, (0, 1))  # nothing is missing
+
+
+def test_the_bar_of_the_states_tells_their_bytes(model, tmp_path, capsys):
+    inputs = StateInputs(UDPOS, make_tokenizer(), Encoding(16), StateStore(model, make_tokenizer(), tmp_path))
+    parts = [([TaggedSentence(("a",) * words)], False) for words in (8, 8, 3)]
+    inputs.compute(parts, (1,), progress=True)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "hidden states" in said
+    tokens = [len(inputs.features(part, training=False)[0].inputs["input_ids"]) for part, _ in parts]
+    assert "100%" in said
+    assert f"{2 * (tokens[1] + tokens[2]) * 32 * 4 / 1000:.1f}" in said.replace("kB", "")
+    inputs.compute(parts, (1,), progress=True)
+    assert capsys.readouterr().err == ""

@@ -1,6 +1,7 @@
 """Sweeps: one ordinary run a cell, kept, resumed, or recorded as failed; a directory of another sweep is refused."""
 
 import dataclasses
+import gc
 import json
 import multiprocessing
 import os
@@ -29,6 +30,7 @@ from dlfa.sweep import run as sweep_run
 from dlfa.sweep.config import MODES, Cell, SweepConfig
 from dlfa.sweep.run import run_sweep
 from dlfa.training import recorded_runs
+from dlfa.training.shared_inputs import SharedInputs
 from dlfa.training.train import prepare, train
 
 
@@ -482,6 +484,36 @@ def test_a_mode_without_layers_is_refused(config):
     with pytest.raises(ValueError, match="fusion_layers must hold a single layer for mode lower, got only several"):
         run_sweep(several)
     assert not config.output_dir.exists()
+
+
+def test_several_processes_read_their_own_inputs_and_cells_are_told_as_they_start(config, monkeypatch):
+    """The main process, which has checked the inputs, does not keep them while the others run."""
+    started, kept, busy = [], [], []
+
+    class Pool:
+        def __init__(self, *_, **__):
+            pass
+
+        def submit(self, run, config, cell, keep_models):
+            busy.append(cell)
+            kept.append(gc.collect() and sum(type(each) is SharedInputs for each in gc.get_objects()))
+            future = Future()
+            future.set_result(None)
+            return future
+
+        def shutdown(self, **_):
+            pass
+
+    describer = sweep_run._describer
+    monkeypatch.setattr(
+        sweep_run, "_describer", lambda bar, task: lambda cell: started.append(cell) or describer(bar, task)(cell)
+    )
+    monkeypatch.setattr(sweep_cells, "ProcessPoolExecutor", Pool)
+    gc.collect()
+    before = sum(type(each) is SharedInputs for each in gc.get_objects())
+    run_sweep(config, processes=2)
+    assert started == busy == list(config.cells())
+    assert max(kept) <= before
 
 
 @pytest.mark.slow

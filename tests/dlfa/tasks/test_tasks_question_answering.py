@@ -20,6 +20,7 @@ from dlfa.runs.run_directory import RunDirectory
 from dlfa.tasks import Encoding, Feature, get_task
 from dlfa.tasks.answer_metrics import answer_metrics, mlqa_tokens, squad_tokens
 from dlfa.tasks.layout import find_file, languages_on_disk
+from dlfa.tasks.model_inputs import ModelInputs
 from dlfa.tasks.question_answering import Span, _windows
 from dlfa.training.train import train
 
@@ -76,7 +77,7 @@ def test_a_passage_that_just_fits_is_one_window(tokenizer, words, windows):
 def test_an_answer_ends_where_the_next_token_begins(tokenizer):
     (feature,) = XQUAD.encode([Question("q", "q", "abc", (("b", 1),))], tokenizer, Encoding(32), training=True)
     first, characters = feature.target
-    assert characters == [(0, 1), (1, 2), (2, 3)]
+    assert characters.tolist() == [[0, 1], [1, 2], [2, 3]]
     assert (feature.inputs["start_positions"], feature.inputs["end_positions"]) == (first + 1, first + 1)
 
 
@@ -99,7 +100,7 @@ def test_longest_answer_is_xtremes(tokenizer, tokens, found):
 
 def test_a_token_of_spaces_alone_is_no_answer():
     logits = np.array([[0, 9, 1]], dtype=np.float32)
-    feature = Feature({}, 0, (0, [(0, 1), (2, 2), (3, 4)]))
+    feature = Feature({}, 0, (0, np.array([(0, 1), (2, 2), (3, 4)])))
     best = XQUAD.feature_scores(feature, {"start_logits": logits, "end_logits": logits}, 0)[0]
     assert (best.start, best.stop) == (2, 4)
 
@@ -110,7 +111,7 @@ def test_starts_and_ends_considered_are_xtremes(unlikely):
     # 20 others are likelier, but the other side is likeliest here, where nothing else begins or ends
     other, place = ("end_logits", 0) if unlikely == "start_logits" else ("start_logits", 20)
     logits[unlikely][0, place], logits[other][0, place] = -1, 9
-    feature = Feature({}, 0, (0, [(place, place + 1) for place in range(21)]))
+    feature = Feature({}, 0, (0, np.array([(place, place + 1) for place in range(21)])))
     spans = XQUAD.feature_scores(feature, logits, 0)
     assert (place, place + 1) not in [(span.start, span.stop) for span in spans]
     assert len(spans) == 20
@@ -138,28 +139,30 @@ def test_long_question_is_shortened(tokenizer):
     assert feature.target[0] == 1 + 64 + 1
 
 
-def test_misplaced_answer_is_found_and_a_missing_one_left_out_and_counted(tokenizer, caplog):
+def test_misplaced_answer_is_found_and_a_missing_one_left_out_and_counted(tokenizer, caplog, monkeypatch):
+    monkeypatch.setattr("dlfa.tasks.model_inputs.BLOCK", 2)  # counted over all blocks
     places = [
         Question("near", "q", "ab cd ab", (("ab", 5),)),  # nearer to the second
         Question("gone", "q", "ab cd ab", (("xy", 0),)),
         Question("empty", "q", "ab cd ab", (("", 1),)),
         Question("blank", "q", "ab cd ab", ((" ", 2),)),
     ]
-    features = XQUAD.encode(places, tokenizer, Encoding(32), training=True)
+    inputs = ModelInputs(XQUAD, tokenizer, Encoding(32))
+    features = inputs.features(places, training=True)
     assert [feature.example for feature in features] == [0]
     first, characters = features[0].target
-    assert characters[features[0].inputs["start_positions"] - first] == (6, 7)
-    line = "left out of training: 3 of 4 questions, whose passage does not hold their answer"
+    assert characters[features[0].inputs["start_positions"] - first].tolist() == [6, 7]
+    line = "left out of training: 3 of 4 examples; a question needs an answer that its passage holds"
     assert caplog.messages == [line]
-    assert len(XQUAD.encode(places, tokenizer, Encoding(32), training=False)) == 4
-    XQUAD.encode(places[:1], tokenizer, Encoding(32), training=True)
+    assert len(inputs.features(places, training=False)) == 4
+    inputs.features(places[:1], training=True)
     assert caplog.messages == [line]
 
 
 def test_one_process_of_several_tells_what_is_left_out(tokenizer, caplog, monkeypatch):
-    monkeypatch.setattr("dlfa.processes.process_state", lambda: SimpleNamespace(is_main_process=False))
+    monkeypatch.setattr("dlfa.tasks.model_inputs.process_state", lambda: SimpleNamespace(is_main_process=False))
     places = [Question("gone", "q", "ab cd", (("xy", 0),)), Question("there", "q", "ab cd", (("ab", 0),))]
-    assert len(XQUAD.encode(places, tokenizer, Encoding(32), training=True)) == 1
+    assert len(ModelInputs(XQUAD, tokenizer, Encoding(32)).features(places, training=True)) == 1
     assert not caplog.messages
 
 
@@ -343,5 +346,5 @@ def test_a_place_does_not_depend_on_the_spaces_a_tokenizer_counts_in():
     question = Question("q", "in", "in Paris now", ((" Paris", 2),))
     (feature,) = XQUAD.encode([question], tokenizer, Encoding(16), training=True)
     first, characters = feature.target
-    assert characters == [(0, 2), (3, 8), (9, 12)]
+    assert characters.tolist() == [[0, 2], [3, 8], [9, 12]]
     assert (feature.inputs["start_positions"], feature.inputs["end_positions"]) == (first + 1, first + 1)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from tiny_tasks import make_encoder, make_udpos
 from transformers import AutoTokenizer, BertModel, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ProgressCallback
 
 from dlfa import DLFAForTokenClassification
 from dlfa.files import atomic
@@ -65,12 +66,24 @@ def test_a_checkout_that_is_not_installed_trains_and_resumes(base, tmp_path, mon
     assert train(config, resume=True) == results
 
 
-def test_progress_is_told_on_standard_error_alone(base, tmp_path, capsys):
-    """Standard output is the table's, which the command prints."""
-    train(dataclasses.replace(base, output_dir=tmp_path / "run", epochs=1), progress=True)
+def test_progress_is_told_on_standard_error_alone(base, tmp_path, capsys, monkeypatch):
+    """Of encoding, training, development evaluation and test; standard output is a command's table's."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes standard error for a terminal
+    sizes = []
+
+    def seen(self, args, state, control, eval_dataloader=None, **more):
+        sizes.append(len(eval_dataloader))
+        return shown(self, args, state, control, eval_dataloader=eval_dataloader, **more)
+
+    shown = ProgressCallback.on_prediction_step
+    monkeypatch.setattr(ProgressCallback, "on_prediction_step", seen)
+    config = dataclasses.replace(base, output_dir=tmp_path / "run", epochs=1, eval_batch_size=8)
+    train(config, progress=True)
     said = capsys.readouterr()
     assert said.out == ""
-    assert "loss=" in said.err
+    assert all(word in said.err for word in ("tokenize", "loss=", "evaluate"))
+    batches = -(-len(load_data(config).dev) // 8)
+    assert sizes == [batches] * batches
 
 
 def test_run_learns_and_leaves_everything(finished):
@@ -213,17 +226,21 @@ def test_best_model_on_dev_is_kept(base, tmp_path, monkeypatch):
 
     seen: list[dict[str, torch.Tensor]] = []
     scores = iter([0.2, 0.9, 0.5, 0.4])
-    real = trainer.evaluate
+    scored, judged = trainer.example_scores, trainer.score_language
 
-    def fake(model, inputs, data, **options):
-        results = real(model, inputs, data, **options)
-        if list(data) == ["en"]:
-            state = model.state_dict().items()  # the embedding table is in two parts as long as it is trained
-            seen.append({name: value.clone() for name, value in state if "word_embeddings" not in name})
-            results["en"].metrics["f1"] = next(scores)
-        return results
+    def seen_scores(model, *given, **options):
+        state = model.state_dict().items()  # the embedding table is in two parts as long as it is trained
+        seen.append({name: value.clone() for name, value in state if "word_embeddings" not in name})
+        return scored(model, *given, **options)
 
-    monkeypatch.setattr(trainer, "evaluate", fake)
+    def fake(task, language, *given):
+        result = judged(task, language, *given)
+        assert language == "en"
+        result.metrics["f1"] = next(scores)
+        return result
+
+    monkeypatch.setattr(trainer, "example_scores", seen_scores)
+    monkeypatch.setattr(trainer, "score_language", fake)
     results = train(dataclasses.replace(base, output_dir=tmp_path, languages=("de",)))
     assert (results["train"]["best_step"], results["train"]["best_dev"]) == (24, 0.9)
     saved = DLFAForTokenClassification.from_pretrained(tmp_path).state_dict()
