@@ -83,7 +83,7 @@ def _language_differences(
 
     runs = [run for members in comparison.runs.values() for run in members]
     examples = _gold(task, runs, comparison.split, language, data_dir)
-    metric = counted_metric(task, comparison.metric, language)
+    metric = counted_metric(task, comparison.metric, language, examples)
     counts = np.stack([_run_counts(task, run, comparison, language, examples, metric) for run in runs])
     contrasts = _contrasts(comparison)
 
@@ -131,7 +131,7 @@ def _run_counts(
     task: Task, run: Run, comparison: Comparison, language: str, examples: Sequence[Example], metric: CountedMetric
 ) -> Counts:
     path = run.predictions / prediction_name(task, language, comparison.split)
-    counts = metric.counts(examples, read_predictions(task, path, examples))
+    counts = metric.counts(read_predictions(task, path, examples))
     counted, told = float(metric.score(counts.sum(axis=0, dtype=np.float64))), run.scores[language][comparison.metric]
     if abs(counted - told) > _TOLERANCE:
         raise ValueError(

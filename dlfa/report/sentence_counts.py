@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -12,15 +11,16 @@ from numpy.typing import NDArray
 
 from ..data.examples import Example, gold_labels
 from ..tasks import Task
+from ..tasks.spans import SpanFinder, compare_spans
 
 Counts = NDArray[np.float32]
 
 
 class CountedMetric(ABC):
-    """A metric that is a function of sums over sentences."""
+    """A metric of predictions for given examples that is a function of sums over sentences."""
 
     @abstractmethod
-    def counts(self, examples: Sequence[Example], predictions: Sequence[Any]) -> Counts:
+    def counts(self, predictions: Sequence[Any]) -> Counts:
         """Return (sentences, k) float32 counts of each sentence."""
 
     @abstractmethod
@@ -35,23 +35,27 @@ class LabelCounts(CountedMetric):
     those that occur in it.
     """
 
-    def __init__(self, labels: Sequence[str], metric: str) -> None:
+    def __init__(self, labels: Sequence[str], metric: str, examples: Sequence[Example]) -> None:
         self.index = {label: position for position, label in enumerate(labels)}
         self.metric = metric
-
-    def counts(self, examples: Sequence[Example], predictions: Sequence[Any]) -> Counts:
-        """Return (sentences, 3 * labels): for each label the numbers of gold, predicted and correct occurrences."""
         gold = [gold_labels(example) for example in examples]
-        size, lengths = len(self.index), [len(labels) for labels in gold]
-        sentence = np.repeat(np.arange(len(gold)), lengths)
-        true = self._flat(gold)
+        self.gold = self._flat(gold)
+        self.sentence, self.sentences = np.repeat(np.arange(len(gold)), [len(tags) for tags in gold]), len(gold)
+
+    def counts(self, predictions: Sequence[Any]) -> Counts:
+        """Return (sentences, 3 * labels): for each label the numbers of gold, predicted and correct occurrences."""
+        size = len(self.index)
         guess = self._flat([(labels,) if isinstance(labels, str) else labels for labels in predictions])
-        right = true == guess
+        right = self.gold == guess
 
         def by_sentence(rows: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-            return np.bincount(rows * size + labels, minlength=len(gold) * size).reshape(len(gold), size)
+            return np.bincount(rows * size + labels, minlength=self.sentences * size).reshape(-1, size)
 
-        found = by_sentence(sentence, true), by_sentence(sentence, guess), by_sentence(sentence[right], true[right])
+        found = (
+            by_sentence(self.sentence, self.gold),
+            by_sentence(self.sentence, guess),
+            by_sentence(self.sentence[right], guess[right]),
+        )
         return np.concatenate(found, axis=1).astype(np.float32)
 
     def _flat(self, labels: Sequence[Sequence[str]]) -> NDArray[np.int64]:
@@ -69,20 +73,17 @@ class LabelCounts(CountedMetric):
 class SpanCounts(CountedMetric):
     """F1, precision or recall of spans as seqeval finds them, from numbers of gold, predicted and correct spans."""
 
-    def __init__(self, metric: str) -> None:
+    def __init__(self, labels: Sequence[str], metric: str, examples: Sequence[Example]) -> None:
         self.metric = metric
+        gold = [gold_labels(example) for example in examples]
+        self.finder = SpanFinder(labels)
+        self.gold = self.finder.find(gold)
+        self.first = np.cumsum([0, *(len(tags) + 1 for tags in gold)])[:-1]  # of each sentence, among the spans
 
-    def counts(self, examples: Sequence[Example], predictions: Sequence[Any]) -> Counts:
+    def counts(self, predictions: Sequence[Any]) -> Counts:
         """Return (sentences, 3): numbers of gold, predicted and correct spans."""
-        from seqeval.metrics.sequence_labeling import get_entities
-
-        rows = np.zeros((len(examples), 3), dtype=np.float32)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # seqeval warns about tags that are not BIO, such as parts of speech
-            for row, example, prediction in zip(rows, examples, predictions, strict=True):
-                true, guess = set(get_entities(list(gold_labels(example)))), set(get_entities(list(prediction)))
-                row[:] = len(true), len(guess), len(true & guess)
-        return rows
+        found = compare_spans(self.gold, self.finder.find(predictions))
+        return np.add.reduceat(found, self.first, axis=0, dtype=np.float32)
 
     def score(self, totals: NDArray[Any]) -> NDArray[np.float64]:
         """F1, precision or recall."""
@@ -97,14 +98,14 @@ class SpanCounts(CountedMetric):
 class ExampleMean(CountedMetric):
     """A metric that is the mean of its values over examples, as in question answering."""
 
-    def __init__(self, task: Task, language: str, metric: str) -> None:
-        self.task, self.language, self.metric = task, language, metric
+    def __init__(self, task: Task, language: str, metric: str, examples: Sequence[Example]) -> None:
+        self.task, self.language, self.metric, self.examples = task, language, metric, examples
 
-    def counts(self, examples: Sequence[Example], predictions: Sequence[Any]) -> Counts:
+    def counts(self, predictions: Sequence[Any]) -> Counts:
         """Return (examples, 2): the value, and 1."""
         values = [
             self.task.score([example], [prediction], self.language)[self.metric]
-            for example, prediction in zip(examples, predictions, strict=True)
+            for example, prediction in zip(self.examples, predictions, strict=True)
         ]
         return np.stack([np.array(values), np.ones(len(values))], axis=1).astype(np.float32)
 
@@ -113,16 +114,16 @@ class ExampleMean(CountedMetric):
         return totals[..., 0] / totals[..., 1]
 
 
-def counted_metric(task: Task, metric: str, language: str) -> CountedMetric:
-    """Return the computation of `metric` of `task` from counts.
+def counted_metric(task: Task, metric: str, language: str, examples: Sequence[Example]) -> CountedMetric:
+    """Return the computation of `metric` of `task` from counts, for predictions for `examples`.
 
     Raises:
         ValueError: the metric is not computed from sums over sentences.
     """
     if task.kind == "qa":
-        return ExampleMean(task, language, metric)
+        return ExampleMean(task, language, metric, examples)
     if metric == "accuracy" or (metric == "f1" and not getattr(task, "spans", False)):
-        return LabelCounts(task.labels, metric)
+        return LabelCounts(task.labels, metric, examples)
     if task.kind == "token" and metric in ("f1", "precision", "recall", "xtreme_span_f1"):
-        return SpanCounts(metric)
+        return SpanCounts(task.labels, metric, examples)
     raise ValueError(f"{metric} of {task.name} is no sum over sentences")

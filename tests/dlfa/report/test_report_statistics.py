@@ -108,13 +108,24 @@ def test_counts_of_tags_give_the_metrics(name, metrics):
     predictions = corrupted(task, 0.3)("en", examples, random.Random(1))
     scores = task.score(examples, predictions, "en")
     for metric in metrics:
-        counted = counted_metric(task, metric, "en")
-        rows = counted.counts(examples, predictions)
+        counted = counted_metric(task, metric, "en", examples)
+        rows = counted.counts(predictions)
         assert len(rows) == 40
         assert counted.score(rows.sum(axis=0)) == pytest.approx(scores[metric])
         kept = slice(5, 20)
         part = task.score(examples[kept], predictions[kept], "en")[metric]
         assert counted.score(rows[kept].sum(axis=0)) == pytest.approx(part)
+
+
+def test_counts_of_spans_give_the_score_where_a_tag_of_one_letter_begins_a_sentence():
+    """seqeval lets such a span begin in the sentence before, where the two taggings differ."""
+    task = TASKS["udpos"]
+    examples = [TaggedSentence(("a", "b"), ("NOUN", "NOUN")), TaggedSentence(("c", "d"), ("X", "VERB"))]
+    predictions = [("NOUN", "ADJ"), ("X", "VERB")]
+    counted = counted_metric(task, "xtreme_span_f1", "en", examples)
+    rows = counted.counts(predictions)
+    assert rows.tolist() == [[1, 2, 0], [2, 2, 1]]
+    assert counted.score(rows.sum(axis=0)) == task.score(examples, predictions, "en")["xtreme_span_f1"]
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "f1"])
@@ -123,8 +134,8 @@ def test_counts_of_pairs_give_the_metrics(metric):
     draw = random.Random(0)
     examples = [LabelledText(("a", "b"), draw.choice(task.labels)) for _ in range(30)]
     predictions = corrupted(task, 0.5)("nl", examples, random.Random(1))
-    counted = counted_metric(task, metric, "nl")
-    total = counted.counts(examples, predictions).sum(axis=0)
+    counted = counted_metric(task, metric, "nl", examples)
+    total = counted.counts(predictions).sum(axis=0)
     assert counted.score(total) == pytest.approx(task.score(examples, predictions, "nl")[metric])
 
 
@@ -135,8 +146,8 @@ def test_counts_of_answers_give_the_metrics(tmp_path):
     path.write_text(task.prediction_text(examples, ["Ann", "Bob", "Ann or Bob", ""]))
     predictions = read_predictions(task, path, examples)
     for metric, value in task.score(examples, predictions, "en").items():
-        counted = counted_metric(task, metric, "en")
-        assert counted.score(counted.counts(examples, predictions).sum(axis=0)) == pytest.approx(value)
+        counted = counted_metric(task, metric, "en", examples)
+        assert counted.score(counted.counts(predictions).sum(axis=0)) == pytest.approx(value)
     path.write_text("{}")
     with pytest.raises(ValueError, match="no answer to question 0"):
         read_predictions(task, path, examples)
@@ -144,7 +155,7 @@ def test_counts_of_answers_give_the_metrics(tmp_path):
 
 def test_a_metric_that_is_no_sum_is_refused():
     with pytest.raises(ValueError, match="bleu of udpos is no sum over sentences"):
-        counted_metric(TASKS["udpos"], "bleu", "en")
+        counted_metric(TASKS["udpos"], "bleu", "en", [])
 
 
 @pytest.mark.parametrize(
