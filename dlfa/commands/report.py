@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..terminal import print_table
-from .options import ReplaceFiles, output_path, split_list
+from .options import Quiet, ReplaceFiles, output_path, split_list
 
 
 def report(
@@ -38,11 +38,15 @@ def report(
         int, typer.Option(min=0, max=1_000_000, help="Bootstrap resamples over sentences; 0: no bootstrap.")
     ] = 2000,
     overwrite: ReplaceFiles = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare runs in tables and plots.
 
     By layer, language, family and script, with significance tests and the cost of training.
     """
+    from rich.console import Console
+    from rich.progress import Progress
+
     from ..report.comparison import compare as compare_runs
     from ..report.document import REPORT, left_out, report_files, section_title, write_report
     from ..report.findings import find
@@ -56,7 +60,13 @@ def report(
     folders = _folders(data_dir or [], {item.task for item in comparisons})
     if output is not None:  # check before the bootstrap, which takes minutes
         check_document(output, REPORT, report_files(comparisons), overwrite=overwrite)
-    findings = [find(item, resamples=resamples, data_dir=folders.get(item.task)) for item in comparisons]
+    findings, console = [], Console(stderr=True)
+    hidden = quiet or not resamples or not console.is_terminal
+    with Progress(console=console, disable=hidden, transient=True) as bar:
+        done = bar.add_task("bootstrap", total=sum(len(each.languages) for each in comparisons if each.pairs))
+        for each in comparisons:
+            folder = folders.get(each.task)
+            findings.append(find(each, resamples=resamples, data_dir=folder, on_language=lambda _: bar.advance(done)))
     written = None if output is None else write_report(output, findings, runs, ensembles, notes)
     for item in findings:
         print_table(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ def paired_bootstrap(
     *,
     resamples: int,
     data_dir: Path | None = None,
+    on_language: Callable[[str], None] | None = None,
 ) -> dict[tuple[Variant, LanguageGroup], Interval]:
     """Compute percentile intervals of differences to the baseline, averaged over seeds and each group of languages.
 
@@ -42,6 +43,7 @@ def paired_bootstrap(
         groups: groups of languages.
         resamples: number of resamples, at least 1.
         data_dir: the gold labels, in XTREME's layout; None uses the folder or Hub data set that the runs read.
+        on_language: called after the resampling of each language.
 
     Returns:
         Intervals by variant and group. p is twice the smaller share of resamples on one side of zero, at most 1. Groups
@@ -56,10 +58,11 @@ def paired_bootstrap(
     if comparison.task not in TASKS:
         raise ValueError(f"{comparison.task} is no task of this package, so its gold labels are not known")
     task = TASKS[comparison.task]
-    drawn = {
-        language: _language_differences(comparison, task, language, resamples, data_dir)
-        for language in comparison.languages
-    }
+    drawn = {}
+    for language in comparison.languages:
+        drawn[language] = _language_differences(comparison, task, language, resamples, data_dir)
+        if on_language is not None:
+            on_language(language)
     intervals = {}
     tails = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
     for group in groups:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,7 +160,13 @@ def _why_no_differences(variants: Sequence[Variant]) -> str:
     return "there is no run of the baseline"
 
 
-def find(comparison: Comparison, *, resamples: int, data_dir: Path | None = None) -> Findings:
+def find(
+    comparison: Comparison,
+    *,
+    resamples: int,
+    data_dir: Path | None = None,
+    on_language: Callable[[str], None] | None = None,
+) -> Findings:
     """Compute the findings of a comparison.
 
     Args:
@@ -168,13 +174,16 @@ def find(comparison: Comparison, *, resamples: int, data_dir: Path | None = None
         resamples: number of resamples for the bootstrap over sentences; 0 skips it.
         data_dir: folder of the gold labels, see `paired_bootstrap`. If they or the predictions are unavailable, the
             bootstrap is skipped and a note gives the reason.
+        on_language: called after the bootstrap of each language.
     """
     groups = tuple(groups_of(comparison))
     notes = []
     intervals: dict[tuple[Variant, LanguageGroup], Interval] = {}
     if resamples and comparison.pairs:
         try:
-            intervals = paired_bootstrap(comparison, groups, resamples=resamples, data_dir=data_dir)
+            intervals = paired_bootstrap(
+                comparison, groups, resamples=resamples, data_dir=data_dir, on_language=on_language
+            )
             drawn = {group for _, group in intervals}
             if single := [group.name for group in groups if group.kind == LANGUAGE and group not in drawn]:
                 notes.append(f"no bootstrap over the one sentence of {', '.join(single)}; in means it counts as it is")

@@ -146,6 +146,20 @@ def test_without_gold_labels_the_rest_is_there(sweep):
     assert "bootstrap" not in quiet.stdout
 
 
+def test_a_bar_is_shown_on_a_terminal_alone_and_not_with_quiet(sweep):
+    arguments = ["report", str(sweep / "runs"), "--resamples", "20"]
+    piped = CliRunner().invoke(app, arguments)
+    shown, quiet = (
+        CliRunner(env={"FORCE_COLOR": "1", "TERM": "xterm"}).invoke(app, [*arguments, *more])
+        for more in ([], ["--quiet"])
+    )
+    assert (piped.exit_code, shown.exit_code, quiet.exit_code) == (0, 0, 0)
+    assert "bootstrap" in shown.stderr
+    assert "100%" in shown.stderr
+    assert shown.stdout == quiet.stdout
+    assert (piped.stderr, quiet.stderr) == ("", "")
+
+
 def test_ensembles_have_a_table(sweep, tmp_path):
     values = json.loads((sweep / "runs" / "gate-3-1" / "results.json").read_text())
     members = [{"run": name, "average_zero_shot": average} for name, average in (("gate-3-1", 0.5), ("gate-3-2", 0.6))]

@@ -242,6 +242,12 @@ def test_bootstrap_is_repeatable_and_groups_agree(comparison):
         paired_bootstrap(comparison, groups, resamples=0)
 
 
+def test_every_language_is_told_when_it_is_done(comparison):
+    told = []
+    find(comparison, resamples=20, on_language=told.append)
+    assert told == list(comparison.languages)
+
+
 def two_runs(folder, data, last, aif):
     """The comparison of a run of last and one of aif with these predictions, by language."""
     for language, examples in data.items():
