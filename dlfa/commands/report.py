@@ -44,9 +44,7 @@ def report(
 
     By layer, language, family and script, with significance tests and the cost of training.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from ..progress import progress_bar
     from ..report.comparison import compare as compare_runs
     from ..report.document import REPORT, left_out, report_files, section_title, write_report
     from ..report.findings import find
@@ -60,9 +58,8 @@ def report(
     folders = _folders(data_dir or [], {item.task for item in comparisons})
     if output is not None:  # check before the bootstrap, which takes minutes
         check_document(output, REPORT, report_files(comparisons), overwrite=overwrite)
-    findings, console = [], Console(stderr=True)
-    hidden = quiet or not resamples or not console.is_terminal
-    with Progress(console=console, disable=hidden, transient=True) as bar:
+    findings = []
+    with progress_bar(shown=resamples > 0 and not quiet, transient=True) as bar:
         done = bar.add_task("bootstrap", total=sum(len(each.languages) for each in comparisons if each.pairs))
         for each in comparisons:
             folder = folders.get(each.task)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..data.examples import Example, gold_labels
 from ..tasks import Task
-from ..tasks.spans import SpanFinder, compare_spans
+from .spans import SpanFinder, compare_spans
 
 Counts = NDArray[np.float32]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from seqeval.metrics.sequence_labeling import get_entities
 
-from dlfa.tasks.spans import SpanFinder, compare_spans
+from dlfa.report.spans import SpanFinder, compare_spans
 
 TAGS = {
     "IOB2": ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"],
