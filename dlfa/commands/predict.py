@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -37,6 +39,8 @@ def predict(
     from ..processes import check_alone
 
     check_alone("dlfa predict is one process")
+    if output is None and sys.stdout is None:
+        raise ValueError("standard output is closed; give --output")
     run = load_saved_run(model_dir, task, max_length)
     from ..data.lines import STANDARD_INPUT
     from ..evaluation.prediction import predict as predict_examples
@@ -51,8 +55,8 @@ def predict(
         # Gold labels are also token<TAB>tag lines, so the output could replace a data file.
         known = [] if run.config is None else data_files(run.task, run.config.data_dir)
         check_file(output, [source, *known])
-    # A bar amid the output of the same terminal would be unreadable.
-    progress = not quiet and (output is not None or not sys.stdout.isatty())
+    # A pipe may end in a program that prints to the same terminal, as head and less do, where a bar would be amid it.
+    progress = not quiet and (output is not None or stat.S_ISREG(os.fstat(1).st_mode))
     with contextlib.closing(predict_examples(run, examples, batch_size, progress=progress)) as texts:
         parts = (text.encode("utf-8") for text in texts)
         if output is not None:

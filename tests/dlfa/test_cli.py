@@ -222,6 +222,7 @@ def test_a_terminal_that_lacks_a_character_costs_no_results(run):
     ("closed", "command", "status", "said"),
     [
         ("1", ["tasks"], 0, ""),
+        ("1", ["predict", "RUN", "--input", "-"], 2, "dlfa: error: standard output is closed; give --output\n"),
         ("0", ["predict", "RUN", "--input", "-"], 2, "dlfa: error: /dev/stdin: cannot be read: it is closed\n"),
     ],
 )
