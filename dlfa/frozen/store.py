@@ -133,11 +133,11 @@ class StateStore:
                 states.layers[layer] = rows
         return states
 
-    def check_space(self, needed: int) -> None:
-        """Check that the folder of the states can be made, and that `needed` bytes are free on its disk.
+    def make_room(self, needed: int) -> None:
+        """Make the folder of the states, remove what killed processes left, and check that `needed` bytes are free.
 
         Raises:
-            ValueError: it cannot be made, or there is less.
+            ValueError: it cannot be made, or fewer are free.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -145,6 +145,7 @@ class StateStore:
             raise ValueError(
                 f"the hidden states cannot be kept in {self.folder}: {error.strerror}; choose another --states-cache"
             ) from error
+        remove_abandoned(self.folder.parent)
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise ValueError(
@@ -173,10 +174,9 @@ class StateStore:
         folder: Path,
         on_stored: Callable[[int], object] | None,
     ) -> None:
-        remove_abandoned(self.folder.parent)
         shape = self._shape(states)
         bytes_per_token = len(layers) * shape[1] * self.dtype.itemsize
-        self.check_space(shape[0] * bytes_per_token)
+        self.make_room(shape[0] * bytes_per_token)
         model, device = self.encoder.eval(), self.encoder.device
         lower = [layer for layer in layers if layer != LAST]
         batches = by_length(states.lengths.tolist(), self.batch_size)

@@ -255,6 +255,28 @@ def test_no_room_for_all_lists_together_is_told_before_anything_is_computed(mode
     inputs.compute(parts, (0, 1))  # nothing is missing
 
 
+def test_room_is_told_after_killed_processes_files_are_gone_and_before_any_process_writes(model, tmp_path, monkeypatch):
+    inputs = StateInputs(UDPOS, make_tokenizer(), Encoding(16), StateStore(model, make_tokenizer(), tmp_path))
+    left = inputs.store.folder / "sequences" / f".{'0' * 16}-last.npy"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    os.utime(left, (0, 0))
+    steps = []
+
+    def usage(_):
+        steps.append("left" if left.exists() else "room")
+        return shutil._ntuple_diskusage(10**6, 0, 10**6)
+
+    class Processes:
+        def wait_for_everyone(self):
+            steps.append("all")
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    monkeypatch.setattr("dlfa.frozen.inputs.process_state", Processes)
+    inputs.compute([([TaggedSentence(("a",))], False)], (0,))
+    assert steps == ["room", "all", "room"]
+
+
 def test_the_bar_of_the_states_tells_their_bytes(model, tmp_path, capsys):
     inputs = StateInputs(UDPOS, make_tokenizer(), Encoding(16), StateStore(model, make_tokenizer(), tmp_path))
     parts = [([TaggedSentence(("a",) * words)], False) for words in (8, 8, 3)]
