@@ -16,6 +16,10 @@ def progress_bar(*columns: str | ProgressColumn, shown: bool, transient: bool = 
         shown: whether to show it at all; of several processes, only the first one does.
         transient: remove it when it ends, and show nothing where standard error is no terminal.
     """
-    console = Console(stderr=True)
-    disable = not (shown and is_first_process()) or (transient and not console.is_terminal)
-    return Progress(*columns, console=console, disable=disable, transient=transient)
+    disable = not (shown and is_first_process()) or (transient and not on_terminal())
+    return Progress(*columns, console=Console(stderr=True), disable=disable, transient=transient)
+
+
+def on_terminal() -> bool:
+    """Return whether standard error is a terminal."""
+    return Console(stderr=True).is_terminal

@@ -16,6 +16,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from ..evaluation.evaluate import example_scores, score_language
 from ..frozen import StatesHead
 from ..processes import process_state
+from ..progress import on_terminal
 from ..runs.checkpoints import checkpoints_in, complete_facts, mark_complete, remove_checkpoint, step_of
 from ..runs.run_config import CompleteRunConfig
 from .length_batches import LengthGroupedSampler
@@ -143,7 +144,7 @@ class TaskTrainer(Trainer):
             examples,
             batch_size=prepared.config.eval_batch_size,
             autocast=prepared.config.autocast,
-            on_batch=self._show_batch,
+            on_batch=self._show_batch if on_terminal() else None,
         )
         result = score_language(task, task.train_language, examples, scores)
         metrics = {f"eval_{name}": value for name, value in result.metrics.items()}
@@ -152,7 +153,10 @@ class TaskTrainer(Trainer):
         return metrics
 
     def _show_batch(self, _: int, of: int) -> None:
-        """Advance the bar that transformers shows during an evaluation by its own loop."""
+        """Advance the bar that transformers shows during an evaluation by its own loop, below that of the training.
+
+        In a file, the control characters that move the cursor between the two would stay.
+        """
         self.callback_handler.eval_dataloader = range(of)
         self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
 

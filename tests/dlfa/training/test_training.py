@@ -84,6 +84,12 @@ def test_progress_is_told_on_standard_error_alone(base, tmp_path, capsys, monkey
     assert all(word in said.err for word in ("tokenize", "loss=", "evaluate"))
     batches = -(-len(load_data(config).dev) // 8)
     assert sizes == [batches] * batches
+    monkeypatch.delenv("FORCE_COLOR")
+    train(dataclasses.replace(config, output_dir=tmp_path / "logged"), progress=True)
+    said = capsys.readouterr().err
+    assert "loss=" in said
+    assert "tokenize" not in said
+    assert len(sizes) == batches
 
 
 def test_run_learns_and_leaves_everything(finished):
