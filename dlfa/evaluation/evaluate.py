@@ -135,7 +135,6 @@ def evaluate(
             scores = example_scores(model, inputs, examples, batch_size=batch_size, autocast=autocast, on_batch=show)
             results[language] = score_language(inputs.task, language, list(examples), scores)
             before += len(examples)
-        bar.update(todo, completed=before)
     return results
 
 
