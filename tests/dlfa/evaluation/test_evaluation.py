@@ -1,6 +1,7 @@
 """Evaluation: the same scores however examples are batched, split or shared out."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,11 +109,32 @@ def test_batches_are_told_as_they_are_done(encoder, tokenizer, examples, capsys)
     model, inputs, told = tagger(encoder), inputs_of(tokenizer), []
     example_scores(model, inputs, examples[:5], batch_size=2, on_batch=lambda *numbers: told.append(numbers))
     assert told == [(1, 3), (2, 3), (3, 3)]
-    evaluate(model, inputs, {"en": examples[:5], "de": examples[5:6]}, progress=True)
+    data = {"en": examples[:5], "de": examples[5:6], "fr": examples[6:9]}
+    capsys.readouterr()  # the bar of loading, which reaches 100 %, too
+    evaluate(model, inputs, data, progress=True)
     said = capsys.readouterr()
     assert said.out == ""
-    assert "evaluate de" in said.err
+    assert "evaluate fr" in said.err
     assert "100%" in said.err
+
+
+def test_each_process_tells_its_own_batches(encoder, tokenizer, examples, monkeypatch):
+    told = []
+
+    class Gathering(Exception):
+        pass
+
+    def gather(done):
+        raise Gathering
+
+    state = SimpleNamespace(process_index=1, num_processes=2)
+    monkeypatch.setattr("dlfa.evaluation.evaluate.process_state", lambda: state)
+    monkeypatch.setattr("dlfa.evaluation.evaluate.gather_object", gather)
+    with pytest.raises(Gathering):
+        example_scores(
+            tagger(encoder), inputs_of(tokenizer), examples[:9], batch_size=2, on_batch=lambda *of: told.append(of)
+        )
+    assert told == [(1, 2), (2, 2)]
 
 
 def test_batches_hold_neighbours_in_length():

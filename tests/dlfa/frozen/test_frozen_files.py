@@ -278,13 +278,22 @@ def test_room_is_told_after_killed_processes_files_are_gone_and_before_any_proce
 
 
 def test_the_bar_of_the_states_tells_their_bytes(model, tmp_path, capsys):
-    inputs = StateInputs(UDPOS, make_tokenizer(), Encoding(16), StateStore(model, make_tokenizer(), tmp_path))
-    parts = [([TaggedSentence(("a",) * words)], False) for words in (8, 8, 3)]
+    """Of those not on disk, without padding, and of the same sequences once."""
+
+    def new_inputs():
+        return StateInputs(UDPOS, make_tokenizer(), Encoding(16), StateStore(model, make_tokenizer(), tmp_path))
+
+    inputs, long, short = new_inputs(), TaggedSentence(("a",) * 8), TaggedSentence(("a",) * 3)
+    parts = [([long, short], False), ([long, short], False), ([], False), ([short], False)]
     inputs.compute(parts, (1,), progress=True)
     said = " ".join(capsys.readouterr().err.split())
     assert "hidden states" in said
-    tokens = [len(inputs.features(part, training=False)[0].inputs["input_ids"]) for part, _ in parts]
+    tokens = [len(feature.inputs["input_ids"]) for feature in inputs.features([long, short, short], training=False)]
+    size = f"{2 * sum(tokens) * 32 * 4 / 1000:.1f}"
+    assert f"{size}/{size} kB" in said
     assert "100%" in said
-    assert f"{2 * (tokens[1] + tokens[2]) * 32 * 4 / 1000:.1f}" in said.replace("kB", "")
-    inputs.compute(parts, (1,), progress=True)
+    new_inputs().compute(parts, (1,), progress=True)
+    for path in tmp_path.rglob("*.npy"):
+        path.unlink()
+    inputs.compute(parts, (1,), progress=True)  # which has them open
     assert capsys.readouterr().err == ""

@@ -10,7 +10,7 @@ import shutil
 import signal
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from dlfa.sweep import cells as sweep_cells
 from dlfa.sweep import run as sweep_run
 from dlfa.sweep.config import MODES, Cell, SweepConfig
 from dlfa.sweep.run import run_sweep
+from dlfa.tasks.loading import TaskData
 from dlfa.training import recorded_runs
 from dlfa.training.shared_inputs import SharedInputs
 from dlfa.training.train import prepare, train
@@ -488,7 +489,15 @@ def test_a_mode_without_layers_is_refused(config):
 
 def test_several_processes_read_their_own_inputs_and_cells_are_told_as_they_start(config, monkeypatch):
     """The main process, which has checked the inputs, does not keep them while the others run."""
-    started, kept, busy = [], [], []
+    started, kept, busy, waits = [], [], [], []
+
+    def inputs_in_memory():
+        gc.collect()
+        return sum(type(each) in (SharedInputs, TaskData) for each in gc.get_objects())
+
+    def seen_wait(futures, **options):
+        waits.append(len(futures))
+        return wait(futures, **options)
 
     class Pool:
         def __init__(self, *_, **__):
@@ -496,7 +505,7 @@ def test_several_processes_read_their_own_inputs_and_cells_are_told_as_they_star
 
         def submit(self, run, config, cell, keep_models):
             busy.append(cell)
-            kept.append(gc.collect() and sum(type(each) is SharedInputs for each in gc.get_objects()))
+            kept.append(inputs_in_memory())
             future = Future()
             future.set_result(None)
             return future
@@ -509,11 +518,12 @@ def test_several_processes_read_their_own_inputs_and_cells_are_told_as_they_star
         sweep_run, "_describer", lambda bar, task: lambda cell: started.append(cell) or describer(bar, task)(cell)
     )
     monkeypatch.setattr(sweep_cells, "ProcessPoolExecutor", Pool)
-    gc.collect()
-    before = sum(type(each) is SharedInputs for each in gc.get_objects())
+    monkeypatch.setattr(sweep_cells, "wait", seen_wait)
+    before = inputs_in_memory()
     run_sweep(config, processes=2)
     assert started == busy == list(config.cells())
     assert max(kept) <= before
+    assert max(waits) == 2  # no cell is told as started before a process is free
 
 
 @pytest.mark.slow
