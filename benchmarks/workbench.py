@@ -93,8 +93,7 @@ def measure(config: RunConfig, repeats: int) -> list[dict[str, Any]]:
 
 
 def _states_row(shared: SharedInputs, inputs: StateInputs, layer: int) -> dict[str, Any]:
-    data = shared.data
-    parts = [(data.train, True), (data.dev, False), *((examples, False) for examples in data.test.values())]
+    parts = shared.data.parts
     for examples, training in parts:
         inputs.features(examples, training=training)
     seconds = _timed(lambda: inputs.compute(parts, (layer,)))[0]
