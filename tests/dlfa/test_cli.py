@@ -303,7 +303,7 @@ def one_line_error(result):
         (("--languages", " ,"), "--languages must name at least one language"),
         (("--fuse", "no-such"), f"fuse must be one of {', '.join(map(repr, FUSE_MODES))}, got 'no-such'"),
         (("--fusion", "no-such"), "fusion must be one of"),
-        (("--label-subword", "no-such"), "label_subword must be one of"),
+        (("--label-subword", "no-such"), f"label_subword must be one of {', '.join(map(repr, LABEL_SUBWORDS))}"),
         (("--epochs", "0"), "epochs must be a positive number, got 0.0"),
         (("--fusion", "scalar_mix", "--layer-dropout", "1"), "layer_dropout must be in [0, 1), got 1.0"),
         (("--overwrite", "--resume"), "--overwrite and --resume cannot be given together"),

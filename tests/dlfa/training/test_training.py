@@ -25,6 +25,7 @@ from dlfa.training.length_batches import LengthGroupedSampler
 from dlfa.training.shared_inputs import check_token_ids, load_data, load_shared_inputs
 from dlfa.training.train import new_model, prepare, train, write_model
 from dlfa.training.trainer import TrainingRecord, parameter_groups, task_trainer
+from dlfa_kernels.checks import FUSE_MODES
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -378,7 +379,10 @@ def no_training(monkeypatch):
     ("changes", "message"),
     [
         ({"model_options": {"fusion_layer": 2}}, r"fusion_layer must be in 0..1 .*got 2"),
-        ({"model_options": {"fusion_layer": 1, "fuse": "no-such"}}, "fuse must be one of"),
+        (
+            {"model_options": {"fusion_layer": 1, "fuse": "no-such"}},
+            f"fuse must be one of {', '.join(map(repr, FUSE_MODES))}, got 'no-such'",
+        ),
         ({"model_options": {"fusion_layer": 1, "kernel_size": 2}}, "kernel_size must be odd"),
         ({"model": "no/such-encoder"}, "no tokenizer can be loaded from 'no/such-encoder'"),
         ({"max_length": 129}, "max_length must be at most 128"),
