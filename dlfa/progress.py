@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rich.console import Console
-from rich.progress import Progress, ProgressColumn
+from rich.progress import Progress, ProgressColumn, TaskID
 
 from .terminal import is_first_process
 
@@ -18,6 +20,11 @@ def progress_bar(*columns: str | ProgressColumn, shown: bool, transient: bool = 
     """
     disable = not (shown and is_first_process()) or (transient and not on_terminal())
     return Progress(*columns, console=Console(stderr=True), disable=disable, transient=transient)
+
+
+def advance_by_share(bar: Progress, task: TaskID, start: int, size: int) -> Callable[[int, int], None]:
+    """Return a function of (batches done, batches of all) that moves a bar between `start` and `start + size`."""
+    return lambda done, of: bar.update(task, completed=start + size * done / of)
 
 
 def on_terminal() -> bool:

@@ -41,7 +41,6 @@ def evaluate(
     On the run's own data the scores are those that training wrote.
     """
     run = load_saved_run(model_dir, task, max_length)
-    from ..evaluation.evaluate import evaluate as evaluate_languages
     from ..evaluation.evaluation_data import data_dir_of, evaluation_data, examples_of_each
     from ..evaluation.prediction_files import prediction_name, write_predictions
     from ..evaluation.results import summary
@@ -62,9 +61,7 @@ def evaluate(
     if predictions is not None:
         names = [prediction_name(run.task, language, split) for language in data]
         check_predictions(predictions, names, run.task, data_dir, overwrite=overwrite)
-    evaluations = evaluate_languages(
-        run.model, run.inputs(), data, batch_size=batch_size, autocast=run.autocast, progress=not quiet
-    )
+    evaluations = run.evaluate(data, batch_size, progress=not quiet)
     name, seed = (str(model_dir), None) if config is None else (config.model, config.seed)
     size = examples_of_each(configs, max_eval_examples)
     recorded = recorded_by_run(model_dir, config, max_length=run.max_length, max_eval_examples=size)

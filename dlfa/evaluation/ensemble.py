@@ -20,7 +20,7 @@ from ..runs.run_directory import RunDirectory
 from ..tasks import Task
 from ..tasks.question_answering import Span
 from .charts import bar_chart
-from .evaluate import evaluate, score_language
+from .evaluate import score_language
 from .evaluation_data import evaluation_data
 from .prediction_files import prediction_name, write_predictions
 from .results import scores, summary
@@ -157,9 +157,7 @@ def _member(
 ) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """One run's scores by language and what its results.json would hold; its model is gone afterwards."""
     run = load_run(path)
-    evaluations = evaluate(
-        run.model, run.inputs(), data, batch_size=config.batch_size, autocast=run.autocast, progress=progress
-    )
+    evaluations = run.evaluate(data, config.batch_size, progress=progress)
     result = summary(
         task, run.model, trained.model, evaluations, seed=trained.seed, split=config.split, autocast=run.autocast,
         **recorded,

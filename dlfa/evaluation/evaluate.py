@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from ..data.batching import by_length
 from ..data.examples import Example
 from ..processes import process_state
-from ..progress import progress_bar
+from ..progress import advance_by_share, progress_bar
 from ..runs.run_config import EVAL_BATCH_SIZE
 from ..tasks import Task
 from ..tasks.model_inputs import ModelInputs
@@ -128,10 +128,7 @@ def evaluate(
         before = 0
         for language, examples in data.items():
             bar.update(todo, description=f"evaluate {language}")
-
-            def show(done: int, of: int, before: int = before, size: int = len(examples)) -> None:
-                bar.update(todo, completed=before + size * done / of)
-
+            show = advance_by_share(bar, todo, before, len(examples))
             scores = example_scores(model, inputs, examples, batch_size=batch_size, autocast=autocast, on_batch=show)
             results[language] = score_language(inputs.task, language, list(examples), scores)
             before += len(examples)

@@ -9,7 +9,7 @@ from ..data.examples import DataError, Example, LabelledText, TaggedSentence
 from ..data.lines import columns, example_lines, numbered_lines
 from ..data.squad_files import read_squad_file
 from ..data.text_files import unquoted
-from ..progress import progress_bar
+from ..progress import advance_by_share, progress_bar
 from ..runs.run_config import EVAL_BATCH_SIZE
 from ..tasks import PairTask, Task
 from .saved_runs import SavedRun
@@ -120,10 +120,7 @@ def predict(
         todo = bar.add_task("predict", total=len(examples))
         for start in range(0, len(examples), BLOCK):
             block = examples[start : start + BLOCK]
-
-            def show(done: int, of: int, start: int = start, size: int = len(block)) -> None:
-                bar.update(todo, completed=start + size * done / of)
-
+            show = advance_by_share(bar, todo, start, len(block))
             predictions = task.decide(block, run.scores(block, batch_size, show))
             if task.kind == "qa":
                 answers += predictions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from ..runs.run_config import RunConfig
 from ..runs.run_directory import RunDirectory
 from ..tasks import Encoding, Task, get_task
 from ..tasks.model_inputs import ModelInputs
-from .evaluate import example_scores
+from .evaluate import LanguageEvaluation, evaluate, example_scores
 from .results import backend_of, recorded_config
 
 
@@ -60,6 +60,18 @@ class SavedRun:
         """
         return example_scores(
             self.model, self.inputs(), examples, batch_size=batch_size, autocast=self.autocast, on_batch=on_batch
+        )
+
+    def evaluate(
+        self, data: Mapping[str, Sequence[Example]], batch_size: int, *, progress: bool = False
+    ) -> dict[str, LanguageEvaluation]:
+        """Evaluate the model on each language of `data`, encoded and run as in the run's own evaluation.
+
+        Raises:
+            FloatingPointError: see `evaluate`.
+        """
+        return evaluate(
+            self.model, self.inputs(), data, batch_size=batch_size, autocast=self.autocast, progress=progress
         )
 
 

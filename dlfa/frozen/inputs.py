@@ -47,7 +47,8 @@ class StateInputs(ModelInputs):
         lists = [self.features(part, training=training) for part, training in examples]
         lists = [features for features in lists if features]
         missing = self.store.missing_bytes(lists, layers)
-        self.store.make_room(missing)
+        if missing:
+            self.store.make_room(missing)
         process_state().wait_for_everyone()  # what one has written would be missing from the room that another sees
         with progress_bar(*Progress.get_default_columns(), DownloadColumn(), shown=progress and missing > 0) as bar:
             todo = bar.add_task("hidden states", total=missing)

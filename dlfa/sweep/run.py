@@ -67,7 +67,7 @@ def _run_held(config: SweepConfig, keep_models: bool, processes: int | None, pro
     record = SweepRecord(config)
     base = config.base.with_presets()
     data = load_data(base)
-    record.check({"data_sha256": data.sha256()})
+    record.check({"data_sha256": data.sha256})
     todo = [cell for cell in config.cells() if record.state_of(cell) != "done"]
     if keep_models:
         _check_models([cell for cell in config.cells() if cell not in todo], config)
@@ -105,7 +105,7 @@ def _checked_inputs(
     stages = [] if intermediate_run is None else intermediate_run.check(encoder, progress=progress)
     check_token_ids(shared, encoder, progress=progress)
     sha256 = shared.encoder_sha256 or weights_fingerprint(encoder)
-    record.claim({"data_sha256": data.sha256(), "encoder_sha256": sha256, "intermediate_data_sha256": stages})
+    record.claim({"data_sha256": data.sha256, "encoder_sha256": sha256, "intermediate_data_sha256": stages})
     record.write()
     compute_states(shared, ({**base.model_options, **cell.model_options} for cell in todo), progress=progress)
     return shared

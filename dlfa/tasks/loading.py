@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 from collections.abc import Sequence
@@ -30,8 +31,9 @@ class TaskData:
         """Every list of examples, with whether it is for training."""
         return [(self.train, True), (self.dev, False), *((examples, False) for examples in self.test.values())]
 
+    @functools.cached_property
     def sha256(self) -> str:
-        """Return a hexadecimal SHA-256 of splits, languages and examples, to compare the data of two runs."""
+        """The hexadecimal SHA-256 of splits, languages and examples, to compare the data of two runs."""
         parts = {"train": self.train, "dev": self.dev, **{f"test-{code}": part for code, part in self.test.items()}}
         told = "".join(f"{name} {digest(examples)}\n" for name, examples in parts.items())
         return hashlib.sha256(told.encode()).hexdigest()

@@ -64,7 +64,7 @@ class IntermediateRun:
         config = self.config.with_presets()
         data = load_data(config)
         encode_all(config, load_shared_inputs(config, data), encoder, progress=progress)
-        return [*earlier, data.sha256()]
+        return [*earlier, data.sha256]
 
     def train(self, *, progress: bool = False) -> list[dict[str, Any]]:
         """Train, or resume training, and return the results of each intermediate task in order."""

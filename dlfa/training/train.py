@@ -119,7 +119,7 @@ def prepare(
     run = {
         "config": config.to_json(),
         "processes": process_state().num_processes,
-        "data_sha256": data.sha256(),
+        "data_sha256": data.sha256,
         "dlfa": installed_version("dlfa"),
     }
     resumed = resume and directory.run_file.exists()

@@ -94,13 +94,13 @@ def test_a_negative_subset_is_refused():
 
 def test_data_hash_tells_data_apart(tmp_path):
     folder = make_udpos(tmp_path)
-    first = load_task_data(UDPOS, folder).sha256()
-    assert load_task_data(UDPOS, folder).sha256() == first
+    first = load_task_data(UDPOS, folder).sha256
+    assert load_task_data(UDPOS, folder).sha256 == first
     small = load_task_data(UDPOS, folder, max_train_examples=10, max_eval_examples=3)
     assert (len(small.train), len(small.dev), {*map(len, small.test.values())}) == (10, 3, {3})
     other = [TaggedSentence(("a",), ("NOUN",))]
     parts = ({"train": other}, {"dev": other}, {"test": {**small.test, "fr": other}})
-    assert len({small.sha256(), first, *(replace(small, **part).sha256() for part in parts)}) == 5
+    assert len({small.sha256, first, *(replace(small, **part).sha256 for part in parts)}) == 5
 
 
 def test_data_hash_tells_where_examples_belong():
@@ -111,7 +111,7 @@ def test_data_hash_tells_where_examples_belong():
         TaskData([one, one]),
         *(TaskData([one], [], test) for test in ({"de": [two]}, {"fr": [two]}, {"de": [], "fr": [two]})),
     ]  # fmt: skip
-    assert len({data.sha256() for data in several}) == len(several)
+    assert len({data.sha256 for data in several}) == len(several)
 
 
 class LocalHub:
