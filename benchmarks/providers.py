@@ -15,12 +15,13 @@ from .problems import GRADIENTS, Problem
 OURS = "ours"
 # The module without a GPU, and the definition that it then uses, in float32.
 OURS_EAGER = "ours-eager-backend"
-# The kernels as `benchmarks.schedule` launches them: by groups of a share of L2, or with other tiles of one stage.
+# The kernels as `benchmarks.schedule` launches them: by groups of a share of L2, or with other tiles.
 L2_SHARES = {f"{OURS}-one-group": 0.0, f"{OURS}-l2-25": 0.25, f"{OURS}-l2-50": 0.5, f"{OURS}-l2-75": 0.75}
 ONE_SLOT = f"{OURS}-one-slot"
 WAITING_REDUCE = f"{OURS}-waiting-reduce"
 WAITING_INPUT_GRADS = f"{OURS}-waiting-input-grads"
-OTHER_TILES = (ONE_SLOT, WAITING_REDUCE, WAITING_INPUT_GRADS)
+FEWER_TOKENS = f"{OURS}-fewer-tokens"
+OTHER_TILES = (FEWER_TOKENS, ONE_SLOT, WAITING_REDUCE, WAITING_INPUT_GRADS)
 SCHEDULES = (*OTHER_TILES, *L2_SHARES)
 EAGER = "eager"
 # A training step without AIF.

@@ -324,11 +324,16 @@ def context_that_fits(tile: Tile, embed_dim: int, squeeze_dim: int, tiles_per_se
 
 @cache
 def with_one_slot(tiles: Tiles) -> Tiles:
-    """Return the tiles with one slot a squeeze program, which leaves room for blocks of up to twice the channels."""
+    """Return the tiles with one slot a squeeze program, which leaves room for larger blocks.
+
+    Blocks have up to twice the channels, and 128 of H: one product of 128 columns takes fewer instructions than two.
+    """
     tile = tiles.squeeze
     if tile.slots == 1:
         return tiles
     one = replace(tile, block_e=min(64, 2 * tile.block_e), num_stages=max(2, tile.num_stages - 1), slots=1)
+    if one.held_h > 128:
+        one = holding(one, one.held_h, 128)
     return replace(tiles, squeeze=one)
 
 

@@ -26,6 +26,13 @@ def test_other_tiles_are_timed_where_they_are_not_shipped(monkeypatch: pytest.Mo
     (case,) = (task.case for task in tasks if task.providers == (providers.ONE_SLOT,))
     assert case == core_case(BASE_SHAPE)
     shipped = schedule.shipped_tiles(case, device)
+    for shape in schedule.SIZES:
+        with_padding = [task.providers for task in tasks if task.case == replace(core_case(shape), fill=0.3)]
+        assert with_padding == [("ours",), (providers.FEWER_TOKENS,)]
+    with schedule.schedule(providers.FEWER_TOKENS, case, device):
+        fewer = overrides().tiles
+    assert fewer is not None
+    assert {getattr(fewer, stage).block_t for stage in ("squeeze", "expand", "reduce")} == {64}
     changed = {"one-slot": "squeeze", "waiting-reduce": "reduce", "waiting-input-grads": "input_grads"}
     for name, stage in changed.items():
         with schedule.schedule(f"ours-{name}", case, device):

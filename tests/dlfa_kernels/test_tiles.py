@@ -40,6 +40,7 @@ from dlfa_kernels.tiles import (
     tiles_for_batch,
     tiles_for_form,
     with_fewer_tokens,
+    with_one_slot,
 )
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -205,6 +206,13 @@ def test_two_slots_share_the_weights_where_programs_still_fill_the_device(batch:
     assert tiles_for_batch(packed, batch, batch * length, 2 * 768, 0, META).squeeze.slots == 1
     if slots == 1:
         assert chosen.squeeze.block_e == 64
+        assert (chosen.squeeze.block_h, chosen.squeeze.chunks) == (128, 2)  # products of 128 and 64 columns
+
+
+def test_one_slot_does_not_widen_blocks_of_a_narrow_squeeze() -> None:
+    tiles = choose_tiles(768, 48, torch.bfloat16, "sm_90")
+    two = replace(tiles, squeeze=replace(tiles.squeeze, slots=2))  # as tuning may find
+    assert with_one_slot(two).squeeze.block_h == tiles.squeeze.block_h == 64
 
 
 def test_groups_have_programs_of_two_slots_where_they_are_large_enough() -> None:
