@@ -46,11 +46,11 @@ def forward_stages(plan: LaunchPlan, result: ForwardResult) -> None:
     Long or packed sequences take one more, E H over 2^18 (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`) another.
     """
     squeeze, expand = plan.tiles.squeeze, plan.tiles.expand
-    slot_count = len(plan.slots(squeeze.block_t)) + squeeze.slots - 1  # the last program may have slots past the end
+    slot_count = len(plan.slots(squeeze)) + squeeze.slots - 1  # the last program may have slots past the end
     sums, counts = plan.empty(slot_count, plan.embed_dim), plan.empty(slot_count, dtype=torch.int32)
     states = plan.states("x", "y")
     for group in plan.groups(states=1 if plan.operands.y is None else 2, squeezed=1):
-        slots = plan.slots(squeeze.block_t, group)
+        slots = plan.slots(squeeze, group)
         plan.add(
             squeeze_kernel,
             (cdiv(len(slots), squeeze.slots), cdiv(plan.squeeze_dim, squeeze.held_h)),
@@ -63,7 +63,7 @@ def forward_stages(plan: LaunchPlan, result: ForwardResult) -> None:
             },
         )  # fmt: skip
         add_forward_context(plan, group, sums, counts, squeeze.block_t, result)
-        slots = plan.slots(expand.block_t, group)
+        slots = plan.slots(expand, group)
         # if slots are too few to fill the device, several programs share the channels of each
         splits = 2 * multiprocessors(plan.device) // len(slots)
         plan.add(
@@ -84,7 +84,7 @@ def backward_stages(plan: LaunchPlan, saved: ForwardResult, result: BackwardResu
     Each of these adds one launch a group: long or packed sequences; E H over 2^18 if dx is needed; k over 1.
     """
     reduce, input_grads, tap_grads = plan.tiles.reduce, plan.tiles.input_grads, plan.tiles.tap_grads
-    slot_count = len(plan.slots(reduce.block_t))
+    slot_count = len(plan.slots(reduce))
     sums, counts = plan.empty(slot_count, plan.embed_dim), plan.empty(slot_count, dtype=torch.int32)
     bias_parts = plan.empty(slot_count, plan.squeeze_dim)
     squeezed_gradient = plan.empty(plan.rows, plan.squeeze_dim, dtype=saved.squeezed.dtype)
@@ -95,13 +95,13 @@ def backward_stages(plan: LaunchPlan, saved: ForwardResult, result: BackwardResu
     states, groups = plan.states("dz", "x", "y"), plan.groups(states=2 if plan.operands.y is None else 3, squeezed=2)
 
     blocks_e, blocks_h = cdiv(plan.embed_dim, input_grads.block_e), cdiv(plan.squeeze_dim, input_grads.held_h)
-    most_slots = len(plan.slots(input_grads.block_t, groups[0]))
+    most_slots = len(plan.slots(input_grads, groups[0]))
     programs = multiprocessors(plan.device) * (8 // input_grads.num_warps)
     splits = max(1, min(most_slots, programs // (blocks_e * blocks_h)))
     expand_parts = plan.empty(splits, plan.squeeze_dim, plan.embed_dim)
     squeeze_parts = plan.empty(splits, plan.kernel_size, plan.squeeze_dim, plan.embed_dim)
     for group in groups:
-        slots = plan.slots(reduce.block_t, group)
+        slots = plan.slots(reduce, group)
         plan.add(
             reduce_kernel,
             (len(slots), cdiv(plan.squeeze_dim, reduce.held_h)),
@@ -118,7 +118,7 @@ def backward_stages(plan: LaunchPlan, saved: ForwardResult, result: BackwardResu
             plan, group, rows, saved.tokens, saved.hidden, output=pooled_gradient, hidden_gradient=hidden_gradient
         )
         if plan.kernel_size > 1:
-            slots = plan.slots(tap_grads.block_t, group)
+            slots = plan.slots(tap_grads, group)
             blocks = cdiv(plan.embed_dim, tap_grads.block_e) * cdiv(plan.squeeze_dim, tap_grads.block_h)
             plan.add(
                 tap_grads_kernel,
@@ -131,7 +131,7 @@ def backward_stages(plan: LaunchPlan, saved: ForwardResult, result: BackwardResu
                 },
                 ADD=group.first > 0,
             )  # fmt: skip
-        slots = plan.slots(input_grads.block_t, group)
+        slots = plan.slots(input_grads, group)
         plan.add(
             input_grads_kernel,
             (blocks_e, splits, blocks_h),

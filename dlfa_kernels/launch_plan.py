@@ -18,7 +18,15 @@ from .operands import Inputs, Operands
 from .overrides import overrides
 from .rounding import cdiv
 from .settings import Settings
-from .tiles import Tile, choose_tiles, tiles_for_batch, tiles_for_form, without_dx
+from .tiles import (
+    MAX_BLOCK_T,
+    Tile,
+    choose_tiles,
+    sharing_saves_tiles,
+    tiles_for_batch,
+    tiles_for_form,
+    without_dx,
+)
 
 
 class Flags(NamedTuple):
@@ -49,7 +57,7 @@ class KernelVariant(NamedTuple):
 def _variant(kernel: Any, tile: Tile, flags: Flags, constants: tuple[tuple[str, Any], ...]) -> KernelVariant:
     blocks = {
         "BLOCK_T": tile.block_t, "BLOCK_E": tile.block_e, "BLOCK_H": tile.block_h, "CHUNKS": tile.chunks,
-        "SLOTS": tile.slots, "EARLY": tile.early, "AHEAD": tile.ahead,
+        "SLOTS": tile.slots, "EARLY": tile.early, "AHEAD": tile.ahead, "SEQUENCES": tile.sequences,
     }  # fmt: skip
     known = {**flags._asdict(), **blocks, **dict(constants)}
     arguments = tuple(name for name in kernel.arg_names if not name.isupper())
@@ -92,7 +100,9 @@ class LaunchPlan:
         if overridden.tiles is None:
             state_bytes = self.embed_dim * self.dtype.itemsize
             tiles = tiles_for_form(self.tiles, self.kernel_size, self.packed)
-            self.tiles = tiles_for_batch(tiles, self.batch, self.rows, state_bytes, self.l2_share, self.device)
+            self.tiles = tiles_for_batch(
+                tiles, self.batch, self.rows, state_bytes, self.l2_share, self.device, shared=self._can_share_tiles()
+            )
             if not settings.needs_dx:
                 self.tiles = without_dx(self.tiles, architecture, product_dtype)
         divisor = gcd(*(stride for tensor in self._states.values() for stride in tensor.stride()[:-1]))
@@ -115,16 +125,26 @@ class LaunchPlan:
             TARGET=target,
         )
 
-    def slots(self, block_t: int, group: Group | None = None) -> range:
+    def _can_share_tiles(self) -> bool:
+        """Return whether tiles may hold two sequences, and have less padding then.
+
+        Taps and groups need tiles of one sequence, and offsets of rows from the first are 32 bits wide.
+        """
+        if self.packed or self.kernel_size > 1 or self.l2_share or self.settings.token is not None:
+            return False
+        reach = max(tensor.stride(0) + MAX_BLOCK_T * tensor.stride(1) for tensor in self._states.values())
+        return reach < 1 << 31 and sharing_saves_tiles(self.length, self.operands.mask is not None)
+
+    def slots(self, tile: Tile, group: Group | None = None) -> range:
         """Return the slots of all sequences or of a group; for packed input, an upper bound of them.
 
-        The lengths of packed sequences are known only on the device.
+        The lengths of packed sequences are known only on the device. With two sequences a tile there is one group.
         """
         if self.packed:
-            return range(self.rows // block_t + self.batch)
+            return range(self.rows // tile.block_t + self.batch)
         first, end = group or (0, self.batch)
-        tiles_per_sequence = cdiv(self.length, block_t)
-        return range(first * tiles_per_sequence, end * tiles_per_sequence)
+        tiles_per_sequence = cdiv(self.length, tile.block_t // tile.sequences)
+        return range(first * tiles_per_sequence, cdiv(end, tile.sequences) * tiles_per_sequence)
 
     def groups(self, states: int, squeezed: int) -> list[Group]:
         """Return the groups for stages that share `states` (B, T, E) tensors and `squeezed` (B, T, H) tensors."""

@@ -12,13 +12,13 @@ from uuid import uuid4
 
 from .tiles import MAX_BLOCK_T, MAX_HELD_H, MAX_PART_H, Tile, Tiles
 
-FORMAT = "dlfa-tiles-7"
+FORMAT = "dlfa-tiles-8"
 BEGINNING = '{"format":"dlfa-tiles-'  # of a tile cache of any version, without white space
 # The lowest and highest values that tuning can find: anything else has another origin, and might not compile.
 LIMITS = {
     "block_t": (16, MAX_BLOCK_T), "block_e": (16, 128), "block_h": (16, MAX_HELD_H), "chunks": (1, 16),
     "num_warps": (4, 8), "num_stages": (1, 4), "registers": (64, 255), "slots": (1, 2),
-    "early": (0, 1), "ahead": (0, 1),
+    "early": (0, 1), "ahead": (0, 1), "sequences": (1, 1),
 }  # fmt: skip
 
 

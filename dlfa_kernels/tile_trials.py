@@ -10,7 +10,7 @@ from .device import l2_bytes, multiprocessors
 from .overrides import using_tiles
 from .parameters import AIFWeights, weight_shapes
 from .rounding import cdiv
-from .tiles import Tiles, tiles_for_batch, tiles_for_form
+from .tiles import Tiles, tiles_for_batch, tiles_for_form, with_two_sequences
 
 LENGTH = 128
 # The largest accepted relative difference: the norm of the difference over that of the result. Tiles may change only
@@ -114,7 +114,7 @@ class Trials:
         x, y, gradient = (states.flatten(0, 1) for states in (last, lower, dz))  # the same, packed
         mask = torch.ones(2, LENGTH, dtype=torch.bool, device=self.device)
         cu_seqlens = torch.tensor([0, LENGTH, 2 * LENGTH], dtype=torch.int32, device=self.device)
-        with using_tiles(tiles, in_this_thread=True):
+        with using_tiles(with_two_sequences(tiles), in_this_thread=True):
             inputs = Inputs(last, lower, None, mask, None, self._weights)
             settings = Settings("select", "gelu", self.product_dtype)
             saved = passes.forward(inputs, settings)

@@ -24,6 +24,9 @@ MAX_PART_H = 320
 
 # Sequences of at most this many tokens on average, real or not, leave half of a tile of 128 tokens empty.
 SHORT = 64
+# The most tokens of sequences that share tiles: of longer ones with random lengths, the longer of two has about as many
+# halves of a tile as both have tiles.
+LONGEST_SHARING = 192
 
 # The assumed duration of a squeeze program of two slots relative to one slot: it moves 1.6 times the bytes from L2 and
 # takes 2.2 times the cycles of shared memory (`python -m benchmarks.execution`, E = 768, H = 192). Not yet timed.
@@ -37,7 +40,8 @@ class Tile:
     """Launch parameters of one kernel: block sizes in elements, warps a program, software-pipeline stages.
 
     `block_t` counts tokens; in the context, weight_grads and token stages it counts sequences, and in the pool stage
-    tiles. A program of the squeeze stage works on `slots` tiles of `block_t` tokens. With `early` = 1, a program of
+    tiles. With `sequences` = 2 half of the tokens are of one sequence, and half of the next, at the same positions. A
+    program of the squeeze stage works on `slots` tiles of `block_t` tokens. With `early` = 1, a program of
     `input_grads` loads all operands of a tile before its first product; with `ahead` = 1 too, some of them one tile
     earlier. A program holds `chunks` blocks of `block_h` squeeze channels at once. `registers` limits the registers of
     a thread on NVIDIA: with fewer, more programs share a multiprocessor.
@@ -53,6 +57,7 @@ class Tile:
     slots: int = 1
     early: int = 0
     ahead: int = 0
+    sequences: int = 1
 
     @property
     def held_h(self) -> int:
@@ -367,8 +372,38 @@ def two_slots_pay(slots: int, multiprocessors: int) -> bool:
     return programs >= MOSTLY_FILLED * multiprocessors and COST_OF_TWO_SLOTS * rounds <= rounds_of_one
 
 
+@cache
+def with_two_sequences(tiles: Tiles) -> Tiles:
+    """Return the tiles in which those of 128 tokens of `expand` and `input_grads` hold 64 of each of two sequences.
+
+    The other stages sum over the tokens of a tile, which a product does for all rows at once.
+    """
+
+    def shared(tile: Tile) -> Tile:
+        return replace(tile, sequences=2) if tile.block_t == MAX_BLOCK_T else tile
+
+    return replace(tiles, expand=shared(tiles.expand), input_grads=shared(tiles.input_grads))
+
+
+def sharing_saves_tiles(length: int, has_mask: bool) -> bool:
+    """Return whether padded sequences of T = `length` that share tiles have fewer tiles with real tokens.
+
+    Without a mask they do if they end in the first half of a tile of 128 tokens. With one they do on average: two
+    sequences that share have as many tiles as the longer one has halves of a tile.
+    """
+    half = MAX_BLOCK_T // 2
+    return length <= LONGEST_SHARING and (has_mask or 0 < length % MAX_BLOCK_T <= half)
+
+
 def tiles_for_batch(
-    tiles: Tiles, batch: int, rows: int, state_bytes: int, l2_share: float, device: torch.device
+    tiles: Tiles,
+    batch: int,
+    rows: int,
+    state_bytes: int,
+    l2_share: float,
+    device: torch.device,
+    *,
+    shared: bool = False,
 ) -> Tiles:
     """Return the tiles with fewer tokens for short sequences or small launches, and with two slots only if they pay.
 
@@ -381,14 +416,19 @@ def tiles_for_batch(
         state_bytes: bytes of one token's state: E times the bytes of its dtype.
         l2_share: as in `Tiles`; if not 0, launches work on groups of sequences.
         device: the device with these multiprocessors and this L2.
+        shared: tiles of `with_two_sequences`; those of `expand` then keep their tokens, if sequences are short.
     """
     together = min(rows, rows_in_share(2 * state_bytes, l2_share, device)) if l2_share else rows
-    if rows <= SHORT * batch or together <= 2 * SHORT * multiprocessors(device):
-        return with_fewer_tokens(tiles)
-    slots = batch * cdiv(rows, batch * tiles.squeeze.block_t)
-    if not two_slots_pay(slots * together // rows, multiprocessors(device)):
-        return with_one_slot(tiles)
-    return tiles
+    small, expand = together <= 2 * SHORT * multiprocessors(device), tiles.expand
+    if small or rows <= SHORT * batch:
+        tiles = with_fewer_tokens(tiles)
+    else:
+        slots = batch * cdiv(rows, batch * tiles.squeeze.block_t)
+        if not two_slots_pay(slots * together // rows, multiprocessors(device)):
+            tiles = with_one_slot(tiles)
+    if not shared:
+        return tiles
+    return with_two_sequences(tiles if small else replace(tiles, expand=expand))
 
 
 @cache

@@ -49,7 +49,7 @@ def forward_stages(plan: LaunchPlan, result: ForwardResult) -> None:
     Long or packed sequences take one more, E H over 2^18 (`shared_stages.WEIGHTS_OF_ONE_LAUNCH`) another.
     """
     tile = plan.tiles.sums
-    slot_count = len(plan.slots(tile.block_t))
+    slot_count = len(plan.slots(tile))
     sums, counts = plan.empty(slot_count, plan.embed_dim), plan.empty(slot_count, dtype=torch.int32)
     plan.add(
         sums_kernel,
@@ -115,7 +115,7 @@ def backward_stages(plan: LaunchPlan, saved: ForwardResult, result: BackwardResu
         fill = plan.tiles.sums
         plan.add(
             token_inputs_kernel,
-            (len(plan.slots(fill.block_t)), cdiv(plan.embed_dim, fill.block_e)),
+            (len(plan.slots(fill)), cdiv(plan.embed_dim, fill.block_e)),
             fill,
             plan.states()
             | rows

@@ -8,10 +8,15 @@ from .chunks import held_expand, load_expand_weights, load_u_chunks, read_expand
 from .gate import sigmoid
 from .rows import (
     STRIDES,
+    add_sequence_rows,
+    contiguous_rows,
     inside_dim,
     load_last,
+    load_sequence_rows,
     locate_real_tokens,
+    rows_inside,
     store_zeros,
+    tile_positions,
     tile_rows,
     widen,
 )
@@ -47,6 +52,7 @@ def expand_kernel(
     BLOCK_E: tl.constexpr,
     BLOCK_H: tl.constexpr,
     CHUNKS: tl.constexpr,
+    SEQUENCES: tl.constexpr,
 ):
     """Compute m = sigmoid(W_le phi(a) + context_b); z = m w, or m x + (1 - m) y with SELECT; z = 0 at padding.
 
@@ -60,10 +66,11 @@ def expand_kernel(
     """
     slot = first_slot + tl.num_programs(0) - 1 - tl.program_id(0)
     _, real, sequence, start, rows, first_row = locate_real_tokens(
-        slot, True, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T
+        slot, True, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T, SEQUENCES
     )
-    t = tl.arange(0, BLOCK_T)
-    inside_rows = start + t < rows
+    t = tile_positions(BLOCK_T, SEQUENCES)
+    row = contiguous_rows(t, length, SEQUENCES)
+    inside_rows = rows_inside(t, sequence, start, rows, batch, SEQUENCES)
     tile_row = first_row + start
     squeezed_tile = squeezed_ptr + tile_row * SQUEEZE_DIM
     z_tile = z_ptr + tile_row * EMBED_DIM
@@ -75,10 +82,14 @@ def expand_kernel(
     product_dtype: tl.constexpr = squeezed_ptr.dtype.element_ty
     count = tl.sum(real.to(tl.int32), axis=0)
     if count > 0:
-        x_tile, x_rows = tile_rows(x_ptr, sequence, start, first_row, t, x_batch_stride, x_row_stride, PACKED, ALIGN)
-        y_tile, y_rows = tile_rows(y_ptr, sequence, start, first_row, t, y_batch_stride, y_row_stride, PACKED, ALIGN)
+        x_tile, x_rows = tile_rows(
+            x_ptr, sequence, start, first_row, t, x_batch_stride, x_row_stride, PACKED, ALIGN, SEQUENCES
+        )
+        y_tile, y_rows = tile_rows(
+            y_ptr, sequence, start, first_row, t, y_batch_stride, y_row_stride, PACKED, ALIGN, SEQUENCES
+        )
         if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
-            u = load_u_chunks(squeezed_tile, t, real, 0, SQUEEZE_DIM, ACTIVATION, TARGET, CHUNKS, BLOCK_H)
+            u = load_u_chunks(squeezed_tile, row, real, 0, SQUEEZE_DIM, ACTIVATION, TARGET, CHUNKS, BLOCK_H)
         for block_e in range(begin, end, BLOCK_E):
             e = block_e + tl.arange(0, BLOCK_E)
             inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
@@ -87,7 +98,7 @@ def expand_kernel(
             x = load_last(x_tile, x_rows[:, None] + e[None, :], inside)
             if HAS_LOWER:
                 y = load_last(y_tile, y_rows[:, None] + e[None, :], inside)
-            context = tl.load(context_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
+            context = load_sequence_rows(context_ptr, sequence, batch, e, inside_e, EMBED_DIM, SEQUENCES)
             if SQUEEZE_DIM <= CHUNKS * BLOCK_H:
                 weights = load_expand_weights(
                     weight_ptr, 0, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, TARGET, BLOCK_E, BLOCK_H, CHUNKS
@@ -95,10 +106,10 @@ def expand_kernel(
                 local = held_expand(u, transposed(weights, CHUNKS), TARGET, BLOCK_T, BLOCK_E, CHUNKS)
             else:
                 local = read_expand(
-                    squeezed_tile, t, real, weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION, TARGET, BLOCK_T, BLOCK_E,
-                    BLOCK_H,
+                    squeezed_tile, row, real, weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, ACTIVATION, TARGET, BLOCK_T,
+                    BLOCK_E, BLOCK_H,
                 )  # fmt: skip
-            m = sigmoid(local + context[None, :], TARGET)
+            m = sigmoid(add_sequence_rows(local, context, SEQUENCES), TARGET)
             x = widen(x, TARGET)
             if HAS_LOWER:
                 y = widen(y, TARGET)
@@ -109,6 +120,6 @@ def expand_kernel(
             else:
                 z = m * x
             z = round_to(z, state_dtype, TARGET)
-            tl.store(z_tile + t[:, None] * EMBED_DIM + e[None, :], z, mask=inside)
+            tl.store(z_tile + row[:, None] * EMBED_DIM + e[None, :], z, mask=inside)
     if count < tl.sum(inside_rows.to(tl.int32), axis=0):
-        store_zeros(z_tile, inside_rows & ~real, begin, end, EMBED_DIM, BLOCK_T, BLOCK_E)
+        store_zeros(z_tile, row, inside_rows & ~real, begin, end, EMBED_DIM, BLOCK_T, BLOCK_E)

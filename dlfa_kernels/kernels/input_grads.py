@@ -19,13 +19,18 @@ from .chunks import (
 from .gate import gate_gradient, sigmoid
 from .rows import (
     STRIDES,
+    add_sequence_rows,
+    contiguous_rows,
     inside_dim,
     load_last,
+    load_sequence_rows,
     locate_real_tokens,
     real_tokens,
     row_offsets,
+    rows_inside,
     store_zeros,
     tile_pointer,
+    tile_positions,
 )
 
 
@@ -73,6 +78,7 @@ def input_grads_kernel(
     CHUNKS: tl.constexpr,
     EARLY: tl.constexpr,
     AHEAD: tl.constexpr,
+    SEQUENCES: tl.constexpr,
 ):
     """Compute dx = dz m + dw', dy = dz (1-m) + dw' with SELECT; else one gradient dz m + dw' serves both inputs.
 
@@ -110,7 +116,8 @@ def input_grads_kernel(
     """
     e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
     inside_e = inside_dim(e, EMBED_DIM, BLOCK_E)
-    t = tl.arange(0, BLOCK_T)
+    t = tile_positions(BLOCK_T, SEQUENCES)
+    row = contiguous_rows(t, length, SEQUENCES)
     state_dtype: tl.constexpr = x_ptr.dtype.element_ty
     product_dtype: tl.constexpr = u_ptr.dtype.element_ty
     expand_part = transposed(zero_chunks(BLOCK_E, SQUEEZE_DIM, CHUNKS, BLOCK_H), CHUNKS)
@@ -151,10 +158,10 @@ def input_grads_kernel(
         turn = tl.program_id(1)
         _, real, sequence, start, rows, first_row = locate_real_tokens(
             last_slot - tl.minimum(turn, turns - 1), turn < turns, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK,
-            PACKED, BLOCK_T,
+            PACKED, BLOCK_T, SEQUENCES,
         )  # fmt: skip
         operands = load_operands(
-            u_ptr, squeezed_gradient_ptr, first_row + start, t, real, SQUEEZE_DIM, CHUNKS, BLOCK_H, da_ahead
+            u_ptr, squeezed_gradient_ptr, first_row + start, row, real, SQUEEZE_DIM, CHUNKS, BLOCK_H, da_ahead
         )
     # Without `disable_licm`, registers hold the addresses of all operands in shared memory, and spill.
     for turn in tl.range(tl.program_id(1), turns, splits, disable_licm=True):
@@ -162,12 +169,12 @@ def input_grads_kernel(
             next_turn = turn + splits
             _, next_real, next_sequence, next_start, next_rows, next_first_row = locate_real_tokens(
                 last_slot - tl.minimum(next_turn, turns - 1), next_turn < turns, mask_ptr, cu_seqlens_ptr, batch,
-                length, HAS_MASK, PACKED, BLOCK_T,
+                length, HAS_MASK, PACKED, BLOCK_T, SEQUENCES,
             )  # fmt: skip
             next_row = next_first_row + next_start
         else:
             _, real, sequence, start, rows, first_row = locate_real_tokens(
-                last_slot - turn, True, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T
+                last_slot - turn, True, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T, SEQUENCES
             )
         tile_row = first_row + start
         dx_tile = dx_ptr + tile_row * EMBED_DIM
@@ -181,17 +188,20 @@ def input_grads_kernel(
             dz_tile = tile_pointer(dz_ptr, sequence, start, first_row, dz_batch_stride, dz_row_stride, PACKED, ALIGN)
             x_tile = tile_pointer(x_ptr, sequence, start, first_row, x_batch_stride, x_row_stride, PACKED, ALIGN)
             y_tile = tile_pointer(y_ptr, sequence, start, first_row, y_batch_stride, y_row_stride, PACKED, ALIGN)
-            x = load_last(x_tile, row_offsets(t, x_row_stride, ALIGN)[:, None] + e[None, :], inside)
+            x_rows = row_offsets(t, x_batch_stride, x_row_stride, ALIGN, SEQUENCES)
+            y_rows = row_offsets(t, y_batch_stride, y_row_stride, ALIGN, SEQUENCES)
+            dz_rows = row_offsets(t, dz_batch_stride, dz_row_stride, ALIGN, SEQUENCES)
+            x = load_last(x_tile, x_rows[:, None] + e[None, :], inside)
             if HAS_LOWER:
-                y = load_last(y_tile, row_offsets(t, y_row_stride, ALIGN)[:, None] + e[None, :], inside)
+                y = load_last(y_tile, y_rows[:, None] + e[None, :], inside)
             if early_dz:
-                dz = load_last(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside)
+                dz = load_last(dz_tile, dz_rows[:, None] + e[None, :], inside)
             if da_ahead:
                 da = operands[1]
             elif early and KERNEL_SIZE == 1:
-                da = load_squeezed_chunks(gradient_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+                da = load_squeezed_chunks(gradient_tile, row, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
             if early and not ahead:
-                u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+                u = load_squeezed_chunks(u_tile, row, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
             if ahead:
                 u = operands[0]
                 tl.debug_barrier()  # the assembler would move the loads after the product that should hide them
@@ -206,34 +216,34 @@ def input_grads_kernel(
             if KERNEL_SIZE == 1 and not late_w:
                 if gathered:
                     if not early:
-                        da = load_squeezed_chunks(gradient_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+                        da = load_squeezed_chunks(gradient_tile, row, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
                     squeeze_part = add_products(squeeze_part, da, w, TARGET, CHUNKS)
                 else:
                     squeeze_part = add_read_products(
-                        squeeze_part, gradient_tile, t, real, first_h, w, SQUEEZE_DIM, TARGET, CHUNKS, BLOCK_H
+                        squeeze_part, gradient_tile, row, real, first_h, w, SQUEEZE_DIM, TARGET, CHUNKS, BLOCK_H
                     )
             if not early_dz:
-                dz = load_last(dz_tile, row_offsets(t, dz_row_stride, ALIGN)[:, None] + e[None, :], inside)
+                dz = load_last(dz_tile, dz_rows[:, None] + e[None, :], inside)
                 dz = dz.to(tl.float32)  # here, because later it takes more registers
             if not ahead:
                 if gathered and not early:
-                    u = load_squeezed_chunks(u_tile, t, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
+                    u = load_squeezed_chunks(u_tile, row, real, first_h, SQUEEZE_DIM, CHUNKS, BLOCK_H)
                 if held:
                     local = held_expand(u, expand_weights, TARGET, BLOCK_T, BLOCK_E, CHUNKS)
                 else:
                     local = read_expand(
-                        u_tile, t, real, expand_weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, "none", TARGET, BLOCK_T, BLOCK_E,
-                        BLOCK_H,
+                        u_tile, row, real, expand_weight_ptr, e, SQUEEZE_DIM, EMBED_DIM, "none", TARGET, BLOCK_T,
+                        BLOCK_E, BLOCK_H,
                     )  # fmt: skip
-            context = tl.load(context_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
-            m = sigmoid(local + context[None, :], TARGET)
+            context = load_sequence_rows(context_ptr, sequence, batch, e, inside_e, EMBED_DIM, SEQUENCES)
+            m = sigmoid(add_sequence_rows(local, context, SEQUENCES), TARGET)
             dz = dz.to(tl.float32)
             ds = round_to(gate_gradient(dz, m, gated.to(tl.float32)), product_dtype, TARGET)
             if gathered and not early:  # here, because after the input gradients registers spill
                 expand_part = add_products(expand_part, u, ds, TARGET, CHUNKS)
             if NEEDS_DX and first_h == 0:
-                pooled = tl.load(pooled_gradient_ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
-                dx = dz * m + pooled[None, :]
+                pooled = load_sequence_rows(pooled_gradient_ptr, sequence, batch, e, inside_e, EMBED_DIM, SEQUENCES)
+                dx = add_sequence_rows(dz * m, pooled, SEQUENCES)
                 if KERNEL_SIZE == 1 and held:
                     for chunk in tl.static_range(CHUNKS):
                         dx = dot(da[chunk], squeeze_weights[chunk], dx, TARGET)
@@ -243,46 +253,46 @@ def input_grads_kernel(
                     for step in range(0, KERNEL_SIZE * blocks_h):
                         tap = step // blocks_h
                         h = (step % blocks_h) * step_h + tl.arange(0, step_h)
-                        output_t = t - (tap - (KERNEL_SIZE - 1) // 2)
+                        shift = (KERNEL_SIZE - 1) // 2 - tap
                         output_real = real
                         if KERNEL_SIZE > 1:
-                            output_real = real_tokens(mask_ptr, sequence, start + output_t, rows, length, HAS_MASK)
+                            output_real = real_tokens(mask_ptr, sequence, start + t + shift, rows, length, HAS_MASK)
                         inside_h = inside_dim(h, SQUEEZE_DIM, step_h)
                         weight = load_squeeze_weight(
                             squeeze_weight_ptr, tap, h, inside_h, e, SQUEEZE_DIM, EMBED_DIM, product_dtype, TARGET,
                             BLOCK_E,
                         )  # fmt: skip
-                        tap_da = load_squeezed(gradient_tile, output_t, output_real, h, inside_h, SQUEEZE_DIM)
+                        tap_da = load_squeezed(gradient_tile, row + shift, output_real, h, inside_h, SQUEEZE_DIM)
                         dx = dot(tap_da, weight, dx, TARGET)
-                out_offsets = t[:, None] * EMBED_DIM + e[None, :]
+                out_offsets = row[:, None] * EMBED_DIM + e[None, :]
                 tl.store(dx_tile + out_offsets, round_to(dx, state_dtype, TARGET), mask=inside)
                 if SELECT:
                     dy = dx + dz * (1 - 2 * m)
                     tl.store(dy_tile + out_offsets, round_to(dy, state_dtype, TARGET), mask=inside)
             if ahead:
                 next_operands = load_operands(
-                    u_ptr, squeezed_gradient_ptr, next_row, t, next_real, SQUEEZE_DIM, CHUNKS, BLOCK_H, da_ahead
+                    u_ptr, squeezed_gradient_ptr, next_row, row, next_real, SQUEEZE_DIM, CHUNKS, BLOCK_H, da_ahead
                 )
                 tl.debug_barrier()  # as above
             if early:
                 expand_part = add_products(expand_part, u, ds, TARGET, CHUNKS)
             if not gathered:
                 expand_part = add_read_products(
-                    expand_part, u_tile, t, real, first_h, ds, SQUEEZE_DIM, TARGET, CHUNKS, BLOCK_H
+                    expand_part, u_tile, row, real, first_h, ds, SQUEEZE_DIM, TARGET, CHUNKS, BLOCK_H
                 )
             if KERNEL_SIZE == 1 and late_w:
                 squeeze_part = add_products(squeeze_part, da, w, TARGET, CHUNKS)
         elif ahead:
             next_operands = load_operands(
-                u_ptr, squeezed_gradient_ptr, next_row, t, next_real, SQUEEZE_DIM, CHUNKS, BLOCK_H, da_ahead
+                u_ptr, squeezed_gradient_ptr, next_row, row, next_real, SQUEEZE_DIM, CHUNKS, BLOCK_H, da_ahead
             )
         if NEEDS_DX and first_h == 0:
-            padding = (start + t < rows) & ~real
+            padding = rows_inside(t, sequence, start, rows, batch, SEQUENCES) & ~real
             if tl.sum(padding.to(tl.int32), axis=0) > 0:
                 begin = tl.program_id(0) * BLOCK_E
-                store_zeros(dx_tile, padding, begin, begin + BLOCK_E, EMBED_DIM, BLOCK_T, BLOCK_E)
+                store_zeros(dx_tile, row, padding, begin, begin + BLOCK_E, EMBED_DIM, BLOCK_T, BLOCK_E)
                 if SELECT:
-                    store_zeros(dy_tile, padding, begin, begin + BLOCK_E, EMBED_DIM, BLOCK_T, BLOCK_E)
+                    store_zeros(dy_tile, row, padding, begin, begin + BLOCK_E, EMBED_DIM, BLOCK_T, BLOCK_E)
         if ahead:
             operands, real = next_operands, next_real
             sequence, start, rows, first_row = next_sequence, next_start, next_rows, next_first_row

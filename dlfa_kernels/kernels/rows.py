@@ -1,4 +1,8 @@
-"""Locate and load the rows of a program's slot, for padded and packed states."""
+"""Locate and load the rows of a program's slot, for padded and packed states.
+
+A slot is a tile of BLOCK_T rows: consecutive tokens of a sequence or, of padded states with SEQUENCES = 2, half as many
+of each of two neighbouring sequences, at the same positions. Where sequences end early, both halves tend to be padding.
+"""
 
 import triton
 import triton.language as tl
@@ -42,11 +46,15 @@ def count_started(cu_seqlens_ptr, sequences, inside, slot, BLOCK_T: tl.constexpr
 
 
 @triton.jit
-def locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T: tl.constexpr, PACKED: tl.constexpr):
+def locate_tile(
+    slot, cu_seqlens_ptr, batch, length, BLOCK_T: tl.constexpr, PACKED: tl.constexpr, SEQUENCES: tl.constexpr
+):
     """Return a slot's sequence (int64), first position in it (int64), the sequence's rows, and its first row (int64).
 
-    The position of an unused packed slot is at or past the sequence's end.
+    With SEQUENCES = 2 these are of the first one, and the other is the next, if there are so many. The position of an
+    unused packed slot is at or past the sequence's end.
     """
+    tokens: tl.constexpr = BLOCK_T // SEQUENCES
     if PACKED:
         # Find the last sequence whose first slot is at or before this one: among 256 spaced by `step`, then in between.
         step = tl.cdiv(batch, 256)
@@ -57,15 +65,50 @@ def locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T: tl.constexpr, PACK
             candidates = chunk + tl.arange(0, 256)
             sequence += count_started(cu_seqlens_ptr, candidates, candidates < end, slot, BLOCK_T)
     else:
-        sequence = slot // tl.cdiv(length, BLOCK_T)
+        sequence = slot // tl.cdiv(length, tokens) * SEQUENCES
     first_row, rows = sequence_rows(cu_seqlens_ptr, sequence, length, True, PACKED)
-    tile = slot - slot_of_sequence(sequence, first_row, length, BLOCK_T, PACKED)
-    return sequence.to(tl.int64), tile.to(tl.int64) * BLOCK_T, rows, first_row
+    tile = slot - slot_of_sequence(sequence // SEQUENCES, first_row, length, tokens, PACKED)
+    return sequence.to(tl.int64), tile.to(tl.int64) * tokens, rows, first_row
+
+
+@triton.jit
+def row_sequences(BLOCK_T: tl.constexpr, SEQUENCES: tl.constexpr):
+    """Return for each row of a tile which of its sequences it belongs to, 0 or 1."""
+    return tl.arange(0, BLOCK_T) // (BLOCK_T // SEQUENCES)
+
+
+@triton.jit
+def tile_positions(BLOCK_T: tl.constexpr, SEQUENCES: tl.constexpr):
+    """Return the positions of a tile's rows in their sequences, from the tile's first position on."""
+    t = tl.arange(0, BLOCK_T)
+    if SEQUENCES > 1:
+        t = t % (BLOCK_T // SEQUENCES)
+    return t
+
+
+@triton.jit
+def contiguous_rows(t, length, SEQUENCES: tl.constexpr):
+    """Return the rows of a tile in a tensor of one row a token, from the tile's first row on; t: `tile_positions`."""
+    if SEQUENCES > 1:
+        t += row_sequences(t.shape[0], SEQUENCES) * length
+    return t
+
+
+@triton.jit
+def rows_inside(t, sequence, start, rows, batch, SEQUENCES: tl.constexpr):
+    """Return a mask of the rows of a tile that exist; t: `tile_positions`, the others: see `locate_tile`."""
+    inside = start + t < rows
+    if SEQUENCES > 1:
+        inside = inside & (sequence + row_sequences(t.shape[0], SEQUENCES) < batch)
+    return inside
 
 
 @triton.jit
 def real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK: tl.constexpr):
-    """Return a mask of the positions of a sequence that hold a real token; positions may be out of range."""
+    """Return a mask of the positions of a sequence that hold a real token; positions may be out of range.
+
+    `sequence` and its `rows` are scalars or blocks like the positions.
+    """
     real = (positions >= 0) & (positions < rows)
     if HAS_MASK:
         real = real & (tl.load(mask_ptr + sequence * length + positions, mask=real, other=0) != 0)
@@ -83,14 +126,21 @@ def locate_real_tokens(
     HAS_MASK: tl.constexpr,
     PACKED: tl.constexpr,
     BLOCK_T: tl.constexpr,
+    SEQUENCES: tl.constexpr = 1,
 ):
     """Return the slot in int64, a mask of its real tokens (BLOCK_T,), and the results of `locate_tile`.
 
     A slot that is not `present` has no rows.
     """
-    sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED)
+    sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, length, BLOCK_T, PACKED, SEQUENCES)
     rows = tl.where(present, rows, 0)
-    real = real_tokens(mask_ptr, sequence, start + tl.arange(0, BLOCK_T), rows, length, HAS_MASK)
+    positions = start + tile_positions(BLOCK_T, SEQUENCES)
+    if SEQUENCES == 1:
+        real = real_tokens(mask_ptr, sequence, positions, rows, length, HAS_MASK)
+    else:
+        sequences = sequence + row_sequences(BLOCK_T, SEQUENCES)
+        rows_of_each = tl.where(sequences < batch, rows, 0)
+        real = real_tokens(mask_ptr, sequences, positions, rows_of_each, length, HAS_MASK)
     return slot.to(tl.int64), real, sequence, start, rows, first_row
 
 
@@ -111,16 +161,30 @@ def tile_pointer(ptr, sequence, start, first_row, batch_stride, row_stride, PACK
 
 
 @triton.jit
-def row_offsets(rows, row_stride, ALIGN: tl.constexpr):
+def row_offsets(t, batch_stride, row_stride, ALIGN: tl.constexpr, SEQUENCES: tl.constexpr):
     """Return the offsets of a tile's rows from its pointer, int32: one register each, half of an address."""
-    return rows * aligned(row_stride, ALIGN)
+    offsets = t * aligned(row_stride, ALIGN)
+    if SEQUENCES > 1:
+        offsets += row_sequences(t.shape[0], SEQUENCES) * aligned(batch_stride, ALIGN)
+    return offsets
 
 
 @triton.jit
-def tile_rows(ptr, sequence, start, first_row, t, batch_stride, row_stride, PACKED: tl.constexpr, ALIGN: tl.constexpr):
+def tile_rows(
+    ptr,
+    sequence,
+    start,
+    first_row,
+    t,
+    batch_stride,
+    row_stride,
+    PACKED: tl.constexpr,
+    ALIGN: tl.constexpr,
+    SEQUENCES: tl.constexpr = 1,
+):
     """Return `tile_pointer`, and the `row_offsets` of the tile's rows t from it."""
     tile_ptr = tile_pointer(ptr, sequence, start, first_row, batch_stride, row_stride, PACKED, ALIGN)
-    return tile_ptr, row_offsets(t, row_stride, ALIGN)
+    return tile_ptr, row_offsets(t, batch_stride, row_stride, ALIGN, SEQUENCES)
 
 
 @triton.jit
@@ -175,10 +239,34 @@ def load_integrated(x_ptr, y_ptr, x_offsets, y_offsets, inside, HAS_LOWER: tl.co
 
 
 @triton.jit
-def store_zeros(tile_ptr, rows, begin, end, EMBED_DIM: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_E: tl.constexpr):
-    """Store zeros to channels begin .. end - 1 of those of a tile's rows in the mask `rows`; contiguous (rows, E)."""
+def load_sequence_rows(ptr, sequence, batch, e, inside_e, EMBED_DIM: tl.constexpr, SEQUENCES: tl.constexpr):
+    """Load the channels e of a (B, E) tensor's rows of a tile's sequences: (BLOCK_E,), or (SEQUENCES, BLOCK_E)."""
+    if SEQUENCES == 1:
+        return tl.load(ptr + sequence * EMBED_DIM + e, mask=inside_e, other=0.0)
+    else:
+        which = tl.arange(0, SEQUENCES)
+        return tl.load(
+            ptr + sequence * EMBED_DIM + which[:, None] * EMBED_DIM + e[None, :],
+            mask=(sequence + which < batch)[:, None] & inside_e[None, :],
+            other=0.0,
+        )
+
+
+@triton.jit
+def add_sequence_rows(values, rows, SEQUENCES: tl.constexpr):
+    """Add to each row of a tile's block (BLOCK_T, BLOCK_E) the row of its sequence, of `load_sequence_rows`."""
+    if SEQUENCES == 1:
+        return values + rows[None, :]
+    else:
+        # a warp's rows are of one sequence, so that a thread loads and adds the row of that one alone
+        split = tl.reshape(values, (SEQUENCES, values.shape[0] // SEQUENCES, values.shape[1]))
+        return tl.reshape(split + rows[:, None, :], values.shape)
+
+
+@triton.jit
+def store_zeros(tile_ptr, t, rows, begin, end, EMBED_DIM: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_E: tl.constexpr):
+    """Store zeros to channels begin .. end - 1 of those of a tile's rows t in the mask `rows`; contiguous (rows, E)."""
     nothing = tl.zeros((BLOCK_T, BLOCK_E), dtype=tile_ptr.dtype.element_ty)
-    t = tl.arange(0, BLOCK_T)
     for block_e in range(begin, end, BLOCK_E):
         e = block_e + tl.arange(0, BLOCK_E)
         written = rows[:, None] & inside_dim(e, EMBED_DIM, BLOCK_E)[None, :]

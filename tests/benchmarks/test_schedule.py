@@ -23,16 +23,27 @@ def test_other_tiles_are_timed_where_they_are_not_shipped(monkeypatch: pytest.Mo
     session: Any = SimpleNamespace(device=device, shapes=lambda sizes: [(32, 128, 768), *sizes])
     tasks = list(schedule.tasks(session))
     assert {task.providers[0] for task in tasks} == {"ours", *providers.SCHEDULES}
-    (case,) = (task.case for task in tasks if task.providers == (providers.ONE_SLOT,))
-    assert case == core_case(BASE_SHAPE)
+    one_slot = [task.case for task in tasks if task.providers == (providers.ONE_SLOT,)]
+    assert one_slot == [core_case(BASE_SHAPE), core_case((64, 512, 768))]
+    case = one_slot[1]
     shipped = schedule.shipped_tiles(case, device)
+    assert shipped.squeeze.slots == 2
     for shape in schedule.SIZES:
         with_padding = [task.providers for task in tasks if task.case == replace(core_case(shape), fill=0.3)]
-        assert with_padding == [("ours",), (providers.FEWER_TOKENS,)]
-    with schedule.schedule(providers.FEWER_TOKENS, case, device):
-        fewer = overrides().tiles
-    assert fewer is not None
-    assert {getattr(fewer, stage).block_t for stage in ("squeeze", "expand", "reduce")} == {64}
+        one_sequence = [(providers.ONE_SEQUENCE,)] if shape == BASE_SHAPE else []
+        assert with_padding == [("ours",), *one_sequence, (providers.FEWER_TOKENS,)]
+    base, made = core_case(BASE_SHAPE), {}
+    assert schedule.shipped_tiles(base, device).expand.sequences == 2
+    for name in (providers.ONE_SEQUENCE, providers.FEWER_TOKENS):
+        with schedule.schedule(name, base, device):
+            tiles = overrides().tiles
+        assert tiles is not None
+        stages = (tiles.squeeze, tiles.expand, tiles.reduce, tiles.input_grads)
+        made[name] = [tile.block_t for tile in stages], {tile.sequences for tile in stages}, tiles.squeeze.slots
+    assert made == {
+        providers.ONE_SEQUENCE: ([128, 128, 128, 128], {1}, 2),
+        providers.FEWER_TOKENS: ([64, 64, 64, 128], {1}, 1),
+    }
     changed = {"one-slot": "squeeze", "waiting-reduce": "reduce", "waiting-input-grads": "input_grads"}
     for name, stage in changed.items():
         with schedule.schedule(f"ours-{name}", case, device):

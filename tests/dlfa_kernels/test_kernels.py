@@ -160,14 +160,17 @@ KINDS = [
     Case(lengths=(0, 5, 66), token=0, kernel_size=3, fuse="select"),
     Case(embed_dim=1, activation="relu"),
     HALF_CASE.but(embed_dim=40, squeeze_dim=48, frozen=True),
-    # squeeze programs of two slots, of which the last one here has one; with taps they have one
+    # tiles of two sequences, of which the last one here has one
     HALF_CASE.but(batch=3, length=100, embed_dim=136, squeeze_dim=192, mask="left"),
+    # squeeze programs of two slots, of which the last one here has one; with taps they have one
+    HALF_CASE.but(batch=3, length=100, embed_dim=136, squeeze_dim=192, mask="none"),
     HALF_CASE.but(batch=3, length=100, embed_dim=72, squeeze_dim=192, kernel_size=3),
     HALF_CASE.but(length=70, embed_dim=72, squeeze_dim=136, fuse="select"),  # a last block of H that is no whole one
 ]
-ENCODER = HALF_CASE.but(batch=4, length=200, embed_dim=768, squeeze_dim=192, mask="right")
+ENCODER = HALF_CASE.but(batch=4, length=260, embed_dim=768, squeeze_dim=192, mask="right")
 ENCODERS = [
     ENCODER,
+    ENCODER.but(batch=5, length=130),  # tiles of two sequences
     ENCODER.but(fuse="select", kernel_size=3, activation="gelu"),
     ENCODER.but(squeeze_dim=48, weight_dtype=torch.float32),
     ENCODER.but(dtype=torch.float16, weight_dtype=torch.float16),
@@ -238,6 +241,84 @@ def test_tiles_of_large_batches(
         (squeeze,) = (launch for launch in launched if launch.kernel.__name__ == "squeeze_kernel")
         assert [squeeze.constants[name] for name in ("BLOCK_T", "SLOTS")] == [tile.block_t, tile.slots]
         assert squeeze.num_warps == tile.num_warps
+
+
+# Widths at which Hopper's tiles have 128 tokens, of batches that fill the two multiprocessors of a test.
+SHARED = [
+    HALF_CASE.but(batch=batch, length=length, embed_dim=40, squeeze_dim=squeeze_dim, **more)
+    for batch, length, squeeze_dim, more in (
+        (9, 33, 136, {"mask": "none"}),  # half of a tile of 128 would be empty
+        (6, 64, 192, {"mask": "holes", "fuse": "select", "activation": "gelu"}),
+        (5, 65, 136, {"mask": "right", "lower": False, "activation": "silu"}),
+        (5, 128, 192, {"mask": "empty", "fuse": "select"}),
+        (3, 129, 200, {"mask": "none", "dtype": torch.float16, "weight_dtype": torch.float32}),
+        (3, 190, 264, {"mask": "islands", "activation": "gelu"}),
+        (3, 100, 192, {"mask": "left", "frozen": True}),
+        (4, 90, 136, {"mask": "all_empty"}),
+        (2, 128, 136, {"mask": "right"}),  # a batch of few tokens: input_grads alone has tiles of 128
+    )
+]
+
+
+@pytest.mark.parametrize("case", SHARED, ids=str)
+def test_tiles_of_two_sequences(case: Case, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlfa_kernels.tiles.multiprocessors", lambda device: 2)
+    with record_launches() as launched:
+        assert_near_exact(make_inputs(case, device), case)
+    if device_architecture(device) not in ("sm_90", "sm_100"):
+        return  # of others fewer stages have so large tiles
+    shared = {launch.kernel.__name__ for launch in launched if launch.constants.get("SEQUENCES", 1) == 2}
+    assert shared == {"input_grads_kernel"} | ({"expand_kernel"} if case.batch * case.length > 256 else set())
+
+
+@pytest.mark.parametrize("spoilt", [math.nan, math.inf])
+def test_sequences_of_a_tile_do_not_see_each_other(
+    spoilt: float, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlfa_kernels.tiles.multiprocessors", lambda device: 2)
+    case = HALF_CASE.but(batch=4, length=100, embed_dim=40, squeeze_dim=136)
+    inputs = make_inputs(case, device)
+    expected = run(triton_aif, inputs, **case.options)
+    for tensor in (inputs.last, inputs.lower, inputs.dz):
+        assert tensor is not None
+        tensor[1::2] = spoilt
+    result = run(triton_aif, inputs, **case.options)
+    for name in ("z", "last", "lower"):
+        assert_equal_bits({name: result[name][::2]}, {name: expected[name][::2]})
+        assert not result[name][1::2].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        HALF_CASE.but(batch=3, length=193, mask="right"),
+        HALF_CASE.but(batch=3, length=120, mask="none"),  # no tile of 128 would be half empty
+        HALF_CASE.but(batch=4, length=100, kernel_size=3),
+        HALF_CASE.but(lengths=(40, 90, 128, 2)),
+        HALF_CASE.but(batch=4, length=100, token=0),
+    ],
+    ids=str,
+)
+def test_tiles_of_one_sequence(case: Case, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlfa_kernels.tiles.multiprocessors", lambda device: 2)
+    case = case.but(embed_dim=40, squeeze_dim=136)
+    with record_launches() as launched:
+        assert_near_exact(make_inputs(case, device), case)
+    assert {launch.constants.get("SEQUENCES", 1) for launch in launched} == {1}
+
+
+def test_tiles_of_two_sequences_far_apart() -> None:
+    """Rows are 32 bits from a tile's first one: a second sequence further away has tiles of its own."""
+    inputs = make_inputs(HALF_CASE.but(length=60, embed_dim=40, squeeze_dim=136))
+    settings = Settings("gate", "relu", torch.bfloat16)
+    for batch_stride, sequences in ((60 * 40, 2), ((1 << 31) - 128 * 40, 1)):
+        last = torch.empty_strided((2, 60, 40), (batch_stride, 40, 1), dtype=torch.bfloat16, device="meta")
+        weights = AIFWeights._make(weight.to("meta") for weight in inputs.weights)
+        with record_launches("sm_90") as launched:
+            given = operands.Inputs(last, last, None, None, None, weights)
+            passes.backward(given._replace(dz=last), settings, passes.forward(given, settings))
+        (constants,) = (item.constants for item in launched if item.kernel.__name__ == "input_grads_kernel")
+        assert constants["SEQUENCES"] == sequences
 
 
 @pytest.mark.parametrize("case", [*SHAPES, *MODES, *PACKED, *TOKEN, *MASKED, *DTYPES], ids=str)

@@ -20,7 +20,7 @@ BLOCK_T = 16
 def locate_slots(slots_ptr, cu_seqlens_ptr, found_ptr, batch, BLOCK_T: tl.constexpr):
     program = tl.program_id(0)
     slot = tl.load(slots_ptr + program)
-    sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, 0, BLOCK_T, True)
+    sequence, start, rows, first_row = locate_tile(slot, cu_seqlens_ptr, batch, 0, BLOCK_T, True, 1)
     tl.store(found_ptr + 4 * program, sequence)
     tl.store(found_ptr + 4 * program + 1, start)
     tl.store(found_ptr + 4 * program + 2, rows)

@@ -37,6 +37,7 @@ from dlfa_kernels.tiles import (
     Tiles,
     choose_tiles,
     context_that_fits,
+    sharing_saves_tiles,
     tiles_for_batch,
     tiles_for_form,
     with_fewer_tokens,
@@ -207,6 +208,34 @@ def test_two_slots_share_the_weights_where_programs_still_fill_the_device(batch:
     if slots == 1:
         assert chosen.squeeze.block_e == 64
         assert (chosen.squeeze.block_h, chosen.squeeze.chunks) == (128, 2)  # products of 128 and 64 columns
+
+
+@pytest.mark.parametrize(
+    ("length", "has_mask", "saves"),
+    [
+        (0, False, False), (1, False, True), (64, False, True), (65, False, False), (128, False, False),
+        (129, False, True), (192, False, True), (193, False, False), (256, False, False), (65, True, True),
+        (192, True, True), (193, True, False),
+    ],
+)  # fmt: skip
+def test_sequences_share_tiles_that_would_be_half_empty(length: int, has_mask: bool, saves: bool) -> None:
+    assert sharing_saves_tiles(length, has_mask) == saves
+
+
+@pytest.mark.parametrize("squeeze_dim", [192, 256, 384])
+def test_large_tiles_of_stages_that_do_not_sum_over_them_hold_two_sequences(squeeze_dim: int) -> None:
+    tiles = choose_tiles(768, squeeze_dim, torch.bfloat16, "sm_90")
+    for batch, length, few, shared in (
+        (1000, 128, (), ("expand", "input_grads")),
+        (1000, 50, ("squeeze", "reduce"), ("expand", "input_grads")),
+        (2, 100, ("squeeze", "expand", "reduce"), ("input_grads",)),
+    ):
+        given = batch, batch * length, 2 * 768, 0, META
+        chosen = tiles_for_batch(tiles, *given, shared=True)
+        for stage in ("squeeze", "expand", "reduce", "input_grads"):
+            tile = getattr(chosen, stage)
+            assert (tile.block_t, tile.sequences) == (64 if stage in few else 128, 2 if stage in shared else 1)
+        assert chosen.squeeze == tiles_for_batch(tiles, *given).squeeze
 
 
 def test_one_slot_does_not_widen_blocks_of_a_narrow_squeeze() -> None:
