@@ -128,6 +128,7 @@ def backward_stages(plan: LaunchPlan, saved: ForwardResult, result: BackwardResu
                 | {
                     "squeezed_gradient_ptr": squeezed_gradient, "squeeze_parts_ptr": squeeze_parts,
                     "first_slot": slots.start, "end_slot": slots.stop,
+                    "rotation": plan.rotation(tap_grads, splits),
                 },
                 ADD=group.first > 0,
             )  # fmt: skip
@@ -143,7 +144,7 @@ def backward_stages(plan: LaunchPlan, saved: ForwardResult, result: BackwardResu
                 "context_ptr": saved.context,
                 "pooled_gradient_ptr": pooled_gradient, "dx_ptr": result.dx, "dy_ptr": result.dy,
                 "squeeze_parts_ptr": squeeze_parts, "expand_parts_ptr": expand_parts,
-                "first_slot": slots.start, "end_slot": slots.stop,
+                "first_slot": slots.start, "end_slot": slots.stop, "rotation": plan.rotation(input_grads, splits),
             },
             NEEDS_DX=plan.settings.needs_dx,
             ADD=group.first > 0,

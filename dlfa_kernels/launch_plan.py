@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import count
 from math import gcd
 from typing import Any, NamedTuple
 
@@ -143,8 +144,22 @@ class LaunchPlan:
         if self.packed:
             return range(self.rows // tile.block_t + self.batch)
         first, end = group or (0, self.batch)
-        tiles_per_sequence = cdiv(self.length, tile.block_t // tile.sequences)
+        tiles_per_sequence = self._tiles_per_sequence(tile)
         return range(first * tiles_per_sequence, cdiv(end, tile.sequences) * tiles_per_sequence)
+
+    def rotation(self, tile: Tile, splits: int) -> int:
+        """Return by how many programs, of `splits` that deal the slots of tiles, each round starts further on.
+
+        From round to round a program is then `splits` plus that many slots further, which has no divisor in common with
+        the tiles of a sequence. Packed sequences are of different lengths, and need none.
+        """
+        if self.packed:
+            return 0
+        tiles_per_sequence = self._tiles_per_sequence(tile)
+        return next(more for more in count() if gcd(splits + more, tiles_per_sequence) == 1)
+
+    def _tiles_per_sequence(self, tile: Tile) -> int:
+        return cdiv(self.length, tile.block_t // tile.sequences)
 
     def groups(self, states: int, squeezed: int) -> list[Group]:
         """Return the groups for stages that share `states` (B, T, E) tensors and `squeezed` (B, T, H) tensors."""

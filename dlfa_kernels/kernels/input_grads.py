@@ -21,6 +21,7 @@ from .rows import (
     STRIDES,
     add_sequence_rows,
     contiguous_rows,
+    dealt,
     inside_dim,
     load_last,
     load_sequence_rows,
@@ -34,7 +35,7 @@ from .rows import (
 )
 
 
-@triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot", "end_slot"])
+@triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot", "end_slot", "rotation"])
 def input_grads_kernel(
     dz_ptr,
     x_ptr,
@@ -61,6 +62,7 @@ def input_grads_kernel(
     length,
     first_slot,
     end_slot,
+    rotation,
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
     KERNEL_SIZE: tl.constexpr,
@@ -83,9 +85,10 @@ def input_grads_kernel(
     """Compute dx = dz m + dw', dy = dz (1-m) + dw' with SELECT; else one gradient dz m + dw' serves both inputs.
 
     dw'_bt = sum_j W_ls[:, :, j]^T da_b,t-j+(k-1)/2 + dp_b / |V_b|. A program works on one block of channels and
-    iterates over every `splits`-th slot of a group, so that dW_le and dW_ls (k = 1; wider kernels: tap_grads_kernel)
-    accumulate in registers, transposed. Slots are in reverse order, as in `expand_kernel`: rows that L2 still holds
-    come first. Without NEEDS_DX, when the states need no gradient, it computes only these weight gradients.
+    iterates over its slots of a group, which `splits` programs deal (`dealt`), so that dW_le and dW_ls (k = 1; wider
+    kernels: tap_grads_kernel) accumulate in registers, transposed. Slots are in reverse order, as in `expand_kernel`:
+    rows that L2 still holds come first. Without NEEDS_DX, when the states need no gradient, it computes only these
+    weight gradients.
     With EARLY all loads of a tile precede its first product, except dz of float32, so that the program waits for memory
     once; that takes more registers on chips whose products have their operands in registers. With AHEAD too it waits
     less: it loads u of its next tile after the input gradients of this one, and da too if registers allow
@@ -153,29 +156,30 @@ def input_grads_kernel(
                 CHUNKS,
             )
 
-    turns, splits, last_slot = end_slot - first_slot, tl.num_programs(1), end_slot - 1
+    slots, splits, last_slot = end_slot - first_slot, tl.num_programs(1), end_slot - 1
     if ahead:
-        turn = tl.program_id(1)
+        place = dealt(0, splits, rotation)
         _, real, sequence, start, rows, first_row = locate_real_tokens(
-            last_slot - tl.minimum(turn, turns - 1), turn < turns, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK,
+            last_slot - tl.minimum(place, slots - 1), place < slots, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK,
             PACKED, BLOCK_T, SEQUENCES,
         )  # fmt: skip
         operands = load_operands(
             u_ptr, squeezed_gradient_ptr, first_row + start, row, real, SQUEEZE_DIM, CHUNKS, BLOCK_H, da_ahead
         )
     # Without `disable_licm`, registers hold the addresses of all operands in shared memory, and spill.
-    for turn in tl.range(tl.program_id(1), turns, splits, disable_licm=True):
+    for turn in tl.range(0, tl.cdiv(slots, splits), disable_licm=True):
+        place = dealt(turn + 1 if ahead else turn, splits, rotation)
         if ahead:
-            next_turn = turn + splits
             _, next_real, next_sequence, next_start, next_rows, next_first_row = locate_real_tokens(
-                last_slot - tl.minimum(next_turn, turns - 1), next_turn < turns, mask_ptr, cu_seqlens_ptr, batch,
-                length, HAS_MASK, PACKED, BLOCK_T, SEQUENCES,
+                last_slot - tl.minimum(place, slots - 1), place < slots, mask_ptr, cu_seqlens_ptr, batch, length,
+                HAS_MASK, PACKED, BLOCK_T, SEQUENCES,
             )  # fmt: skip
             next_row = next_first_row + next_start
         else:
             _, real, sequence, start, rows, first_row = locate_real_tokens(
-                last_slot - turn, True, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T, SEQUENCES
-            )
+                last_slot - tl.minimum(place, slots - 1), place < slots, mask_ptr, cu_seqlens_ptr, batch, length,
+                HAS_MASK, PACKED, BLOCK_T, SEQUENCES,
+            )  # fmt: skip
         tile_row = first_row + start
         dx_tile = dx_ptr + tile_row * EMBED_DIM
         dy_tile = dy_ptr

@@ -72,6 +72,16 @@ def locate_tile(
 
 
 @triton.jit
+def dealt(turn, splits, rotation):
+    """Return which slot a program has at its `turn`, counted from the first one; `splits` programs deal the slots.
+
+    Each round starts `rotation` programs further on (`LaunchPlan.rotation`), so that none gets the same tile of all
+    sequences: where they end in padding, the programs with the first tiles would have all the work.
+    """
+    return turn * splits + (tl.program_id(1) + turn * rotation) % splits
+
+
+@triton.jit
 def row_sequences(BLOCK_T: tl.constexpr, SEQUENCES: tl.constexpr):
     """Return for each row of a tile which of its sequences it belongs to, 0 or 1."""
     return tl.arange(0, BLOCK_T) // (BLOCK_T // SEQUENCES)

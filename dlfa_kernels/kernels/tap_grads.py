@@ -5,10 +5,10 @@ import triton.language as tl
 
 from .arithmetic import add_part, dot, round_to
 from .chunks import load_squeezed
-from .rows import STRIDES, inside_dim, load_integrated, locate_real_tokens, real_tokens, tile_rows
+from .rows import STRIDES, dealt, inside_dim, load_integrated, locate_real_tokens, real_tokens, tile_rows
 
 
-@triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot", "end_slot"])
+@triton.jit(do_not_specialize=STRIDES + ["batch", "length", "first_slot", "end_slot", "rotation"])
 def tap_grads_kernel(
     x_ptr,
     y_ptr,
@@ -24,6 +24,7 @@ def tap_grads_kernel(
     length,
     first_slot,
     end_slot,
+    rotation,
     EMBED_DIM: tl.constexpr,
     SQUEEZE_DIM: tl.constexpr,
     KERNEL_SIZE: tl.constexpr,
@@ -54,10 +55,13 @@ def tap_grads_kernel(
     output_t = t - (tap - (KERNEL_SIZE - 1) // 2)
     product_dtype: tl.constexpr = squeezed_gradient_ptr.dtype.element_ty
     part = tl.zeros((BLOCK_H, BLOCK_E), dtype=tl.float32)
-    for turn in range(tl.program_id(1), end_slot - first_slot, tl.num_programs(1)):
+    slots, splits = end_slot - first_slot, tl.num_programs(1)
+    for turn in range(0, tl.cdiv(slots, splits)):
+        place = dealt(turn, splits, rotation)
         _, real, sequence, start, rows, first_row = locate_real_tokens(
-            first_slot + turn, True, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK, PACKED, BLOCK_T
-        )
+            first_slot + tl.minimum(place, slots - 1), place < slots, mask_ptr, cu_seqlens_ptr, batch, length, HAS_MASK,
+            PACKED, BLOCK_T,
+        )  # fmt: skip
         if tl.sum(real.to(tl.int32), axis=0) > 0:
             x_tile, x_rows = tile_rows(
                 x_ptr, sequence, start, first_row, t, x_batch_stride, x_row_stride, PACKED, ALIGN

@@ -23,6 +23,8 @@ from triton.compiler import make_backend
 from triton.runtime.errors import OutOfResources
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
+from benchmarks.calls import meta_weights
+from benchmarks.cases import Case
 from dlfa_kernels import FusedAIF, launches, passes
 from dlfa_kernels.launches import Launch, run_in_order, specialization_of
 from dlfa_kernels.operands import Inputs, max_row_stride
@@ -126,6 +128,35 @@ def test_a_kernel_is_kept_and_not_its_future() -> None:
     launch = Launch(Kernel(), (1,), {}, {}, 4, 2, None, {})
     for _ in range(2):
         assert launch.run(()) is future.result()
+
+
+@pytest.mark.parametrize("fill", [0.3, 0.6])
+@pytest.mark.parametrize(("batch", "length", "squeeze_dim"), [(256, 128, 192), (64, 512, 192), (128, 512, 256)])
+def test_programs_share_the_tiles_that_are_not_padding(
+    batch: int, length: int, squeeze_dim: int, fill: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where splits and tiles of a sequence have a common divisor, some programs would get the first tiles alone."""
+    for module in ("tiles", "full_passes"):
+        monkeypatch.setattr(f"dlfa_kernels.{module}.multiprocessors", lambda device: 132)
+    states = torch.empty(batch, length, 4 * squeeze_dim, dtype=torch.bfloat16, device="meta")
+    weights = meta_weights(4 * squeeze_dim, squeeze_dim, kernel_size=1)
+    mask = torch.empty(batch, length, dtype=torch.bool, device="meta")
+    inputs = Inputs(states, states, states, mask, None, weights)
+    settings = Settings("gate", "relu", torch.bfloat16)
+    with record_launches("sm_90") as launched:
+        passes.backward(inputs, settings, passes.forward(inputs._replace(dz=None), settings))
+    (launch,) = (item for item in launched if item.kernel.__name__ == "input_grads_kernel")
+    sequences, splits = launch.constants["SEQUENCES"], launch.grid[1]
+    tokens = launch.constants["BLOCK_T"] // sequences
+    slots, rotation = launch.arguments["end_slot"], launch.arguments["rotation"]
+    lengths = Case((batch, length, 4 * squeeze_dim), squeeze_dim, fill=fill).lengths
+    work = [0] * splits
+    for turn, program in product(range(-(-slots // splits)), range(splits)):
+        place = turn * splits + (program + turn * rotation) % splits
+        group, tile = divmod(slots - 1 - place, -(-length // tokens))
+        longest = max(lengths[sequences * group : sequences * (group + 1)], default=0)
+        work[program] += place < slots and longest > tile * tokens
+    assert max(work) <= 1.1 * sum(work) / splits
 
 
 def arguments_kernel(x_ptr, y_ptr, stride, count):  # type: ignore[no-untyped-def]
