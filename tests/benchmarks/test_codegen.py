@@ -24,8 +24,9 @@ BIG = {f"{name}_ptr" for name in ("x", "y", "z", "dz", "dx", "dy", "squeezed", "
 # as wide would take a quarter more of all instructions.
 MOST_SPILLS = 1 / 64
 # The sums of two slots, or weight gradients beside the next tile's operands, fill three quarters of the registers and
-# more. Triton 3.6 and 3.7 spill none of the rest in the loop of the one and 1 % in that of the other, 3.9 up to 5 %.
-MOST_SPILLS_OF_FULL_REGISTERS = 1 / 20
+# more. Triton 3.6 and 3.7 spill none of the rest in the loop of the one and 1 % in that of the other, 3.9 up to 5 %,
+# and of select at H = 256 with two sequences a tile 6.3 %.
+MOST_SPILLS_OF_FULL_REGISTERS = 1 / 15
 # Blocks of 32 tokens by 16 channels of float32 on 256 threads, 8 bytes each: wider ones spill or take longer.
 NARROW = {("sm_80", "float32", "input_grads", "u_ptr"), ("sm_80", "float32", "input_grads", "squeezed_gradient_ptr")}
 WITHOUT_PRODUCT = {"pool", "sums", "token_inputs"}
